@@ -1,0 +1,97 @@
+"""A step of training for n networks: hand-batched in one tensor program, with vmap of grad, and in a loop.
+
+All three take the same minibatches and end with gradients; the optimizer's step is that of one tensor, of one tensor,
+and of each network's own parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measure import report, seconds
+from torch import Tensor, nn
+
+from wsflow.architecture import Architecture
+from wsflow.networks import forward, losses
+from wsflow.weights import WeightArray
+
+LEARNING_RATE = 1e-3
+Step = Callable[[], object]
+
+
+def batched(weights: Tensor, architecture: Architecture, X: Tensor, y: Tensor) -> Step:
+    """As wsflow.train_population does it."""
+    leaf = weights.clone().requires_grad_()
+    optimizer = torch.optim.Adam([leaf], LEARNING_RATE, fused=True)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        losses(forward(leaf, architecture, X), y, "cross_entropy").sum().backward()
+        optimizer.step()
+        return leaf.grad
+
+    return step
+
+
+def vectorised(weights: Tensor, architecture: Architecture, X: Tensor, y: Tensor) -> Step:
+    """vmap over networks of the gradient of one."""
+    leaf = weights.clone()
+    leaf.grad = torch.zeros_like(leaf)
+    optimizer = torch.optim.Adam([leaf], LEARNING_RATE, fused=True)
+
+    def loss(row: Tensor, x: Tensor, target: Tensor) -> Tensor:
+        return losses(forward(row[None], architecture, x), target, "cross_entropy")[0]
+
+    gradient = torch.func.vmap(torch.func.grad(loss))
+
+    def step() -> Tensor:
+        leaf.grad = gradient(leaf, X, y)
+        optimizer.step()
+        return leaf.grad
+
+    return step
+
+
+def looped(weights: Tensor, architecture: Architecture, X: Tensor, y: Tensor) -> Step:
+    """One module after the other."""
+    modules = WeightArray(weights.numpy(), architecture).to_modules()
+    optimizers = [torch.optim.Adam(module.parameters(), LEARNING_RATE, fused=True) for module in modules]
+
+    def step() -> Tensor:
+        for module, optimizer, x, target in zip(modules, optimizers, X, y, strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(x), target).backward()
+            optimizer.step()
+        return torch.stack([torch.cat([p.grad.flatten() for p in m.parameters()]) for m in modules])
+
+    return step
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--widths", type=int, nargs="+", default=[30, 16, 16, 2])
+    parser.add_argument("-n", type=int, default=256, help="networks")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    architecture = Architecture.mlp(options.widths)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(options.n, architecture.n_weights, generator=generator) * 0.1**0.5
+    X = torch.randn(options.n, options.batch_size, options.widths[0], generator=generator)
+    y = torch.randint(options.widths[-1], (options.n, options.batch_size), generator=generator)
+    ways = {"batched": batched, "vmap of grad": vectorised, "loop over modules": looped}
+    gradients = [make(weights, architecture, X, y)() for make in ways.values()]
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-5)
+    times = {name: seconds(make(weights, architecture, X, y), options.repeats) for name, make in ways.items()}
+    settings = {"widths": options.widths, "networks": options.n, "batch": options.batch_size}
+    report("training of a population", times, "a step of all networks", options.out, **settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Directives whose content is read from wsflow itself, so that it cannot go stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+WIDTH = 100
+MARKS = {"positive": "every s > 0", "sign": "s = -1"}
+
+
+class ActivationTable(SphinxDirective):
+    """The activations, and the scalings of a neuron that commute with each."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each activation."""
+        from wsflow.activations import ACTIVATIONS
+
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - activation", "     - torch module"]
+        lines += ["     - scalings that keep the function"]
+        for name, row in ACTIVATIONS.items():
+            scalings = ", ".join(MARKS[s] for s in sorted(row.scalings)) or "none"
+            lines += [f"   * - ``{name}``", f"     - ``nn.{row.module}``", f"     - {scalings}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class CommandHelp(SphinxDirective):
+    """What each command says with ``--help``."""
+
+    def run(self) -> list[nodes.Node]:
+        """A section for each command."""
+        from wsflow.cli import main
+
+        return [self._section(name, text) for name, text in _helps(main, "wsflow")]
+
+    def _section(self, name: str, text: str) -> nodes.section:
+        section = nodes.section(ids=[nodes.make_id(name)], names=[nodes.fully_normalize_name(name)])
+        self.state.document.note_explicit_target(section)
+        section += nodes.title(text=name)
+        section += nodes.literal_block(text, text, language="text")
+        return section
+
+
+def _helps(command: Any, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    context = click.Context(command, info_name=name.split()[-1], parent=parent, terminal_width=WIDTH)
+    yield name, command.get_help(context)
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            if found is not None and not found.hidden:
+                yield from _helps(found, f"{name} {child}", context)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("activation-table", ActivationTable)
+    app.add_directive("command-help", CommandHelp)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,60 @@
+"""Every way to run, test and document wsflow: ``nox -l`` lists them.
+
+Sessions install with pip in a virtualenv, in one command each: so the bounds on torch hold, and its small
+CPU build is taken where the package index offers one.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["tests", "lint", "types", "doctest", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+# a worker of pytest-xdist has one core: more threads each would only get in each other's way
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job, from trained networks to new ones; arguments go to ``wsflow demo``."""
+    session.install(".")
+    session.run("wsflow", "demo", *(session.posargs or ["--out", "wsflow-demo"]))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests; arguments go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *(session.posargs or ["-n", "auto", "--maxprocesses", "4"]), env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style: ruff's checks, and its formatting."""
+    session.install("ruff>=0.14")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types of the package."""
+    session.install("-e", ".", "mypy>=1.15")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def doctest(session: nox.Session) -> None:
+    """The examples in the docstrings."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "--doctest-modules", "wsflow", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, its gallery's pictures included, into docs/_build/html."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)

@@ -1,0 +1,32 @@
+"""What all tests share: one thread, quiet hypothesis, and generators of random numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# two workers with two threads each on two cores would be slower than one thread each
+torch.set_num_threads(1)
+
+settings.register_profile(
+    "wsflow",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("wsflow")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A NumPy generator with a seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A torch generator with a seed."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,139 @@
+"""Imports only go down the floors, run in no circle, and heavy libraries have one home each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import floors
+import pytest
+
+import wsflow
+
+ROOT = Path(wsflow.__file__).parent
+IMPORTS = floors.imports_of(ROOT)
+
+HOMES = {
+    "sklearn.base": {"estimators"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "geomstats": {"manifolds"},
+    "ot": {"flow"},
+    "matplotlib": {"plotting"},
+    "safetensors": {"persistence"},
+    "torch_geometric": {"velocity"},
+}
+FORBIDDEN = {
+    "flow": {"weights", "architecture", "symmetry", "networks", "estimators", "velocity"},
+    "symmetry": {"flow"},
+}
+
+
+def test_every_room_has_a_floor():
+    assert {floors.room(name) for name in IMPORTS} <= set(floors.FLOORS)
+
+
+def test_the_imports_are_found():
+    assert "wsflow.architecture.table" in IMPORTS["wsflow.architecture"]
+    assert "wsflow.networks" in IMPORTS["wsflow.weights"], "an import inside a function"
+    assert "wsflow.architecture.serialization" in IMPORTS["wsflow.architecture.table"], "a submodule of a package"
+    assert "wsflow.architecture.table" not in IMPORTS["wsflow.architecture.serialization"], "TYPE_CHECKING"
+
+
+def test_no_import_goes_up():
+    assert not floors.upward(IMPORTS)
+
+
+def test_modules_import_in_no_circle():
+    assert not floors.circle(floors.inside(IMPORTS))
+
+
+def test_rooms_import_in_no_circle():
+    assert not floors.circle(floors.rooms(IMPORTS))
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_heavy_libraries_have_one_home(library):
+    assert floors.importers(IMPORTS, library) <= HOMES[library]
+
+
+def test_optimal_transport_is_at_home_in_couplings():
+    users = {name for name, targets in IMPORTS.items() if any(t == "ot" or t.startswith("ot.") for t in targets)}
+    assert users <= {"wsflow.flow.couplings"}
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_rooms_that_do_not_know_each_other(room):
+    known = set(floors.rooms(IMPORTS).get(room, []))
+    assert not known & FORBIDDEN[room]
+
+
+def plant(folder: Path, **sources: str) -> floors.Imports:
+    """A little package named wsflow with these modules; a double underscore is a folder."""
+    root = folder / "wsflow"
+    for name, source in {"__init__": "", **sources}.items():
+        path = root / f"{name if name == '__init__' else name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        if path.parent != root:
+            (path.parent / "__init__.py").touch()
+    return floors.imports_of(root)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import wsflow.weights",
+        "from wsflow.weights import WeightArray",
+        "from wsflow import weights",
+        "from . import weights",
+        "from .weights import WeightArray",
+        "def f():\n    from wsflow.weights import WeightArray",
+        "class A:\n    def f(self):\n        if self:\n            import wsflow.weights",
+        "from wsflow import WeightArray",
+    ],
+)
+def test_a_planted_upward_import_is_caught(tmp_path, source):
+    assert floors.upward(plant(tmp_path, task=source, weights="WeightArray = 1"))
+
+
+def test_an_upward_import_from_a_deeper_folder_is_caught(tmp_path):
+    planted = plant(tmp_path, architecture__table="from ..weights import WeightArray", weights="")
+    assert floors.upward(planted) == ["wsflow.architecture.table (floor 1) imports wsflow.weights (floor 2)"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import wsflow.weights",
+        "import typing\nif typing.TYPE_CHECKING:\n    from wsflow.weights import WeightArray",
+        "from wsflow import __version__",
+        "from wsflow.exceptions import WsflowError",
+        '"""from wsflow import weights"""',
+    ],
+)
+def test_what_is_allowed_is_not_caught(tmp_path, source):
+    planted = plant(tmp_path, task=source, weights="", exceptions="")
+    assert not floors.upward(planted)
+
+
+def test_a_planted_circle_is_caught(tmp_path):
+    planted = plant(tmp_path, networks="from wsflow import weights", weights="def f():\n    from . import networks")
+    assert floors.circle(floors.inside(planted)) == ["wsflow.networks", "wsflow.weights", "wsflow.networks"]
+
+
+def test_a_planted_circle_of_rooms_is_caught(tmp_path):
+    planted = plant(
+        tmp_path,
+        flow__paths="import wsflow.velocity.mlp",
+        flow__solvers="",
+        velocity__mlp="",
+        velocity__pna="from wsflow.flow import solvers",
+    )
+    assert not floors.circle(floors.inside(planted))
+    assert floors.circle(floors.rooms(planted))
+
+
+def test_a_planted_library_is_found(tmp_path):
+    planted = plant(tmp_path, task="def f():\n    from sklearn import base\n    import matplotlib.pyplot as plt")
+    assert floors.importers(planted, "sklearn.base") == {"task"}
+    assert floors.importers(planted, "matplotlib") == {"task"}

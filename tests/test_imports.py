@@ -1,0 +1,59 @@
+"""Importing wsflow, and asking it for help, load nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "sklearn", "scipy", "geomstats", "matplotlib", "ot", "pandas", "torch_geometric", "safetensors")
+HELP = """
+import click.testing
+from wsflow.cli import main
+result = click.testing.CliRunner().invoke(main, {arguments})
+assert result.exit_code == 0, result.output
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """The heavy libraries that a fresh interpreter has loaded after some code."""
+    code += "\nimport json, sys\nprint(json.dumps([m for m in sys.modules if '.' not in m]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY)
+
+
+def test_importing_wsflow_is_light():
+    assert not loaded("import wsflow; dir(wsflow); wsflow.__version__")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["populate", "--help"], ["fit", "--help"]])
+def test_help_is_light(arguments):
+    assert not loaded(HELP.format(arguments=arguments))
+
+
+def test_the_probe_sees_what_is_loaded():
+    assert "torch" in loaded("import wsflow; wsflow.WeightArray; import torch")
+
+
+def test_public_names_are_there():
+    code = "import wsflow\nmissing = [n for n in wsflow.__all__ if not hasattr(wsflow, n)]\nassert not missing, missing"
+    loaded(code)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    loaded("import wsflow\ntry:\n    wsflow.nonsense\nexcept AttributeError:\n    pass\nelse:\n    raise SystemExit(1)")
+
+
+def test_wsflow_version_is_that_of_the_package():
+    import importlib.metadata
+
+    import wsflow
+
+    try:
+        installed = importlib.metadata.version("wsflow")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("wsflow is not installed")
+    assert wsflow.__version__ == installed

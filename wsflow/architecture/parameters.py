@@ -1,0 +1,164 @@
+"""Parameters as lists of labelled blocks: the rows of the one table that describes a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from wsflow.architecture.spaces import Fixed, NeuronGroup, Space, groups_of, size_of
+
+Role = Literal["weight", "statistic"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A slice of a reshaped view of a parameter, each of its axes labelled with a space.
+
+    Parameters
+    ----------
+    axes : tuple of Space
+        One label for each axis of the view. An axis that is labelled with a nested group has the
+        group's own size where another axis carries its parent, else its total size.
+    view : tuple of int, optional
+        The shape to which the parameter is reshaped first (default: its own shape).
+    slices : tuple of (int, int), optional
+        Start and stop on each axis of the view (default: all of it).
+    wires : tuple of (str, int, int)
+        ``(wire, axis, exponent)``: what the block is multiplied with, along which axis, when the
+        wire is scaled by s: s ** exponent. +1 where the wire is produced, -1 where it is consumed,
+        2 for a running variance, -k behind ReLU^k.
+
+    Examples
+    --------
+    The query part of a fused qkv weight with 4 heads of 8 channels on 32 features:
+
+    >>> from wsflow.architecture import Block, Fixed, NeuronGroup
+    >>> heads = NeuronGroup("heads", 4)
+    >>> channels = NeuronGroup("qk", 8, parent=heads)
+    >>> Block((Fixed(1), heads, channels, Fixed(32)), view=(3, 4, 8, 32),
+    ...       slices=((0, 1), (0, 4), (0, 8), (0, 32)), wires=(("qk", 2, 1),)).extents
+    (1, 4, 8, 32)
+    """
+
+    axes: tuple[Space, ...]
+    view: tuple[int, ...] | None = None
+    slices: tuple[tuple[int, int], ...] | None = None
+    wires: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return tuple(self.extent(axis) for axis in range(len(self.axes)))
+
+    def extent(self, axis: int) -> int:
+        """Length of one axis: a nested group counts within its parent where that has an axis of its own.
+
+        Parameters
+        ----------
+        axis : int
+
+        Returns
+        -------
+        int
+        """
+        space = self.axes[axis]
+        return space.size if self.parent_axis(axis) is not None else space.total  # type: ignore[union-attr]
+
+    def parent_axis(self, axis: int) -> int | None:
+        """The axis that carries the parent of the group on `axis`, if there is one.
+
+        Parameters
+        ----------
+        axis : int
+
+        Returns
+        -------
+        int or None
+        """
+        space = self.axes[axis]
+        if not isinstance(space, NeuronGroup) or space.parent is None:
+            return None
+        return next((i for i, other in enumerate(self.axes) if other == space.parent), None)
+
+    def positions(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Where the block's elements lie in the flattened parameter.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            The parameter's shape.
+
+        Returns
+        -------
+        ndarray of int, shape `extents`
+
+        Raises
+        ------
+        ValueError
+            If view, slices and axes do not fit the shape or each other.
+        """
+        view = self.view or shape
+        if size_of(view) != size_of(shape):
+            raise ValueError(f"A parameter of shape {shape} has no view of shape {view}: sizes differ.")
+        positions = np.arange(size_of(shape)).reshape(view)
+        if self.slices is not None:
+            positions = positions[tuple(slice(*bounds) for bounds in self.slices)]
+        if positions.shape != self.extents:
+            raise ValueError(
+                f"The block's elements have shape {positions.shape}, but its axes are labelled with spaces "
+                f"of sizes {self.extents}. Label each axis of the view with a space of its size."
+            )
+        return positions
+
+    def neuron_axes(self) -> tuple[int, ...]:
+        """The axes on which some group acts.
+
+        Returns
+        -------
+        tuple of int
+        """
+        return tuple(i for i, space in enumerate(self.axes) if groups_of(space))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named tensor of a network.
+
+    Parameters
+    ----------
+    name : str
+        Its key in the state dict.
+    shape : tuple of int
+    blocks : tuple of Block
+        What no block covers is moved by no symmetry.
+    role : {"weight", "statistic"}
+        Statistics (batch-norm buffers) are transformed along, but not modelled.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    role: Role = "weight"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return size_of(self.shape)
+
+
+def plain(name: str, shape: tuple[int, ...], role: Role = "weight") -> Parameter:
+    """A parameter that no symmetry moves.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of int
+    role : {"weight", "statistic"}
+
+    Returns
+    -------
+    Parameter
+    """
+    return Parameter(name, shape, (Block(tuple(Fixed(size) for size in shape)),), role)

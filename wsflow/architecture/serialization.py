@@ -1,0 +1,125 @@
+"""Architectures as plain JSON data and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from wsflow.architecture.layers import Layer
+from wsflow.architecture.parameters import Block, Parameter
+from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
+
+if TYPE_CHECKING:
+    from wsflow.architecture.table import Architecture
+
+VERSION = 1
+
+
+def describe(architecture: Architecture) -> dict[str, Any]:
+    """An architecture as dicts, lists, strings and numbers.
+
+    Parameters
+    ----------
+    architecture : Architecture
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "version": VERSION,
+        "groups": [
+            {"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None}
+            for g in architecture.groups
+        ],
+        "wires": [
+            {"name": w.name, "space": _space_data(w.space), "scalings": sorted(w.scalings)} for w in architecture.wires
+        ],
+        "parameters": [
+            {"name": p.name, "shape": list(p.shape), "role": p.role, "blocks": [_block_data(b) for b in p.blocks]}
+            for p in architecture.parameters
+        ],
+        "layers": [asdict(layer) for layer in architecture.layers],
+        "outputs": list(architecture.outputs),
+    }
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The arguments of `Architecture` from its JSON description.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If the text describes no architecture.
+    """
+    try:
+        data = json.loads(text)
+        if data["version"] > VERSION:
+            raise ValueError(
+                f"the description has version {data['version']}, and this wsflow reads versions up to {VERSION}: "
+                "install a newer wsflow"
+            )
+        return _parse(data)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"This is no description of an architecture: {error!s}.") from error
+
+
+def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
+    groups: dict[str, NeuronGroup] = {}
+    for g in data["groups"]:
+        groups[g["name"]] = NeuronGroup(g["name"], int(g["size"]), groups[g["parent"]] if g["parent"] else None)
+    return {
+        "wires": [
+            Wire(w["name"], _space(w["space"], groups), frozenset(w["scalings"])) for w in data["wires"]
+        ],
+        "parameters": [
+            Parameter(p["name"], tuple(p["shape"]), tuple(_block(b, groups) for b in p["blocks"]), p["role"])
+            for p in data["parameters"]
+        ],
+        "layers": [Layer(**layer) for layer in data["layers"]],
+        "outputs": tuple(data["outputs"]),
+    }
+
+
+def _space_data(space: Space) -> dict[str, Any]:
+    if isinstance(space, Fixed):
+        return {"fixed": space.size}
+    if isinstance(space, NeuronGroup):
+        return {"group": space.name}
+    return {"sum": [_space_data(part) for part in space.parts]}
+
+
+def _space(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Any:
+    if "fixed" in data:
+        return Fixed(int(data["fixed"]))
+    if "group" in data:
+        return groups[data["group"]]
+    return DirectSum(tuple(_space(part, groups) for part in data["sum"]))
+
+
+def _block_data(block: Block) -> dict[str, Any]:
+    return {
+        "axes": [_space_data(space) for space in block.axes],
+        "view": list(block.view) if block.view else None,
+        "slices": [list(bounds) for bounds in block.slices] if block.slices else None,
+        "wires": [list(wire) for wire in block.wires],
+    }
+
+
+def _block(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Block:
+    return Block(
+        tuple(_space(space, groups) for space in data["axes"]),
+        tuple(data["view"]) if data["view"] else None,
+        tuple((int(a), int(b)) for a, b in data["slices"]) if data["slices"] else None,
+        tuple((str(name), int(axis), int(exponent)) for name, axis, exponent in data["wires"]),
+    )

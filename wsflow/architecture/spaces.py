@@ -1,0 +1,143 @@
+"""What an axis of a weight tensor ranges over, and what flows along it.
+
+A *space* labels an axis: `Fixed` coordinates, a `NeuronGroup` on which the symmetric group acts
+(inside each neuron of a parent, where it has one: a wreath product), or a `DirectSum` of those. A
+`Wire` is an activation tensor: a space with the scalings that all its consumers commute with.
+
+References
+----------
+Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836 (axes with permutations);
+Godfrey et al. 2022, arXiv:2205.14258 (intertwiner groups).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Coordinates that nothing permutes: input features, outputs, pixels, taps of a kernel.
+
+    Parameters
+    ----------
+    size : int
+        Number of coordinates.
+    """
+
+    size: int
+
+    @property
+    def total(self) -> int:
+        """Number of coordinates."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class NeuronGroup:
+    """Neurons (or channels) that may be permuted together.
+
+    Parameters
+    ----------
+    name : str
+        Unique within an architecture.
+    size : int
+        Number of neurons; for a nested group the number within each neuron of the parent.
+    parent : NeuronGroup, optional
+        The group in which this one is nested, such as the channels within each head.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import NeuronGroup
+    >>> heads = NeuronGroup("heads", 4)
+    >>> NeuronGroup("channels", 8, parent=heads).total
+    32
+    """
+
+    name: str
+    size: int
+    parent: NeuronGroup | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of neurons, over all neurons of the parent."""
+        return self.size * (self.parent.total if self.parent else 1)
+
+
+@dataclass(frozen=True)
+class DirectSum:
+    """Several spaces one after the other on one axis: a concatenation, or padded channels.
+
+    Parameters
+    ----------
+    parts : tuple of Fixed or NeuronGroup
+        The summands in order.
+    """
+
+    parts: tuple[Fixed | NeuronGroup, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of coordinates, over all parts."""
+        return sum(part.total for part in self.parts)
+
+
+Space = Fixed | NeuronGroup | DirectSum
+
+
+@dataclass(frozen=True)
+class Wire:
+    """An activation tensor: its space, and the scalings that commute with all its consumers.
+
+    Parameters
+    ----------
+    name : str
+        Unique within an architecture.
+    space : Space
+        What the activations range over.
+    scalings : frozenset of {"positive", "sign"}
+        The scalings that keep the function when producers and consumers are scaled together.
+    """
+
+    name: str
+    space: Space
+    scalings: frozenset[str] = frozenset()
+
+
+def groups_of(space: Space) -> tuple[NeuronGroup, ...]:
+    """The neuron groups of a space, parents first.
+
+    Parameters
+    ----------
+    space : Space
+
+    Returns
+    -------
+    tuple of NeuronGroup
+
+    Examples
+    --------
+    >>> from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, groups_of
+    >>> [g.name for g in groups_of(DirectSum((NeuronGroup("a", 2), Fixed(1))))]
+    ['a']
+    """
+    if isinstance(space, NeuronGroup):
+        return (*(groups_of(space.parent) if space.parent else ()), space)
+    if isinstance(space, DirectSum):
+        return tuple(group for part in space.parts for group in groups_of(part))
+    return ()
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """Number of elements of a tensor of this shape.
+
+    Parameters
+    ----------
+    shape : tuple of int
+
+    Returns
+    -------
+    int
+    """
+    return prod(shape)

@@ -1,0 +1,330 @@
+"""Architecture: the one table from which alignment, canonical forms, spheres and metanetworks follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from wsflow.architecture import serialization, tracing
+from wsflow.architecture.layers import LINEAR, Layer, mlp_layers, parameters_of
+from wsflow.architecture.parameters import Block, Parameter
+from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the d numbers of a network are: named parameters, and which symmetry acts on which axis.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        In the order in which they lie in a row of weights.
+    wires : sequence of Wire
+        In the order of the forward pass.
+    layers : sequence of Layer
+        How to run the network, where it is a sequential one; otherwise a module runs it.
+    outputs : sequence of str
+        Names of the parameters of the output layer.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture
+    >>> architecture = Architecture.mlp([30, 16, 16, 2], activation="relu")
+    >>> architecture.n_weights
+    802
+    >>> [group.name for group in architecture.groups]
+    ['hidden1', 'hidden2']
+    >>> Architecture.from_json(architecture.to_json()) == architecture
+    True
+    """
+
+    parameters: tuple[Parameter, ...]
+    wires: tuple[Wire, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("parameters", "wires", "layers", "outputs"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        self._check()
+
+    @classmethod
+    def mlp(cls, widths: Sequence[int], activation: str = "relu", *, bias: bool = True) -> Architecture:
+        """A multi-layer perceptron, with the parameter names of an ``nn.Sequential``.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Inputs, hidden widths, outputs.
+        activation : str
+            A key of `wsflow.activations.ACTIVATIONS`.
+        bias : bool
+            Whether the linear layers have biases.
+
+        Returns
+        -------
+        Architecture
+
+        Raises
+        ------
+        ValueError
+            If a width is not positive or the activation is unknown.
+
+        Examples
+        --------
+        >>> Architecture.mlp([4, 3, 1], "tanh").names
+        ('0.weight', '0.bias', '2.weight', '2.bias')
+        """
+        return cls.sequential(mlp_layers(widths, activation, bias))
+
+    @classmethod
+    def sequential(cls, layers: Sequence[Layer]) -> Architecture:
+        """A network of linear layers and activations, one after the other.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+
+        Returns
+        -------
+        Architecture
+        """
+        parameters, wires = parameters_of(layers)
+        last = [layer.name for layer in layers if layer.kind == LINEAR][-1]
+        return cls(parameters, wires, tuple(layers), tuple(p.name for p in parameters if p.name.rpartition(".")[0] == last))
+
+    @classmethod
+    def from_module(cls, module: Any) -> Architecture:
+        """Read a torch module: an ``nn.Sequential`` of Linear and activation layers.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+
+        Returns
+        -------
+        Architecture
+
+        Raises
+        ------
+        ValueError
+            If a layer is not understood; the error names it.
+
+        Examples
+        --------
+        >>> from torch import nn
+        >>> Architecture.from_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))).n_weights
+        23
+        """
+        return cls.sequential(tracing.layers_of_module(module))
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], activation: str) -> Architecture:
+        """Infer a plain MLP from its state dict; the activation must be said.
+
+        Parameters
+        ----------
+        state : mapping of str to tensor
+            Weights (and biases) of linear layers, in the order of the forward pass.
+        activation : str
+            A key of `wsflow.activations.ACTIVATIONS`.
+
+        Returns
+        -------
+        Architecture
+
+        Raises
+        ------
+        ValueError
+            If the tensors are not those of a plain MLP.
+
+        Examples
+        --------
+        >>> import torch
+        >>> state = {"fc1.weight": torch.zeros(3, 4), "fc1.bias": torch.zeros(3), "fc2.weight": torch.zeros(2, 3)}
+        >>> Architecture.from_state_dict(state, "relu").n_weights
+        21
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        return cls.sequential(tracing.layers_of_shapes(shapes, activation))
+
+    def _check(self) -> None:
+        names = [parameter.name for parameter in self.parameters]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if not names or repeated:
+            raise ValueError(
+                f"An architecture needs parameters with names of their own; repeated: {repeated or 'none, it is empty'}."
+            )
+        known = {wire.name: wire for wire in self.wires}
+        for parameter in self.parameters:
+            seen = np.zeros(parameter.size, dtype=bool)
+            for block in parameter.blocks:
+                positions = self._checked_positions(parameter, block)
+                if seen[positions].any():
+                    raise ValueError(f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one.")
+                seen[positions] = True
+                for wire, axis, _ in block.wires:
+                    if wire not in known or known[wire].space != block.axes[axis]:
+                        raise ValueError(
+                            f"A block of parameter {parameter.name!r} names the wire {wire!r} on axis {axis}, which is "
+                            "not a wire of this architecture with that axis' space. Declare it in wires=."
+                        )
+        sizes: dict[str, NeuronGroup] = {}
+        for group in self.groups:
+            if sizes.setdefault(group.name, group) != group:
+                raise ValueError(f"The neuron group {group.name!r} is declared twice, with different sizes or parents.")
+
+    @staticmethod
+    def _checked_positions(parameter: Parameter, block: Block) -> np.ndarray:
+        try:
+            return block.positions(parameter.shape)
+        except ValueError as error:
+            raise ValueError(f"Parameter {parameter.name!r}: {error}") from error
+
+    @cached_property
+    def groups(self) -> tuple[NeuronGroup, ...]:
+        """The neuron groups, parents first, in order of appearance."""
+        spaces = [space for p in self.parameters for block in p.blocks for space in block.axes]
+        spaces += [wire.space for wire in self.wires]
+        return tuple(dict.fromkeys(group for space in spaces for group in groups_of(space)))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def n_weights(self) -> int:
+        """The length d of a row: all parameters, statistics included."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """The columns of each parameter in a row of weights."""
+        stops = np.cumsum([parameter.size for parameter in self.parameters])
+        starts = np.concatenate([[0], stops[:-1]])
+        return {
+            p.name: slice(int(a), int(b)) for p, a, b in zip(self.parameters, starts, stops, strict=True)
+        }
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Parameter, Block, np.ndarray], ...]:
+        """Every block with its parameter and the columns of its elements, shaped as the block."""
+        return tuple(
+            (parameter, block, block.positions(parameter.shape) + self.slices[parameter.name].start)
+            for parameter in self.parameters
+            for block in parameter.blocks
+        )
+
+    @cached_property
+    def output_columns(self) -> np.ndarray:
+        """The columns of the output layer's parameters."""
+        return np.concatenate(
+            [np.arange(self.slices[n].start, self.slices[n].stop) for n in self.outputs] or [np.arange(0)]
+        )
+
+    @cached_property
+    def statistic_columns(self) -> np.ndarray:
+        """The columns of statistics, which are transformed along but not modelled."""
+        names = [p.name for p in self.parameters if p.role == "statistic"]
+        return np.concatenate(
+            [np.arange(self.slices[n].start, self.slices[n].stop) for n in names] or [np.arange(0)]
+        )
+
+    def wire(self, name: str) -> Wire:
+        """The wire of that name.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Wire
+        """
+        return next(wire for wire in self.wires if wire.name == name)
+
+    def produced_by(self, wire: Wire) -> Iterator[tuple[Parameter, int, np.ndarray]]:
+        """The blocks that produce a wire: incoming weights and biases of its neurons.
+
+        Parameters
+        ----------
+        wire : Wire
+
+        Yields
+        ------
+        parameter : Parameter
+        axis : int
+            The block's axis that ranges over the wire.
+        columns : ndarray of int
+            Where the block's elements lie in a row of weights, shaped as the block.
+        """
+        for parameter, block, columns in self.blocks:
+            for name, axis, exponent in block.wires:
+                if name == wire.name and exponent == 1 and parameter.role == "weight":
+                    yield parameter, axis, columns
+
+    def locate(self, column: int) -> tuple[str, tuple[int, ...]]:
+        """The parameter and index to which a column of the weights belongs.
+
+        Parameters
+        ----------
+        column : int
+
+        Returns
+        -------
+        name : str
+        index : tuple of int
+
+        Examples
+        --------
+        >>> Architecture.mlp([4, 3, 1]).locate(5)
+        ('0.weight', (1, 1))
+        """
+        for parameter in self.parameters:
+            columns = self.slices[parameter.name]
+            if columns.start <= column < columns.stop:
+                index = np.unravel_index(column - columns.start, parameter.shape)
+                return parameter.name, tuple(int(i) for i in index)
+        raise IndexError(f"A network of {self.n_weights} weights has no column {column}.")
+
+    def to_json(self) -> str:
+        """A description from which `from_json` makes the same architecture; keys are sorted.
+
+        Returns
+        -------
+        str
+        """
+        return json.dumps(serialization.describe(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """The architecture that `to_json` described.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        Architecture
+
+        Raises
+        ------
+        ValueError
+            If the text describes no architecture.
+        """
+        return cls(**serialization.parse(text))
+
+    def __str__(self) -> str:
+        if not self.layers:
+            return f"{len(self.parameters)} parameters, {self.n_weights} weights"
+        linear = [layer for layer in self.layers if layer.kind == LINEAR]
+        widths = "-".join(str(w) for w in [linear[0].inputs, *(layer.outputs for layer in linear)])
+        kinds = list(dict.fromkeys(layer.kind for layer in self.layers if layer.kind != LINEAR))
+        return f"{widths} {'/'.join(kinds)} ({self.n_weights} weights)".replace("  ", " ")

@@ -1,0 +1,238 @@
+"""What networks predict on data: scores, losses, model averages, calibration and diversity.
+
+A model average is the mean of probabilities, p(x) = 1/n sum_i p_i(x), never of logits.
+
+References
+----------
+Lakshminarayanan, Pritzel and Blundell 2017, arXiv:1612.01474 (averages of predictions);
+Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599 (calibration error);
+Lin 1991, "Divergence measures based on the Shannon entropy" (the generalised Jensen-Shannon divergence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
+from wsflow.networks import forward, losses, predictions, scores
+from wsflow.task import Task
+from wsflow.weights import WeightArray
+
+# activations of one chunk of networks: 2^24 numbers are 64 MiB in float32
+CHUNK_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """What a set of networks predicts on a task.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Accuracy of each network, or R^2.
+    losses : ndarray of shape (n,)
+        Mean loss of each network.
+    average : ndarray of shape (b, k)
+        The mean of the networks' probabilities, or of their outputs for a regression.
+    diversity : float
+        Generalised Jensen-Shannon divergence between the networks' predictive distributions, H(mean p) -
+        mean H(p), averaged over inputs, in nats; NaN for a regression.
+    """
+
+    scores: np.ndarray
+    losses: np.ndarray
+    average: np.ndarray
+    diversity: float
+
+
+def predict(weights: WeightArray, task: Task) -> Predictive:
+    """Run every network on a task's inputs.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+    task : Task
+
+    Returns
+    -------
+    Predictive
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no network, or the task's inputs or outputs are not those of the networks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.evaluation.predictive import predict
+    >>> networks = WeightArray(np.zeros((5, 23)), Architecture.mlp([4, 3, 2]))
+    >>> predict(networks, Task(np.eye(4), [0, 1, 0, 1])).average[0]
+    array([0.5, 0.5])
+    """
+    check_task(weights.architecture, task)
+    if not len(weights):
+        raise InvalidInputError("There is no network to evaluate: pass at least one row of weights.")
+    targets = torch.from_numpy(task.y)
+    targets = targets if task.is_classification else targets.float()
+    score, loss, total, entropies = [], [], 0.0, 0.0
+    for outputs in chunked_outputs(weights, task.X):
+        said = predictions(outputs, task.loss).double()
+        score.append(scores(outputs, targets, task.loss).double())
+        loss.append(losses(outputs, targets, task.loss).double())
+        total = total + said.sum(0).numpy()
+        entropies = entropies + _entropy(said.numpy()).sum(0) if task.is_classification else np.nan
+    average = total / len(weights)
+    diversity = float((_entropy(average) - entropies / len(weights)).mean()) if task.is_classification else float("nan")
+    return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, diversity)
+
+
+def check_task(architecture: Architecture, task: Task) -> None:
+    """Refuse a task whose inputs or outputs are not those of the networks.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    task : Task
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    linear = [layer for layer in architecture.layers if layer.inputs]
+    if not linear:
+        return
+    if linear[0].inputs != task.n_inputs or linear[-1].outputs < task.n_outputs:
+        raise InvalidInputError(
+            f"The networks {architecture} have {linear[0].inputs} inputs and {linear[-1].outputs} outputs, but the task "
+            f"has {task.n_inputs} features and {task.n_outputs} outputs. Pass the task that they were trained for."
+        )
+
+
+def chunked_outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[Tensor]:
+    """Outputs of all networks, some networks at a time so that memory stays bounded.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+    inputs : ndarray of shape (b, p)
+
+    Yields
+    ------
+    Tensor of shape (m, b, k)
+        In float32.
+    """
+    architecture = weights.architecture
+    width = max([inputs.shape[1], *(layer.outputs for layer in architecture.layers)])
+    rows = max(1, CHUNK_NUMBERS // (width * len(inputs)))
+    x = torch.from_numpy(np.asarray(inputs, dtype=np.float32))
+    with torch.no_grad():
+        for start in range(0, len(weights), rows):
+            chunk = np.array(weights[start : start + rows], dtype=np.float32)
+            yield forward(torch.from_numpy(chunk), architecture, x)
+
+
+def calibration(average: np.ndarray, task: Task) -> dict[str, float]:
+    """The numbers of a model average.
+
+    Parameters
+    ----------
+    average : ndarray of shape (b, k)
+        Probabilities, or outputs of a regression.
+    task : Task
+
+    Returns
+    -------
+    dict from str to float
+        Accuracy, negative log-likelihood, Brier score and expected calibration error; for a
+        regression R^2 and mean squared error.
+    """
+    if not task.is_classification:
+        squares = np.square(average - task.y)
+        spread = np.square(task.y - task.y.mean(0)).sum()
+        return {"r2": float(1 - squares.sum() / spread) if spread else float("nan"), "mse": float(squares.mean())}
+    return {
+        "accuracy": float((average.argmax(1) == task.y).mean()),
+        "nll": negative_log_likelihood(average, task.y),
+        "brier": brier_score(average, task.y),
+        "ece": expected_calibration_error(average, task.y),
+    }
+
+
+def negative_log_likelihood(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean of -log p(target), in nats.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (b, k)
+    targets : ndarray of int, shape (b,)
+
+    Returns
+    -------
+    float
+    """
+    chosen = probabilities[np.arange(len(targets)), targets]
+    # a probability that rounded to zero would make the mean infinite
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
+
+
+def brier_score(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean squared distance to the one-hot target, sum_k (p_k - y_k)^2.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (b, k)
+    targets : ndarray of int, shape (b,)
+
+    Returns
+    -------
+    float
+        Between 0 and 2.
+
+    Examples
+    --------
+    >>> brier_score(np.array([[0.5, 0.5]]), np.array([0]))
+    0.5
+    """
+    hot = np.eye(probabilities.shape[1])[targets]
+    return float(np.square(probabilities - hot).sum(1).mean())
+
+
+def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> float:
+    """The expected calibration error, sum_m |B_m|/b |accuracy(B_m) - confidence(B_m)| over bins of equal width.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (b, k)
+    targets : ndarray of int, shape (b,)
+    n_bins : int
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Examples
+    --------
+    >>> always_sure, half_right = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1])
+    >>> expected_calibration_error(always_sure, half_right)
+    0.5
+    """
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == targets
+    # bins are open on the left and closed on the right, as in Guo et al.
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(targets))
+
+
+def _entropy(probabilities: np.ndarray) -> np.ndarray:
+    safe = np.where(probabilities > 0, probabilities, 1.0)
+    return -(probabilities * np.log(safe)).sum(-1)

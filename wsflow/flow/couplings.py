@@ -1,0 +1,82 @@
+"""Couplings: which source point is paired with which target point of a minibatch.
+
+References
+----------
+Tong et al. 2024, "Improving and generalizing flow-based generative models with minibatch optimal
+transport", arXiv:2302.00482.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wsflow.exceptions import NumericalError
+from wsflow.manifolds import Manifold
+
+Coupling = Callable[[Tensor, Tensor, Manifold], tuple[Tensor, Tensor]]
+
+
+def independent(x0: Tensor, x1: Tensor, manifold: Manifold) -> tuple[Tensor, Tensor]:
+    """Pairs as they come.
+
+    Parameters
+    ----------
+    x0, x1 : Tensor of shape (n, size)
+    manifold : Manifold
+
+    Returns
+    -------
+    x0, x1 : Tensor of shape (n, size)
+    """
+    return x0, x1
+
+
+def optimal_transport(x0: Tensor, x1: Tensor, manifold: Manifold) -> tuple[Tensor, Tensor]:
+    """The pairing with the smallest sum of squared geodesic distances.
+
+    Parameters
+    ----------
+    x0, x1 : Tensor of shape (n, size)
+    manifold : Manifold
+
+    Returns
+    -------
+    x0, x1 : Tensor of shape (n, size)
+        x1 in another order.
+
+    Raises
+    ------
+    NumericalError
+        If a distance is not finite.
+    """
+    import ot
+
+    cost = squared_distances(x0, x1, manifold)
+    if not cost.isfinite().all():
+        raise NumericalError("A distance between source and target points is not finite: check the weights for NaN.")
+    weight = torch.full((len(x0),), 1 / len(x0), dtype=torch.float64).numpy()
+    plan = ot.emd(weight, weight, cost.double().cpu().numpy())
+    return x0, x1[torch.from_numpy(plan.argmax(1)).to(x1.device)]
+
+
+def squared_distances(x: Tensor, y: Tensor, manifold: Manifold) -> Tensor:
+    """Squared geodesic distances between all points of two batches.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, size)
+    y : Tensor of shape (m, size)
+    manifold : Manifold
+
+    Returns
+    -------
+    Tensor of shape (n, m)
+    """
+    rows = [manifold.log(row.expand_as(y), y).square().sum(-1) for row in x]
+    return torch.stack(rows)
+
+
+COUPLINGS: dict[str, Coupling] = {"independent": independent, "ot": optimal_transport}

@@ -1,0 +1,108 @@
+"""Probability paths: times, points on geodesics, and what the network predicts about them.
+
+x_t runs along the geodesic from x_0 (source, t = 0) to x_1 (data, t = 1), and u_t is its velocity.
+A prediction says how the velocity v(x, t) is made from the network's output F(x, t), and how the
+regression on u_t is weighted over time.
+
+References
+----------
+Lipman et al. 2023, "Flow Matching for Generative Modeling", arXiv:2210.02747; Chen and Lipman
+2024, arXiv:2302.03660; Karras et al. 2022, arXiv:2206.00364 (preconditioning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def uniform(n: int, generator: torch.Generator) -> Tensor:
+    """Times uniform on [0, 1).
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
+    return torch.rand(n, generator=generator)
+
+
+def beta(n: int, generator: torch.Generator) -> Tensor:
+    """Times from Beta(1, 2), by the inverse of its distribution function 1 - (1 - t)^2.
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
+    return 1 - torch.rand(n, generator=generator).sqrt()
+
+
+TIMES: dict[str, Callable[[int, torch.Generator], Tensor]] = {"uniform": uniform, "beta": beta}
+
+
+def gaussian_drift(t: Tensor) -> Tensor:
+    """The factor of (x - m) in the velocity between two equal Gaussians, (2t - 1) / (t^2 + (1 - t)^2).
+
+    With x_0 and x_1 independent and equally distributed N(m, S), E[x_1 - x_0 | x_t = x] is this
+    times (x - m): the network need only learn what is not Gaussian. In terms of x_1 it is the skip
+    x_1 = m + t / (t^2 + (1 - t)^2) (x - m) + (1 - t) F, whose velocity is finite at t = 1.
+
+    Parameters
+    ----------
+    t : Tensor
+
+    Returns
+    -------
+    Tensor
+    """
+    return (2 * t - 1) / (t.square() + (1 - t).square())
+
+
+def no_drift(t: Tensor) -> Tensor:
+    """Zero: the network's output is the velocity.
+
+    Parameters
+    ----------
+    t : Tensor
+
+    Returns
+    -------
+    Tensor
+    """
+    return torch.zeros_like(t)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How a velocity is made and regressed.
+
+    Parameters
+    ----------
+    drift : callable
+        c(t) in v(x, t) = F(x, t) - c(t) log_x(m), with m the centre of the source.
+    weight : callable
+        w(t) in the loss w(t) |v(x_t, t) - u_t|^2. On a geodesic log_xt(x_1) = (1 - t) u_t, so the
+        squared error of x_1, measured in the tangent space at x_t, is w(t) = (1 - t)^2.
+    """
+
+    drift: Callable[[Tensor], Tensor]
+    weight: Callable[[Tensor], Tensor]
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "preconditioned": Prediction(gaussian_drift, torch.ones_like),
+    "x1": Prediction(gaussian_drift, lambda t: (1 - t).square()),
+    "velocity": Prediction(no_drift, torch.ones_like),
+}

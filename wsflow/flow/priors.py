@@ -1,0 +1,271 @@
+"""Priors: the source distributions at t = 0.
+
+Each draws points, knows its centre m (for the drift between Gaussians), its log-density with
+respect to the Riemannian volume where it has one, and the noise that keeps it (for stochastic sampling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log, pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wsflow.exceptions import NumericalError
+from wsflow.manifolds import Euclidean, Product, Sphere
+
+
+class Prior(Protocol):
+    """What a flow needs of its source."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n points of the manifold."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density with respect to the Riemannian volume."""
+
+    def to_centre(self, x: Tensor) -> Tensor:
+        """log_x(m), the tangent vector from x to the centre; zero on factors without one."""
+
+    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A Gaussian tangent vector at x with the prior's covariance."""
+
+    def displacement(self, x: Tensor) -> Tensor:
+        """log_m(x) as an ambient vector: x - m in a vector space; zero on factors without a centre."""
+
+
+@dataclass(frozen=True, eq=False)
+class Isotropic:
+    """N(0, scale^2) on Euclidean factors and the uniform distribution on spheres.
+
+    Parameters
+    ----------
+    manifold : Product
+    scale : Tensor of shape (size,)
+        Standard deviation of each Euclidean coordinate.
+    """
+
+    manifold: Product
+    scale: Tensor
+
+    def _flat(self, x: Tensor) -> Tensor:
+        """x on Euclidean factors, zero on spheres."""
+        return x * self._mask.to(x)
+
+    @property
+    def _mask(self) -> Tensor:
+        parts = [
+            torch.full(columns.shape, float(isinstance(factor, Euclidean))) for factor, columns in self.manifold.factors
+        ]
+        return self.manifold.join(parts)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n points: a normalized Gaussian is uniform on the sphere."""
+        z = torch.randn(n, self.manifold.size, generator=generator, dtype=self.scale.dtype)
+        return self.manifold.projection(z * self.scale)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density with respect to the Riemannian volume."""
+        total = x.new_zeros(len(x))
+        pieces = zip(self.manifold.factors, self.manifold.split(x), self.manifold.split(self.scale.to(x)), strict=True)
+        for (factor, columns), part, scale in pieces:
+            if isinstance(factor, Sphere):
+                total = total - len(columns) * factor.log_volume
+            else:
+                total = total - (0.5 * (part / scale).square() + scale.log() + 0.5 * log(2 * pi)).sum((-1, -2))
+        return total
+
+    def to_centre(self, x: Tensor) -> Tensor:
+        """-x on Euclidean factors, zero on spheres."""
+        return -self._flat(x)
+
+    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Independent noise of standard deviation `scale`, made tangent."""
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return self.manifold.to_tangent(x, z * self.scale.to(x))
+
+    def displacement(self, x: Tensor) -> Tensor:
+        """x on Euclidean factors, zero on spheres."""
+        return self._flat(x)
+
+
+@dataclass(frozen=True, eq=False)
+class WrappedGaussian:
+    """exp_m(B L z) with z standard normal: a Gaussian in the tangent space at m, wrapped onto the manifold.
+
+    The density counts the nearest preimage of a point, so it is exact up to the mass that the
+    Gaussian has beyond a distance of pi on some sphere.
+
+    Parameters
+    ----------
+    manifold : Product
+    mean : Tensor of shape (size,)
+        The centre m.
+    factor : Tensor of shape (dimension, dimension)
+        Lower triangular L of the covariance L L^T in an orthonormal basis B of the tangent space.
+
+    References
+    ----------
+    Pennec 2006, "Intrinsic statistics on Riemannian manifolds"; Nagano et al. 2019, arXiv:1902.02992
+    (the Jacobian of exp).
+    """
+
+    manifold: Product
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def fit(cls, manifold: Product, x: Tensor, shrinkage: float = 0.1, steps: int = 20) -> WrappedGaussian:
+        """Frechet mean and covariance of points, shrunk towards its diagonal.
+
+        Parameters
+        ----------
+        manifold : Product
+        x : Tensor of shape (n, size)
+        shrinkage : float
+            0: the sample covariance; 1: its diagonal.
+        steps : int
+            Of the fixed-point iteration m <- exp_m(mean log_m(x)).
+
+        Returns
+        -------
+        WrappedGaussian
+            In float64.
+
+        Raises
+        ------
+        NumericalError
+            If the covariance is not positive definite although shrunk.
+        """
+        x = x.double()
+        mean = manifold.projection(x.mean(0, keepdim=True))
+        for _ in range(0 if manifold.is_flat else steps):
+            mean = manifold.exp(mean, manifold.log(mean.expand_as(x), x).mean(0, keepdim=True))
+        basis = tangent_basis(manifold, mean[0])
+        z = manifold.log(mean.expand_as(x), x) @ basis
+        covariance = z.T @ z / len(z)
+        variance = covariance.diagonal()
+        ridge = 1e-6 * variance.mean().clamp_min(1e-12)
+        covariance = (1 - shrinkage) * covariance + torch.diag(shrinkage * variance + ridge)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed:
+            raise NumericalError("The covariance of the fitted Gaussian prior is singular: use a larger shrinkage.")
+        return cls(manifold, mean[0], factor)
+
+    @property
+    def basis(self) -> Tensor:
+        """Tensor of shape (size, dimension): B, an orthonormal basis of the tangent space at m."""
+        return tangent_basis(self.manifold, self.mean)
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return self.mean.to(x).expand_as(x)
+
+    def _tangent(self, n: int, generator: torch.Generator) -> Tensor:
+        z = torch.randn(n, self.manifold.dimension, generator=generator, dtype=self.mean.dtype)
+        return z @ (self.basis @ self.factor).T
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n points."""
+        centre = self.mean.expand(n, -1)
+        return self.manifold.exp(centre, self._tangent(n, generator))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(log_m(x); 0, L L^T) - sum_f (dim_f - 1) log(sin(theta_f) / theta_f) over the spheres f."""
+        v = self.manifold.log(self._centre(x), x)
+        factor = self.factor.to(x)
+        z = torch.linalg.solve_triangular(factor, (v @ self.basis.to(x)).T, upper=False)
+        total = -0.5 * z.square().sum(0) - factor.diagonal().log().sum() - 0.5 * len(factor) * log(2 * pi)
+        for (manifold, _), part in zip(self.manifold.factors, self.manifold.split(v), strict=True):
+            if isinstance(manifold, Sphere):
+                theta = torch.linalg.vector_norm(part, dim=-1)
+                total = total - (manifold.dimension - 1) * torch.sinc(theta / pi).log().sum(-1)
+        return total
+
+    def to_centre(self, x: Tensor) -> Tensor:
+        """log_x(m)."""
+        return self.manifold.log(x, self._centre(x))
+
+    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The prior's tangent Gaussian at m, made tangent at x."""
+        return self.manifold.to_tangent(x, self._tangent(len(x), generator).to(x))
+
+    def displacement(self, x: Tensor) -> Tensor:
+        """log_m(x)."""
+        return self.manifold.log(self._centre(x), x)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Points from a function, such as networks as they look before training; it has no density.
+
+    Parameters
+    ----------
+    manifold : Product
+    draw : callable
+        ``draw(n, generator)`` gives a Tensor of shape (n, size) on the manifold.
+    """
+
+    manifold: Product
+    draw: Callable[[int, torch.Generator], Tensor]
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n points."""
+        return self.draw(n, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Refused.
+
+        Raises
+        ------
+        NumericalError
+        """
+        raise NumericalError("A prior that is only drawn from has no density. Use prior='gaussian' or 'isotropic'.")
+
+    def to_centre(self, x: Tensor) -> Tensor:
+        """Zero: nothing is known of its centre."""
+        return torch.zeros_like(x)
+
+    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Refused, as there is no covariance to draw from.
+
+        Raises
+        ------
+        NumericalError
+        """
+        raise NumericalError("Stochastic sampling needs prior='gaussian' or 'isotropic'.")
+
+    def displacement(self, x: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(x)
+
+
+def tangent_basis(manifold: Product, point: Tensor) -> Tensor:
+    """An orthonormal basis of the tangent space of a product at one point.
+
+    On a sphere it is the Householder reflection that takes the last axis to the point, without its
+    last column.
+
+    Parameters
+    ----------
+    manifold : Product
+    point : Tensor of shape (size,)
+
+    Returns
+    -------
+    Tensor of shape (size, dimension)
+    """
+    basis = point.new_zeros(manifold.size, manifold.dimension)
+    start = 0
+    for (factor, columns), part in zip(manifold.factors, manifold.split(point), strict=True):
+        for x, rows in zip(part, columns, strict=True):
+            frame = torch.eye(factor.size, dtype=point.dtype)
+            if isinstance(factor, Sphere):
+                sign = 1.0 if x[-1] >= 0 else -1.0
+                mirror = x + sign * frame[-1]
+                frame = frame - 2 * torch.outer(mirror, mirror) / mirror.dot(mirror)
+            basis[rows, start : start + factor.dimension] = frame[:, : factor.dimension]
+            start += factor.dimension
+    return basis

@@ -1,0 +1,275 @@
+"""Training a velocity by flow matching.
+
+The loss is E w(t) |v(x_t, t) - u_t|^2 in the tangent space at x_t. A metric M(x_t, t) in place of the
+identity leaves the minimizer, the conditional mean E[u_t | x_t], as it is: it only says where the
+network's capacity goes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.exceptions import NumericalError
+from wsflow.flow.couplings import COUPLINGS
+from wsflow.flow.paths import PREDICTIONS, TIMES
+from wsflow.flow.priors import Prior
+from wsflow.manifolds import Manifold
+
+Metric = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+Progress = Callable[[int, int], None]
+
+
+class VelocityField(nn.Module):
+    """v(x, t) = P_x F(x, t) - c(t) log_x(m): the network's output, made tangent, and the drift between Gaussians.
+
+    Parameters
+    ----------
+    network : nn.Module
+        F, from x (n, size) and t (n,) to (n, size).
+    manifold : Manifold
+    prior : Prior
+        Its centre is m.
+    prediction : str
+        A key of `PREDICTIONS`; it says c(t).
+    """
+
+    def __init__(self, network: nn.Module, manifold: Manifold, prior: Prior, prediction: str) -> None:
+        super().__init__()
+        self.network = network
+        self.manifold = manifold
+        self.prior = prior
+        self.prediction = PREDICTIONS[prediction]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """The velocity (n, size) at points (n, size) and times (n,)."""
+        drift = self.prediction.drift(t).unsqueeze(-1)
+        return self.manifold.to_tangent(x, self.network(x, t) - drift * self.prior.to_centre(x))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Parameters
+    ----------
+    n_steps, batch_size : int
+    learning_rate, weight_decay : float
+        Of AdamW; the rate warms up over 50 steps and falls by a cosine.
+    ema_decay : float
+        Of the exponential moving average of the weights, which is what is kept.
+    clip : float
+        Largest norm of the gradient.
+    coupling, time : str
+        Keys of `COUPLINGS` and `TIMES`.
+    metric_weight : float
+        Share of the metric in the loss, between 0 (none) and 1.
+    patience : int or None
+        Stop after so many evaluations without a better validation loss.
+    evaluate_every : int
+        Steps between evaluations on the validation points.
+    """
+
+    n_steps: int = 1000
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    ema_decay: float = 0.998
+    clip: float = 1.0
+    coupling: str = "independent"
+    time: str = "uniform"
+    metric_weight: float = 0.9
+    patience: int | None = None
+    evaluate_every: int = 50
+
+
+@dataclass
+class History:
+    """Losses by step.
+
+    Parameters
+    ----------
+    step, train, validation : list
+        Training loss since the evaluation before, and validation loss; empty without validation points.
+    best_step : int
+        Where the kept weights were taken.
+    """
+
+    step: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_step: int = 0
+
+
+class Objective:
+    """The flow-matching loss, with the share of a metric in it.
+
+    Parameters
+    ----------
+    velocity : VelocityField
+    settings : Settings
+    metric : callable, optional
+        ``metric(x, v, generator)`` maps tangent vectors v at x linearly to (n, k); its squared norm is the
+        metric's.
+    """
+
+    def __init__(self, velocity: VelocityField, settings: Settings, metric: Metric | None) -> None:
+        self.manifold = velocity.manifold
+        self.prediction = velocity.prediction
+        self.settings = settings
+        self.metric = metric
+        self._scale: float | None = None
+
+    def batch(self, x1: Tensor, prior: Prior, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Coupled source points, target points and times."""
+        x0 = prior.sample(len(x1), generator).to(x1)
+        x0, x1 = COUPLINGS[self.settings.coupling](x0, x1, self.manifold)
+        return x0, x1, TIMES[self.settings.time](len(x1), generator).to(x1)
+
+    def __call__(
+        self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The mean loss of a velocity on pairs and times."""
+        xt, ut = self.manifold.geodesic(x0, x1, t)
+        error = velocity(xt, t) - ut
+        loss = error.square().mean(-1)
+        if self.metric is not None:
+            share = self.settings.metric_weight
+            seen = self.metric(xt, error, generator).square().mean(-1)
+            loss = share * self._normalized(xt, ut, generator) * seen + (1 - share) * loss
+        return (self.prediction.weight(t) * loss).mean()
+
+    def _normalized(self, xt: Tensor, ut: Tensor, generator: torch.Generator) -> float:
+        """What makes the metric's loss of the zero velocity equal to the plain one's, on the first batch."""
+        if self._scale is None and self.metric is not None:
+            seen = self.metric(xt, ut, generator).square().mean()
+            self._scale = float(ut.square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny))
+        return self._scale or 1.0
+
+
+def train(
+    velocity: VelocityField,
+    x1: Tensor,
+    settings: Settings,
+    generator: torch.Generator,
+    metric: Metric | None = None,
+    validation: Tensor | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Fit a velocity to points at t = 1, in place; it ends with the best averaged weights.
+
+    Parameters
+    ----------
+    velocity : VelocityField
+    x1 : Tensor of shape (n, size)
+    settings : Settings
+    generator : torch.Generator
+        All randomness comes from it.
+    metric : callable, optional
+        See `Objective`.
+    validation : Tensor of shape (m, size), optional
+        Points of held-out runs: the weights with the lowest loss on them are kept.
+    progress : callable, optional
+        Called with the steps done and their number.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    NumericalError
+        If the loss is not finite before anything was learned.
+    """
+    objective = Objective(velocity, settings, metric)
+    average = copy.deepcopy(velocity)
+    optimizer = torch.optim.AdamW(
+        velocity.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+    )
+    keeper = _Keeper(average, objective, validation, generator)
+    recent: list[float] = []
+    for step in range(settings.n_steps):
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate(step, settings.n_steps)
+        rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
+        loss = objective(velocity, *objective.batch(x1[rows], velocity.prior, generator), generator)
+        if not math.isfinite(loss.item()):
+            _stop_at_nan(step, keeper)
+            break
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(velocity.parameters(), settings.clip)
+        optimizer.step()
+        # a young average forgets its start faster
+        decay = min(settings.ema_decay, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(velocity.parameters()), 1 - decay)
+        recent.append(loss.item())
+        if progress is not None:
+            progress(step + 1, settings.n_steps)
+        last = step + 1 == settings.n_steps
+        if last or (step + 1) % settings.evaluate_every == 0:
+            waited = keeper.look(step + 1, sum(recent) / len(recent))
+            recent = []
+            if settings.patience is not None and waited > settings.patience:
+                break
+    velocity.load_state_dict(keeper.best)
+    return keeper.history
+
+
+def _rate(step: int, n_steps: int) -> float:
+    warm = min(1.0, (step + 1) / min(50, max(1, n_steps // 10)))
+    return warm * (0.005 + 0.5 * (1 + math.cos(math.pi * step / n_steps)))
+
+
+def _stop_at_nan(step: int, keeper: _Keeper) -> None:
+    if not keeper.history.step:
+        raise NumericalError(
+            f"The loss of the flow was not finite at step {step + 1}: use a smaller learning_rate or check the weights."
+        )
+    warnings.warn(
+        f"The loss of the flow was not finite at step {step + 1}: training stopped, and the weights of step "
+        f"{keeper.history.best_step} are kept. Use a smaller learning_rate.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+class _Keeper:
+    """Looks at the validation loss of the averaged weights, on fixed pairs and times, and keeps the best."""
+
+    def __init__(
+        self, average: VelocityField, objective: Objective, validation: Tensor | None, generator: torch.Generator
+    ) -> None:
+        self.average = average
+        self.objective = objective
+        self.history = History()
+        self.best = copy.deepcopy(average.state_dict())
+        self._lowest = math.inf
+        self._waited = 0
+        self._seed = int(torch.randint(2**31, (1,), generator=generator))
+        self._pairs = None
+        if validation is not None and len(validation):
+            self._pairs = objective.batch(validation, average.prior, generator)
+
+    def look(self, step: int, train_loss: float) -> int:
+        """Record a step; returns the number of evaluations since the best one."""
+        self.history.step.append(step)
+        self.history.train.append(train_loss)
+        loss = -float(step)
+        if self._pairs is not None:
+            with torch.no_grad():
+                generator = torch.Generator().manual_seed(self._seed)
+                loss = float(self.objective(self.average, *self._pairs, generator))
+            self.history.validation.append(loss)
+        self._waited += 1
+        if loss < self._lowest:
+            self._lowest, self._waited = loss, 0
+            self.history.best_step = step
+            self.best = copy.deepcopy(self.average.state_dict())
+        return self._waited

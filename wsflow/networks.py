@@ -1,0 +1,209 @@
+"""Running n networks at once: rows of weights to named tensors, outputs, losses and predictions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.activations import activation
+from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.layers import LINEAR
+
+_ARGUMENT = {"leaky_relu": "negative_slope", "elu": "alpha"}
+
+
+def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
+    """Rows of weights as named tensors, stacked over networks.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+    architecture : Architecture
+
+    Returns
+    -------
+    dict from str to Tensor of shape (n, *shape)
+    """
+    return {
+        p.name: weights[:, architecture.slices[p.name]].reshape(len(weights), *p.shape)
+        for p in architecture.parameters
+    }
+
+
+def flatten(tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensor:
+    """The inverse of `unflatten`.
+
+    Parameters
+    ----------
+    tensors : mapping from str to Tensor of shape (n, *shape)
+    architecture : Architecture
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+    """
+    return torch.cat([tensors[name].flatten(1) for name in architecture.names], dim=1)
+
+
+def forward(
+    weights: Tensor, architecture: Architecture, inputs: Tensor, module: nn.Module | None = None
+) -> Tensor:
+    """Outputs of every network on a batch of inputs.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+    architecture : Architecture
+    inputs : Tensor of shape (b, p), or (n, b, p) for a batch of its own for each network
+    module : nn.Module, optional
+        What runs networks that are not sequential; it is put into evaluation mode by the caller.
+
+    Returns
+    -------
+    Tensor of shape (n, b, outputs)
+
+    Raises
+    ------
+    ValueError
+        If the architecture does not say how to run itself and no module does.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.networks import forward
+    >>> forward(torch.zeros(5, 23), Architecture.mlp([4, 3, 2]), torch.zeros(7, 4)).shape
+    torch.Size([5, 7, 2])
+    """
+    tensors = unflatten(weights, architecture)
+    if module is not None:
+        return _forward_module(tensors, module, inputs)
+    if not architecture.layers:
+        raise ValueError("This architecture does not say how to run its networks. Pass module=.")
+    hidden = inputs if inputs.dim() == 3 else inputs.expand(len(weights), *inputs.shape)
+    for layer in architecture.layers:
+        hidden = _apply(layer, tensors, hidden)
+    return hidden
+
+
+def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+    if layer.kind != LINEAR:
+        function = getattr(nn.functional, activation(layer.kind).function, None)
+        return hidden if function is None else function(hidden, **_keywords(layer))
+    weight = tensors[f"{layer.name}.weight"].transpose(1, 2)
+    if not layer.bias:
+        return torch.bmm(hidden, weight)
+    return torch.baddbmm(tensors[f"{layer.name}.bias"].unsqueeze(1), hidden, weight)
+
+
+def _keywords(layer: Layer) -> dict[str, float]:
+    return {} if layer.argument is None else {_ARGUMENT[layer.kind]: layer.argument}
+
+
+def _forward_module(tensors: Mapping[str, Tensor], module: nn.Module, inputs: Tensor) -> Tensor:
+    def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(module, state, (x,))
+
+    in_dims = (0, 0 if inputs.dim() == 3 and len(inputs) == len(next(iter(tensors.values()))) else None)
+    return torch.func.vmap(one, in_dims)(dict(tensors), inputs)
+
+
+def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """Mean loss of every network.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n, b, k)
+        Logits, or predictions of a regression.
+    targets : Tensor of shape (b,) or (n, b) of classes; (b, k) or (n, b, k) of reals
+    loss : {"cross_entropy", "mse"}
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
+    if loss == "mse":
+        return (outputs - targets).square().mean((1, 2))
+    targets = targets.expand(outputs.shape[:2])
+    return -outputs.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1).mean(1)
+
+
+def scores(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """Accuracy of every network, or its coefficient of determination R^2 for a regression.
+
+    Parameters
+    ----------
+    outputs, targets, loss
+        As in `losses`.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
+    if loss == "mse":
+        residual = (outputs - targets).square().sum((1, 2))
+        total = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
+        return 1 - residual / total
+    return (outputs.argmax(-1) == targets).to(outputs.dtype).mean(1)
+
+
+def predictions(outputs: Tensor, loss: str) -> Tensor:
+    """What a network says: class probabilities, or the outputs of a regression.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n, b, k)
+    loss : {"cross_entropy", "mse"}
+
+    Returns
+    -------
+    Tensor of shape (n, b, k)
+    """
+    return outputs.softmax(-1) if loss == "cross_entropy" else outputs
+
+
+def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:
+    """One network as a torch module.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    state : mapping from str to Tensor
+    template : nn.Module, optional
+        Copied, where the architecture is not sequential.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ValueError
+        If the architecture is not sequential and there is no template.
+    """
+    if template is not None:
+        module = copy.deepcopy(template)
+        module.load_state_dict(dict(state))
+        return module
+    if not architecture.layers:
+        raise ValueError("This architecture does not say how to build its modules. Pass template=.")
+    module = nn.Sequential(*(_module(layer, state) for layer in architecture.layers))
+    for layer, child in zip(architecture.layers, module, strict=True):
+        if layer.kind == LINEAR:
+            child.weight.data.copy_(state[f"{layer.name}.weight"])
+            if layer.bias:
+                child.bias.data.copy_(state[f"{layer.name}.bias"])
+    return module
+
+
+def _module(layer: Layer, state: Mapping[str, Tensor]) -> nn.Module:
+    if layer.kind != LINEAR:
+        return getattr(nn, activation(layer.kind).module)(**_keywords(layer))
+    dtype = state[f"{layer.name}.weight"].dtype
+    # skip_init: nn.Linear's own initialisation would draw from the global generator
+    linear: nn.Module = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs, bias=layer.bias, dtype=dtype)
+    return linear

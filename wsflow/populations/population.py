@@ -1,0 +1,108 @@
+"""Population: networks, the task that they are for, and where they came from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.layers import LINEAR
+from wsflow.exceptions import InvalidInputError
+from wsflow.task import Task
+from wsflow.weights import WeightArray
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The networks of one architecture, with their task and their provenance.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+        The networks, with the run and the step of each.
+    task : Task, optional
+        What they were trained for.
+    provenance : dict
+        How they came about, as JSON data.
+
+    Raises
+    ------
+    InvalidInputError
+        If `weights` is a plain array, or the task's inputs or outputs do not fit the architecture.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.populations import Population
+    >>> from wsflow.weights import WeightArray
+    >>> print(Population(WeightArray(np.zeros((5, 23)), Architecture.mlp([4, 3, 2]))))
+    5 networks 4-3-2 relu (23 weights) of 5 runs
+    """
+
+    weights: WeightArray
+    task: Task | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, WeightArray):
+            raise InvalidInputError(
+                f"The 'weights' of a Population are a WeightArray, got {type(self.weights).__name__}. "
+                "Build one with WeightArray(array, architecture)."
+            )
+        if self.task is not None:
+            _check_widths(self.weights.architecture, self.task)
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the columns of the weights are."""
+        return self.weights.architecture
+
+    @property
+    def n_runs(self) -> int:
+        """The number of training runs."""
+        return len(set(self.weights.runs.tolist()))
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __str__(self) -> str:
+        return f"{len(self)} networks {self.architecture} of {self.n_runs} runs"
+
+    def __repr__(self) -> str:
+        return f"<Population: {self}>"
+
+
+def _check_widths(architecture: Architecture, task: Task) -> None:
+    linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
+    if not linear:
+        return
+    inputs, outputs = linear[0].inputs, linear[-1].outputs
+    # a class without an example is no error: the largest class of the data may be below the number of outputs
+    too_few = outputs < task.n_outputs if task.is_classification else outputs != task.n_outputs
+    if inputs != task.n_inputs or too_few:
+        raise InvalidInputError(
+            f"The networks are {architecture}, with {inputs} inputs and {outputs} outputs, but the task has "
+            f"{task.n_inputs} inputs and {task.n_outputs} outputs. Pass the task that they were trained for."
+        )
+
+
+@functools.cache
+def version_of(package: str) -> str:
+    """The installed version of a package, without importing it.
+
+    Parameters
+    ----------
+    package : str
+
+    Returns
+    -------
+    str
+        ``"unknown"`` where the package runs from its sources without having been installed.
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

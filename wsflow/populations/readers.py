@@ -1,0 +1,191 @@
+"""Reading the user's own tables: one function and row for each format; bad files are refused before they are loaded."""
+
+from __future__ import annotations
+
+import csv
+import math
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from wsflow.exceptions import InvalidInputError
+
+MAXIMUM_BYTES = 2 * 2**30
+MAXIMUM_RATIO = 1000
+
+Table = tuple[np.ndarray, np.ndarray]
+
+
+def read_csv(path: Path, target: str | int | None = None) -> Table:
+    """Inputs and targets of a csv file.
+
+    Parameters
+    ----------
+    path : Path
+    target : str or int, optional
+        Name or index of the column of targets (default: the last one).
+
+    Returns
+    -------
+    X : ndarray of float, shape (b, p)
+    y : ndarray of shape (b,)
+        Numbers if they all are, else strings.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is no table of numbers; the line and column are named.
+    """
+    _check_file(path)
+    lines, rows = _csv_rows(path)
+    widths = [len(row) for row in rows]
+    ragged = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+    if ragged is not None:
+        raise InvalidInputError(f"{path}: line {lines[ragged]} has {widths[ragged]} values, and line {lines[0]} {widths[0]}.")
+    header = rows[0] if _has_header(rows) else None
+    if header is not None:
+        lines, rows = lines[1:], rows[1:]
+    if not rows or widths[0] < 2:
+        raise InvalidInputError(f"{path}: a task needs examples of at least one input and one target, one a line.")
+    column = _target_column(path, header, widths[0], target)
+    inputs = [i for i in range(widths[0]) if i != column]
+    names = header or [str(i) for i in range(widths[0])]
+    X = [[_input(path, line, names[i], row[i]) for i in inputs] for line, row in zip(lines, rows, strict=True)]
+    labels = [row[column] for row in rows]
+    if "" in labels:
+        raise InvalidInputError(f"{path}: line {lines[labels.index('')]} has no target. Fill it in or drop the line.")
+    numbers = [_number(label) for label in labels]
+    return np.array(X), np.array(labels if None in numbers else numbers)
+
+
+def _csv_rows(path: Path) -> tuple[list[int], list[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
+            pairs = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+    except (csv.Error, UnicodeError) as error:
+        raise InvalidInputError(f"{path}: this is no csv file in UTF-8 ({error}).") from error
+    except OSError as error:
+        raise InvalidInputError(f"{path}: {error.strerror or error}.") from error
+    if not pairs:
+        raise InvalidInputError(f"{path}: the file is empty. Write one example a line, its target last.")
+    return [line for line, _ in pairs], [row for _, row in pairs]
+
+
+def _has_header(rows: Sequence[Sequence[str]]) -> bool:
+    return len(rows) > 1 and any(
+        a and _number(a) is None and _number(b) is not None for a, b in zip(rows[0], rows[1], strict=True)
+    )
+
+
+def _target_column(path: Path, header: Sequence[str] | None, width: int, target: str | int | None) -> int:
+    if target is None:
+        return width - 1
+    if header is not None and str(target) in header:
+        return list(header).index(str(target))
+    try:
+        return range(width)[int(target)]
+    except (ValueError, IndexError) as error:
+        known = ", ".join(header) if header else f"0 to {width - 1} (there is no header)"
+        raise InvalidInputError(f"{path}: there is no column {target!r}. The columns are {known}.") from error
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _input(path: Path, line: int, name: str, cell: str) -> float:
+    number = _number(cell)
+    if number is None or not math.isfinite(number):
+        raise InvalidInputError(
+            f"{path}: line {line}, column {name}: {cell!r} is not a finite number. Inputs are numbers: "
+            "encode, impute or drop the column or the line."
+        )
+    return number
+
+
+def read_npz(path: Path, target: str | int | None = None) -> Table:
+    """Inputs ``X`` and targets ``y`` of an npz file.
+
+    Parameters
+    ----------
+    path : Path
+    target : None
+        For csv files only.
+
+    Returns
+    -------
+    X : ndarray of float, shape (b, p)
+    y : ndarray of shape (b,) or (b, k)
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is no such archive, holds Python objects, or would unpack to far more than it should.
+    ValueError
+        If a target column is asked for.
+    """
+    if target is not None:
+        raise ValueError("'target' names a column of a csv file; the targets of an npz file are its array 'y'.")
+    _check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            X, y = (_member(path, archive, name) for name in ("X", "y"))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise InvalidInputError(f"{path}: this is no readable npz file ({error}). Write it with numpy.savez.") from error
+    if X.ndim != 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
+        raise InvalidInputError(
+            f"{path}: 'X' is an array of numbers of shape (b, p) and 'y' has b rows, got {X.dtype} {X.shape} and "
+            f"{y.dtype} {y.shape}."
+        )
+    return X.astype(np.float64), y
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError as error:
+        names = ", ".join(sorted(n.removesuffix(".npy") for n in archive.namelist())[:5])
+        raise InvalidInputError(f"{path}: there is no array {name!r}, only {names or 'nothing'}.") from error
+    if info.file_size > MAXIMUM_BYTES or info.file_size > MAXIMUM_RATIO * max(info.compress_size, 1):
+        raise InvalidInputError(
+            f"{path}: the array {name!r} would unpack from {info.compress_size} to {info.file_size} bytes. "
+            f"At most {MAXIMUM_BYTES} bytes and a factor of {MAXIMUM_RATIO} are read: write it with numpy.savez."
+        )
+    try:
+        with archive.open(info) as file:
+            _check_header(file, info.file_size)
+        with archive.open(info) as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    except ValueError as error:
+        raise InvalidInputError(f"{path}: the array {name!r} cannot be read: {error}") from error
+
+
+def _check_header(file: IO[bytes], size: int) -> None:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never unpickled. Save arrays of numbers or strings.")
+    # the shape decides how much memory is taken, so a shape that lies is refused first
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise ValueError(f"its shape {shape} does not go with its size of {size} bytes.")
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise InvalidInputError(f"{path}: there is no such file. Check the path.")
+    size = path.stat().st_size
+    if size > MAXIMUM_BYTES:
+        raise InvalidInputError(f"{path}: the file has {size} bytes, and at most {MAXIMUM_BYTES} are read.")
+
+
+READERS: dict[str, Callable[[Path, str | int | None], Table]] = {".csv": read_csv, ".npz": read_npz}

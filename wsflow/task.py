@@ -1,0 +1,95 @@
+"""Task: what the networks are for."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+LOSSES = ("cross_entropy", "mse")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Inputs, targets and a loss.
+
+    Parameters
+    ----------
+    X : array-like of shape (b, p)
+        Inputs, scaled as the networks expect them.
+    y : array-like of shape (b,) or (b, k)
+        Class indices for ``"cross_entropy"``, real targets for ``"mse"``.
+    loss : {"cross_entropy", "mse"}
+    validation, test : Task, optional
+        The same task on held-out data.
+    source : dict
+        Where the data came from and how they were split, as JSON data; enough to load them again.
+
+    Raises
+    ------
+    ValueError
+        If inputs and targets do not fit each other or the loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Task
+    >>> task = Task(np.eye(3), [0, 1, 1])
+    >>> task.n_inputs, task.n_outputs
+    (3, 2)
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    loss: str = "cross_entropy"
+    validation: Task | None = None
+    test: Task | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        X, y = np.asarray(self.X), np.asarray(self.y)
+        if self.loss not in LOSSES:
+            raise ValueError(f"The 'loss' of a Task is one of {', '.join(LOSSES)}, got {self.loss!r}.")
+        if X.ndim != 2 or len(X) != len(y) or not len(X):
+            raise ValueError(f"A Task needs inputs (b, p) with b targets and b > 0, got shapes {X.shape} and {y.shape}.")
+        if not (np.isfinite(X).all() and np.isfinite(y).all()):
+            raise ValueError("The inputs or targets of this Task are not all finite: impute or drop them first.")
+        if self.loss == "cross_entropy":
+            if y.ndim != 1 or (y != np.round(y)).any() or y.min() < 0:
+                raise ValueError("Targets of a classification Task are class indices 0, 1, 2, ... of shape (b,).")
+            y = y.astype(np.int64)
+        else:
+            y = y.astype(X.dtype).reshape(len(y), -1)
+        object.__setattr__(self, "X", X)
+        object.__setattr__(self, "y", y)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether targets are classes."""
+        return self.loss == "cross_entropy"
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of input features p."""
+        return self.X.shape[1]
+
+    @cached_property
+    def n_outputs(self) -> int:
+        """Number of classes, or of regression targets."""
+        if not self.is_classification:
+            return self.y.shape[1]
+        parts = [t.y for t in (self, self.validation, self.test) if t is not None]
+        return int(max(y.max() for y in parts)) + 1
+
+    @cached_property
+    def checksum(self) -> str:
+        """A SHA-256 of inputs and targets, held-out parts included."""
+        digest = hashlib.sha256(self.loss.encode())
+        for part in (self, self.validation, self.test):
+            if part is not None:
+                digest.update(np.ascontiguousarray(part.X, dtype=np.float64).round(6).tobytes())
+                digest.update(np.ascontiguousarray(part.y, dtype=np.float64).round(6).tobytes())
+        return digest.hexdigest()

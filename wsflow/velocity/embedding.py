@@ -1,0 +1,100 @@
+"""What every velocity network shares: the embedding of time, and the scale of its inputs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.architecture import Architecture
+
+
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of t at 16 frequencies from 1/2 to 16, through a small network.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the embedding.
+
+    References
+    ----------
+    Vaswani et al. 2017, arXiv:1706.03762.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.linspace(-1, 4, 16))
+        self.network = nn.Sequential(nn.Linear(33, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """From times (n,) to (n, dim)."""
+        phase = t.unsqueeze(-1) * self.frequencies.to(t)
+        return self.network(torch.cat([phase.sin(), phase.cos(), t.unsqueeze(-1)], -1))
+
+
+class InputScale(nn.Module):
+    """Divides each column by the root mean square of its parameter over the population.
+
+    One number for each parameter tensor, so that it commutes with permutations of neurons and fits
+    any hidden width.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n_extra : int
+        Coordinates behind the weights, such as the log-norm of a polar output layer.
+    """
+
+    rms: Tensor
+
+    def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("rms", torch.ones(len(architecture.parameters) + n_extra))
+        self.bind(architecture, n_extra)
+
+    def bind(self, architecture: Architecture, n_extra: int) -> None:
+        """Use the columns of another width of the same architecture.
+
+        Parameters
+        ----------
+        architecture : Architecture
+        n_extra : int
+        """
+        sizes = [p.size for p in architecture.parameters] + [1] * n_extra
+        self._parameter = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+
+    def fit(self, x: Tensor) -> None:
+        """Take the scale from points of shape (n, size).
+
+        Parameters
+        ----------
+        x : Tensor
+        """
+        square = x.square().mean(0).to(self.rms)
+        count = torch.bincount(self._parameter).to(square)
+        mean = torch.zeros_like(self.rms).index_add_(0, self._parameter, square) / count
+        self.rms.copy_(mean.sqrt().clamp_min(1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From points (n, size) to scaled points."""
+        return x / self.rms[self._parameter].to(x)
+
+
+def zero(layer: nn.Linear) -> nn.Linear:
+    """A linear layer that starts at zero, so that the velocity starts at the drift between Gaussians.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+
+    Returns
+    -------
+    nn.Linear
+    """
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,184 @@
+"""The neuron transformer: one token for each neuron, messages along the weights between them.
+
+References
+----------
+Zhou et al. 2023, "Permutation equivariant neural functionals", arXiv:2302.14040; Kofinas et al. 2024,
+"Graph neural networks for learning equivariant representations of neural networks", arXiv:2403.12143;
+Vaswani et al. 2017, arXiv:1706.03762; Peebles and Xie 2023, arXiv:2212.09748 (time as modulation).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.architecture import Architecture
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, zero
+from wsflow.velocity.folding import Folding
+
+
+class Layer(nn.Module):
+    """Attention among all tokens, messages along the weights in both directions, and a feed-forward network.
+
+    Parameters
+    ----------
+    dim, heads : int
+    channels : list of int
+        Channels of each edge block.
+    """
+
+    def __init__(self, dim: int, heads: int, channels: list[int]) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.forwards = nn.ModuleList(nn.Linear(dim, c * dim, bias=False) for c in channels)
+        self.backwards = nn.ModuleList(nn.Linear(dim, c * dim, bias=False) for c in channels)
+        self.norm_feed = nn.LayerNorm(dim)
+        self.feed = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(), nn.Linear(3 * dim, dim))
+
+    def forward(self, h: Tensor, time: Tensor, weights: list[tuple[slice, slice, Tensor]]) -> Tensor:
+        """From tokens (n, tokens, dim) to tokens."""
+        scale, shift = self.modulation(time).unsqueeze(1).chunk(2, -1)
+        y = self.norm(h) * (1 + scale) + shift
+        h = h + self.attention(y) + self.messages(y, weights)
+        return h + self.feed(self.norm_feed(h))
+
+    def attention(self, y: Tensor) -> Tensor:
+        """softmax(Q K^T / sqrt(dim)) V over all tokens."""
+        n, tokens, dim = y.shape
+        q, k, v = self.qkv(y).reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(n, tokens, dim))
+
+    def messages(self, y: Tensor, weights: list[tuple[slice, slice, Tensor]]) -> Tensor:
+        """sum_j W_ij V y_j to targets i, and sum_i W_ij U y_i to sources j, for each edge block W."""
+        total = torch.zeros_like(y)
+        for (target, source, w), ahead, behind in zip(weights, self.forwards, self.backwards, strict=True):
+            total[:, target] = total[:, target] + _along(w, ahead(y[:, source]))
+            total[:, source] = total[:, source] + _along(w.transpose(1, 2), behind(y[:, target]))
+        return total
+
+
+def _along(w: Tensor, values: Tensor) -> Tensor:
+    """sum over senders and channels of w (n, receivers, senders, c) with values (n, senders, c * dim)."""
+    n, receivers, senders, channels = w.shape
+    values = values.reshape(n, senders * channels, -1)
+    return torch.bmm(w.reshape(n, receivers, senders * channels), values)
+
+
+class NeuronTransformer(nn.Module):
+    """A velocity network that is equivariant to permutations of neurons.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n_extra : int
+        Coordinates behind the weights.
+    dim, depth, heads : int
+        Width of the tokens, number of layers, attention heads.
+    identity : {None, "learned"}
+        None: neurons have no names; the network is equivariant to any permutation and works on other
+        hidden widths. "learned": each aligned neuron has a name, a learned vector; the width is
+        fixed, and permutations commute only when the names move along.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.velocity.neuron import NeuronTransformer
+    >>> network = NeuronTransformer(Architecture.mlp([4, 3, 3, 2]), dim=8, depth=1, heads=2)
+    >>> network(torch.zeros(5, 35), torch.zeros(5)).shape
+    torch.Size([5, 35])
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        n_extra: int = 0,
+        *,
+        dim: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        identity: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = InputScale(architecture, n_extra)
+        self.bind(architecture, n_extra)
+        folding = self.folding
+        channels = [edges.columns.shape[2] for edges in folding.edges]
+        self.time = TimeEmbedding(dim)
+        self.names = nn.ParameterList(
+            nn.Parameter(0.5 * torch.randn(g.size, dim), requires_grad=True)
+            for g in (folding.groups if identity == "learned" else ())
+        )
+        self.read = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in folding.features)
+        self.read_free = nn.Linear(len(folding.free), dim)
+        self.kinds = nn.Parameter(0.5 * torch.randn(len(folding.groups), dim))
+        self.layers = nn.ModuleList(Layer(dim, heads, channels) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.write = nn.ModuleList(zero(nn.Linear(dim, f.shape[1])) for f in folding.features)
+        self.write_free = zero(nn.Linear(dim, len(folding.free)))
+        self.write_targets = nn.ModuleList(zero(nn.Linear(dim, c * dim)) for c in channels)
+        self.write_sources = nn.ModuleList(nn.Linear(dim, dim) for _ in channels)
+
+    def bind(self, architecture: Architecture, n_extra: int = 0) -> None:
+        """Use another hidden width of the same architecture (with ``identity=None``).
+
+        Parameters
+        ----------
+        architecture : Architecture
+        n_extra : int
+
+        Raises
+        ------
+        ValueError
+            If the neurons have names.
+        """
+        if len(getattr(self, "names", ())):
+            raise ValueError(
+                "This network knows its neurons by name, so it has one width. Fit with identity=None to use others."
+            )
+        self.folding = Folding(architecture, n_extra)
+        self.scale.bind(architecture, n_extra)
+        sizes = [group.size for group in self.folding.groups]
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        self._spans = [slice(a, a + s) for a, s in zip(starts, sizes, strict=True)]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """From points (n, size) and times (n,) to vectors (n, size)."""
+        x = self.scale(x)
+        folding = self.folding
+        weights = [
+            (self._spans[e.target], self._spans[e.source], x[:, e.columns] / max(e.columns.shape[:2]) ** 0.5)
+            for e in folding.edges
+        ]
+        h = self._tokens(x)
+        time = self.time(t)
+        for layer in self.layers:
+            h = layer(h, time, weights)
+        h = self.norm(h)
+        features = [write(h[:, span]) for write, span in zip(self.write, self._spans, strict=True)]
+        edges = [
+            self._edge(h[:, target], h[:, source], i, w.shape) for i, (target, source, w) in enumerate(weights)
+        ]
+        return folding.join(features, edges, self.write_free(h[:, -1]))
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        folding = self.folding
+        tokens = []
+        for i, (read, columns) in enumerate(zip(self.read, folding.features, strict=True)):
+            token = read(x[:, columns]) + self.kinds[i]
+            tokens.append(token + self.names[i] if len(self.names) else token)
+        tokens.append(self.read_free(x[:, folding.free]).unsqueeze(1))
+        return torch.cat(tokens, 1)
+
+    def _edge(self, targets: Tensor, sources: Tensor, i: int, shape: torch.Size) -> Tensor:
+        """<A h_i, B h_j> for each channel."""
+        n, size, others, channels = shape
+        a = self.write_targets[i](targets).reshape(n, size * channels, -1)
+        b = self.write_sources[i](sources)
+        product = torch.bmm(a, b.transpose(1, 2)) / b.shape[-1] ** 0.5
+        return product.reshape(n, size, channels, others).transpose(2, 3)

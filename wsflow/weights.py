@@ -1,0 +1,336 @@
+"""WeightArray: a population as an array of shape (n, d) that knows what its columns are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
+
+
+class WeightArray(np.ndarray):
+    """The weights of n networks of one architecture, one network a row.
+
+    Row indexing, ``copy`` and ``astype`` give a WeightArray, and carry the runs and steps of the
+    rows along; everything else (a column, a transpose, a mean) is a plain array.
+
+    Parameters
+    ----------
+    array : array-like of shape (n, d)
+        Rows of flattened weights, in the order of the architecture's parameters.
+    architecture : Architecture
+    runs : array-like of int, shape (n,), optional
+        The training run of each row (default: a run for each row). Snapshots of a run are correlated.
+    steps : array-like of int, shape (n,), optional
+        The optimisation step at which each row was taken (default: 0).
+    aligned : bool
+        Whether permutations and signs were chosen relative to a reference.
+
+    Raises
+    ------
+    InvalidInputError
+        If the columns are not the architecture's weights, or runs or steps are not one for each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, WeightArray
+    >>> weights = WeightArray(np.zeros((5, 23)), Architecture.mlp([4, 3, 2]), runs=[0, 0, 1, 1, 2])
+    >>> weights[1:3].runs
+    array([0, 1])
+    >>> type(weights.mean(axis=0)).__name__
+    'ndarray'
+    """
+
+    architecture: Architecture
+    runs: np.ndarray
+    steps: np.ndarray
+    aligned: bool
+
+    def __new__(
+        cls,
+        array: Any,
+        architecture: Architecture,
+        *,
+        runs: Any = None,
+        steps: Any = None,
+        aligned: bool = False,
+    ) -> WeightArray:
+        values = np.asarray(array)
+        if values.dtype.kind != "f":
+            values = values.astype(np.float64)
+        if values.ndim != 2 or values.shape[1] != architecture.n_weights:
+            raise InvalidInputError(
+                f"A WeightArray of this architecture has shape (n, {architecture.n_weights}), one network a row, "
+                f"but the array has shape {values.shape}. The architecture is {architecture}."
+            )
+        self = values.view(cls)
+        self.architecture = architecture
+        self.runs = _column("runs", runs, len(values), np.arange(len(values)))
+        self.steps = _column("steps", steps, len(values), np.zeros(len(values), dtype=np.int64))
+        self.aligned = bool(aligned)
+        return self
+
+    def __array_finalize__(self, obj: Any) -> None:
+        for name in ("architecture", "runs", "steps", "aligned"):
+            setattr(self, name, getattr(obj, name, None))
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        if out is not None:
+            kwargs["out"] = _plain(out)
+        result = getattr(ufunc, method)(*_plain(inputs), **kwargs)
+        return out[0] if out is not None and len(out) == 1 else result
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return func(*_plain(args), **_plain(kwargs))
+
+    def __getitem__(self, key: Any) -> Any:
+        rows = key[0] if isinstance(key, tuple) and key and all(_is_everything(k) for k in key[1:]) else key
+        values = np.asarray(self)[key]
+        if isinstance(rows, tuple) or values.ndim != 2 or values.shape[1:] != self.shape[1:] or rows is None:
+            return values
+        return self._rows(values, rows)
+
+    def _rows(self, values: np.ndarray, rows: Any) -> WeightArray:
+        return type(self)(
+            values, self.architecture, runs=self.runs[rows], steps=self.steps[rows], aligned=self.aligned
+        )
+
+    def take(self, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise") -> Any:
+        """Rows by index (a WeightArray), or whatever ``numpy.take`` gives for other axes."""
+        values = np.asarray(self).take(indices, axis=axis, out=out, mode=mode)
+        return self._rows(values, np.asarray(indices)) if axis == 0 and values.ndim == 2 else values
+
+    def copy(self, order: Any = "C") -> WeightArray:
+        """A copy that is a WeightArray too."""
+        return self.like(np.asarray(self).copy(order))
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """The same networks in another precision; a plain array if the dtype is not a float."""
+        values = np.asarray(self).astype(dtype, *args, **kwargs)
+        return self.like(values) if values.dtype.kind == "f" else values
+
+    def like(self, array: Any, *, aligned: bool | None = None) -> WeightArray:
+        """Other weights with this array's architecture, runs and steps.
+
+        Parameters
+        ----------
+        array : array-like of shape (n, d)
+        aligned : bool, optional
+            Default: as in this array.
+
+        Returns
+        -------
+        WeightArray
+        """
+        aligned = self.aligned if aligned is None else aligned
+        return type(self)(array, self.architecture, runs=self.runs, steps=self.steps, aligned=aligned)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        keywords = {"runs": self.runs, "steps": self.steps, "aligned": self.aligned}
+        return _rebuild, (np.asarray(self), self.architecture, keywords)
+
+    @classmethod
+    def concatenate(cls, arrays: Sequence[WeightArray]) -> WeightArray:
+        """The rows of several arrays of one architecture, one after the other.
+
+        Parameters
+        ----------
+        arrays : sequence of WeightArray
+
+        Returns
+        -------
+        WeightArray
+        """
+        first = arrays[0]
+        if any(a.architecture != first.architecture for a in arrays):
+            raise InvalidInputError("Only arrays of one architecture can be concatenated.")
+        return cls(
+            np.concatenate([np.asarray(a) for a in arrays]),
+            first.architecture,
+            runs=np.concatenate([a.runs for a in arrays]),
+            steps=np.concatenate([a.steps for a in arrays]),
+            aligned=all(a.aligned for a in arrays),
+        )
+
+    @classmethod
+    def from_modules(
+        cls, modules: Iterable[Any], architecture: Architecture | None = None, **keywords: Any
+    ) -> WeightArray:
+        """Collect the weights of torch modules of one architecture.
+
+        Parameters
+        ----------
+        modules : iterable of torch.nn.Module
+        architecture : Architecture, optional
+            Default: read from the first module.
+        **keywords
+            `runs` and `steps`.
+
+        Returns
+        -------
+        WeightArray
+
+        Examples
+        --------
+        >>> from torch import nn
+        >>> from wsflow import WeightArray
+        >>> networks = [nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)) for _ in range(5)]
+        >>> WeightArray.from_modules(networks).shape
+        (5, 23)
+        """
+        modules = list(modules)
+        if not modules:
+            raise InvalidInputError("The list of modules is empty: at least one network is needed.")
+        architecture = architecture or Architecture.from_module(modules[0])
+        return cls.from_state_dicts([m.state_dict() for m in modules], architecture=architecture, **keywords)
+
+    @classmethod
+    def from_state_dicts(
+        cls,
+        states: Iterable[Mapping[str, Any]],
+        activation: str | None = None,
+        architecture: Architecture | None = None,
+        **keywords: Any,
+    ) -> WeightArray:
+        """Collect the weights in state dicts of one architecture.
+
+        Parameters
+        ----------
+        states : iterable of mapping from str to tensor
+        activation : str, optional
+            What lies between the linear layers of a plain MLP, whose widths are then inferred.
+        architecture : Architecture, optional
+            Needed for anything else.
+        **keywords
+            `runs` and `steps`.
+
+        Returns
+        -------
+        WeightArray
+
+        Raises
+        ------
+        InvalidInputError
+            If a state dict lacks a parameter or has one of another shape; the first mismatches are named.
+        """
+        states = list(states)
+        if not states:
+            raise InvalidInputError("The list of state dicts is empty: at least one network is needed.")
+        if architecture is None:
+            if activation is None:
+                raise InvalidInputError(
+                    "A state dict does not say which activation lies between its layers. "
+                    "Pass activation='relu' (or another), or architecture=."
+                )
+            architecture = Architecture.from_state_dict(states[0], activation)
+        _check_states(states, architecture)
+        rows = [[_numpy(state[name]).reshape(-1) for name in architecture.names] for state in states]
+        return cls(np.stack([np.concatenate(row) for row in rows]), architecture, **keywords)
+
+    def state_dicts(self) -> list[dict[str, Any]]:
+        """The networks as torch state dicts.
+
+        Returns
+        -------
+        list of dict from str to Tensor
+        """
+        import torch
+
+        rows = torch.from_numpy(np.array(self))
+        parameters, slices = self.architecture.parameters, self.architecture.slices
+        return [{p.name: row[slices[p.name]].reshape(p.shape).clone() for p in parameters} for row in rows]
+
+    def to_modules(self, template: Any = None) -> list[Any]:
+        """The networks as torch modules.
+
+        Parameters
+        ----------
+        template : torch.nn.Module, optional
+            Copied for each network; needed where the architecture is not sequential.
+
+        Returns
+        -------
+        list of torch.nn.Module
+        """
+        from wsflow.networks import to_module
+
+        return [to_module(self.architecture, state, template) for state in self.state_dicts()]
+
+    def __str__(self) -> str:
+        return f"WeightArray of {len(self)} networks {self.architecture}, {len(np.unique(self.runs))} runs"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+def _delegate(name: str) -> Any:
+    def method(self: WeightArray, *args: Any, **kwargs: Any) -> Any:
+        return getattr(np.asarray(self), name)(*args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"As ``numpy.ndarray.{name}``, of the plain array."
+    return method
+
+
+for _name in (
+    "all any argmax argmin argsort clip compress cumprod cumsum diagonal dot flatten max mean min "
+    "nonzero prod ravel repeat reshape round squeeze std sum swapaxes trace transpose var"
+).split():
+    setattr(WeightArray, _name, _delegate(_name))
+WeightArray.T = property(lambda self: np.asarray(self).T)  # type: ignore[assignment]
+
+
+def _rebuild(array: np.ndarray, architecture: Architecture, keywords: dict[str, Any]) -> WeightArray:
+    return WeightArray(array, architecture, **keywords)
+
+
+def _column(name: str, values: Any, n: int, default: np.ndarray) -> np.ndarray:
+    if values is None:
+        return default
+    column = np.asarray(values)
+    if column.shape != (n,):
+        raise InvalidInputError(f"The {name} of a WeightArray of {n} rows are {n} numbers, got shape {column.shape}.")
+    return column.astype(np.int64)
+
+
+def _is_everything(key: Any) -> bool:
+    return key is Ellipsis or (isinstance(key, slice) and key == slice(None))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, WeightArray):
+        return np.asarray(value)
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (WeightArray, list, tuple)) for v in value):
+        return type(value)(_plain(v) for v in value) if type(value) in (list, tuple) else value
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        tensor = tensor.float() if str(tensor.dtype) in ("torch.float16", "torch.bfloat16") else tensor
+        return np.asarray(tensor.numpy())
+    return np.asarray(tensor)
+
+
+def _check_states(states: Sequence[Mapping[str, Any]], architecture: Architecture) -> None:
+    expected = {p.name: p.shape for p in architecture.parameters}
+    problems = []
+    for index, state in enumerate(states):
+        problems += [f"network {index} has no {name!r}" for name in expected if name not in state]
+        problems += [
+            f"network {index} has {name!r} of shape {tuple(state[name].shape)}, expected {shape}"
+            for name, shape in expected.items()
+            if name in state and tuple(state[name].shape) != shape
+        ]
+        problems += [f"network {index} has a further {name!r}" for name in state if name not in expected]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise InvalidInputError(
+            f"These networks do not have one architecture: {'; '.join(problems[:3])}{more}. "
+            "Pass networks of one architecture, or say it with architecture=."
+        )
