@@ -78,8 +78,10 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[30, 16, 16, 2])
     parser.add_argument("-n", type=int, default=500, help="networks")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     architecture = Architecture.mlp(options.widths)
     generator = torch.Generator().manual_seed(0)
     raw = torch.randn(options.n, architecture.n_weights, generator=generator, dtype=torch.float64)
@@ -101,15 +103,13 @@ def check(weights: Tensor, architecture: Architecture, generator: torch.Generato
     moved = Action.random(architecture, 5, generator, log_scale=0.0)(few)
     inputs = torch.randn(3, architecture.layers[0].inputs, generator=generator, dtype=few.dtype)
     batched = matching.weight_matching(moved, few, architecture)(moved)
-    looped = torch.cat([
-        Action(
-            architecture,
-            {g.name: p[None] for g, p in zip(architecture.groups, one_pair(m, f, architecture, np.random.default_rng(0)), strict=False)},
-            {},
-        )(m[None])
-        for m, f in zip(moved, few, strict=True)
-    ])  # fmt: skip
-    for found in (batched, looped):
+    names = [group.name for group in architecture.groups]
+    permutations = [
+        one_pair(row, original, architecture, np.random.default_rng(0))[: len(names)]
+        for row, original in zip(moved, few, strict=True)
+    ]
+    stacked = {name: torch.stack([found[i] for found in permutations]) for i, name in enumerate(names)}
+    for found in (batched, Action(architecture, stacked, {})(moved)):
         torch.testing.assert_close(forward(found, architecture, inputs), forward(few, architecture, inputs))
         torch.testing.assert_close(found, few)
 

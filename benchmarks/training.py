@@ -77,8 +77,10 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=256, help="networks")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     architecture = Architecture.mlp(options.widths)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(options.n, architecture.n_weights, generator=generator) * 0.1**0.5

@@ -20,8 +20,12 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
     "made_from_code",
+    "plain_mathematics",
 ]
+templates_path = ["_templates"]
 exclude_patterns = ["_build"]
+# `name` in a docstring is a link where there is something of that name
+default_role = "py:obj"
 html_theme = "alabaster"
 html_theme_options = {
     "description": "Flow matching over neural-network weights",

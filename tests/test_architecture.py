@@ -87,7 +87,9 @@ def test_columns_of_an_mlp():
 
 def test_produced_by_gives_weights_and_biases_of_the_neurons():
     architecture = Architecture.mlp([4, 3, 2])
-    rows = [(p.name, axis, columns.shape) for p, axis, columns in architecture.produced_by(architecture.wire("hidden1"))]
+    rows = [
+        (p.name, axis, columns.shape) for p, axis, columns in architecture.produced_by(architecture.wire("hidden1"))
+    ]
     assert rows == [("0.weight", 0, (3, 4)), ("0.bias", 0, (3,))]
 
 
@@ -98,7 +100,9 @@ def test_scalings_commute_with_every_activation_between_two_layers():
 
 
 def test_state_dict_of_a_plain_mlp():
-    state = {name: torch.zeros(shape) for name, shape in {"a.weight": (5, 4), "a.bias": (5,), "b.weight": (2, 5)}.items()}
+    state = {
+        name: torch.zeros(shape) for name, shape in {"a.weight": (5, 4), "a.bias": (5,), "b.weight": (2, 5)}.items()
+    }
     architecture = Architecture.from_state_dict(state, "tanh")
     assert architecture.names == ("a.weight", "a.bias", "b.weight")
     assert architecture.wires[0].scalings == {SIGN}
@@ -212,7 +216,8 @@ def test_the_checks_above_catch_a_forgotten_block(generator):
     """A batch norm whose statistics are left out of the table: the deviation is no longer small."""
     right = handwritten.BatchNormed.architecture(compensated=True)
     wrong = Architecture(
-        tuple(p if p.role == "weight" else Parameter(p.name, p.shape, (), p.role) for p in right.parameters), right.wires
+        tuple(p if p.role == "weight" else Parameter(p.name, p.shape, (), p.role) for p in right.parameters),
+        right.wires,
     )
     modules = [handwritten.randomised(handwritten.BatchNormed(1e-2), generator) for _ in range(5)]
     weights = torch.from_numpy(np.array(WeightArray.from_modules(modules, architecture=wrong)))

@@ -1,0 +1,62 @@
+"""wsflow: scikit-learn for neural-network weights.
+
+Public names load on first use, so that importing wsflow costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsflow.architecture import Architecture as Architecture
+    from wsflow.estimators.aligner import PermutationAligner as PermutationAligner
+    from wsflow.estimators.canonicalizer import ScaleCanonicalizer as ScaleCanonicalizer
+    from wsflow.estimators.flow import WeightFlow as WeightFlow
+    from wsflow.estimators.function import Guidance as Guidance
+    from wsflow.estimators.sampling import sample as sample
+    from wsflow.evaluation.report import evaluate as evaluate
+    from wsflow.persistence import load_model as load_model
+    from wsflow.persistence import load_population as load_population
+    from wsflow.persistence import save_model as save_model
+    from wsflow.persistence import save_population as save_population
+    from wsflow.populations.datasets import load_task as load_task
+    from wsflow.populations.population import Population as Population
+    from wsflow.populations.training import train_population as train_population
+    from wsflow.task import Task as Task
+    from wsflow.weights import WeightArray as WeightArray
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Architecture": "wsflow.architecture",
+    "Guidance": "wsflow.estimators.function",
+    "PermutationAligner": "wsflow.estimators.aligner",
+    "Population": "wsflow.populations.population",
+    "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
+    "Task": "wsflow.task",
+    "WeightArray": "wsflow.weights",
+    "WeightFlow": "wsflow.estimators.flow",
+    "evaluate": "wsflow.evaluation.report",
+    "load_model": "wsflow.persistence",
+    "load_population": "wsflow.persistence",
+    "load_task": "wsflow.populations.datasets",
+    "sample": "wsflow.estimators.sampling",
+    "save_model": "wsflow.persistence",
+    "save_population": "wsflow.persistence",
+    "train_population": "wsflow.populations.training",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wsflow' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -193,7 +193,7 @@ def to_module(architecture: Architecture, state: Mapping[str, Tensor], template:
         raise ValueError("This architecture does not say how to build its modules. Pass template=.")
     module = nn.Sequential(*(_module(layer, state) for layer in architecture.layers))
     for layer, child in zip(architecture.layers, module, strict=True):
-        if layer.kind == LINEAR:
+        if isinstance(child, nn.Linear):
             child.weight.data.copy_(state[f"{layer.name}.weight"])
             if layer.bias:
                 child.bias.data.copy_(state[f"{layer.name}.bias"])

@@ -99,7 +99,9 @@ class WeightArray(np.ndarray):
             values, self.architecture, runs=self.runs[rows], steps=self.steps[rows], aligned=self.aligned
         )
 
-    def take(self, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise") -> Any:
+    def take(  # type: ignore[override]
+        self, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise"
+    ) -> Any:
         """Rows by index (a WeightArray), or whatever ``numpy.take`` gives for other axes."""
         values = np.asarray(self).take(indices, axis=axis, out=out, mode=mode)
         return self._rows(values, np.asarray(indices)) if axis == 0 and values.ndim == 2 else values

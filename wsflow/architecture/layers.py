@@ -139,5 +139,5 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
             parameters.append(
                 Parameter(f"{layer.name}.bias", (layer.outputs,), (Block((space,), wires=produced),))
             )
-        consumed = ((space.name, 1, -1),) if produced else ()
+        consumed = ((space.name, 1, -1),) if isinstance(space, NeuronGroup) else ()
     return tuple(parameters), tuple(wires)

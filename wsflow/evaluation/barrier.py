@@ -123,7 +123,7 @@ def fixed_pairs(runs: np.ndarray, n_pairs: int = 200) -> np.ndarray:
 
 
 def _starts(n: int, offset: int) -> np.ndarray:
-    """Where the pairs (i, i + offset) of a ring of n begin; those of even i come first, which for offset 1 share none."""
+    """Where the pairs (i, i + offset) of a ring of n begin; even i come first, which for offset 1 share no member."""
     # opposite places of an even ring are each other's partner
     count = n // 2 if 2 * offset == n else n
     places = np.arange(count)

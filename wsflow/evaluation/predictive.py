@@ -24,8 +24,8 @@ from wsflow.networks import forward, losses, predictions, scores
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
-# activations of one chunk of networks: 2^24 numbers are 64 MiB in float32
-CHUNK_NUMBERS = 2**24
+# activations of one chunk of networks: 2^20 numbers, 4 MiB in float32, stay near the processor
+CHUNK_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Predictive:
         Mean loss of each network.
     average : ndarray of shape (b, k)
         The mean of the networks' probabilities, or of their outputs for a regression.
-    diversity : float
+    jsd : float
         Generalised Jensen-Shannon divergence between the networks' predictive distributions, H(mean p) -
         mean H(p), averaged over inputs, in nats; NaN for a regression.
     """
@@ -48,7 +48,7 @@ class Predictive:
     scores: np.ndarray
     losses: np.ndarray
     average: np.ndarray
-    diversity: float
+    jsd: float
 
 
 def predict(weights: WeightArray, task: Task) -> Predictive:
@@ -82,16 +82,18 @@ def predict(weights: WeightArray, task: Task) -> Predictive:
         raise InvalidInputError("There is no network to evaluate: pass at least one row of weights.")
     targets = torch.from_numpy(task.y)
     targets = targets if task.is_classification else targets.float()
-    score, loss, total, entropies = [], [], 0.0, 0.0
+    score, loss = [], []
+    total, entropies = np.zeros(1), np.zeros(1)
     for outputs in chunked_outputs(weights, task.X):
         said = predictions(outputs, task.loss).double()
         score.append(scores(outputs, targets, task.loss).double())
         loss.append(losses(outputs, targets, task.loss).double())
         total = total + said.sum(0).numpy()
-        entropies = entropies + _entropy(said.numpy()).sum(0) if task.is_classification else np.nan
+        if task.is_classification:
+            entropies = entropies + _entropy(said.numpy()).sum(0)
     average = total / len(weights)
-    diversity = float((_entropy(average) - entropies / len(weights)).mean()) if task.is_classification else float("nan")
-    return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, diversity)
+    jsd = (_entropy(average) - entropies / len(weights)).mean() if task.is_classification else np.nan
+    return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, float(jsd))
 
 
 def check_task(architecture: Architecture, task: Task) -> None:
@@ -111,8 +113,8 @@ def check_task(architecture: Architecture, task: Task) -> None:
         return
     if linear[0].inputs != task.n_inputs or linear[-1].outputs < task.n_outputs:
         raise InvalidInputError(
-            f"The networks {architecture} have {linear[0].inputs} inputs and {linear[-1].outputs} outputs, but the task "
-            f"has {task.n_inputs} features and {task.n_outputs} outputs. Pass the task that they were trained for."
+            f"The networks {architecture} have {linear[0].inputs} inputs and {linear[-1].outputs} outputs, but the "
+            f"task has {task.n_inputs} features and {task.n_outputs} outputs. Pass the task that they were trained for."
         )
 
 

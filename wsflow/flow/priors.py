@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import log, pi
 from typing import Protocol
 
@@ -55,7 +56,7 @@ class Isotropic:
         """x on Euclidean factors, zero on spheres."""
         return x * self._mask.to(x)
 
-    @property
+    @cached_property
     def _mask(self) -> Tensor:
         parts = [
             torch.full(columns.shape, float(isinstance(factor, Euclidean))) for factor, columns in self.manifold.factors
@@ -155,7 +156,7 @@ class WrappedGaussian:
             raise NumericalError("The covariance of the fitted Gaussian prior is singular: use a larger shrinkage.")
         return cls(manifold, mean[0], factor)
 
-    @property
+    @cached_property
     def basis(self) -> Tensor:
         """Tensor of shape (size, dimension): B, an orthonormal basis of the tangent space at m."""
         return tangent_basis(self.manifold, self.mean)
@@ -165,7 +166,12 @@ class WrappedGaussian:
 
     def _tangent(self, n: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(n, self.manifold.dimension, generator=generator, dtype=self.mean.dtype)
-        return z @ (self.basis @ self.factor).T
+        return z @ self._root.T
+
+    @cached_property
+    def _root(self) -> Tensor:
+        """B L: from standard normal coordinates to tangent vectors."""
+        return self.basis @ self.factor
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points."""

@@ -45,11 +45,11 @@ class VelocityField(nn.Module):
         self.network = network
         self.manifold = manifold
         self.prior = prior
-        self.prediction = PREDICTIONS[prediction]
+        self.prediction = prediction
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) at points (n, size) and times (n,)."""
-        drift = self.prediction.drift(t).unsqueeze(-1)
+        drift = PREDICTIONS[self.prediction].drift(t).unsqueeze(-1)
         return self.manifold.to_tangent(x, self.network(x, t) - drift * self.prior.to_centre(x))
 
 
@@ -121,7 +121,7 @@ class Objective:
 
     def __init__(self, velocity: VelocityField, settings: Settings, metric: Metric | None) -> None:
         self.manifold = velocity.manifold
-        self.prediction = velocity.prediction
+        self.prediction = PREDICTIONS[velocity.prediction]
         self.settings = settings
         self.metric = metric
         self._scale: float | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.architecture.layers import LINEAR
 from wsflow.exceptions import InvalidInputError
@@ -89,19 +89,22 @@ def _check_widths(architecture: Architecture, task: Task) -> None:
         )
 
 
-@functools.cache
-def version_of(package: str) -> str:
-    """The installed version of a package, without importing it.
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of wsflow and of other packages, which are not imported for that.
 
     Parameters
     ----------
-    package : str
+    *packages : str
+        As they are called when installed.
 
     Returns
     -------
-    str
-        ``"unknown"`` where the package runs from its sources without having been installed.
+    dict from str to str
     """
+    return {"wsflow": __version__, **{package: _installed(package) for package in packages}}
+
+
+def _installed(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

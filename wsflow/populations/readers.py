@@ -7,7 +7,7 @@ import math
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -44,7 +44,10 @@ def read_csv(path: Path, target: str | int | None = None) -> Table:
     widths = [len(row) for row in rows]
     ragged = next((i for i, width in enumerate(widths) if width != widths[0]), None)
     if ragged is not None:
-        raise InvalidInputError(f"{path}: line {lines[ragged]} has {widths[ragged]} values, and line {lines[0]} {widths[0]}.")
+        raise InvalidInputError(
+            f"{path}: line {lines[ragged]} has {widths[ragged]} values, and line {lines[0]} has {widths[0]}. "
+            "Give every line the same number."
+        )
     header = rows[0] if _has_header(rows) else None
     if header is not None:
         lines, rows = lines[1:], rows[1:]
@@ -140,7 +143,7 @@ def read_npz(path: Path, target: str | int | None = None) -> Table:
         with zipfile.ZipFile(path) as archive:
             X, y = (_member(path, archive, name) for name in ("X", "y"))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise InvalidInputError(f"{path}: this is no readable npz file ({error}). Write it with numpy.savez.") from error
+        raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
     if X.ndim != 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
         raise InvalidInputError(
             f"{path}: 'X' is an array of numbers of shape (b, p) and 'y' has b rows, got {X.dtype} {X.shape} and "
@@ -164,15 +167,15 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         with archive.open(info) as file:
             _check_header(file, info.file_size)
         with archive.open(info) as file:
-            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise InvalidInputError(f"{path}: the array {name!r} cannot be read: {error}") from error
 
 
 def _check_header(file: IO[bytes], size: int) -> None:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    formats: Any = np.lib.format
+    first = formats.read_magic(file) == (1, 0)
+    shape, _, dtype = (formats.read_array_header_1_0 if first else formats.read_array_header_2_0)(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never unpickled. Save arrays of numbers or strings.")
     # the shape decides how much memory is taken, so a shape that lies is refused first

@@ -16,7 +16,7 @@ from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.networks import forward, losses
 from wsflow.populations.optimizers import OPTIMIZERS
-from wsflow.populations.population import Population, version_of
+from wsflow.populations.population import Population, versions
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -152,7 +152,8 @@ def train_population(
     )  # fmt: skip
     architecture = Architecture.mlp([task.n_inputs, *hidden, task.n_outputs], activation)
     steps = settings.steps(len(task.X))
-    runs = np.arange(first_run, first_run + _affordable(n_runs, snapshots, architecture))
+    _check_memory(n_runs, snapshots, architecture)
+    runs = np.arange(first_run, first_run + n_runs)
     size = chunk_size or _chunk_size(architecture, min(batch_size, len(task.X)))
     chunks = []
     for start in range(0, n_runs, size):
@@ -173,7 +174,8 @@ def _train(
     report: Callable[[int], None],
 ) -> np.ndarray:
     streams = [np.random.default_rng((settings.random_state, int(run))) for run in runs]
-    X, y = (torch.as_tensor(array, device=settings.device) for array in (task.X, task.y))
+    X, y = (torch.tensor(array, device=settings.device) for array in (task.X, task.y))
+    X = X if X.is_floating_point() else X.float()
     weights = _initial(architecture, settings, streams).to(X).requires_grad_()
     optimizer = OPTIMIZERS[settings.optimizer].build(
         weights, settings.learning_rate, settings.momentum, settings.weight_decay
@@ -182,10 +184,10 @@ def _train(
     step = 0
     for epoch in range(1, settings.epochs + 1):
         order = torch.from_numpy(np.stack([stream.permutation(len(X)) for stream in streams])).to(X.device)
-        for batch in order.split(settings.batch_size, dim=1):
+        for batch in torch.split(order, settings.batch_size, dim=1):
             loss = losses(forward(weights, architecture, X[batch]), y[batch], task.loss).sum()
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             step += 1
             if step in steps:
@@ -226,7 +228,7 @@ def _chunk_size(architecture: Architecture, batch_size: int) -> int:
     return max(1, ACTIVATION_BYTES // (batch_size * (4 * 4 * widths + 8)))
 
 
-def _affordable(n_runs: int, snapshots: int, architecture: Architecture) -> int:
+def _check_memory(n_runs: int, snapshots: int, architecture: Architecture) -> None:
     size = 4 * n_runs * snapshots * architecture.n_weights
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else size
     if size > available:
@@ -234,7 +236,6 @@ def _affordable(n_runs: int, snapshots: int, architecture: Architecture) -> int:
             f"{n_runs} runs of {snapshots} snapshots are {size / 2**30:.0f} GiB of weights, and this machine has "
             f"{available / 2**30:.0f} GiB of memory. Lower the number of runs or of snapshots."
         )
-    return n_runs
 
 
 def _check_integer(name: str, value: Any, minimum: int) -> None:
@@ -245,4 +246,4 @@ def _check_integer(name: str, value: Any, minimum: int) -> None:
 def _provenance(settings: _Settings) -> dict[str, Any]:
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(settings).items()}
     plain["hidden"] = [int(width) for width in settings.hidden]
-    return {"made_by": "train_population", **plain, "versions": {p: version_of(p) for p in ("wsflow", "torch")}}
+    return {"made_by": "train_population", **plain, "versions": versions("torch")}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, zero
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, take, zero
 from wsflow.velocity.folding import Folding
 
 
@@ -147,12 +147,21 @@ class NeuronTransformer(nn.Module):
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         self._spans = [slice(a, a + s) for a, s in zip(starts, sizes, strict=True)]
 
+    def fit_scale(self, x: Tensor) -> None:
+        """Take the scale of the inputs from points of shape (n, size).
+
+        Parameters
+        ----------
+        x : Tensor
+        """
+        self.scale.fit(x)
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """From points (n, size) and times (n,) to vectors (n, size)."""
         x = self.scale(x)
         folding = self.folding
         weights = [
-            (self._spans[e.target], self._spans[e.source], x[:, e.columns] / max(e.columns.shape[:2]) ** 0.5)
+            (self._spans[e.target], self._spans[e.source], take(x, e.columns) / max(e.columns.shape[:2]) ** 0.5)
             for e in folding.edges
         ]
         h = self._tokens(x)
@@ -170,9 +179,9 @@ class NeuronTransformer(nn.Module):
         folding = self.folding
         tokens = []
         for i, (read, columns) in enumerate(zip(self.read, folding.features, strict=True)):
-            token = read(x[:, columns]) + self.kinds[i]
+            token = read(take(x, columns)) + self.kinds[i]
             tokens.append(token + self.names[i] if len(self.names) else token)
-        tokens.append(self.read_free(x[:, folding.free]).unsqueeze(1))
+        tokens.append(self.read_free(take(x, folding.free)).unsqueeze(1))
         return torch.cat(tokens, 1)
 
     def _edge(self, targets: Tensor, sources: Tensor, i: int, shape: torch.Size) -> Tensor:

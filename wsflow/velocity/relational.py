@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, zero
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, take, zero
 
 
 class RelationalAttention(nn.Module):
@@ -197,17 +197,26 @@ class RelationalTransformer(nn.Module):
         self._spaces.append(space)
         return len(self._spaces) - 1
 
+    def fit_scale(self, x: Tensor) -> None:
+        """Take the scale of the inputs from points of shape (n, size).
+
+        Parameters
+        ----------
+        x : Tensor
+        """
+        self.scale.fit(x)
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """From points (n, size) and times (n,) to vectors (n, size)."""
         x = self.scale(x)
         n = len(x)
         nodes = [name.expand(n, space.total, -1) for name, space in zip(self.names, self._spaces, strict=True)]
         for node, columns, read in zip(self._vectors, self._vector_columns, self.read_vector, strict=True):
-            nodes[node] = nodes[node] + read(x[:, columns].unsqueeze(-1))
+            nodes[node] = nodes[node] + read(take(x, columns).unsqueeze(-1))
         if self.read_free is not None:
-            nodes[-1] = nodes[-1] + self.read_free(x[:, self._free]).unsqueeze(1)
+            nodes[-1] = nodes[-1] + self.read_free(take(x, self._free)).unsqueeze(1)
         edges = [
-            read(x[:, columns].unsqueeze(-1)) for columns, read in zip(self._edge_columns, self.read_edge, strict=True)
+            read(take(x, columns).unsqueeze(-1)) for columns, read in zip(self._edge_columns, self.read_edge, strict=True)
         ]
         time = self.time(t)
         for layer in self.layers:

@@ -1,0 +1,302 @@
+"""Estimators as scikit-learn estimators, on plain arrays and on WeightArrays."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import wsflow
+from wsflow import Architecture, Guidance, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
+from wsflow.exceptions import InvalidInputError
+from wsflow.networks import forward, losses
+from wsflow.symmetry.actions import Action
+
+FAST = {"max_iter": 3, "width": 8, "depth": 1, "heads": 2, "solver_steps": 2, "random_state": 0}
+MLP = Architecture.mlp([4, 3, 3, 2])
+
+
+def networks(n=24, architecture=MLP, seed=0, **keywords):
+    values = np.random.default_rng(seed).normal(size=(n, architecture.n_weights))
+    return WeightArray(values, architecture, **keywords)
+
+
+@parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), WeightFlow(**FAST)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+FLOWS = [
+    {"geometry": geometry, "last_layer": last_layer, "velocity": velocity}
+    for geometry in ("euclidean", "normalized", "geometric")
+    for last_layer in ("euclidean", "polar")
+    for velocity in ("neuron", "mlp")
+] + [
+    {"geometry": "geometric", "velocity": "relational"},
+    {"geometry": "geometric", "identity": None},
+    {"geometry": "geometric", "prior": "isotropic", "coupling": "ot", "prediction": "x1", "time": "beta"},
+    {"geometry": "geometric", "prior": "initialisation", "prediction": "velocity"},
+    {"geometry": "geometric", "bias": "outside"},
+]
+
+
+@pytest.fixture(scope="module")
+def task():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(40, 4)).astype(np.float32)
+    return Task(X, (X[:, 0] > 0).astype(int))
+
+
+def pipeline(**settings):
+    bias = settings.get("bias", "inside")
+    return make_pipeline(PermutationAligner(), ScaleCanonicalizer(bias=bias), WeightFlow(**FAST | settings))
+
+
+@pytest.mark.parametrize("settings", FLOWS, ids=lambda s: "-".join(str(v) for v in s.values()))
+class TestEveryFlow:
+    def test_samples_are_networks_on_the_manifold(self, settings):
+        model = pipeline(**settings).fit(networks())
+        new = wsflow.sample(model, 5, random_state=0)
+        assert isinstance(new, WeightArray) and new.shape == (5, MLP.n_weights)
+        model[-1].geometry_.check(torch.from_numpy(np.array(new)), atol=1e-12)
+        assert np.array_equal(new, wsflow.sample(model, 5, random_state=0))
+        assert not np.array_equal(new, wsflow.sample(model, 5, random_state=1))
+
+    def test_a_row_scores_as_in_its_batch_and_in_any_order(self, settings):
+        model = pipeline(**settings).fit(networks())
+        if settings["geometry"] == "normalized" or settings.get("prior") == "initialisation":
+            with pytest.raises(ValueError, match="density"):
+                model.score_samples(networks())
+            return
+        scores = model.score_samples(networks())
+        assert np.isfinite(scores).all()
+        assert np.allclose([model.score_samples(networks()[i : i + 1])[0] for i in (0, 7)], scores[[0, 7]], rtol=1e-10)
+        order = np.random.default_rng(0).permutation(24)
+        assert np.allclose(model.score_samples(networks()[order]), scores[order], rtol=1e-10)
+
+    def test_clone_and_pickle_give_the_same_samples(self, settings):
+        model = pipeline(**settings).fit(networks())
+        expected = wsflow.sample(model, 3, random_state=0)
+        assert np.array_equal(wsflow.sample(pickle.loads(pickle.dumps(model)), 3, random_state=0), expected)
+        assert np.array_equal(wsflow.sample(clone(model).fit(networks()), 3, random_state=0), expected)
+
+    def test_nothing_global_is_touched(self, settings):
+        torch.manual_seed(3)
+        np.random.seed(3)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_default_dtype(), torch.get_num_threads()
+        wsflow.sample(pipeline(**settings).fit(networks()), 2)
+        # sampling without a random_state draws from numpy's global state, as scikit-learn does; torch's stays
+        assert torch.equal(before[0], torch.get_rng_state())
+        assert before[2:] == (torch.get_default_dtype(), torch.get_num_threads())
+        np.random.seed(3)
+        wsflow.sample(pipeline(**settings).fit(networks()), 2, random_state=0)
+        assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_the_orbit_collapses_in_both_orders():
+    architecture = Architecture.mlp([30, 16, 16, 2])
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(1, 802, generator=generator, dtype=torch.float64).expand(30, -1)
+    orbit = WeightArray(Action.random(architecture, 30, generator, log_scale=1.5)(row).numpy(), architecture)
+    assert orbit.std(axis=0).max() > 1
+    one = make_pipeline(PermutationAligner(), ScaleCanonicalizer()).fit_transform(orbit)
+    two = make_pipeline(ScaleCanonicalizer(), PermutationAligner()).fit_transform(orbit)
+    for collapsed in (one, two):
+        assert np.abs(collapsed - collapsed[0]).max() < 1e-10
+    assert np.allclose(one, two, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "identity", "gelu"])
+@pytest.mark.parametrize("reference", ["mean", "medoid", "first"])
+def test_both_orders_agree_on_independent_networks(activation, reference):
+    X = networks(16, Architecture.mlp([4, 5, 5, 2], activation))
+    aligner, canonicalizer = PermutationAligner(reference=reference), ScaleCanonicalizer()
+    one = make_pipeline(aligner, canonicalizer).fit_transform(X)
+    two = make_pipeline(clone(canonicalizer), clone(aligner)).fit_transform(X)
+    assert np.allclose(one, two, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
+@pytest.mark.parametrize("step", [PermutationAligner(), ScaleCanonicalizer(), ScaleCanonicalizer(bias="outside")])
+def test_transformers_keep_the_function_and_return_what_undoes_them(activation, step):
+    X = networks(8, Architecture.mlp([4, 5, 5, 2], activation))
+    moved, action = step.fit(X).transform(X, return_action=True)
+    inputs = torch.randn(10, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    outputs = [forward(torch.from_numpy(np.array(w)), X.architecture, inputs) for w in (X, moved)]
+    assert torch.allclose(*outputs, atol=1e-12)
+    assert step.output_change_ < 1e-12
+    assert np.allclose(action.inverse()(moved), X, atol=1e-12)
+    assert np.array_equal(step.inverse_transform(moved), moved)
+    assert np.array_equal(moved.runs, X.runs)
+
+
+def test_the_unit_output_layer_keeps_labels_and_its_inverse_restores_the_median_norm():
+    X = networks(21)
+    step = ScaleCanonicalizer(last_layer="unit").fit(X)
+    canonical = step.transform(X)
+    columns = MLP.output_columns
+    assert np.allclose(np.linalg.norm(canonical[:, columns], axis=1), 1)
+    restored = step.inverse_transform(canonical)
+    assert np.allclose(np.linalg.norm(restored[:, columns], axis=1), step.output_norm_)
+    assert step.output_change_ > 1e-3
+    inputs = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = [forward(torch.from_numpy(np.array(w)), MLP, inputs).argmax(-1) for w in (X, restored)]
+    assert torch.equal(*labels)
+
+
+def test_dead_and_duplicate_neurons_stay_finite_and_keep_the_function():
+    X = networks(6)
+    values = np.array(X)
+    values[0, :4] = values[0, 12] = 0.0  # neuron 0 of network 0 is dead
+    values[1, 4:8], values[1, 13] = values[1, 0:4], values[1, 12]  # two equal neurons
+    values[2] = 0.0
+    X = X.like(values)
+    for step in (PermutationAligner(), ScaleCanonicalizer()):
+        once, again = (clone(step).fit_transform(X) for _ in range(2))
+        assert np.isfinite(once).all() and np.array_equal(once, again)
+        assert step.fit(X).output_change_ < 1e-12
+
+
+def test_snapshots_of_a_run_move_together():
+    X = networks(6)
+    steps = WeightArray(np.concatenate([X - 0.05, X]), MLP, runs=np.tile(np.arange(6), 2), steps=[0] * 6 + [4] * 6)
+    together = PermutationAligner().fit(steps)
+    _, action = together.transform(steps, return_action=True)
+    for p in action.permutations.values():
+        assert torch.equal(p[:6], p[6:])
+    alone, action = PermutationAligner(by="network").fit(steps).transform(steps, return_action=True)
+    assert isinstance(alone, WeightArray)
+
+
+def test_validation_holds_out_whole_runs():
+    X = networks(40, runs=np.repeat(np.arange(10), 4))
+    flow = WeightFlow(geometry="euclidean", validation_fraction=0.3, **FAST)
+    flow.fit(X)
+    held = flow._held_out(X, None, 40, torch.Generator().manual_seed(0)).numpy()
+    assert held.sum() == 12 and all(len(set(held[X.runs == run])) == 1 for run in range(10))
+    plain = flow._held_out(np.array(X), X.runs, 40, torch.Generator().manual_seed(0)).numpy()
+    assert np.array_equal(held, plain)
+
+
+def test_grid_search_slices_populations_by_run():
+    X = networks(24, runs=np.repeat(np.arange(8), 3))
+    search = GridSearchCV(
+        pipeline(geometry="geometric"),
+        {"weightflow__geometry": ["euclidean", "geometric"], "weightflow__shrinkage": [0.1, 0.5]},
+        cv=GroupKFold(2),
+        n_jobs=2,
+    )
+    search.fit(X, groups=X.runs)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    train, test = train_test_split(X, test_size=0.25, random_state=0)
+    assert isinstance(test, WeightArray) and len(test.runs) == 6 and len(train) == 18
+
+
+def test_guidance_descends_the_loss(task):
+    model = pipeline(geometry="geometric", solver_steps=16).fit(networks())
+    inputs, targets = torch.from_numpy(task.X).double(), torch.from_numpy(task.y)
+
+    def mean_loss(rows):
+        return losses(forward(torch.from_numpy(np.array(rows)), MLP, inputs), targets, task.loss).mean()
+
+    plain = model[-1].sample(20, random_state=0)
+    guided = model[-1].sample(20, random_state=0, guidance=Guidance(task, strength=2.0))
+    assert mean_loss(guided) < 0.9 * mean_loss(plain)
+    model[-1].geometry_.check(torch.from_numpy(np.array(guided)), atol=1e-12)
+
+
+def test_a_lower_temperature_draws_nearer_to_the_centre():
+    model = pipeline(geometry="geometric").fit(networks())
+    spread = [wsflow.sample(model, 50, 0, temperature=t).std(axis=0).mean() for t in (0.3, 0.7, 1.0)]
+    assert spread[0] < spread[1] < spread[2]
+
+
+def test_stochastic_sampling_stays_on_the_manifold():
+    flow = pipeline(geometry="geometric").fit(networks())[-1]
+    new = flow.sample(5, random_state=0, noise=0.1)
+    flow.geometry_.check(torch.from_numpy(np.array(new)), atol=1e-12)
+    assert not np.allclose(new, flow.sample(5, random_state=0))
+
+
+@pytest.mark.parametrize("prior", ["isotropic", "initialisation"])
+@pytest.mark.parametrize("velocity", ["neuron", "relational"])
+def test_without_names_a_flow_samples_other_widths(prior, velocity):
+    wide = Architecture.mlp([4, 7, 5, 2])
+    model = pipeline(geometry="geometric", identity=None, prior=prior, velocity=velocity).fit(networks())
+    new = wsflow.sample(model, 3, 0, architecture=wide)
+    assert new.shape == (3, wide.n_weights) and new.architecture == wide
+    named = pipeline(geometry="geometric").fit(networks())
+    with pytest.raises(ValueError, match="identity=None"):
+        wsflow.sample(named, 3, 0, architecture=wide)
+
+
+def test_the_manifold_is_handed_to_the_user():
+    flow = pipeline(geometry="geometric").fit(networks())[-1]
+    canonical = make_pipeline(PermutationAligner(), ScaleCanonicalizer()).fit_transform(networks())
+    points = flow.to_manifold(canonical)
+    assert flow.manifold_.belongs(points, atol=1e-6).all()
+    assert flow.manifold_.dim == MLP.n_weights - 6
+
+
+def test_geometric_says_where_it_is_euclidean():
+    X = networks(architecture=Architecture.mlp([4, 3, 3, 2], "tanh"))
+    with pytest.warns(UserWarning, match="geometric geometry is Euclidean"):
+        WeightFlow(geometry="geometric", **FAST).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WeightFlow(**FAST).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "X", "message"),
+    [
+        (WeightFlow(geometry="geometric", **FAST), networks(), "Put ScaleCanonicalizer"),
+        (WeightFlow(geometry="geometric", **FAST), np.zeros((5, 35)), "needs to know"),
+        (WeightFlow(architecture=MLP, **FAST), np.zeros((5, 8)), "describes 35 weights, but X has 8 columns"),
+        (WeightFlow(geometry="hyperbolic"), networks(), "'geometry' parameter of WeightFlow"),
+        (WeightFlow(max_iter=0), networks(), "'max_iter' parameter of WeightFlow"),
+        (WeightFlow(identity=None, prior="gaussian"), networks(), "knows each neuron by name"),
+        (WeightFlow(geometry="euclidean", metric="function", max_iter=1), networks(), "needs task="),
+        (PermutationAligner(reference="median"), networks(), "'reference' parameter"),
+        (ScaleCanonicalizer(last_layer="drop"), networks(), "'last_layer' parameter"),
+        (PermutationAligner(architecture=Architecture.mlp([4, 3, 2])), networks(), "Leave architecture=None"),
+    ],
+)
+def test_errors_are_sentences_with_the_remedy(estimator, X, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X)
+
+
+def test_a_nan_is_named_by_network_and_parameter():
+    values = np.array(networks())
+    values[3, 13] = np.nan
+    with pytest.raises(InvalidInputError, match=r"network 3 has it in parameter '0.bias' at \(1,\)"):
+        PermutationAligner().fit(networks().like(values))
+    fitted = PermutationAligner().fit(networks())
+    with pytest.raises(InvalidInputError, match="4-3-3-2 relu"):
+        fitted.transform(networks(architecture=Architecture.mlp([4, 3, 2])))
+    with pytest.raises(ValueError, match="'n_samples': 0"):
+        pipeline(geometry="euclidean").fit(networks())[-1].sample(0)
+
+
+def test_the_function_metric_is_the_change_of_the_outputs(task):
+    from wsflow.estimators.function import function_metric
+    from wsflow.geometry import GEOMETRIES
+
+    geometry = GEOMETRIES["euclidean"](MLP, "polar")
+    weights = torch.from_numpy(np.array(networks(5)))
+    x = geometry.to_points(weights)
+    v = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    metric = function_metric(task, MLP, geometry, n_inputs=8)
+    change = metric(x, v, torch.Generator().manual_seed(5))
+    inputs = torch.from_numpy(task.X)[torch.randint(40, (8,), generator=torch.Generator().manual_seed(5))].double()
+    h = 1e-6
+    ahead, behind = (forward(geometry.to_weights(x + s * h * v), MLP, inputs) for s in (1, -1))
+    expected = (ahead - behind) / (2 * h)
+    expected = (expected - expected.mean(-1, keepdim=True)).flatten(1)
+    assert torch.allclose(change, expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,92 @@
+"""Nulls: their moments in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wsflow.evaluation.nulls import (
+    NULLS,
+    SHRINKAGE,
+    dirichlet,
+    gaussian_diagonal,
+    gaussian_full,
+    mean,
+    noise,
+    null_names,
+    null_samples,
+    resampling,
+)
+from wsflow.exceptions import InvalidInputError
+
+MANY = 40_000
+
+
+@pytest.fixture
+def train() -> np.ndarray:
+    """Few correlated networks: n = 5 < d = 7."""
+    rng = np.random.default_rng(3)
+    return 2 + rng.standard_normal((5, 7)) @ rng.standard_normal((7, 7))
+
+
+def covariance(train: np.ndarray) -> np.ndarray:
+    return np.cov(train, rowvar=False, bias=True)
+
+
+def assert_moments(samples: np.ndarray, centre: np.ndarray, expected: np.ndarray) -> None:
+    """Mean and covariance within six standard errors of a Gaussian's."""
+    scale = np.sqrt(np.diag(expected))
+    assert (np.abs(samples.mean(0) - centre) < 6 * scale / np.sqrt(MANY)).all()
+    error = np.cov(samples, rowvar=False) - expected
+    assert (np.abs(error) < 6 * 1.5 * np.outer(scale, scale) / np.sqrt(MANY)).all()
+
+
+def test_the_diagonal_gaussian_has_the_variances(train, rng):
+    samples = gaussian_diagonal(train, MANY, rng, 0.0)
+    assert_moments(samples, train.mean(0), np.diag(train.var(0)))
+
+
+def test_the_full_gaussian_has_the_shrunk_covariance_although_n_is_less_than_d(train, rng):
+    expected = (1 - SHRINKAGE) * covariance(train) + SHRINKAGE * np.diag(train.var(0))
+    assert np.linalg.matrix_rank(covariance(train)) < train.shape[1]
+    assert_moments(gaussian_full(train, MANY, rng, 0.0), train.mean(0), expected)
+
+
+@pytest.mark.parametrize("level", [0.1, 1.0])
+def test_noise_adds_its_level_of_the_variance(train, rng, level):
+    samples = noise(train, MANY, rng, level)
+    assert_moments(samples, train.mean(0), covariance(train) + np.diag(level**2 * train.var(0)))
+
+
+@pytest.mark.parametrize("concentration", [0.01, 0.1, 1.0])
+def test_a_dirichlet_mixture_has_the_covariance_over_its_precision(train, rng, concentration):
+    # Cov(p) = (diag(m) - m m^T) / (n a + 1) for the uniform mean m
+    samples = dirichlet(train, MANY, rng, concentration)
+    assert_moments(samples, train.mean(0), covariance(train) / (len(train) * concentration + 1))
+
+
+def test_resampling_gives_training_networks_and_the_mean_is_the_mean(train, rng):
+    assert {tuple(row) for row in resampling(train, 200, rng, 0.0)} == {tuple(row) for row in train}
+    np.testing.assert_allclose(mean(train, 3, rng, 0.0), np.tile(train.mean(0), (3, 1)))
+
+
+def test_the_table_names_every_level_once(train):
+    names = null_names()
+    assert len(set(names)) == len(names) == sum(len(null.levels) for null in NULLS.values())
+    assert {"noise 0.02", "noise 0.1", "mean", "gaussian_full", "dirichlet 0.01", "dirichlet 1", "resampling"} <= set(
+        names
+    )
+    assert [name for name, _ in null_samples(train, 2, 0)] == names
+
+
+@pytest.mark.parametrize("name", null_names())
+def test_every_null_is_finite_reproducible_and_of_its_shape(train, name):
+    first, again, other = (dict(null_samples(train, 11, seed))[name] for seed in (0, 0, 1))
+    assert first.shape == (11, 7) and np.isfinite(first).all()
+    np.testing.assert_array_equal(first, again)
+    assert name == "mean" or (first != other).any()
+
+
+def test_one_network_is_too_few(train):
+    with pytest.raises(InvalidInputError, match="at least 2 training networks"):
+        list(null_samples(train[:1], 3, 0))

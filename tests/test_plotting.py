@@ -1,0 +1,105 @@
+"""The figure of a report: what it draws, and that it needs no window and no global state."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from wsflow.architecture import Architecture
+from wsflow.evaluation.report import Report, evaluate
+from wsflow.plotting import EvaluationDisplay
+from wsflow.task import Task
+from wsflow.weights import WeightArray
+
+
+def a_report(loss: str = "cross_entropy", nulls: bool = True) -> Report:
+    rng = np.random.default_rng(0)
+    architecture = Architecture.mlp([4, 5, 3])
+    X = rng.standard_normal((30, 4))
+    y = rng.integers(3, size=30) if loss == "cross_entropy" else rng.standard_normal((30, 3))
+    train, held_out, samples = (
+        WeightArray(rng.standard_normal((n, architecture.n_weights)), architecture, runs=np.arange(n) + first)
+        for n, first in ((30, 0), (10, 30), (20, 40))
+    )
+    return evaluate(samples, train, held_out, Task(X, y, loss=loss), nulls=nulls)
+
+
+REPORT = a_report()
+CURVE = {"step": [0, 10, 20], "train": [2.0, 1.0, 0.1], "validation": [2.1, np.nan, 0.2]}
+
+
+def texts(ax) -> str:
+    legend = ax.get_legend()
+    labels = [text.get_text() for text in legend.get_texts()] if legend else []
+    return " ".join([ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), *labels])
+
+
+def test_four_panels_name_what_they_show():
+    performance, barriers, curve, novelty = EvaluationDisplay.from_report(REPORT, curve=CURVE).axes_.flat
+    assert all(word in texts(performance) for word in ("samples", "training networks", "gaussian full", "accuracy"))
+    assert f"before alignment, mean {REPORT.barrier['before']:.3f}" in texts(barriers)
+    assert "held-out runs" in texts(curve)
+    assert "1% quantile" in texts(novelty) and f"Novelty {REPORT.samples['novelty']:.2f}" in texts(novelty)
+
+
+def test_the_clouds_are_the_networks_and_the_markers_their_means():
+    ax = EvaluationDisplay.from_report(REPORT).axes_[0, 0]
+    clouds = {c.get_label(): c.get_offsets().data for c in ax.collections}
+    np.testing.assert_allclose(clouds["samples, each"][:, 0], REPORT.predictive["samples"].losses)
+    # accuracies are spread by less than half of their spacing
+    assert np.abs(clouds["samples, each"][:, 1] - REPORT.predictive["samples"].scores).max() < 0.5 / 30
+    mean = REPORT.samples["loss"], REPORT.samples["accuracy"]
+    np.testing.assert_allclose(clouds["samples, mean"], [mean])
+    assert len(clouds["null: noise (0.02, 0.1, 0.3)"]) == 3
+
+
+def test_the_line_of_likely_copies_is_the_held_out_quantile():
+    ax = EvaluationDisplay.from_report(REPORT).axes_[1, 1]
+    space = "weights" if REPORT.samples["novelty"] == REPORT.samples["novelty_weights"] else "function"
+    expected = np.quantile(getattr(REPORT.nearest["held_out"], space), 0.01)
+    assert ax.lines[0].get_xdata()[0] == pytest.approx(expected) and space in ax.get_xlabel()
+
+
+def test_points_that_were_not_measured_are_left_out_of_the_curve():
+    ax = EvaluationDisplay.from_report(REPORT, curve=CURVE).axes_[1, 0]
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), [0, 20])
+    assert ax.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("options", [{"loss": "mse"}, {"nulls": False}])
+def test_regressions_and_reports_without_nulls_are_drawn(options):
+    buffer = io.BytesIO()
+    EvaluationDisplay.from_report(a_report(**options)).figure_.savefig(buffer, dpi=40)
+    assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+def test_it_draws_on_given_axes():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 4)
+    display = EvaluationDisplay(REPORT).plot(axes)
+    assert display.axes_.flat[3] is axes[3] and display.figure_ is axes[0].figure
+    with pytest.raises(ValueError, match="are 4, got 2"):
+        EvaluationDisplay(REPORT).plot(axes[:2])
+
+
+def test_no_text_leaves_the_figure_or_covers_another():
+    figure = EvaluationDisplay.from_report(REPORT, curve=CURVE).figure_
+    figure.draw_without_rendering()
+    boxes = [
+        text.get_window_extent()
+        for ax in figure.axes
+        for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_legend().get_texts())
+    ]
+    width, height = figure.bbox.size
+    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= width and b.y1 <= height for b in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_importing_it_loads_no_matplotlib():
+    code = "import sys, wsflow.plotting; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,168 @@
+"""ScaleCanonicalizer: one representative of each orbit of scalings and signs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from wsflow.architecture import Architecture
+from wsflow.estimators.validation import (
+    description,
+    fit_array,
+    later_array,
+    output_change,
+    restore_description,
+    tensor,
+    wrapped,
+)
+from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical import canonical_action
+
+BIASES = ("inside", "outside")
+LAST_LAYERS = ("keep", "unit")
+
+
+class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
+    """Bring networks to a canonical form: unit incoming norm for each neuron with positive scalings.
+
+    The scale that a neuron gives up goes into the weights behind it, so the function is kept.
+    Neurons with odd activations get a sign, unless they were aligned to a reference, which has
+    decided. A dead neuron, with no incoming weights, keeps its scale. Without an architecture there
+    are no symmetries, and X passes through.
+
+    Parameters
+    ----------
+    bias : {"inside", "outside"}
+        Whether the norm includes the bias. Inside, a neuron with a bias alone stays defined.
+    last_layer : {"keep", "unit"}
+        Whether the output layer keeps its scale, or is divided by its norm (Erdogan 2025). "unit"
+        keeps predicted labels but not probabilities; `inverse_transform` then gives the output layer the
+        median norm of the training networks.
+    architecture : Architecture, optional
+        Needed where X is not a `WeightArray`.
+
+    Attributes
+    ----------
+    output_norm_ : float
+        Median norm of the output layer over the training networks.
+    output_change_ : float
+        Largest relative change of an output caused on the training networks: rounding for "keep".
+    architecture_ : Architecture or None
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, ScaleCanonicalizer, WeightArray
+    >>> weights = WeightArray(np.random.default_rng(0).normal(size=(20, 23)), Architecture.mlp([4, 3, 2]))
+    >>> canonical = ScaleCanonicalizer().fit_transform(weights)
+    >>> bool(np.allclose((canonical[:, :15] ** 2).sum(axis=1), 3))
+    True
+    """
+
+    def __init__(
+        self, bias: str = "inside", last_layer: str = "keep", architecture: Architecture | None = None
+    ) -> None:
+        self.bias = bias
+        self.last_layer = last_layer
+        self.architecture = architecture
+
+    def fit(self, X: Any, y: Any = None) -> ScaleCanonicalizer:
+        """Learn the norm of the output layer.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        for name, choices in (("bias", BIASES), ("last_layer", LAST_LAYERS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"The {name!r} parameter of ScaleCanonicalizer is one of {choices}, got {getattr(self, name)!r}."
+                )
+        values = fit_array(self, X)
+        self.output_norm_ = 1.0
+        self.output_change_ = 0.0
+        if self.architecture_ is None:
+            return self
+        canonical = self._act(values, X)(values)
+        norms = np.linalg.norm(canonical[:, self.architecture_.output_columns], axis=1)
+        self.output_norm_ = float(np.median(norms)) or 1.0
+        some = slice(None, None, max(1, len(values) // 64))
+        self.output_change_ = output_change(values[some], self._drop(canonical)[some], self.architecture_)
+        return self
+
+    def transform(self, X: Any, return_action: bool = False) -> Any:
+        """Bring networks to canonical form.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+        return_action : bool
+            Whether to return the group elements too. The output norm that ``last_layer="unit"`` drops is
+            no symmetry, and not among them.
+
+        Returns
+        -------
+        canonical : WeightArray, or ndarray without an architecture
+        action : Action
+            Only if `return_action`; None without an architecture.
+        """
+        check_is_fitted(self)
+        values = later_array(self, X)
+        if self.architecture_ is None:
+            return (values, None) if return_action else values
+        action = self._act(values, X)
+        canonical = wrapped(self, self._drop(action(values)), X)
+        return (canonical, action) if return_action else canonical
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Runnable networks: the canonical ones themselves, with the median output norm after "unit".
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        WeightArray, or ndarray without an architecture
+        """
+        check_is_fitted(self)
+        values = later_array(self, X)
+        if self.architecture_ is not None and self.last_layer == "unit":
+            values = values.copy()
+            values[:, self.architecture_.output_columns] *= self.output_norm_
+        return wrapped(self, values, X)
+
+    def _act(self, values: np.ndarray, X: Any) -> Action:
+        signs = not getattr(X, "aligned", False)
+        return canonical_action(tensor(values).double(), self.architecture_, self.bias, signs)  # type: ignore[arg-type]
+
+    def _drop(self, canonical: np.ndarray) -> np.ndarray:
+        if self.last_layer == "keep":
+            return canonical
+        columns = self.architecture_.output_columns
+        norms = np.linalg.norm(canonical[:, columns], axis=1, keepdims=True)
+        canonical = canonical.copy()
+        canonical[:, columns] /= np.where(norms > 0, norms, 1)
+        return canonical
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        data = {"output_norm": self.output_norm_, "output_change": self.output_change_}
+        return {}, {**data, **description(self)}
+
+    def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
+        self.output_norm_, self.output_change_ = data["output_norm"], data["output_change"]
+        restore_description(self, data)

@@ -1,0 +1,591 @@
+"""WeightFlow: the distribution of trained networks, by flow matching on the right manifold."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.estimators.function import Guidance, function_metric, task_loss
+from wsflow.estimators.validation import (
+    description,
+    fit_array,
+    later_array,
+    restore_description,
+    tensor,
+    torch_generator,
+)
+from wsflow.flow.couplings import COUPLINGS
+from wsflow.flow.guidance import guided
+from wsflow.flow.likelihood import log_density, rademacher_probes, unit_probes
+from wsflow.flow.paths import PREDICTIONS, TIMES
+from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
+from wsflow.flow.solvers import TABLEAUX, integrate, integrate_stochastic
+from wsflow.flow.training import History, Settings, VelocityField, train
+from wsflow.geometry import GEOMETRIES, Geometry, vectors
+from wsflow.initialisation import INITIALISATIONS
+from wsflow.symmetry.canonical import canonical_action
+from wsflow.task import Task
+from wsflow.velocity.table import VELOCITIES
+from wsflow.weights import WeightArray
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "geometry": ("auto", *GEOMETRIES),
+    "last_layer": ("euclidean", "polar"),
+    "bias": ("inside", "outside"),
+    "velocity": ("auto", *VELOCITIES),
+    "identity": (None, "learned"),
+    "prior": ("auto", "gaussian", "isotropic", "initialisation"),
+    "initialisation": tuple(INITIALISATIONS),
+    "coupling": tuple(COUPLINGS),
+    "prediction": tuple(PREDICTIONS),
+    "time": tuple(TIMES),
+    "metric": ("auto", "euclidean", "function"),
+    "solver": tuple(TABLEAUX),
+    "divergence": ("auto", "exact", "hutchinson"),
+}
+CHUNK = 128  # rows that pass through the network together, always padded to so many
+EXACT_SIZE = 64  # columns up to which the exact divergence is affordable
+
+
+class WeightFlow(DensityMixin, BaseEstimator):
+    """A continuous normalizing flow over the weights of networks, trained by flow matching.
+
+    Parameters
+    ----------
+    geometry : {"auto", "euclidean", "normalized", "geometric"}
+        The manifold: a vector space; a vector space whose samples are projected to unit neurons; or a
+        sphere for each neuron with positive scalings, times a vector space. "auto" is geometric
+        where the architecture is known, and a plain vector space where it is not.
+    last_layer : {"euclidean", "polar"}
+        Whether the output layer is a vector, or a direction and a log-norm.
+    bias : {"inside", "outside"}
+        Whether a neuron's sphere includes its bias; as in `ScaleCanonicalizer`.
+    velocity : {"auto", "neuron", "relational", "mlp"}
+        The network v(x, t); "auto" is "neuron", or "mlp" without an architecture.
+    identity : {"learned", None}
+        Whether aligned neurons have names (sharper law, fixed width), or the network is equivariant to
+        permutations (the law up to relabelling, any hidden width).
+    width, depth, heads : int
+        Of the velocity network.
+    prior : {"auto", "gaussian", "isotropic", "initialisation"}
+        The source: a Gaussian fitted to the networks (wrapped on spheres), an isotropic one (uniform on
+        spheres), or networks as they look before training. "auto" is "gaussian", or "isotropic"
+        where neurons have no names.
+    shrinkage : float
+        Of the fitted covariance towards its diagonal.
+    initialisation : {"normal", "uniform"}
+        For ``prior="initialisation"``.
+    coupling : {"independent", "ot"}
+    prediction : {"preconditioned", "x1", "velocity"}
+    time : {"uniform", "beta"}
+    task : Task, optional
+        What the networks are for: its inputs (never its targets) define the function metric.
+    metric : {"auto", "euclidean", "function"}
+        How errors of the velocity are weighed: by their length, or by the change of the network's
+        outputs that they cause at x_t (the pull-back metric of x_t's own Jacobian). The minimizer is the
+        same; capacity goes where it matters. "auto" is "function" where a task is known.
+    metric_weight : float
+        Share of the function metric in the loss; the rest is Euclidean.
+    metric_inputs : int
+        Inputs of the task on which it is measured in each step.
+    max_iter, batch_size : int
+        Training steps, and networks in each.
+    learning_rate, weight_decay, ema_decay, clip : float
+        Of AdamW with a cosine schedule, gradient clipping and weight averaging.
+    validation_fraction : float
+        Share of the runs held out; the weights with the lowest loss on them are kept.
+    patience : int, optional
+        Stop early after so many evaluations (every 50 steps) without a better one.
+    solver : {"midpoint", "euler", "rk4"}
+    solver_steps : int
+    divergence : {"auto", "exact", "hutchinson"}
+        For log-densities; "auto" is exact up to 64 columns.
+    n_probes : int
+        Of Hutchinson's estimate; shared by all rows, so that their scores compare.
+    architecture : Architecture, optional
+        Needed where X is not a `WeightArray`.
+    random_state : int, RandomState or None
+    progress : callable, optional
+        Called with the training steps done and their number.
+
+    Attributes
+    ----------
+    geometry_ : Geometry
+    manifold_ : geomstats ProductManifold
+        For Frechet means, tangent PCA and the like; `to_manifold` gives its points.
+    velocity_ : VelocityField
+    prior_ : Prior
+    history_ : History
+        Losses by training step.
+    n_iter_ : int
+    architecture_ : Architecture or None
+    n_features_in_ : int
+
+    References
+    ----------
+    Erdogan 2025, "Geometric Flow Models over Neural Network Weights"; Lipman et al. 2023,
+    arXiv:2210.02747; Chen and Lipman 2024, arXiv:2302.03660.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import WeightFlow
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> flow = WeightFlow(max_iter=50, random_state=0).fit(X)
+    >>> flow.sample(5, random_state=0).shape, flow.score_samples(X[:3]).shape
+    ((5, 2), (3,))
+    """
+
+    def __init__(
+        self,
+        geometry: str = "auto",
+        *,
+        last_layer: str = "euclidean",
+        bias: str = "inside",
+        velocity: str = "auto",
+        identity: str | None = "learned",
+        width: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        prior: str = "auto",
+        shrinkage: float = 0.1,
+        initialisation: str = "normal",
+        coupling: str = "independent",
+        prediction: str = "preconditioned",
+        time: str = "uniform",
+        task: Task | None = None,
+        metric: str = "auto",
+        metric_weight: float = 0.9,
+        metric_inputs: int = 32,
+        max_iter: int = 1000,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.01,
+        ema_decay: float = 0.998,
+        clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        solver: str = "midpoint",
+        solver_steps: int = 32,
+        divergence: str = "auto",
+        n_probes: int = 2,
+        architecture: Architecture | None = None,
+        random_state: Any = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.geometry = geometry
+        self.last_layer = last_layer
+        self.bias = bias
+        self.velocity = velocity
+        self.identity = identity
+        self.width = width
+        self.depth = depth
+        self.heads = heads
+        self.prior = prior
+        self.shrinkage = shrinkage
+        self.initialisation = initialisation
+        self.coupling = coupling
+        self.prediction = prediction
+        self.time = time
+        self.task = task
+        self.metric = metric
+        self.metric_weight = metric_weight
+        self.metric_inputs = metric_inputs
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
+        self.clip = clip
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.solver = solver
+        self.solver_steps = solver_steps
+        self.divergence = divergence
+        self.n_probes = n_probes
+        self.architecture = architecture
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> WeightFlow:
+        """Learn the distribution of the rows.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+        y : ignored
+        groups : array-like of shape (n,), optional
+            The run of each row of a plain array; a `WeightArray` knows its runs.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter has a wrong value or needs an architecture that is not known.
+        InvalidInputError
+            If rows do not lie on the geometry's manifold.
+        """
+        self._check_parameters()
+        values = fit_array(self, X, ensure_min_samples=2)
+        self.geometry_ = self._geometry()
+        weights = tensor(values).double()
+        self.geometry_.check(weights, atol=1e-4)
+        generator = torch_generator(self.random_state)
+        points = self.geometry_.to_points(weights)
+        held_out = self._held_out(X, groups, len(points), generator)
+        learned = points[~held_out]
+        self.prior_ = self._prior(learned)
+        self.velocity_ = self._velocity_field(generator).float()
+        self.velocity_.network.fit_scale(learned.float())
+        metric = function_metric(self.task, self.architecture_, self.geometry_, self.metric_inputs) if self._uses_function() else None
+        self.history_ = train(
+            self.velocity_,
+            learned.float(),
+            self._settings(),
+            generator,
+            metric,
+            points[held_out].float(),
+            self.progress,
+        )
+        self.velocity_.eval().requires_grad_(False)
+        self.n_iter_ = self.history_.step[-1]
+        self._dtype = values.dtype
+        return self
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        guidance: Guidance | None = None,
+        temperature: float = 1.0,
+        noise: float = 0.0,
+        architecture: Architecture | None = None,
+    ) -> Any:
+        """Draw new networks.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState or None
+        guidance : Guidance, optional
+            Descend a task's loss on the way.
+        temperature : float
+            Scales the source around its centre: below 1, samples are better and less diverse.
+        noise : float
+            Strength of stochastic sampling; 0 solves the differential equation.
+        architecture : Architecture, optional
+            Other hidden widths, for a flow with ``identity=None``.
+
+        Returns
+        -------
+        WeightArray, or ndarray without an architecture, of shape (n_samples, d)
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is not positive.
+        NumericalError
+            If the flow leaves the finite numbers.
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples}. At least one network can be sampled.")
+        flow = self if architecture is None else self._for_width(architecture)
+        generator = torch_generator(random_state)
+        source = flow._source(n_samples, temperature, generator)
+        field = flow.velocity_
+        if guidance is not None:
+            if flow.architecture_ is None:
+                raise ValueError("Guidance runs the networks, so it needs an architecture: fit a WeightArray.")
+            loss = task_loss(guidance.task, flow.architecture_, flow.geometry_)
+            field = guided(field, loss, flow.geometry_.manifold, guidance.strength, guidance.clip)
+        points = _in_chunks(functools.partial(flow._transport, field, noise, generator), source.float())
+        weights = flow.geometry_.to_weights(flow.geometry_.target.projection(points.double()))
+        rows = weights.numpy().astype(self._dtype)
+        return rows if flow.architecture_ is None else WeightArray(rows, flow.architecture_, aligned=True)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of networks, with respect to the Riemannian volume of their canonical forms.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            In nats. They compare within one geometry and one preprocessing only.
+
+        Raises
+        ------
+        ValueError
+            If there is no density: for the normalized geometry and for a prior that is only drawn from.
+        """
+        check_is_fitted(self)
+        if not self.geometry_.has_density:
+            raise ValueError(
+                "The normalized geometry has no density: its networks lie on spheres, a null set of the space in which it "
+                "flows. Use geometry='geometric' or 'euclidean'."
+            )
+        if isinstance(self.prior_, Drawn):
+            raise ValueError("prior='initialisation' has no density. Use prior='gaussian' or 'isotropic'.")
+        weights = tensor(later_array(self, X)).double()
+        self.geometry_.check(weights, atol=1e-4)
+        field = copy.deepcopy(self.velocity_).double()
+        points = self.geometry_.to_points(weights)
+        probes = self._probes()
+        manifold = self.geometry_.manifold
+
+        def density(chunk: Tensor) -> Tensor:
+            return log_density(field, chunk, manifold, self.prior_, probes, self.solver, self.solver_steps)
+
+        return _in_chunks(density, points).numpy()
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-density of networks.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+        y : ignored
+
+        Returns
+        -------
+        float
+        """
+        return float(self.score_samples(X).mean())
+
+    @property
+    def manifold_(self) -> Any:
+        """The flow's manifold as a geomstats ProductManifold."""
+        return self.geometry_.manifold.geomstats()
+
+    def to_manifold(self, X: Any) -> np.ndarray:
+        """Networks as points of `manifold_`.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of shape (n, ambient size)
+        """
+        check_is_fitted(self)
+        points = self.geometry_.to_points(tensor(later_array(self, X)).double())
+        return points[:, self.geometry_.manifold.order].numpy()
+
+    def _check_parameters(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"The {name!r} parameter of WeightFlow is one of {choices}, got {getattr(self, name)!r}.")
+        for name in ("max_iter", "batch_size", "width", "depth", "heads", "solver_steps", "n_probes", "metric_inputs"):
+            if int(getattr(self, name)) < 1:
+                raise ValueError(f"The {name!r} parameter of WeightFlow is at least 1, got {getattr(self, name)!r}.")
+        if self.identity is None and self.prior == "gaussian":
+            raise ValueError(
+                "prior='gaussian' knows each neuron by name, identity=None none of them. "
+                "Use prior='isotropic' or 'initialisation', or identity='learned'."
+            )
+
+    def _geometry(self) -> Geometry:
+        name, architecture = self.geometry, self.architecture_
+        if architecture is None:
+            if name != "auto" or self.last_layer == "polar" or self.velocity in ("neuron", "relational"):
+                raise ValueError(
+                    f"WeightFlow(geometry={name!r}, last_layer={self.last_layer!r}, velocity={self.velocity!r}) needs to know "
+                    "what the columns are. Pass a WeightArray, or architecture=Architecture.mlp([...])."
+                )
+            return vectors(self.n_features_in_)
+        if len(architecture.statistic_columns):
+            raise ValueError(
+                "These networks hold running statistics, which are recomputed from data and not modelled. "
+                "WeightFlow fits networks without batch norm."
+            )
+        geometry = GEOMETRIES["geometric" if name == "auto" else name](architecture, self.last_layer, self.bias)
+        if name in ("normalized", "geometric") and geometry.target.is_flat:
+            warnings.warn(
+                f"No activation of this architecture commutes with positive scalings, so its {name} geometry is Euclidean.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return geometry
+
+    def _held_out(self, X: Any, groups: Any, n: int, generator: torch.Generator) -> Tensor:
+        """Which rows are for validation: whole runs."""
+        runs = X.runs if isinstance(X, WeightArray) and groups is None else groups
+        runs = np.arange(n) if runs is None else np.asarray(runs)
+        if runs.shape != (n,):
+            raise ValueError(f"The groups of {n} rows are {n} labels, got shape {runs.shape}.")
+        labels = np.unique(runs)
+        count = int(self.validation_fraction * len(labels))
+        chosen = labels[torch.randperm(len(labels), generator=generator)[:count].numpy()]
+        return torch.from_numpy(np.isin(runs, chosen))
+
+    def _prior(self, points: Tensor) -> Prior:
+        kind = self.prior
+        if kind == "auto":
+            kind = "gaussian" if self.identity == "learned" else "isotropic"
+        manifold = self.geometry_.manifold
+        if kind == "gaussian":
+            return WrappedGaussian.fit(manifold, points, self.shrinkage)
+        if kind == "isotropic":
+            return Isotropic(manifold, self._pooled_scale(points))
+        if self.architecture_ is None:
+            raise ValueError("prior='initialisation' draws networks, so it needs an architecture: fit a WeightArray.")
+        draw = functools.partial(
+            _initial_points, architecture=self.architecture_, geometry=self.geometry_, scheme=self.initialisation, bias=self.bias
+        )
+        return Drawn(manifold, draw)
+
+    def _pooled_scale(self, points: Tensor) -> Tensor:
+        """Root mean square of each parameter, the same for all its columns."""
+        square = points.square().mean(0)
+        names = self.architecture_.slices if self.architecture_ is not None else {"": slice(None)}
+        for columns in names.values():
+            square[columns] = square[columns].mean()
+        return square.sqrt().clamp_min(1e-6)
+
+    def _velocity_field(self, generator: torch.Generator) -> VelocityField:
+        architecture = self.architecture_
+        name = self.velocity
+        if name == "auto":
+            name = "mlp" if architecture is None else "neuron"
+        n_extra = self.geometry_.manifold.size - self.n_features_in_
+        options = {"dim": self.width, "depth": self.depth, "heads": self.heads, "identity": self.identity}
+        # torch's layers draw from the global generator when built: fork it, so that it stays as it was
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+            network = VELOCITIES[name](self.n_features_in_ if architecture is None else architecture, n_extra, **options)
+        return VelocityField(network, self.geometry_.manifold, self.prior_, self.prediction)
+
+    def _uses_function(self) -> bool:
+        if self.metric == "function" and (self.task is None or self.architecture_ is None):
+            raise ValueError("metric='function' runs the networks: it needs task=Task(X, y) and an architecture.")
+        return self.metric != "euclidean" and self.task is not None and self.architecture_ is not None
+
+    def _settings(self) -> Settings:
+        return Settings(
+            n_steps=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            ema_decay=self.ema_decay,
+            clip=self.clip,
+            coupling=self.coupling,
+            time=self.time,
+            metric_weight=self.metric_weight,
+            patience=self.patience,
+        )
+
+    def _source(self, n: int, temperature: float, generator: torch.Generator) -> Tensor:
+        """Points of the prior, moved along geodesics to or from its centre by the temperature."""
+        x = self.prior_.sample(n, generator)
+        if temperature == 1.0:
+            return x
+        return self.geometry_.manifold.exp(x, (1 - temperature) * self.prior_.to_centre(x))
+
+    def _transport(self, field: Any, noise: float, generator: torch.Generator, x: Tensor) -> Tensor:
+        manifold = self.geometry_.manifold
+        if noise > 0:
+            return integrate_stochastic(field, x, manifold, self.prior_, noise, generator, self.solver_steps)
+        return integrate(lambda p, t: (field(p, t), None), x, manifold, self.solver, self.solver_steps)[0]
+
+    def _probes(self) -> Tensor:
+        size = self.geometry_.manifold.size
+        exact = self.divergence == "exact" or (self.divergence == "auto" and size <= EXACT_SIZE)
+        if exact:
+            return unit_probes(size, torch.float64)
+        return rademacher_probes(size, self.n_probes, torch.float64, torch.Generator().manual_seed(0))
+
+    def _for_width(self, architecture: Architecture) -> WeightFlow:
+        """This flow for networks of another hidden width."""
+        if self.architecture_ is None or self.identity is not None or not hasattr(self.velocity_.network, "bind"):
+            raise ValueError(
+                "Only a flow with identity=None and velocity='neuron' or 'relational' samples networks of another width."
+            )
+        if architecture.names != self.architecture_.names:
+            raise ValueError(f"Another width means the same layers: {self.architecture_} against {architecture}.")
+        other = copy.copy(self)
+        other.architecture_ = architecture
+        other.geometry_ = other._geometry()
+        other.n_features_in_ = architecture.n_weights
+        network = copy.deepcopy(self.velocity_.network)
+        network.bind(architecture, other.geometry_.manifold.size - architecture.n_weights)
+        other.prior_ = other._prior_of_width(self)
+        other.velocity_ = VelocityField(network, other.geometry_.manifold, other.prior_, self.prediction).eval()
+        return other
+
+    def _prior_of_width(self, fitted: WeightFlow) -> Prior:
+        manifold = self.geometry_.manifold
+        if isinstance(fitted.prior_, Isotropic):
+            scale = fitted.prior_.scale.new_ones(manifold.size)
+            for name, columns in self.architecture_.slices.items():
+                scale[columns] = fitted.prior_.scale[fitted.architecture_.slices[name]].mean()
+            extra = manifold.size - self.architecture_.n_weights
+            if extra:
+                scale[-extra:] = fitted.prior_.scale[-extra:]
+            return Isotropic(manifold, scale)
+        return self._prior(torch.empty(0))
+
+    def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays = {f"network.{k}": v.numpy() for k, v in self.velocity_.network.state_dict().items()}
+        for name in ("mean", "factor", "scale"):
+            if hasattr(self.prior_, name):
+                arrays[f"prior.{name}"] = getattr(self.prior_, name).numpy()
+        history = {"step": self.history_.step, "train": self.history_.train, "validation": self.history_.validation}
+        data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
+        return arrays, {**data, **description(self)}
+
+    def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
+        restore_description(self, data)
+        self.geometry_ = self._geometry()
+        prior = {k.removeprefix("prior."): tensor(v) for k, v in arrays.items() if k.startswith("prior.")}
+        manifold = self.geometry_.manifold
+        if "factor" in prior:
+            self.prior_ = WrappedGaussian(manifold, prior["mean"], prior["factor"])
+        elif "scale" in prior:
+            self.prior_ = Isotropic(manifold, prior["scale"])
+        else:
+            self.prior_ = self._prior(torch.empty(0))
+        self.velocity_ = self._velocity_field(torch.Generator()).float()
+        network = {k.removeprefix("network."): tensor(v) for k, v in arrays.items() if k.startswith("network.")}
+        self.velocity_.network.load_state_dict(network)
+        self.velocity_.eval().requires_grad_(False)
+        self.history_ = History(**data["history"], best_step=data["best_step"])
+        self.n_iter_ = self.history_.step[-1]
+        self._dtype = np.dtype(data["dtype"])
+
+
+def _initial_points(
+    n: int, generator: torch.Generator, *, architecture: Architecture, geometry: Geometry, scheme: str, bias: Any
+) -> Tensor:
+    """Networks as they look before training, on the manifold."""
+    weights = INITIALISATIONS[scheme](architecture, n, generator).double()
+    if geometry.name != "euclidean":
+        weights = canonical_action(weights, architecture, bias)(weights)
+    return geometry.to_points(weights)
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Apply a function to chunks of one size: a row has the same result in any batch."""
+    results = []
+    for chunk in rows.split(CHUNK):
+        missing = CHUNK - len(chunk)
+        padded = torch.cat([chunk, chunk[:1].expand(missing, -1)]) if missing else chunk
+        results.append(function(padded)[: len(chunk)])
+    return torch.cat(results)

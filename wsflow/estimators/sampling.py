@@ -1,0 +1,42 @@
+"""Sampling from a pipeline: the flow's samples, back through the transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+
+def sample(model: Any, n_samples: int = 1, random_state: Any = None, **options: Any) -> Any:
+    """Draw new networks from a fitted flow or pipeline, as runnable networks.
+
+    Parameters
+    ----------
+    model : WeightFlow, or Pipeline that ends with one
+    n_samples : int
+    random_state : int, RandomState or None
+    **options
+        Of `WeightFlow.sample`, such as `guidance` or `temperature`.
+
+    Returns
+    -------
+    WeightArray, or ndarray without an architecture, of shape (n_samples, d)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import wsflow
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> wsflow.sample(wsflow.WeightFlow(max_iter=5, random_state=0).fit(X), 3, random_state=0).shape
+    (3, 2)
+    """
+    if not isinstance(model, Pipeline):
+        return model.sample(n_samples, random_state, **options)
+    rows = model[-1].sample(n_samples, random_state, **options)
+    if options.get("architecture") is not None:
+        # another hidden width: the transformers know only their own, and what they would restore is the function
+        return rows
+    for _, step in reversed(model.steps[:-1]):
+        if step is not None and step != "passthrough":
+            rows = step.inverse_transform(rows)
+    return rows

@@ -1,0 +1,217 @@
+"""The one boundary: from what users pass to arrays with a known architecture, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_random_state, validate_data
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
+from wsflow.networks import forward
+from wsflow.weights import WeightArray
+
+FLOATS = [np.float64, np.float32]
+
+
+def architecture_of(estimator: Any, X: Any) -> Architecture | None:
+    """The architecture that X carries, or the estimator's own parameter.
+
+    Parameters
+    ----------
+    estimator : estimator with a parameter `architecture`
+    X : array-like
+
+    Returns
+    -------
+    Architecture or None
+
+    Raises
+    ------
+    InvalidInputError
+        If both are there and differ, or the columns are not the architecture's.
+    """
+    own = estimator.architecture
+    carried = X.architecture if isinstance(X, WeightArray) else None
+    if own is not None and carried is not None and own != carried:
+        raise InvalidInputError(
+            f"The 'architecture' of {type(estimator).__name__} is {own}, but X holds networks {carried}. "
+            "Leave architecture=None to take the one that X carries."
+        )
+    return carried or own
+
+
+def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray:
+    """X as a validated plain array; sets `n_features_in_` and `architecture_`.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like of shape (n, d)
+    ensure_min_samples : int
+
+    Returns
+    -------
+    ndarray of float
+    """
+    architecture = architecture_of(estimator, X)
+    values = validate_data(
+        estimator, _plain(X), dtype=FLOATS, ensure_min_samples=ensure_min_samples, ensure_all_finite=False
+    )
+    _check_columns(estimator, architecture, values)
+    _check_finite(values, architecture)
+    estimator.architecture_ = architecture
+    return values
+
+
+def later_array(estimator: Any, X: Any) -> np.ndarray:
+    """X as a validated plain array that fits what the estimator was fitted to.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+    X : array-like of shape (n, d)
+
+    Returns
+    -------
+    ndarray of float
+    """
+    fitted = estimator.architecture_
+    if isinstance(X, WeightArray) and fitted is not None and X.architecture != fitted:
+        raise InvalidInputError(
+            f"{type(estimator).__name__} was fitted to networks {fitted}, but X holds networks {X.architecture}. "
+            "Fit it again, or pass networks of the same architecture."
+        )
+    values = validate_data(estimator, _plain(X), dtype=FLOATS, reset=False, ensure_all_finite=False)
+    _check_finite(values, fitted)
+    return values
+
+
+def wrapped(estimator: Any, values: np.ndarray, X: Any, *, aligned: bool | None = None) -> Any:
+    """Values as a WeightArray with the runs and steps of X, where the architecture is known.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+    values : ndarray of shape (n, d)
+    X : array-like
+        What the values were made from.
+    aligned : bool, optional
+        Default: as X.
+
+    Returns
+    -------
+    WeightArray or ndarray
+    """
+    if isinstance(X, WeightArray):
+        return X.like(values, aligned=aligned)
+    if estimator.architecture_ is None:
+        return values
+    return WeightArray(values, estimator.architecture_, aligned=bool(aligned))
+
+
+def torch_generator(random_state: Any) -> torch.Generator:
+    """A torch generator from whatever scikit-learn takes as `random_state`.
+
+    Parameters
+    ----------
+    random_state : None, int or numpy RandomState
+
+    Returns
+    -------
+    torch.Generator
+    """
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    return torch.Generator().manual_seed(seed)
+
+
+def output_change(before: np.ndarray, after: np.ndarray, architecture: Architecture | None) -> float:
+    """The largest relative change of any output that a transform caused, on normal inputs.
+
+    Parameters
+    ----------
+    before, after : ndarray of shape (n, d)
+        At most 64 networks of them are run, in float64.
+    architecture : Architecture or None
+
+    Returns
+    -------
+    float
+        Not a number where the architecture does not say how to run its networks.
+    """
+    if architecture is None or not architecture.layers:
+        return float("nan")
+    rows = slice(None, None, max(1, len(before) // 64))
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(32, architecture.layers[0].inputs, generator=generator, dtype=torch.float64)
+    outputs = [forward(tensor(np.asarray(w)[rows]).double(), architecture, inputs) for w in (before, after)]
+    return float((outputs[1] - outputs[0]).abs().max() / outputs[0].abs().max().clamp_min(1e-300))
+
+
+def tensor(values: np.ndarray) -> Tensor:
+    """A tensor of its own memory.
+
+    Parameters
+    ----------
+    values : ndarray
+
+    Returns
+    -------
+    Tensor
+    """
+    return torch.from_numpy(np.array(values))
+
+
+def description(estimator: Any) -> dict[str, Any]:
+    """What every fitted estimator knows of its input, as JSON data.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+
+    Returns
+    -------
+    dict
+    """
+    architecture = estimator.architecture_
+    return {"n_features": estimator.n_features_in_, "architecture": architecture and architecture.to_json()}
+
+
+def restore_description(estimator: Any, data: dict[str, Any]) -> None:
+    """The inverse of `description`.
+
+    Parameters
+    ----------
+    estimator : estimator
+    data : dict
+    """
+    estimator.n_features_in_ = data["n_features"]
+    estimator.architecture_ = Architecture.from_json(data["architecture"]) if data["architecture"] else None
+
+
+def _plain(X: Any) -> Any:
+    return np.asarray(X) if isinstance(X, WeightArray) else X
+
+
+def _check_columns(estimator: Any, architecture: Architecture | None, values: np.ndarray) -> None:
+    if architecture is not None and architecture.n_weights != values.shape[1]:
+        raise InvalidInputError(
+            f"The 'architecture' of {type(estimator).__name__} describes {architecture.n_weights} weights, but X has "
+            f"{values.shape[1]} columns. Build one that fits, such as Architecture.mlp([30, 16, 16, 2])."
+        )
+
+
+def _check_finite(values: np.ndarray, architecture: Architecture | None) -> None:
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    row, column = (int(i) for i in np.argwhere(bad)[0])
+    where = f"column {column}" if architecture is None else "parameter {!r} at {}".format(*architecture.locate(column))
+    kind = "NaN" if np.isnan(values[row, column]) else "infinity"
+    raise InvalidInputError(
+        f"Input X contains {kind}: network {row} has it in {where}. {int(bad.any(1).sum())} of {len(values)} networks are "
+        "not finite: drop them first."
+    )

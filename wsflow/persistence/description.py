@@ -1,0 +1,94 @@
+"""What a file is, from its header alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
+from wsflow.persistence.format import Shapes, read_header, to_json
+from wsflow.persistence.populations import RUN, checked_architecture
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a file holds, read from its header alone: neither weights nor data are loaded.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file of `save_population` or `save_model`.
+
+    Returns
+    -------
+    dict
+        JSON data. ``path``, ``kind``, ``format``, ``bytes``, ``tensors`` (their shapes), ``architecture`` and
+        ``versions``; of a population ``networks``, ``runs``, ``aligned``, ``task`` and ``provenance``; of a model
+        ``steps`` with their classes and parameters.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is damaged or something else.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.persistence import describe, save_population
+    >>> from wsflow.populations import Population
+    >>> from wsflow.weights import WeightArray
+    >>> population = Population(WeightArray(np.ones((5, 23)), Architecture.mlp([4, 3, 2])))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_population(population, pathlib.Path(folder, "zoo.safetensors"))
+    ...     description = describe(pathlib.Path(folder, "zoo.safetensors"))
+    >>> description["kind"], description["networks"], description["architecture"]
+    ('population', 5, '4-3-2 relu (23 weights)')
+    """
+    header = read_header(path)
+    data = header.data
+    common = {
+        "path": str(path),
+        "kind": data["kind"],
+        "format": data["format"],
+        "bytes": Path(path).stat().st_size,
+        "tensors": {name: list(shape) for name, shape in sorted(header.shapes.items())},
+        "versions": data.get("versions", {}),
+    }
+    try:
+        return {**common, **(_population(data, header.shapes) if data["kind"] == "population" else _model(data))}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(f"{path}: its metadata are damaged ({error}). Restore it from a copy.") from error
+
+
+def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
+    task = data["task"]
+    return {
+        "architecture": str(checked_architecture(data, shapes)),
+        "networks": shapes[RUN][0],
+        "runs": data["runs"],
+        "aligned": data["aligned"],
+        "task": None if task is None else {"loss": task["loss"], **task["source"]},
+        "provenance": data["provenance"],
+    }
+
+
+def _model(data: dict[str, Any]) -> dict[str, Any]:
+    steps = [{"name": s["name"], "class": s["class"], "params": _readable(s["params"])} for s in data["steps"]]
+    fitted = [s["data"].get("architecture") for s in data["steps"]]
+    texts = [text for text in fitted if isinstance(text, str)]
+    return {"architecture": str(Architecture.from_json(texts[0])) if texts else None, "steps": steps}
+
+
+def _readable(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_readable(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    if "$architecture" in data:
+        return str(Architecture.from_json(to_json(data["$architecture"])))
+    if "$task" in data:
+        return {"loss": data["$task"]["loss"], **data["$task"]["source"]}
+    tagged = next((item for key, item in data.items() if key.startswith("$")), None)
+    return {key: _readable(item) for key, item in data.items()} if tagged is None else _readable(tagged)

@@ -1,0 +1,329 @@
+"""The safetensors format with one metadata key: written by safetensors, read by hand.
+
+A file may come from anywhere and be damaged in any way, and safetensors' own reader maps the file into memory,
+where a truncation kills the process. So the header is checked by hand (its length before anything is allocated;
+keys, dtypes and offsets without holes or overlaps; the exact length of the file), and the bytes are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from wsflow.exceptions import InvalidInputError
+from wsflow.persistence.writing import write_bytes
+
+FORMAT = 1
+KEY = "wsflow"
+KINDS = ("population", "model")
+MAXIMUM_HEADER = 100_000_000
+DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
+    "BOOL": "|b1",
+}  # fmt: skip
+
+Tensors = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its tensors.
+
+    Parameters
+    ----------
+    data : dict
+        The JSON data of wsflow's metadata key.
+    shapes : dict from str to tuple of int
+        The tensors' shapes.
+    entries : tuple
+        Where each tensor lies, in the order of the file.
+    """
+
+    data: dict[str, Any]
+    shapes: Shapes
+    entries: tuple[_Entry, ...]
+
+
+def write(path: str | Path, kind: str, tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
+    """Write tensors and JSON data; the same content gives the same bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : {"population", "model"}
+    tensors : mapping from str to ndarray
+    data : mapping
+        JSON data.
+
+    Raises
+    ------
+    InvalidInputError
+        If something is neither a number nor JSON data.
+    OutputError
+        If the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    stored = {name: _storable(name, array) for name, array in tensors.items()}
+    content = {**data, "kind": kind, "format": FORMAT}
+    content["checksum"] = checksum(stored, content)
+    write_bytes(path, [save(stored, metadata={KEY: to_json(content)})])
+
+
+def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
+    """Read a file that `write` wrote, and check that not a bit of it has changed.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : {"population", "model"}
+
+    Returns
+    -------
+    tensors : dict from str to ndarray
+    data : dict
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is damaged, or is something else.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        header = _header(file, path)
+        if header.data["kind"] != kind:
+            raise InvalidInputError(
+                f"{path}: this is a {header.data['kind']}, not a {kind}. Give the file of a {kind}, or load it "
+                f"with load_{header.data['kind']}."
+            )
+        tensors = {entry.name: _tensor(file, entry, path) for entry in header.entries}
+    if header.data.get("checksum") != checksum(tensors, header.data):
+        raise InvalidInputError(f"{path}: the file is damaged: its checksum differs. Restore it from a copy.")
+    return tensors, header.data
+
+
+def read_header(path: str | Path) -> Header:
+    """Read what a file says before its tensors, and nothing else.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    InvalidInputError
+        If the header is damaged, or the file is something else.
+    """
+    with _opened(Path(path)) as file:
+        return _header(file, Path(path))
+
+
+def to_json(data: Any) -> str:
+    """JSON with sorted keys.
+
+    Parameters
+    ----------
+    data : JSON data
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InvalidInputError
+        If the data are not JSON data.
+
+    Examples
+    --------
+    >>> from wsflow.persistence.format import to_json
+    >>> to_json({"b": 1, "a": None})
+    '{"a": null, "b": 1}'
+    """
+    try:
+        return json.dumps(data, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"Not everything can be saved as JSON ({error}). Use None, booleans, finite numbers, strings, lists and "
+            "dicts with string keys."
+        ) from error
+
+
+def checksum(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> str:
+    """A SHA-256 of tensors (names, shapes and dtypes included) and of the JSON data beside them.
+
+    Parameters
+    ----------
+    tensors : mapping from str to ndarray
+    data : mapping
+        Its own ``"checksum"`` is left out.
+
+    Returns
+    -------
+    str
+    """
+    digest = hashlib.sha256(to_json({k: v for k, v in data.items() if k != "checksum"}).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(to_json([name, array.dtype.str, list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _storable(name: str, array: np.ndarray) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.newbyteorder("<").str not in DTYPES.values():
+        raise InvalidInputError(f"The array {name!r} of dtype {array.dtype} cannot be saved: only numbers can.")
+    # not ascontiguousarray, which makes a vector of a number
+    return np.array(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    # asked first, because opening a pipe waits for its other end
+    if not path.is_file():
+        what = "this is not a file" if path.exists() else "there is no such file"
+        raise InvalidInputError(f"{path}: {what}. Check the path.")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InvalidInputError(f"{path}: it cannot be read ({error.strerror or error}). Check the path.") from error
+
+
+def _header(file: IO[bytes], path: Path) -> Header:
+    try:
+        content, length, size = _header_json(file)
+        entries = _entries({k: v for k, v in content.items() if k != "__metadata__"}, size - length - 8)
+        metadata = content.get("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are not strings")
+    except (ValueError, RecursionError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise InvalidInputError(
+            f"{path}: this is no intact safetensors file: {reason}. Restore it from a copy."
+        ) from error
+    if KEY not in metadata:
+        raise InvalidInputError(
+            f"{path}: this safetensors file was not written by wsflow: its metadata have no key {KEY!r}. Load its "
+            "tensors with safetensors, make a WeightArray of them and use save_population."
+        )
+    return Header(_data(metadata[KEY], path), {e.name: e.shape for e in entries}, entries)
+
+
+def _header_json(file: IO[bytes]) -> tuple[dict[str, Any], int, int]:
+    size = os.fstat(file.fileno()).st_size
+    if size < 8:
+        raise ValueError(f"it has {size} bytes, fewer than the 8 of the header's length")
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(size - 8, MAXIMUM_HEADER):
+        raise ValueError(f"its header is said to have {length} bytes, more than the file or the format allows")
+    text = file.read(length)
+    if len(text) < length:
+        raise ValueError("it ends within its header")
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except UnicodeDecodeError as error:
+        raise ValueError("its header is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"its header is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError("its header is not a JSON object")
+    return content, length, size
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} is there twice")
+    return result
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _entries(content: Mapping[str, Any], payload: int) -> tuple[_Entry, ...]:
+    entries = sorted((_entry(name, value) for name, value in content.items()), key=lambda e: (e.start, e.stop))
+    end = 0
+    for entry in entries:
+        if entry.start != end:
+            raise ValueError(f"the tensor {entry.name!r} begins at byte {entry.start}, the one before ends at {end}")
+        end = entry.stop
+    if end != payload:
+        raise ValueError(f"its tensors have {end} bytes, but {payload} follow the header")
+    return tuple(entries)
+
+
+def _entry(name: str, value: Any) -> _Entry:
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"the tensor {name!r} is not described by dtype, shape and data_offsets")
+    code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(code, str) or code not in DTYPES:
+        raise ValueError(f"the tensor {name!r} has the dtype {code!r}, expected one of {', '.join(DTYPES)}")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or len(shape) > 32:
+        raise ValueError(f"the shape or the offsets of the tensor {name!r} are not natural numbers")
+    dtype = np.dtype(DTYPES[code])
+    if offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"the tensor {name!r} of shape {shape} and dtype {code} does not have its number of bytes")
+    return _Entry(name, dtype, tuple(shape), *offsets)
+
+
+def _naturals(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _data(text: str, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        # JSON says one thing in several ways (\u00fc, \u00FC); the checksum is of the one that is written
+        canonical = to_json(data) == text
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{path}: its metadata are damaged ({error}). Restore it from a copy.") from error
+    if not isinstance(data, dict) or type(data.get("format")) is not int or data.get("kind") not in KINDS:
+        raise InvalidInputError(f"{path}: its metadata lack the format or the kind. Restore it from a copy.")
+    if data["format"] > FORMAT:
+        raise InvalidInputError(
+            f"{path}: the file has format version {data['format']}, and this wsflow reads versions up to {FORMAT}. "
+            "Install a newer wsflow."
+        )
+    if not canonical:
+        raise InvalidInputError(f"{path}: its metadata are damaged. Restore it from a copy.")
+    return data
+
+
+def _tensor(file: IO[bytes], entry: _Entry, path: Path) -> np.ndarray:
+    try:
+        array = np.empty(entry.shape, dtype=entry.dtype)
+    except MemoryError as error:
+        raise InvalidInputError(f"{path}: its tensor {entry.name!r} does not fit into memory.") from error
+    view = array.reshape(-1).view(np.uint8).data
+    position = 0
+    while position < len(view):
+        count = file.readinto(view[position:])  # type: ignore[attr-defined]
+        if not count:
+            raise InvalidInputError(f"{path}: the file ended while it was read. Is something writing to it?")
+        position += count
+    return array

@@ -1,0 +1,230 @@
+"""Display objects: a report as a figure that a person would look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsflow.evaluation.report import Report
+from wsflow.evaluation.verdict import comparable
+
+# Okabe and Ito's colours, which stay apart for colour-blind eyes
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+
+_MARKERS = "Ds^vPXph*<>d"
+_SCORES = {"accuracy": "accuracy", "r2": "$R^2$"}
+
+
+class EvaluationDisplay:
+    """The evidence on samples in one figure of four panels.
+
+    Scores and losses of samples beside training networks and nulls; loss barriers before and after
+    alignment; the training curve; and distances to the nearest training network.
+
+    Parameters
+    ----------
+    report : Report
+        Made by `wsflow.evaluate`.
+    curve : mapping from str to array-like, optional
+        ``"step"``, ``"train"`` and ``"validation"``: the flow's loss. NaN where it was not measured.
+
+    Attributes
+    ----------
+    figure_ : matplotlib.figure.Figure
+    axes_ : ndarray of matplotlib.axes.Axes, shape (2, 2)
+
+    Examples
+    --------
+    >>> from wsflow.plotting import EvaluationDisplay
+    >>> def save(report, path):
+    ...     EvaluationDisplay.from_report(report).figure_.savefig(path)
+    """
+
+    figure_: Any
+    axes_: np.ndarray
+
+    def __init__(self, report: Report, curve: Mapping[str, Any] | None = None) -> None:
+        self.report = report
+        self.curve = curve
+
+    @classmethod
+    def from_report(
+        cls, report: Report, *, curve: Mapping[str, Any] | None = None, axes: Any = None
+    ) -> EvaluationDisplay:
+        """Make the display and draw it.
+
+        Parameters
+        ----------
+        report : Report
+        curve : mapping from str to array-like, optional
+        axes : array-like of four matplotlib.axes.Axes, optional
+
+        Returns
+        -------
+        EvaluationDisplay
+        """
+        return cls(report, curve).plot(axes)
+
+    def plot(self, axes: Any = None) -> EvaluationDisplay:
+        """Draw the four panels.
+
+        Parameters
+        ----------
+        axes : array-like of four matplotlib.axes.Axes, optional
+            Default: those of a new figure, which belongs to no window and no global state.
+
+        Returns
+        -------
+        EvaluationDisplay
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If there are not four axes.
+        """
+        self.axes_ = _new_axes() if axes is None else np.asarray(axes, dtype=object)
+        if self.axes_.size != 4:
+            raise ValueError(f"The 'axes' of EvaluationDisplay.plot are 4, got {self.axes_.size}.")
+        self.figure_ = self.axes_.flat[0].figure
+        panels = (self._performance, self._barriers, self._curve, self._novelty)
+        for draw, ax in zip(panels, self.axes_.flat, strict=True):
+            draw(ax)
+            ax.spines[["top", "right"]].set_visible(False)
+        return self
+
+    def _performance(self, ax: Any) -> None:
+        report = self.report
+        clouds = (("training", "training networks", GREY, 0.25), ("samples", "samples", BLUE, 0.5))
+        for row, label, colour, alpha in clouds:
+            said = report.predictive[row]
+            ax.scatter(said.losses, _jittered(said.scores), s=9, c=colour, alpha=alpha, lw=0, label=f"{label}, each")
+        for row, label, colour, _ in clouds:
+            at = getattr(report, row)
+            ax.scatter(
+                at["loss"], at[report.score], s=110, c=colour, edgecolors="black", zorder=4, label=f"{label}, mean"
+            )
+        self._null_markers(ax)
+        _logarithmic(ax.xaxis)
+        ax.set_ylim(*_limits([report.training, report.samples, *report.nulls.values()], report))
+        ax.set(xlabel="loss on held-out data", ylabel=f"{_SCORES[report.score]} on held-out data")
+        ax.set_title("Samples, training networks and nulls")
+        # low loss with a low score does not occur: that corner is free
+        title = "filled nulls: as new and as\ndifferent as the samples" if report.nulls else None
+        style = {"framealpha": 0.8, "edgecolor": "none", "fontsize": 8.5, "title_fontsize": 8.5, "labelspacing": 0.7}
+        ax.legend(loc="lower left", title=title, alignment="left", **style)
+
+    def _null_markers(self, ax: Any) -> None:
+        report = self.report
+        level = comparable(report.nulls, report.samples)
+        families = list(dict.fromkeys(name.split()[0] for name in report.nulls))
+        for family, marker in zip(families, _MARKERS, strict=False):
+            names = [name for name in report.nulls if name.split()[0] == family]
+            rows = [report.nulls[name] for name in names]
+            ax.scatter(
+                [row["loss"] for row in rows],
+                [row[report.score] for row in rows],
+                s=[35 + 35 * i for i in range(len(rows))],
+                marker=marker,
+                facecolors=[VERMILION if name in level else "none" for name in names],
+                edgecolors=VERMILION,
+                zorder=5,
+                label=_family_label(family, names),
+            )
+
+    def _barriers(self, ax: Any) -> None:
+        values = self.report.barriers
+        bins = _bins([values["before"], values["after"]])
+        for key, colour in (("before", ORANGE), ("after", BLUE)):
+            mean = float(values[key].mean())
+            ax.hist(values[key], bins, color=colour, alpha=0.6, label=f"{key} alignment, mean {mean:.3f}")
+            ax.axvline(mean, color=colour, linewidth=2)
+        ax.set(xlabel="midpoint loss barrier on training data", ylabel="pairs of training runs")
+        ax.set_title("Loss barriers between training runs")
+        ax.legend(frameon=False)
+
+    def _curve(self, ax: Any) -> None:
+        ax.set_title("Training of the flow")
+        if self.curve is None or not len(self.curve.get("step", ())):
+            ax.text(0.5, 0.5, "no training curve was given", ha="center", va="center", transform=ax.transAxes)
+            ax.set(xticks=[], yticks=[])
+            return
+        step = np.asarray(self.curve["step"], dtype=float)
+        for key, label, colour in (("train", "training runs", GREY), ("validation", "held-out runs", BLUE)):
+            if key in self.curve:
+                loss = np.asarray(self.curve[key], dtype=float)
+                known = np.isfinite(loss)
+                ax.plot(step[known], loss[known], color=colour, linewidth=1.5, label=label)
+        low, high = ax.dataLim.intervaly
+        if 0 < 10 * low < high:
+            _logarithmic(ax.yaxis)
+        ax.set(xlabel="optimisation step", ylabel="flow-matching loss")
+        ax.legend(frameon=False)
+
+    def _novelty(self, ax: Any) -> None:
+        report = self.report
+        # the space that counts: where samples look less new
+        row = report.samples
+        space = "weights" if row["novelty"] == row["novelty_weights"] else "function"
+        distances = {name: getattr(report.nearest[name], space) for name in ("held_out", "samples")}
+        bins = _bins(list(distances.values()))
+        for name, label, colour in (("held_out", "networks of held-out runs", GREEN), ("samples", "samples", BLUE)):
+            weight = np.full(len(distances[name]), 1 / len(distances[name]))
+            ax.hist(distances[name], bins, weights=weight, color=colour, alpha=0.55, label=label)
+        line = np.quantile(distances["held_out"], 0.01)
+        ax.axvline(line, ymax=0.77, color="black", ls="--", label="held-out 1% quantile (left: likely copies)")
+        ax.set(xlabel=f"distance to the nearest training network, in {space}", ylabel="share of networks")
+        ax.set_title(f"Novelty {row['novelty']:.2f}, dispersion {row['dispersion']:.2f}")
+        # room for the legend, above bars and line
+        ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
+        ax.legend(loc="upper left", frameon=False)
+
+
+def _new_axes() -> np.ndarray:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 9), dpi=120, layout="constrained")
+    axes: np.ndarray = figure.subplots(2, 2)
+    return axes
+
+
+def _logarithmic(axis: Any) -> None:
+    """A logarithmic axis whose ticks are plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _family_label(family: str, names: Sequence[str]) -> str:
+    levels = [name.split()[1] for name in names if " " in name]
+    label = family.replace("_", " ")
+    return f"null: {label} ({', '.join(levels)})" if levels else f"null: {label}"
+
+
+def _jittered(scores: np.ndarray) -> np.ndarray:
+    """Accuracies on few inputs coincide: spread them by a third of their spacing, the same way every time."""
+    values = np.unique(scores)
+    step = np.diff(values).min() if 1 < len(values) < len(scores) else 0.0
+    return scores + step / 3 * np.random.default_rng(0).uniform(-1, 1, len(scores))
+
+
+def _limits(rows: Sequence[Mapping[str, float]], report: Report) -> tuple[float, float]:
+    """From the worst of what is shown to the best; single networks far below every mean are cut off."""
+    shown = [row[report.score] for row in rows]
+    clouds = [report.predictive[name].scores for name in ("samples", "training")]
+    low = min(*shown, *(float(np.quantile(cloud, 0.02)) for cloud in clouds))
+    high = max(*shown, *(float(cloud.max()) for cloud in clouds))
+    margin = 0.06 * (high - low or 1.0)
+    return low - margin, high + margin
+
+
+def _bins(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Forty bins over all values but the most extreme hundredth, so that one outlier does not hide the rest."""
+    joined = np.concatenate(values)
+    low, high = float(joined.min()), float(np.quantile(joined, 0.99))
+    return np.linspace(low, high if high > low else low + 1.0, 41)

@@ -1,0 +1,73 @@
+"""The table of velocity networks: name -> how to build it. It loads no torch until one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wsflow.architecture import Architecture
+
+
+def neuron(architecture: Architecture, n_extra: int, **options: Any) -> nn.Module:
+    """A `NeuronTransformer`.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n_extra : int
+    **options
+        `dim`, `depth`, `heads`, `identity`.
+
+    Returns
+    -------
+    nn.Module
+    """
+    from wsflow.velocity.neuron import NeuronTransformer
+
+    return NeuronTransformer(architecture, n_extra, **options)
+
+
+def relational(architecture: Architecture, n_extra: int, **options: Any) -> nn.Module:
+    """A `RelationalTransformer`.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n_extra : int
+    **options
+        `dim`, `depth`, `heads`, `identity`.
+
+    Returns
+    -------
+    nn.Module
+    """
+    from wsflow.velocity.relational import RelationalTransformer
+
+    return RelationalTransformer(architecture, n_extra, **options)
+
+
+def mlp(architecture: Architecture | int, n_extra: int, **options: Any) -> nn.Module:
+    """A `FlatMLP`, four times as wide as the tokens of the others; it also takes plain vectors.
+
+    Parameters
+    ----------
+    architecture : Architecture or int
+        Or the number of columns.
+    n_extra : int
+    **options
+        `dim` and `depth`; the others do not apply.
+
+    Returns
+    -------
+    nn.Module
+    """
+    from wsflow.velocity.mlp import FlatMLP
+
+    size = architecture if isinstance(architecture, int) else architecture.n_weights
+    return FlatMLP(size + n_extra, dim=4 * options["dim"], depth=options["depth"])
+
+
+VELOCITIES: dict[str, Callable[..., nn.Module]] = {"neuron": neuron, "relational": relational, "mlp": mlp}
