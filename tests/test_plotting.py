@@ -68,6 +68,8 @@ def test_points_that_were_not_measured_are_left_out_of_the_curve():
     ax = EvaluationDisplay.from_report(REPORT, curve=CURVE).axes_[1, 0]
     np.testing.assert_array_equal(ax.lines[1].get_xdata(), [0, 20])
     assert ax.get_yscale() == "log"
+    ax = EvaluationDisplay.from_report(REPORT, curve=CURVE | {"validation": []}).axes_[1, 0]
+    assert [line.get_label() for line in ax.lines] == ["training runs"]
 
 
 @pytest.mark.parametrize("options", [{"loss": "mse"}, {"nulls": False}])

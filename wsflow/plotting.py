@@ -28,7 +28,8 @@ class EvaluationDisplay:
     report : Report
         Made by `wsflow.evaluate`.
     curve : mapping from str to array-like, optional
-        ``"step"``, ``"train"`` and ``"validation"``: the flow's loss. NaN where it was not measured.
+        ``"step"``, ``"train"`` and ``"validation"``: the flow's loss. NaN, or no list at all,
+        where it was not measured.
 
     Attributes
     ----------
@@ -153,7 +154,7 @@ class EvaluationDisplay:
             return
         step = np.asarray(self.curve["step"], dtype=float)
         for key, label, colour in (("train", "training runs", GREY), ("validation", "held-out runs", BLUE)):
-            if key in self.curve:
+            if len(self.curve.get(key, ())):
                 loss = np.asarray(self.curve[key], dtype=float)
                 known = np.isfinite(loss)
                 ax.plot(step[known], loss[known], color=colour, linewidth=1.5, label=label)

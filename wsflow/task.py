@@ -72,6 +72,11 @@ class Task:
         return self.loss == "cross_entropy"
 
     @property
+    def held_out(self) -> Task:
+        """The test part, or the validation part where there is none, or else the task itself."""
+        return self.test or self.validation or self
+
+    @property
     def n_inputs(self) -> int:
         """Number of input features p."""
         return self.X.shape[1]

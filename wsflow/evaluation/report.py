@@ -11,22 +11,19 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
-from wsflow.evaluation.novelty import (
-    PAIRS,
+from wsflow.evaluation.novelty import PAIRS, check_runs, compare_nearest, compare_spread
+from wsflow.evaluation.nulls import null_names, null_samples
+from wsflow.evaluation.points import (
     Nearest,
     Points,
     align,
     canonical,
-    check_runs,
-    compare_nearest,
-    compare_spread,
     held_out_part,
     locate,
     mean_reference,
     nearest,
     spread,
 )
-from wsflow.evaluation.nulls import null_names, null_samples
 from wsflow.evaluation.predictive import Predictive, calibration, check_task, predict
 from wsflow.evaluation.verdict import describe
 from wsflow.exceptions import InvalidInputError, NumericalError

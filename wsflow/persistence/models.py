@@ -132,7 +132,7 @@ def _fitted(name: str, step: Any) -> tuple[Mapping[str, np.ndarray], dict[str, A
         check_is_fitted(step)
     except NotFittedError as error:
         raise InvalidInputError(f"The step {name!r} is not fitted: call fit before it is saved.") from error
-    return step._get_fitted()  # type: ignore[no-any-return]
+    return step._get_fitted()
 
 
 def _unpack(step: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> Any:

@@ -39,7 +39,7 @@ class Dataset:
         """Inputs and targets, as scikit-learn has them."""
         import sklearn.datasets
 
-        return getattr(sklearn.datasets, self.loader)(return_X_y=True)  # type: ignore[no-any-return]
+        return getattr(sklearn.datasets, self.loader)(return_X_y=True)
 
 
 DATASETS: dict[str, Dataset] = {

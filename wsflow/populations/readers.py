@@ -167,7 +167,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         with archive.open(info) as file:
             _check_header(file, info.file_size)
         with archive.open(info) as file:
-            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))  # type: ignore[no-untyped-call]
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     except ValueError as error:
         raise InvalidInputError(f"{path}: the array {name!r} cannot be read: {error}") from error
 

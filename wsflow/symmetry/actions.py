@@ -139,6 +139,9 @@ class Action:
         ValueError
             If there is not one row for each group element.
         """
+        if not (self.permutations or self.scales):
+            # an architecture without hidden neurons has no symmetries, and nothing to count its rows by
+            return weights
         if len(weights) != len(self):
             raise ValueError(f"This action has {len(self)} group elements, one for each row, but got {len(weights)} rows.")
         if not isinstance(weights, Tensor):
@@ -207,9 +210,12 @@ class Action:
     def __matmul__(self, other: Action) -> Action:
         """First `other`, then this action."""
         n = len(self)
-        permutations = {**other.permutations}
-        for name, p in self.permutations.items():
-            permutations[name] = other.permutations[name].gather(1, p) if name in other.permutations else p
+        # a nested group that one of the two does not name still moves with its parent there
+        permutations = {
+            group.name: space_index(group, other.permutations, n).gather(1, space_index(group, self.permutations, n))
+            for group in self.architecture.groups
+            if group.name in self.permutations or group.name in other.permutations
+        }
         scales = dict(self.scales)
         for name, s in other.scales.items():
             moved = s.gather(1, space_index(self.architecture.wire(name).space, self.permutations, n))

@@ -84,6 +84,25 @@ class InputScale(nn.Module):
         return x / self.rms[self._parameter].to(x)
 
 
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that may have no inputs or no outputs, of which torch's own warns.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+
+    Returns
+    -------
+    nn.Linear
+    """
+    layer = nn.Linear(max(inputs, 1), max(outputs, 1))
+    if not (inputs and outputs):
+        layer.weight = nn.Parameter(layer.weight.detach()[:outputs, :inputs])
+        layer.bias = nn.Parameter(layer.bias.detach()[:outputs])
+        layer.in_features, layer.out_features = inputs, outputs
+    return layer
+
+
 def zero(layer: nn.Linear) -> nn.Linear:
     """A linear layer that starts at zero, so that the velocity starts at the drift between Gaussians.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, take, zero
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, linear, take, zero
 from wsflow.velocity.folding import Folding
 
 
@@ -114,13 +114,13 @@ class NeuronTransformer(nn.Module):
             nn.Parameter(0.5 * torch.randn(g.size, dim), requires_grad=True)
             for g in (folding.groups if identity == "learned" else ())
         )
-        self.read = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in folding.features)
-        self.read_free = nn.Linear(len(folding.free), dim)
+        self.read = nn.ModuleList(linear(f.shape[1], dim) for f in folding.features)
+        self.read_free = linear(len(folding.free), dim)
         self.kinds = nn.Parameter(0.5 * torch.randn(len(folding.groups), dim))
         self.layers = nn.ModuleList(Layer(dim, heads, channels) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
-        self.write = nn.ModuleList(zero(nn.Linear(dim, f.shape[1])) for f in folding.features)
-        self.write_free = zero(nn.Linear(dim, len(folding.free)))
+        self.write = nn.ModuleList(zero(linear(dim, f.shape[1])) for f in folding.features)
+        self.write_free = zero(linear(dim, len(folding.free)))
         self.write_targets = nn.ModuleList(zero(nn.Linear(dim, c * dim)) for c in channels)
         self.write_sources = nn.ModuleList(nn.Linear(dim, dim) for _ in channels)
 

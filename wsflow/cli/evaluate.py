@@ -1,0 +1,63 @@
+"""wsflow evaluate: compare networks with training networks and nulls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import Bars, echo_json, echo_report
+
+
+@click.command()
+@click.argument("population", type=click.Path(path_type=Path))
+@click.option("--train", type=click.Path(path_type=Path), required=True, help="The networks that the model was fitted to.")
+@click.option("--held-out", type=click.Path(path_type=Path), help="Networks of other runs.")
+@click.option("--task", "task_name", metavar="TASK", help="Another task than the training networks'.")
+@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
+@options.seed
+@options.as_json
+@options.quiet
+def evaluate(
+    population: Path,
+    train: Path,
+    held_out: Path | None,
+    task_name: str | None,
+    plot: Path | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """How good, how new and how different the networks of POPULATION are, beside nulls.
+
+    Without --held-out, a fifth of the training runs is held out: if the model has seen them, novelty
+    is underestimated, and the report says so.
+
+    \b
+    Example:
+      wsflow evaluate new.safetensors --train zoo.safetensors --held-out held_out.safetensors
+    """
+    import wsflow
+    from wsflow.exceptions import InvalidInputError
+    from wsflow.persistence import check_target
+
+    if plot is not None:
+        check_target(plot)
+    samples, training = wsflow.load_population(population), wsflow.load_population(train)
+    others = wsflow.load_population(held_out).weights if held_out else None
+    task = wsflow.load_task(task_name) if task_name else training.task
+    if task is None:
+        raise InvalidInputError(f"{train}: the task of these networks is not known. Say it with --task.")
+    with Bars(quiet).stage("Evaluating networks", "steps") as progress:
+        report = wsflow.evaluate(
+            samples.weights, training.weights, others, task, random_state=seed, progress=progress
+        )
+    if plot is not None:
+        from wsflow.plotting import EvaluationDisplay
+
+        EvaluationDisplay.from_report(report).figure_.savefig(plot, dpi=150)
+    if as_json:
+        echo_json(report.to_dict())
+    else:
+        echo_report(report, f"{population}: {len(samples)} networks on held-out data")

@@ -1,0 +1,45 @@
+"""wsflow info: what is in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import echo_json
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@options.as_json
+def info(file: Path, as_json: bool) -> None:
+    """What FILE holds: networks and their task, or a model and its settings.
+
+    \b
+    Example:
+      wsflow info zoo.safetensors
+    """
+    from wsflow.persistence import describe
+
+    description = describe(file)
+    if as_json:
+        echo_json(description)
+        return
+    for line in _lines(description):
+        click.echo(line)
+
+
+def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{indent}{key}:")
+            for item in value:
+                lines += _lines(item, indent + "  ")
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return lines

@@ -1,0 +1,85 @@
+"""The group of commands: each loads when it is called, and errors are one line with an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from typing import Any
+
+import click
+
+from wsflow.exceptions import WsflowError
+
+# name -> where the command lives, and what the list of commands says about it
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("wsflow.cli.demo", "Train, align, fit, sample and evaluate, in three minutes."),
+    "populate": ("wsflow.cli.populate", "Train a population of networks on a task."),
+    "fit": ("wsflow.cli.fit", "Learn the distribution of a population."),
+    "sample": ("wsflow.cli.sample", "Draw new networks from a fitted model."),
+    "score": ("wsflow.cli.score", "Log-densities of networks under a fitted model."),
+    "evaluate": ("wsflow.cli.evaluate", "Compare networks with training networks and nulls."),
+    "info": ("wsflow.cli.info", "What is in a file."),
+}
+INTERRUPTED = 130
+USAGE = 2
+
+
+class Refusal(click.ClickException):
+    """One line on stderr and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+class Commands(click.Group):
+    """A group that imports a command only when it is called, and turns errors into refusals."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; with --debug, errors keep their tracebacks."""
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Refusal("interrupted.", INTERRUPTED) from None
+        except WsflowError as error:
+            raise Refusal(str(error), error.exit_code) from error
+        except (ValueError, MemoryError) as error:
+            raise Refusal(str(error) or type(error).__name__, USAGE) from error
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wsflow")
+@click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
+def main(debug: bool) -> None:
+    """Scikit-learn for neural-network weights: from trained networks to new ones.
+
+    \b
+    Example:
+      wsflow populate breast_cancer -n 500 -o zoo.safetensors
+      wsflow fit zoo.safetensors -o model.st
+      wsflow sample model.st -n 100 -o new.safetensors
+      wsflow evaluate new.safetensors --train zoo.safetensors
+    """
+    signal.signal(signal.SIGTERM, _terminate)

@@ -1,0 +1,95 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+MEMORY_SHARE = 0.5  # of the machine's memory that a result may take
+
+
+def seed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--seed``."""
+    return click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all randomness.")(
+        command
+    )
+
+
+def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``-q``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")(command)
+
+
+def out(required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``-o FILE``."""
+    return click.option("-o", "--out", type=click.Path(path_type=Path), required=required, help="File to write.")
+
+
+def count(default: int, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``-n COUNT``."""
+    return click.option("-n", "--number", default=default, show_default=True, type=click.IntRange(1), help=help_text)
+
+
+def integers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Comma-separated positive integers."""
+    try:
+        numbers = tuple(int(part) for part in value.split(",") if part.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 16,16.") from error
+    if any(number < 1 for number in numbers):
+        raise click.BadParameter("widths are at least 1.")
+    return numbers
+
+
+def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are numbers, true, false, none or text."""
+    result: dict[str, Any] = {}
+    for pair in values:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{pair!r} is not of the form NAME=VALUE, such as max_iter=2000.")
+        result[name] = _value(text)
+    return result
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def check_size(n: int, n_weights: int) -> None:
+    """Refuse a number of networks that does not fit into memory, before anything is allocated.
+
+    Parameters
+    ----------
+    n, n_weights : int
+
+    Raises
+    ------
+    ValueError
+        Naming the size.
+    """
+    import os
+
+    needed = 8 * n * n_weights
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > MEMORY_SHARE * memory:
+        raise ValueError(
+            f"{n} networks of {n_weights} weights take {needed / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f} GiB. "
+            "Ask for fewer with -n, several times with different --seed."
+        )

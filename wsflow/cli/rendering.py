@@ -1,0 +1,114 @@
+"""Progress bars on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wsflow.evaluation.report import Report
+
+Progress = Callable[[int, int], None]
+
+
+class Bars:
+    """Progress bars on stderr, one for each stage; silent if quiet.
+
+    Parameters
+    ----------
+    quiet : bool
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    @contextmanager
+    def stage(self, text: str, unit: str = "") -> Iterator[Progress]:
+        """A bar for one stage: yields what to call with the steps done and their number.
+
+        Parameters
+        ----------
+        text : str
+        unit : str
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("{task.description:<30}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=Console(stderr=True), disable=self.quiet) as bars:
+            bar = bars.add_task(text, total=None)
+            yield lambda done, total: bars.update(bar, completed=done, total=total)
+            total = bars.tasks[0].total
+            bars.update(bar, completed=total or 1, total=total or 1)
+
+
+def echo_json(data: Any) -> None:
+    """Print JSON on stdout.
+
+    Parameters
+    ----------
+    data : JSON data
+    """
+    click.echo(json.dumps(data, indent=2, allow_nan=False))
+
+
+def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: list[str] | None = None) -> None:
+    """Print a table on stdout, its first column to the left and the others to the right.
+
+    Parameters
+    ----------
+    title : str
+    columns : list of str
+    rows : list of list of str
+    footer : list of str, optional
+        Sentences below.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else 120, soft_wrap=True)
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for sentence in footer or []:
+        console.print(sentence, markup=False, highlight=False)
+
+
+def echo_report(report: Report, title: str) -> None:
+    """Print an evaluation: a row for training, held-out and sampled networks and for each null, then the verdict.
+
+    Parameters
+    ----------
+    report : Report
+    title : str
+    """
+    named = {"training": report.training, "held-out runs": report.held_out, "samples": report.samples}
+    rows = [[name, *_numbers(row, report.score)] for name, row in named.items()]
+    rows += [[f"null: {name}", *_numbers(row, report.score)] for name, row in report.nulls.items()]
+    barrier = report.barrier
+    sentences = [
+        f"Mean midpoint loss barrier: {barrier['before']:.3f} before alignment, {barrier['after']:.3f} after it.",
+        *report.verdict,
+    ]
+    columns = ["", report.score, "loss", "novelty", "5%", "copies", "dispersion", "averaged " + report.score]
+    echo_table(title, columns, rows, sentences)
+
+
+def _numbers(row: dict[str, Any], score: str) -> list[str]:
+    keys = (score, "loss", "novelty", "novelty_q05", "copies", "dispersion", f"averaged_{score}")
+    return ["-" if row.get(key) is None or row[key] != row[key] else f"{row[key]:.3f}" for key in keys]

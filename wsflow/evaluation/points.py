@@ -1,0 +1,259 @@
+"""Networks as points of two spaces: of canonical weights, and of functions.
+
+The distance in weights between two networks is minimised over permutations and signs for each pair; the
+distance in function is the rms difference of their predictions on a task's held-out inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsflow.activations import SIGN
+from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.architecture.spaces import groups_of
+from wsflow.evaluation.predictive import chunked_outputs
+from wsflow.networks import predictions
+from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical import canonical_action
+from wsflow.symmetry.matching import assignment, similarity, weight_matching
+from wsflow.task import Task
+from wsflow.weights import WeightArray
+
+# nearest training networks by outputs, and as many by aligned weights, that are then matched pairwise
+CANDIDATES = 4
+# inputs on which functions are compared: memory for a population grows with them
+MAX_INPUTS = 512
+# networks from which a reference is made, and how often it is matched again
+REFERENCE_NETWORKS, REFERENCE_SWEEPS = 400, 3
+# numbers of one chunk of rows: 4 MiB stay in the cache, and matching is twenty times slower on 64 MiB with two threads
+CHUNK_NUMBERS = 2**19
+
+
+@dataclass(frozen=True)
+class Points:
+    """Networks as points of two spaces.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : Tensor of shape (n, d)
+        Canonical and aligned to a reference; statistics are zero, they are no coordinates.
+    functions : Tensor of shape (n, f)
+        Predictions on the inputs of a task, scaled so that the Euclidean distance is the rms difference.
+    """
+
+    architecture: Architecture
+    weights: Tensor
+    functions: Tensor
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Distances of networks to their nearest training networks.
+
+    Parameters
+    ----------
+    weights, function : ndarray of shape (n,)
+    """
+
+    weights: np.ndarray
+    function: np.ndarray
+
+
+def held_out_part(task: Task) -> Task:
+    """The part of a task that networks have not been trained on: test, else validation, else all there is.
+
+    Parameters
+    ----------
+    task : Task
+
+    Returns
+    -------
+    Task
+    """
+    return task.test or task.validation or task
+
+
+def canonical(weights: WeightArray) -> Tensor:
+    """The canonical representatives of networks; signs are left for a reference to decide.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+        In float64.
+    """
+    architecture = weights.architecture
+    chunks = [
+        torch.from_numpy(np.array(weights[rows], dtype=np.float64))
+        for rows in _chunks(len(weights), architecture.n_weights)
+    ]
+    return torch.cat([_apply(canonical_action(rows, architecture, signs=False), rows) for rows in chunks])
+
+
+def mean_reference(train: WeightArray) -> Tensor:
+    """The mean of canonical networks that were aligned to it.
+
+    Parameters
+    ----------
+    train : WeightArray of shape (n, d)
+
+    Returns
+    -------
+    Tensor of shape (d,)
+
+    References
+    ----------
+    The iterated mean is the "MergeMany" of Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836.
+    """
+    few = np.linspace(0, len(train) - 1, min(len(train), REFERENCE_NETWORKS)).astype(int)
+    rows = canonical(train[few])
+    reference = rows.mean(0) if train.aligned else rows[0]
+    for _ in range(0 if train.aligned else REFERENCE_SWEEPS):
+        reference = align(rows, reference, train.architecture).mean(0)
+    return reference
+
+
+def align(weights: Tensor, reference: Tensor, architecture: Architecture) -> Tensor:
+    """Networks with permutations and signs that bring them close to a reference, or to one for each.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+        Canonical.
+    reference : Tensor of shape (d,) or (n, d)
+    architecture : Architecture
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+    """
+    if not architecture.groups:
+        return weights
+    references = reference.expand(weights.shape)
+    chunks = _chunks(len(weights), architecture.n_weights)
+    return torch.cat([weight_matching(weights[r], references[r], architecture)(weights[r]) for r in chunks])
+
+
+def locate(weights: WeightArray, task: Task, reference: Tensor) -> Points:
+    """Networks as points.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+    task : Task
+    reference : Tensor of shape (d,)
+
+    Returns
+    -------
+    Points
+    """
+    architecture = weights.architecture
+    rows = align(canonical(weights), reference, architecture)
+    rows[:, torch.from_numpy(architecture.statistic_columns)] = 0
+    inputs = held_out_part(task).X
+    inputs = inputs[np.linspace(0, len(inputs) - 1, min(len(inputs), MAX_INPUTS)).astype(int)]
+    said = torch.cat([predictions(o, task.loss).flatten(1) for o in chunked_outputs(weights, inputs)])
+    return Points(architecture, rows, said / said.shape[1] ** 0.5)
+
+
+def nearest(points: Points, train: Points, candidates: int = CANDIDATES) -> Nearest:
+    """The distance of each network to its nearest training network, in weights and in function.
+
+    Only likely neighbours are matched pairwise: the nearest by predictions, and those by aligned weights.
+
+    Parameters
+    ----------
+    points, train : Points
+    candidates : int
+        How many of each kind.
+
+    Returns
+    -------
+    Nearest
+    """
+    k = min(candidates, len(train.weights))
+    by_function = _neighbours(points.functions, train.functions, k)
+    likely = torch.cat([by_function, _neighbours(points.weights, train.weights, k)], 1)
+    left = torch.arange(len(likely)).repeat_interleave(2 * k)
+    weights = _matched_distances(points.weights[left], train.weights[likely.flatten()], points.architecture)
+    functions = _norms(points.functions[left] - train.functions[likely.flatten()])
+    # a disguised copy has its source first, and layer by layer matching finds it where coordinate ascent may get stuck
+    sources = train.weights[by_function[:, 0]]
+    layered = _matched_distances(
+        _align_by_layers(points.weights, sources, points.architecture), sources, points.architecture
+    )
+    return Nearest(np.minimum(weights.reshape(-1, 2 * k).min(1), layered), functions.reshape(-1, 2 * k).min(1))
+
+
+def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
+    """The rms distance between the networks of pairs.
+
+    Parameters
+    ----------
+    points : Points
+    pairs : ndarray of int, shape (pairs, 2)
+
+    Returns
+    -------
+    weights, functions : float
+    """
+    left, right = torch.from_numpy(pairs).T
+    weights = _matched_distances(points.weights[left], points.weights[right], points.architecture)
+    functions = _norms(points.functions[left] - points.functions[right])
+    return float(np.sqrt(np.square(weights).mean())), float(np.sqrt(np.square(functions).mean()))
+
+
+def _apply(action: Action, rows: Tensor) -> Tensor:
+    # an architecture without groups and wires has an action without group elements
+    return action(rows) if len(action) else rows
+
+
+def _align_by_layers(weights: Tensor, references: Tensor, architecture: Architecture) -> Tensor:
+    """Match one neuron group after the other, looking only at weights between groups that have been reached."""
+    reached: set[str] = set()
+    for group in architecture.groups:
+        reached.add(group.name)
+        if group.parent is not None:
+            continue
+        seen = torch.zeros(architecture.n_weights, dtype=weights.dtype)
+        for _, block, columns in architecture.blocks:
+            if {g.name for space in block.axes for g in groups_of(space)} <= reached:
+                seen[torch.from_numpy(columns.reshape(-1))] = 1
+        weights = _match_group(weights * seen, references * seen, architecture, group)(weights)
+    return weights
+
+
+def _match_group(weights: Tensor, references: Tensor, architecture: Architecture, group: NeuronGroup) -> Action:
+    wire = next((w.name for w in architecture.wires if w.space == group and SIGN in w.scalings), None)
+    even, odd = similarity(weights, references, architecture, group, wire)
+    index = assignment(even + (odd.abs() if wire else odd))
+    chosen = odd.gather(2, index.unsqueeze(-1)).squeeze(-1)
+    signs = {wire: torch.where(chosen < 0, -1.0, 1.0).to(weights)} if wire else {}
+    return Action(architecture, {group.name: index}, signs)
+
+
+def _matched_distances(weights: Tensor, references: Tensor, architecture: Architecture) -> np.ndarray:
+    return _norms(align(weights, references, architecture) - references)
+
+
+def _neighbours(rows: Tensor, train: Tensor, k: int) -> Tensor:
+    chunks = [torch.cdist(rows[part], train).topk(k, largest=False).indices for part in _chunks(len(rows), len(train))]
+    return torch.cat(chunks)
+
+
+def _norms(differences: Tensor) -> np.ndarray:
+    return torch.linalg.vector_norm(differences.double(), dim=1).numpy()
+
+
+def _chunks(n: int, width: int) -> Iterator[slice]:
+    rows = max(1, CHUNK_NUMBERS // width)
+    return (slice(start, start + rows) for start in range(0, n, rows))

@@ -1,0 +1,264 @@
+"""Strategies for property-based tests: architectures, weights and symmetries, drawn by hypothesis.
+
+They are what wsflow tests itself with, for whoever writes a layer, an activation or an estimator.
+
+References
+----------
+MacIver, Hatfield-Dodds et al. 2019, "Hypothesis: A new approach to property-based testing", JOSS 4(43), 1891.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsflow.activations import ACTIVATIONS
+from wsflow.architecture import Architecture
+from wsflow.architecture.spaces import groups_of
+from wsflow.networks import forward
+from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical import incoming_columns
+from wsflow.weights import WeightArray
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise ImportError("wsflow.testing draws its examples with hypothesis: pip install hypothesis") from error
+
+_SEEDS = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def architectures(
+    draw: Any,
+    max_width: int = 6,
+    max_depth: int = 3,
+    activations: Collection[str] = tuple(ACTIVATIONS),
+    min_depth: int = 1,
+) -> Architecture:
+    """Multi-layer perceptrons of any width, depth and activation, with and without biases.
+
+    Parameters
+    ----------
+    max_width : int
+        Of inputs, hidden layers and outputs.
+    max_depth, min_depth : int
+        Number of hidden layers.
+    activations : collection of str
+        Keys of `wsflow.activations.ACTIVATIONS`.
+
+    Returns
+    -------
+    strategy of Architecture
+
+    Examples
+    --------
+    >>> from hypothesis import given, settings
+    >>> from wsflow.testing import architectures
+    >>> @settings(max_examples=5, derandomize=True)
+    ... @given(architectures(max_width=3, activations=["relu"]))
+    ... def check(architecture):
+    ...     assert all(group.size <= 3 for group in architecture.groups)
+    >>> check()
+    """
+    widths = draw(st.lists(st.integers(1, max_width), min_size=min_depth + 2, max_size=max_depth + 2))
+    return Architecture.mlp(widths, draw(st.sampled_from(sorted(activations))), bias=draw(st.booleans()))
+
+
+@st.composite
+def weights(
+    draw: Any,
+    architecture: Architecture,
+    n: int = 3,
+    dtype: Any = np.float64,
+    scale: float = 1.0,
+    degenerate: bool = True,
+) -> WeightArray:
+    """Normal weights, now and then with dead or equal neurons, a zero row, or scales far apart.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n : int
+        Number of networks.
+    dtype : dtype
+    scale : float
+        Standard deviation.
+    degenerate : bool
+        Whether dead and equal neurons, zero rows and scales of e^-6 to e^6 may be drawn.
+
+    Returns
+    -------
+    strategy of WeightArray of shape (n, d)
+
+    Examples
+    --------
+    >>> from hypothesis import given, settings
+    >>> from wsflow import Architecture
+    >>> from wsflow.testing import weights
+    >>> @settings(max_examples=5, derandomize=True)
+    ... @given(weights(Architecture.mlp([4, 3, 2]), n=5))
+    ... def check(w):
+    ...     assert w.shape == (5, 23)
+    >>> check()
+    """
+    rng = np.random.default_rng(draw(_SEEDS))
+    values = scale * rng.standard_normal((n, architecture.n_weights))
+    if degenerate:
+        for change in draw(st.lists(st.sampled_from(_DEGENERATE), unique=True, max_size=len(_DEGENERATE))):
+            change(values, architecture, rng)
+    return WeightArray(values.astype(dtype), architecture)
+
+
+def _spread_scales(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
+    """Each parameter of each network at a scale of its own."""
+    for columns in architecture.slices.values():
+        values[:, columns] *= np.exp(rng.uniform(-6, 6, (len(values), 1)))
+
+
+def _kill_neuron(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
+    """One neuron of each wire without incoming weights, in one network."""
+    for wire in architecture.wires:
+        columns = incoming_columns(architecture, wire).numpy()
+        values[rng.integers(len(values)), columns[rng.integers(len(columns))]] = 0.0
+
+
+def _repeat_neuron(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
+    """The first neuron of each group once more in the last one's place, with all its weights, in one network."""
+    row = rng.integers(len(values))
+    for _, block, columns in architecture.blocks:
+        for axis in block.neuron_axes():
+            along = np.moveaxis(columns, axis, 0)
+            values[row, along[-1]] = values[row, along[0]]
+
+
+def _zero_row(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
+    """One network whose weights are all zero."""
+    values[rng.integers(len(values))] = 0.0
+
+
+_DEGENERATE = (_spread_scales, _kill_neuron, _repeat_neuron, _zero_row)
+
+
+@st.composite
+def actions(draw: Any, architecture: Architecture, n: int = 3, log_scale: float = 1.0) -> Action:
+    """Group elements that move some of the groups and scale some of the wires, and leave the others.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n : int
+        Number of networks.
+    log_scale : float
+        Standard deviation of the logarithms of positive scales.
+
+    Returns
+    -------
+    strategy of Action
+        A failing example shrinks to the groups and wires that matter.
+
+    Examples
+    --------
+    >>> from hypothesis import given, settings, strategies as st
+    >>> from wsflow.testing import actions, architectures, assert_function_preserved, weights
+    >>> @settings(max_examples=5, derandomize=True)
+    ... @given(st.data())
+    ... def check(data):
+    ...     architecture = data.draw(architectures())
+    ...     w = data.draw(weights(architecture))
+    ...     assert_function_preserved(w, data.draw(actions(architecture))(w))
+    >>> check()
+    """
+    everything = Action.random(architecture, n, torch.Generator().manual_seed(draw(_SEEDS)), log_scale)
+    chosen = draw(_some(architecture.groups))
+    # a group inside another one moves with it, so the drawn permutation needs the parents' too
+    names = {member.name for group in chosen for member in groups_of(group)}
+    still = {g.name: torch.arange(g.total).repeat(n, 1) for g in architecture.groups if g.parent is None}
+    wires = draw(_some([wire.name for wire in architecture.wires if wire.scalings]))
+    return Action(
+        architecture,
+        {**still, **{name: everything.permutations[name] for name in sorted(names)}},
+        {name: everything.scales[name] for name in wires},
+    )
+
+
+def _some(of: Sequence[Any]) -> Any:
+    return st.lists(st.sampled_from(of), unique=True) if of else st.just([])
+
+
+def assert_function_preserved(
+    before: WeightArray, after: WeightArray, rtol: float = 1e-12, inputs: Any = None, module: Any = None
+) -> None:
+    """Fail unless networks compute what they computed before.
+
+    The deviation of a network is the largest change of an output, over the largest output.
+
+    Parameters
+    ----------
+    before, after : WeightArray of shape (n, d)
+    rtol : float
+        Largest deviation allowed; 1e-12 fits float64, 1e-4 float32.
+    inputs : array-like of shape (b, p), optional
+        Default: 16 standard normal inputs.
+    module : torch.nn.Module, optional
+        What runs networks that are not sequential, in evaluation mode; it needs `inputs`.
+
+    Raises
+    ------
+    AssertionError
+        Naming the network with the largest deviation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, WeightArray
+    >>> from wsflow.testing import assert_function_preserved
+    >>> w = WeightArray(np.ones((1, 23)), Architecture.mlp([4, 3, 2]))
+    >>> assert_function_preserved(w, w)
+    >>> assert_function_preserved(w, w.like(2 * w))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: Network 0 of 1 is another function: its outputs differ by ... of the largest one, where ...
+    """
+    if before.architecture != after.architecture or before.shape != after.shape:
+        raise AssertionError(f"These are different networks: {before.shape} and {after.shape}, or their architectures.")
+    deviation = function_deviation(before, after, inputs, module)
+    worst = int(np.argmax(np.where(np.isnan(deviation), np.inf, deviation)))
+    if not deviation[worst] <= rtol:
+        raise AssertionError(
+            f"Network {worst} of {len(before)} is another function: its outputs differ by {deviation[worst]:.2g} of "
+            f"the largest one, where {rtol:g} is allowed."
+        )
+
+
+def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = None, module: Any = None) -> np.ndarray:
+    """The largest change of an output of each network, over its largest output.
+
+    Parameters
+    ----------
+    before, after : WeightArray of shape (n, d)
+    inputs, module
+        As in `assert_function_preserved`.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, WeightArray
+    >>> w = WeightArray(np.ones((1, 6)), Architecture.mlp([2, 2]))
+    >>> function_deviation(w, w.like(2 * w)).tolist()
+    [1.0]
+    """
+    architecture = before.architecture
+    first, second = (torch.from_numpy(np.array(w)) for w in (before, after))
+    if inputs is None:
+        inputs = np.random.default_rng(0).standard_normal((16, architecture.layers[0].inputs))
+    batch = torch.as_tensor(inputs).to(first)
+    old, new = (forward(w, architecture, batch, module).flatten(1) for w in (first, second))
+    change, largest = (new - old).abs().amax(1), old.abs().amax(1)
+    return torch.where(change == 0, change, change / largest).numpy()
