@@ -28,10 +28,9 @@ def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     -------
     dict from str to Tensor of shape (n, *shape)
     """
-    return {
-        p.name: weights[:, architecture.slices[p.name]].reshape(len(weights), *p.shape)
-        for p in architecture.parameters
-    }
+    # one split has one concatenation as its backward pass, where slices would have a tensor of zeros each
+    parts = torch.split(weights, [p.size for p in architecture.parameters], dim=1)
+    return {p.name: x.reshape(len(weights), *p.shape) for p, x in zip(architecture.parameters, parts, strict=True)}
 
 
 def flatten(tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensor:

@@ -51,6 +51,7 @@ class Task:
 
     def __post_init__(self) -> None:
         X, y = np.asarray(self.X), np.asarray(self.y)
+        X = X if X.dtype.kind == "f" else X.astype(np.float64)
         if self.loss not in LOSSES:
             raise ValueError(f"The 'loss' of a Task is one of {', '.join(LOSSES)}, got {self.loss!r}.")
         if X.ndim != 2 or len(X) != len(y) or not len(X):

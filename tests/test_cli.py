@@ -1,0 +1,194 @@
+"""The command line: results, and refusals in one line with an exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.pipeline import make_pipeline
+
+import wsflow
+from wsflow import Architecture, PermutationAligner, Population, ScaleCanonicalizer, WeightArray, WeightFlow
+from wsflow.cli import main
+from wsflow.cli.main import COMMANDS
+
+TINY = ["-p", "width=8", "-p", "depth=1", "-p", "heads=2", "-p", "solver_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A small population, held-out runs of it, and a model."""
+    folder = tmp_path_factory.mktemp("cli")
+    task = wsflow.load_task("iris")
+    for name, n, first in (("zoo", 30, 0), ("held_out", 8, 30)):
+        population = wsflow.train_population(task, (4,), n, epochs=5, first_run=first)
+        wsflow.save_population(population, folder / f"{name}.safetensors")
+    weights = wsflow.load_population(folder / "zoo.safetensors").weights
+    flow = WeightFlow(task=task, max_iter=3, width=8, depth=1, heads=2, solver_steps=2, random_state=0)
+    model = make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow).fit(weights)
+    wsflow.save_model(model, folder / "model.st")
+    return folder
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    output = run(command, "--help").stdout
+    assert "Example:" in output and f"wsflow {command}" in output
+
+
+def test_the_list_of_commands_says_what_they_do():
+    output = run("--help").stdout
+    assert all(name in output and text in output for name, (_, text) in COMMANDS.items())
+
+
+def test_populate_fit_sample_score_evaluate_info(tmp_path):
+    zoo, model, new = tmp_path / "zoo.safetensors", tmp_path / "model.st", tmp_path / "new.safetensors"
+    trained = json.loads(
+        run("populate", "iris", "-n", 24, "--hidden", "4", "--epochs", 3, "-o", zoo, "--json", "-q").stdout
+    )
+    assert trained["runs"] == 24 and 0 <= trained["accuracy"] <= 1
+    fitted = json.loads(run("fit", zoo, "-o", model, "--iterations", 3, *TINY, "--json", "-q").stdout)
+    assert fitted["iterations"] == 3 and np.isfinite(fitted["loss"])
+    run("sample", model, "-n", 6, "-o", new, "--json", "-q")
+    samples = wsflow.load_population(new)
+    assert len(samples) == 6 and samples.task.checksum == wsflow.load_task("iris").checksum
+    scores = json.loads(run("score", model, new, "--json", "-q").stdout)
+    assert len(scores["log_density"]) == 6 and scores["mean"] == pytest.approx(np.mean(scores["log_density"]))
+    assert "nats" in run("score", model, new, "-q").stdout
+    plot = tmp_path / "report.png"
+    report = json.loads(run("evaluate", new, "--train", zoo, "--plot", plot, "--json", "-q").stdout)
+    assert {"accuracy", "loss", "novelty", "dispersion"} <= set(report["samples"]) & set(report["training"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(run("info", new, "--json").stdout)["networks"] == 6
+    assert "WeightFlow" in run("info", model).stdout
+
+
+def test_the_same_seed_gives_the_same_file(files, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("sample", files / "model.st", "-n", 3, "--seed", seed, "-o", tmp_path / name, "-q")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(files, tmp_path):
+    loud = run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new")
+    assert "3 new networks" in loud.stdout and "Sampling" in loud.stderr
+    assert run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new", "-q").stderr == ""
+
+
+def test_demo_writes_its_files_and_its_report(tmp_path):
+    arguments = ["--runs", 40, "--held-out", 12, "--samples", 10, "--iterations", 3, "--out", tmp_path / "demo"]
+    result = json.loads(run("demo", *arguments, "--json", "-q").stdout)
+    names = {"population.safetensors", "held_out.safetensors", "model.st", "samples.safetensors", "report.png", "report.json"}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == names
+    assert {"total", "populate", "align", "fit", "sample", "evaluate"} <= set(result["seconds"])
+    assert {"before", "after"} <= set(result["barrier"]) and result["nulls"]
+    for row in (result["training"], result["samples"], *result["nulls"].values()):
+        assert {"accuracy", "loss", "novelty", "dispersion"} <= set(row)
+    assert result["training"]["novelty"] == pytest.approx(0, abs=1e-6)
+    assert any("Train more runs" in sentence for sentence in result["verdict"])
+    assert json.loads((tmp_path / "demo" / "report.json").read_text()) == result
+    model = wsflow.load_model(tmp_path / "demo" / "model.st")
+    samples = wsflow.load_population(tmp_path / "demo" / "samples.safetensors").weights
+    assert np.array_equal(wsflow.sample(model, 10, random_state=0), samples)
+
+
+class TestRefusals:
+    """One line with the remedy, an exit code, and nothing overwritten."""
+
+    @pytest.fixture
+    def out(self, tmp_path):
+        path = tmp_path / "out.safetensors"
+        path.write_bytes(b"precious")
+        yield path
+        assert path.read_bytes() == b"precious"
+        assert [p.name for p in path.parent.iterdir() if p.name.startswith((".", "out"))] == ["out.safetensors"]
+
+    def refused(self, code, message, *arguments):
+        result = run(*arguments, code=code)
+        line = result.stderr.strip().splitlines()[-1]
+        assert line.startswith("Error: ") and message in line and result.stdout == ""
+
+    def test_truncated(self, files, out, tmp_path):
+        path = tmp_path / "cut.safetensors"
+        path.write_bytes((files / "zoo.safetensors").read_bytes()[:-7])
+        self.refused(3, "cut.safetensors", "fit", path, "-o", out, "-q")
+
+    def test_missing(self, out, tmp_path):
+        self.refused(3, "nowhere.st", "sample", tmp_path / "nowhere.st", "-o", out, "-q")
+
+    def test_another_architecture(self, files, tmp_path):
+        other = Architecture.mlp([4, 5, 3])
+        weights = WeightArray(np.random.default_rng(0).normal(size=(5, other.n_weights)), other)
+        wsflow.save_population(Population(weights), tmp_path / "other.safetensors")
+        self.refused(3, "4-4-3", "score", files / "model.st", tmp_path / "other.safetensors", "-q")
+        held_out = files / "zoo.safetensors"
+        self.refused(3, "4-5-3", "evaluate", tmp_path / "other.safetensors", "--train", held_out, "-q")
+
+    def test_a_nan_weight(self, files, out, tmp_path):
+        weights = wsflow.load_population(files / "zoo.safetensors").weights
+        values = np.array(weights)
+        values[2, 0] = np.nan
+        path = tmp_path / "nan.safetensors"
+        wsflow.save_population(Population(weights.like(values)), path)
+        self.refused(3, "'0.weight'", "fit", path, "-o", out, "-q")
+
+    def test_an_unknown_task(self, out):
+        self.refused(3, "breast_cancer", "populate", "moons", "-o", out, "-q")
+
+    @pytest.mark.parametrize("command", [["populate", "iris"], ["sample", "model.st"]])
+    def test_no_networks(self, command, out):
+        self.refused(2, "'-n'", *command, "-n", 0, "-o", out)
+
+    def test_more_networks_than_memory(self, files, out):
+        self.refused(2, "GiB", "sample", files / "model.st", "-n", 10**12, "-o", out)
+        self.refused(2, "GiB", "populate", "iris", "-n", 10**12, "-o", out)
+
+    def test_a_model_where_a_population_is_needed(self, files, out):
+        self.refused(3, "population", "fit", files / "model.st", "-o", out, "-q")
+
+    @pytest.mark.parametrize(
+        ("parameter", "message"),
+        [("depht=3", "no parameter 'depht'"), ("depth", "NAME=VALUE"), ("prior=flat", "'prior' parameter"), ("depth=0", "at least 1")],
+    )
+    def test_a_wrong_parameter(self, parameter, message, files, out):
+        self.refused(2, message, "fit", files / "zoo.safetensors", "-o", out, "-p", parameter, "-q")
+
+    def test_an_unwritable_output(self, files, tmp_path):
+        self.refused(5, "directory", "fit", files / "zoo.safetensors", "-o", tmp_path, "-q")
+        self.refused(5, "no folder", "populate", "iris", "-o", tmp_path / "no" / "zoo.safetensors", "-q")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = CliRunner().invoke(main, ["--debug", "info", str(tmp_path / "nothing")])
+    assert isinstance(result.exception, wsflow.exceptions.InvalidInputError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_with_130_and_one_line(number, tmp_path):
+    code = "from wsflow.cli import main; main()"
+    arguments = ["populate", "digits", "-n", "2000", "--epochs", "1000", "-o", str(tmp_path / "zoo")]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "Training" in line:
+            break
+    os.kill(process.pid, number)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in rest and not (tmp_path / "zoo").exists()
+
+
+def test_a_closed_pipe_leaves_no_traceback(files):
+    code = "from wsflow.cli import main; main()"
+    command = f"{sys.executable} -c '{code}' info {files / 'model.st'} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("path:") and "Traceback" not in done.stderr
