@@ -136,8 +136,9 @@ class TestCouplings:
 
     def test_costs_are_squared_geodesic_distances(self):
         x, y = (SPHERE.projection(drawn(n, 3, seed=n)) for n in (4, 6))
-        expected = np.arccos(np.clip(x @ y.T, -1, 1)) ** 2
-        np.testing.assert_allclose(squared_distances(x, y, SPHERE), expected, rtol=1e-10)
+        sines = torch.cross(x[:, None].expand(4, 6, 3), y[None].expand(4, 6, 3), -1).norm(dim=-1)
+        expected = torch.atan2(sines, x @ y.T).square()
+        torch.testing.assert_close(squared_distances(x, y, SPHERE), expected, rtol=1e-12, atol=1e-12)
 
     def test_independent_pairs_stay_as_they_come(self):
         x0, x1 = drawn(5, 2), drawn(5, 2, seed=1)
@@ -231,8 +232,11 @@ class TestCircleOfThreeMasses:
         """
         angle = torch.atan2(x[:, 1], x[:, 0])
         to_atoms = torch.remainder(self.angles - angle.unsqueeze(1) + pi, 2 * pi) - pi
-        inside = (to_atoms.abs() <= (1 - t).unsqueeze(1) * pi + 1e-12) * self.masses
-        return to_atoms, inside / inside.sum(1, keepdim=True).clamp_min(1e-300)
+        inside = to_atoms.abs() <= (1 - t).unsqueeze(1) * pi + 1e-12
+        # a point that a wrong field left behind, where no geodesic passes, is sent to the nearest atom
+        nearest = to_atoms.abs() == to_atoms.abs().amin(1, keepdim=True)
+        probability = torch.where(inside.any(1, keepdim=True), inside, nearest) * self.masses
+        return to_atoms, probability / probability.sum(1, keepdim=True)
 
     def turning(self, x: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
         """The tangent vector of an angular velocity."""

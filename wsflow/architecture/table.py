@@ -249,7 +249,7 @@ class Architecture:
         """
         return next(wire for wire in self.wires if wire.name == name)
 
-    def produced_by(self, wire: Wire) -> Iterator[tuple[Parameter, int, np.ndarray]]:
+    def produced_by(self, wire: Wire) -> Iterator[tuple[Parameter, int, int | None, np.ndarray]]:
         """The blocks that produce a wire: incoming weights and biases of its neurons.
 
         Parameters
@@ -261,13 +261,15 @@ class Architecture:
         parameter : Parameter
         axis : int
             The block's axis that ranges over the wire.
+        parent : int or None
+            The axis of the parent's neurons, where the wire's group is nested.
         columns : ndarray of int
             Where the block's elements lie in a row of weights, shaped as the block.
         """
         for parameter, block, columns in self.blocks:
             for name, axis, exponent in block.wires:
                 if name == wire.name and exponent == 1 and parameter.role == "weight":
-                    yield parameter, axis, columns
+                    yield parameter, axis, block.parent_axis(axis), columns
 
     def locate(self, column: int) -> tuple[str, tuple[int, ...]]:
         """The parameter and index to which a column of the weights belongs.

@@ -72,7 +72,8 @@ def _terminate(signum: int, frame: Any) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wsflow")
 @click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
-def main(debug: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
     """Scikit-learn for neural-network weights: from trained networks to new ones.
 
     \b
@@ -82,4 +83,5 @@ def main(debug: bool) -> None:
       wsflow sample model.st -n 100 -o new.safetensors
       wsflow evaluate new.safetensors --train zoo.safetensors
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))

@@ -20,7 +20,7 @@ from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.networks import predictions
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.matching import assignment, similarity, weight_matching
+from wsflow.symmetry.matching import GroupPlaces, weight_matching
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -63,20 +63,6 @@ class Nearest:
 
     weights: np.ndarray
     function: np.ndarray
-
-
-def held_out_part(task: Task) -> Task:
-    """The part of a task that networks have not been trained on: test, else validation, else all there is.
-
-    Parameters
-    ----------
-    task : Task
-
-    Returns
-    -------
-    Task
-    """
-    return task.test or task.validation or task
 
 
 def canonical(weights: WeightArray) -> Tensor:
@@ -159,7 +145,7 @@ def locate(weights: WeightArray, task: Task, reference: Tensor) -> Points:
     architecture = weights.architecture
     rows = align(canonical(weights), reference, architecture)
     rows[:, torch.from_numpy(architecture.statistic_columns)] = 0
-    inputs = held_out_part(task).X
+    inputs = task.held_out.X
     inputs = inputs[np.linspace(0, len(inputs) - 1, min(len(inputs), MAX_INPUTS)).astype(int)]
     said = torch.cat([predictions(o, task.loss).flatten(1) for o in chunked_outputs(weights, inputs)])
     return Points(architecture, rows, said / said.shape[1] ** 0.5)
@@ -214,7 +200,7 @@ def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
 
 def _apply(action: Action, rows: Tensor) -> Tensor:
     # an architecture without groups and wires has an action without group elements
-    return action(rows) if len(action) else rows
+    return action(rows)
 
 
 def _align_by_layers(weights: Tensor, references: Tensor, architecture: Architecture) -> Tensor:
@@ -228,17 +214,11 @@ def _align_by_layers(weights: Tensor, references: Tensor, architecture: Architec
         for _, block, columns in architecture.blocks:
             if {g.name for space in block.axes for g in groups_of(space)} <= reached:
                 seen[torch.from_numpy(columns.reshape(-1))] = 1
-        weights = _match_group(weights * seen, references * seen, architecture, group)(weights)
+        places = GroupPlaces.of(architecture, group)
+        index, sign = places.best(weights * seen, references * seen)
+        weights = weights.clone()
+        places.move(weights, index, sign)
     return weights
-
-
-def _match_group(weights: Tensor, references: Tensor, architecture: Architecture, group: NeuronGroup) -> Action:
-    wire = next((w.name for w in architecture.wires if w.space == group and SIGN in w.scalings), None)
-    even, odd = similarity(weights, references, architecture, group, wire)
-    index = assignment(even + (odd.abs() if wire else odd))
-    chosen = odd.gather(2, index.unsqueeze(-1)).squeeze(-1)
-    signs = {wire: torch.where(chosen < 0, -1.0, 1.0).to(weights)} if wire else {}
-    return Action(architecture, {group.name: index}, signs)
 
 
 def _matched_distances(weights: Tensor, references: Tensor, architecture: Architecture) -> np.ndarray:

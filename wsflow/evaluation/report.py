@@ -18,7 +18,6 @@ from wsflow.evaluation.points import (
     Points,
     align,
     canonical,
-    held_out_part,
     locate,
     mean_reference,
     nearest,
@@ -131,7 +130,7 @@ class _Yardstick:
             points = locate(weights, self.task, self.reference)
             found = nearest(points, self.train)
             spreads = spread(points, fixed_pairs(weights.runs, pairs)) if len(weights) > 1 else (np.nan, np.nan)
-        said = predict(weights, held_out_part(self.task))
+        said = predict(weights, self.task.held_out)
         new, apart = compare_nearest(found, self.nearest), compare_spread(spreads, self.spread)
         row = {
             self.score: float(said.scores.mean()),
@@ -143,7 +142,7 @@ class _Yardstick:
             **{f"novelty_{name}": getattr(new, name) for name in _NOVELTY},
             **{name: getattr(new, name) for name in ("copies", "copies_weights", "copies_function")},
             **{f"dispersion_{name}": getattr(apart, name) for name in ("weights", "function")},
-            **{f"averaged_{k}": v for k, v in calibration(said.average, held_out_part(self.task)).items()},
+            **{f"averaged_{k}": v for k, v in calibration(said.average, self.task.held_out).items()},
             "jsd": said.jsd,
         }
         return row, said, found
@@ -197,7 +196,7 @@ def evaluate(
     samples, dropped = _finite_samples(samples, notes)
     train, held_out = _runs_apart(train, held_out, random_state, notes)
     _check(samples, train, held_out, task)
-    if held_out_part(task) is task:
+    if task.held_out is task:
         notes.append("The task has no held-out data: scores and losses are those on the training data.")
     # the samples' own runs, if they have any, say nothing: each is compared with every other
     samples = WeightArray(samples, samples.architecture, aligned=samples.aligned)

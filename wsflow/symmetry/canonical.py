@@ -1,7 +1,9 @@
 """Canonical forms: one representative of each orbit of scalings and signs.
 
 Along the forward pass, each neuron whose activation commutes with positive scalings gets incoming
-weights of unit norm, s_i = 1 / |(W_i, b_i)|, and what it took away goes into the weights behind it.
+weights of unit norm, s_i = 1 / |(W_i, b_i)|, and what it took away goes into the weights behind it. One pass is
+canonical where each wire is produced before it is consumed; wires that feed back into what produces
+them, such as a residual stream, would need several.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ def incoming_columns(architecture: Architecture, wire: Wire, bias: Bias = "insid
     LongTensor of shape (neurons, fan_in)
     """
     parts = []
-    for parameter, axis, columns in architecture.produced_by(wire):
+    for parameter, axis, parent, columns in architecture.produced_by(wire):
         if bias == "outside" and len(parameter.shape) == 1:
             continue
-        parts.append(torch.from_numpy(columns).movedim(axis, 0).reshape(wire.space.total, -1))
+        # a nested group has its parent on an axis of its own
+        axes = (axis,) if parent is None else (parent, axis)
+        parts.append(torch.from_numpy(columns).movedim(axes, tuple(range(len(axes)))).reshape(wire.space.total, -1))
     return torch.cat(parts, 1)
 
 

@@ -10,6 +10,8 @@ Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836, algorith
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -54,80 +56,121 @@ def weight_matching(
     >>> torch.allclose(weight_matching(moved, w[0], architecture)(moved), w)
     True
     """
-    groups = [group for group in architecture.groups if group.parent is None]
+    groups = [GroupPlaces.of(architecture, group) for group in architecture.groups if group.parent is None]
     reference = reference.expand(weights.shape)
     action = Action(
         architecture,
-        {g.name: torch.arange(g.total).repeat(len(weights), 1) for g in groups},
-        {
-            w.name: torch.ones(len(weights), w.space.total, dtype=weights.dtype)
-            for w in architecture.wires
-            if _signed(architecture, w.space) == w.name
-        },
+        {g.name: torch.arange(g.size).repeat(len(weights), 1) for g in groups},
+        {g.wire: weights.new_ones(len(weights), g.size) for g in groups if g.wire},
     )
     active = torch.arange(len(weights))
     moved = weights.clone()
     for _ in range(max_sweeps):
         changed = torch.zeros(len(active), dtype=torch.bool)
+        rows, goal = moved[active], reference[active]
         for group in groups:
-            step = _best(moved[active], reference[active], architecture, group)
-            changed |= _differs(step)
-            moved[active] = step(moved[active])
-            _assign(action, active, step @ action.rows(active))
+            index, sign = group.best(rows, goal)
+            changed |= (index != torch.arange(group.size)).any(1) | (sign < 0).any(1)
+            group.move(rows, index, sign)
+            action.permutations[group.name][active] = action.permutations[group.name][active].gather(1, index)
+            if group.wire:
+                action.scales[group.wire][active] = sign * action.scales[group.wire][active].gather(1, index)
+        moved[active] = rows
         active = active[changed]
         if not len(active):
             break
     return action
 
 
-def _signed(architecture: Architecture, space: object) -> str | None:
-    """The wire on this space that may be flipped."""
-    names = [w.name for w in architecture.wires if w.space == space and SIGN in w.scalings]
-    return names[0] if names else None
-
-
-def _best(weights: Tensor, reference: Tensor, architecture: Architecture, group: NeuronGroup) -> Action:
-    """The best permutation and signs of one group while all others stay."""
-    wire = _signed(architecture, group)
-    even, odd = similarity(weights, reference, architecture, group, wire)
-    # a flip changes the sign of what is odd in it: the best sign of a pair gives even + |odd|
-    index = assignment(even + odd.abs() if wire else even + odd)
-    permutations = {group.name: index}
-    if wire is None:
-        return Action(architecture, permutations, {})
-    chosen = odd.gather(2, index.unsqueeze(-1)).squeeze(-1)
-    return Action(architecture, permutations, {wire: torch.where(chosen < 0, -1.0, 1.0).to(weights)})
-
-
-def similarity(
-    weights: Tensor, reference: Tensor, architecture: Architecture, group: NeuronGroup, wire: str | None = None
-) -> tuple[Tensor, Tensor]:
-    """Inner products between the weights of reference neuron i and of neuron j.
+@dataclass(frozen=True)
+class GroupPlaces:
+    """One neuron group with every place where its neurons occur in a row of weights.
 
     Parameters
     ----------
-    weights, reference : Tensor of shape (n, d)
-    architecture : Architecture
-    group : NeuronGroup
-    wire : str, optional
+    name : str
+    size : int
+    wire : str or None
         The wire whose signs may flip.
+    places : tuple of (LongTensor of shape (size, rest), bool)
+        For each axis of a block that the group labels: the columns, that axis first, and whether a
+        flip of the wire changes their sign.
+    """
+
+    name: str
+    size: int
+    wire: str | None
+    places: tuple[tuple[Tensor, bool], ...]
+
+    @classmethod
+    def of(cls, architecture: Architecture, group: NeuronGroup) -> GroupPlaces:
+        """The places of a group of an architecture.
+
+        Parameters
+        ----------
+        architecture : Architecture
+        group : NeuronGroup
+
+        Returns
+        -------
+        GroupPlaces
+        """
+        wire = next((w.name for w in architecture.wires if w.space == group and SIGN in w.scalings), None)
+        places = []
+        for _, block, columns in architecture.blocks:
+            for axis in (i for i, space in enumerate(block.axes) if space == group):
+                index = torch.from_numpy(np.moveaxis(columns, axis, 0).reshape(group.size, -1))
+                flips = sum(e for name, on, e in block.wires if name == wire and on == axis) % 2 == 1
+                places.append((index, flips))
+        return cls(group.name, group.size, wire, tuple(places))
+
+    def best(self, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """The permutation and signs that bring rows closest to the goal while all other groups stay.
+
+        Parameters
+        ----------
+        rows, goal : Tensor of shape (n, d)
+
+        Returns
+        -------
+        index, sign : Tensor of shape (n, size)
+        """
+        even = rows.new_zeros(len(rows), self.size, self.size)
+        odd = torch.zeros_like(even)
+        for index, flips in self.places:
+            product = torch.bmm(take(goal, index), take(rows, index).transpose(1, 2))
+            (odd if flips else even).add_(product)
+        # a flip changes the sign of what is odd in it: the best sign of a pair gives even + |odd|
+        chosen = assignment(even + odd.abs())
+        value = odd.gather(2, chosen.unsqueeze(-1)).squeeze(-1)
+        return chosen, torch.where(value < 0, -1.0, 1.0).to(rows)
+
+    def move(self, rows: Tensor, index: Tensor, sign: Tensor) -> None:
+        """Permute and flip the group, in place.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, d)
+        index, sign : Tensor of shape (n, size)
+        """
+        for columns, flips in self.places:
+            values = take(rows, columns).gather(1, index.unsqueeze(-1).expand(-1, -1, columns.shape[1]))
+            rows[:, columns] = values * sign.unsqueeze(-1) if flips else values
+
+
+def take(rows: Tensor, columns: Tensor) -> Tensor:
+    """Columns (a, b) of rows (n, d), as (n, a, b).
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, d)
+    columns : LongTensor of shape (a, b)
 
     Returns
     -------
-    even, odd : Tensor of shape (n, size, size)
-        From the blocks that a flip of the wire leaves alone, and from those that it flips.
+    Tensor of shape (n, a, b)
     """
-    even = weights.new_zeros(len(weights), group.size, group.size)
-    odd = torch.zeros_like(even)
-    for _, block, columns in architecture.blocks:
-        for axis, space in enumerate(block.axes):
-            if space != group:
-                continue
-            index = torch.from_numpy(np.moveaxis(columns, axis, 0).reshape(group.size, -1))
-            product = torch.bmm(reference[:, index], weights[:, index].transpose(1, 2))
-            flips = sum(e for name, on, e in block.wires if name == wire and on == axis) % 2
-            (odd if flips else even).add_(product)
-    return even, odd
+    return rows.index_select(1, columns.reshape(-1)).reshape(len(rows), *columns.shape)
 
 
 def assignment(scores: Tensor) -> Tensor:
@@ -159,15 +202,3 @@ def assignment(scores: Tensor) -> Tensor:
 def _value(scores: Tensor, index: Tensor) -> Tensor:
     return scores.gather(2, index.to(scores.device).unsqueeze(-1)).sum((1, 2)).cpu()
 
-
-def _differs(step: Action) -> Tensor:
-    moved = [(p != torch.arange(p.shape[1])).any(1) for p in step.permutations.values()]
-    flipped = [(s < 0).any(1) for s in step.scales.values()]
-    return torch.stack([*moved, *flipped]).any(0)
-
-
-def _assign(action: Action, rows: Tensor, new: Action) -> None:
-    for name, p in new.permutations.items():
-        action.permutations[name][rows] = p
-    for name, s in new.scales.items():
-        action.scales[name][rows] = s
