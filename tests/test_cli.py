@@ -88,7 +88,14 @@ def test_results_go_to_stdout_and_progress_to_stderr(files, tmp_path):
 def test_demo_writes_its_files_and_its_report(tmp_path):
     arguments = ["--runs", 40, "--held-out", 12, "--samples", 10, "--iterations", 3, "--out", tmp_path / "demo"]
     result = json.loads(run("demo", *arguments, "--json", "-q").stdout)
-    names = {"population.safetensors", "held_out.safetensors", "model.st", "samples.safetensors", "report.png", "report.json"}
+    names = {
+        "population.safetensors",
+        "held_out.safetensors",
+        "model.st",
+        "samples.safetensors",
+        "report.png",
+        "report.json",
+    }
     assert {path.name for path in (tmp_path / "demo").iterdir()} == names
     assert {"total", "populate", "align", "fit", "sample", "evaluate"} <= set(result["seconds"])
     assert {"before", "after"} <= set(result["barrier"]) and result["nulls"]
@@ -158,7 +165,12 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("parameter", "message"),
-        [("depht=3", "no parameter 'depht'"), ("depth", "NAME=VALUE"), ("prior=flat", "'prior' parameter"), ("depth=0", "at least 1")],
+        [
+            ("depht=3", "no parameter 'depht'"),
+            ("depth", "NAME=VALUE"),
+            ("prior=flat", "'prior' parameter"),
+            ("depth=0", "at least 1"),
+        ],
     )
     def test_a_wrong_parameter(self, parameter, message, files, out):
         self.refused(2, message, "fit", files / "zoo.safetensors", "-o", out, "-p", parameter, "-q")

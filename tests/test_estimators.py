@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import wsflow
 from wsflow import Architecture, Guidance, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
+from wsflow.estimators.assembly import held_out_rows
 from wsflow.exceptions import InvalidInputError
 from wsflow.networks import forward, losses
 from wsflow.symmetry.actions import Action
@@ -88,7 +89,12 @@ class TestEveryFlow:
     def test_nothing_global_is_touched(self, settings):
         torch.manual_seed(3)
         np.random.seed(3)
-        before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_default_dtype(), torch.get_num_threads()
+        before = (
+            torch.get_rng_state(),
+            np.random.get_state()[1].copy(),
+            torch.get_default_dtype(),
+            torch.get_num_threads(),
+        )
         wsflow.sample(pipeline(**settings).fit(networks()), 2)
         # sampling without a random_state draws from numpy's global state, as scikit-learn does; torch's stays
         assert torch.equal(before[0], torch.get_rng_state())
@@ -175,11 +181,9 @@ def test_snapshots_of_a_run_move_together():
 
 def test_validation_holds_out_whole_runs():
     X = networks(40, runs=np.repeat(np.arange(10), 4))
-    flow = WeightFlow(geometry="euclidean", validation_fraction=0.3, **FAST)
-    flow.fit(X)
-    held = flow._held_out(X, None, 40, torch.Generator().manual_seed(0)).numpy()
+    held = held_out_rows(X, None, 40, 0.3, torch.Generator().manual_seed(0)).numpy()
     assert held.sum() == 12 and all(len(set(held[X.runs == run])) == 1 for run in range(10))
-    plain = flow._held_out(np.array(X), X.runs, 40, torch.Generator().manual_seed(0)).numpy()
+    plain = held_out_rows(np.array(X), X.runs, 40, 0.3, torch.Generator().manual_seed(0)).numpy()
     assert np.array_equal(held, plain)
 
 

@@ -205,6 +205,26 @@ def lively(size: int, dim: int = 32, depth: int = 1, seed: int = 0) -> FlatMLP:
     return network
 
 
+class Interpolated(nn.Module):
+    """A tangent field on the circle by bilinear interpolation between free values at equal steps of angle and time."""
+
+    def __init__(self, n_angles: int = 96, n_times: int = 48) -> None:
+        super().__init__()
+        self.n_angles, self.n_times = n_angles, n_times
+        self.values = nn.Parameter(torch.zeros(n_angles * (n_times + 1), 1))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The interpolated tangent vector at points (n, 2) and times (n,)."""
+        place, time = torch.atan2(x[:, 1], x[:, 0]).remainder(2 * pi) / (2 * pi) * self.n_angles, t * self.n_times
+        i, j = place.long().clamp(max=self.n_angles - 1), time.long().clamp(max=self.n_times - 1)
+        a, b = place - i, time - j
+        rows, columns = torch.stack([i, (i + 1) % self.n_angles], 1), torch.stack([j, j + 1], 1)
+        cells = rows.unsqueeze(2) * (self.n_times + 1) + columns.unsqueeze(1)
+        weights = torch.stack([1 - a, a], 1).unsqueeze(2) * torch.stack([1 - b, b], 1).unsqueeze(1)
+        rate = (nn.functional.embedding(cells, self.values).squeeze(-1) * weights).sum((1, 2))
+        return rate.unsqueeze(1) * torch.stack([-x[:, 1], x[:, 0]], 1)
+
+
 class TestCircleOfThreeMasses:
     """Masses .5, .2 and .3 at three points of a circle, from the uniform distribution."""
 
@@ -261,14 +281,25 @@ class TestCircleOfThreeMasses:
         found = self.recovered(velocity, 400, "euler")
         assert float((found - self.masses).abs().max()) > 0.03
 
+    def trained(self, network: nn.Module, prediction: str, settings: Settings, generator: torch.Generator):
+        """The masses that a network recovers when it was trained by flow matching."""
+        x1 = self.on_circle(self.angles).repeat_interleave(torch.tensor([5, 2, 3]), 0).float()
+        velocity = VelocityField(network, CIRCLE, Isotropic(CIRCLE, torch.ones(2)), prediction)
+        train(velocity, x1, settings, generator)
+        return self.recovered(velocity, 50, "midpoint", torch.float32).tolist()
+
     @pytest.mark.parametrize("prediction", ["velocity", "x1"])
     def test_a_trained_network_recovers_them(self, prediction, generator):
-        x1 = self.on_circle(self.angles).repeat_interleave(torch.tensor([5, 2, 3]), 0).float()
-        velocity = VelocityField(lively(2, 64, 2), CIRCLE, Isotropic(CIRCLE, torch.ones(2)), prediction)
-        settings = Settings(n_steps=1500, batch_size=1024, learning_rate=3e-3, weight_decay=0.0)
-        train(velocity, x1, settings, generator)
-        found = self.recovered(velocity, 50, "midpoint", torch.float32)
-        assert found.tolist() == pytest.approx(self.masses.tolist(), abs=0.01)
+        """Linear in its parameters, so that nothing but the loss decides where it ends."""
+        settings = Settings(n_steps=1500, batch_size=4096, learning_rate=0.02, weight_decay=0.0)
+        found = self.trained(Interpolated(), prediction, settings, generator)
+        assert found == pytest.approx(self.masses.tolist(), abs=0.01)
+
+    def test_so_does_a_flat_network_but_for_its_smoothness(self, generator):
+        """The field jumps; a smooth network that is trained for seconds blurs it by one or two hundredths."""
+        settings = Settings(n_steps=600, batch_size=1024, learning_rate=3e-3, weight_decay=0.0)
+        found = self.trained(lively(2, 64, 2), "velocity", settings, generator)
+        assert found == pytest.approx(self.masses.tolist(), abs=0.04)
 
 
 class Table(nn.Module):

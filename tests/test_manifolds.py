@@ -150,9 +150,7 @@ class TestEveryManifold:
         assert space.dim == manifold.dimension
         np.testing.assert_allclose(manifold.exp(x, v), space.metric.exp(v.numpy(), x.numpy()), atol=1e-10)
         np.testing.assert_allclose(manifold.log(x, y), space.metric.log(y.numpy(), x.numpy()), atol=1e-10)
-        np.testing.assert_allclose(
-            manifold.log(x, y).norm(dim=-1), space.metric.dist(x.numpy(), y.numpy()), atol=1e-10
-        )
+        np.testing.assert_allclose(manifold.log(x, y).norm(dim=-1), space.metric.dist(x.numpy(), y.numpy()), atol=1e-10)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_dtype_is_kept(self, manifold, dtype):

@@ -47,7 +47,7 @@ _HOMES = {
     "train_population": "wsflow.populations.training",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_HOMES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,8 +109,8 @@ class Geometry:
         if outside.any():
             row = int(outside.nonzero()[0])
             raise InvalidInputError(
-                f"{int(outside.sum())} of {len(weights)} rows, the first of them row {row}, do not lie on the manifold of "
-                f"the {self.name} geometry: {self.remedy}"
+                f"{int(outside.sum())} of {len(weights)} rows, the first of them row {row}, do not lie on the manifold "
+                f"of the {self.name} geometry: {self.remedy}"
             )
 
 
@@ -205,9 +205,7 @@ def _polar(architecture: Architecture, last_layer: LastLayer) -> np.ndarray:
     return architecture.output_columns if last_layer == "polar" else np.arange(0)
 
 
-def _product(
-    architecture: Architecture, spheres: list[tuple[Sphere, Tensor]], last_layer: LastLayer
-) -> Product:
+def _product(architecture: Architecture, spheres: list[tuple[Sphere, Tensor]], last_layer: LastLayer) -> Product:
     factors: list[tuple[Euclidean | Sphere, Tensor]] = list(spheres)
     size = architecture.n_weights
     if last_layer == "polar":

@@ -48,9 +48,7 @@ def flatten(tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensor
     return torch.cat([tensors[name].flatten(1) for name in architecture.names], dim=1)
 
 
-def forward(
-    weights: Tensor, architecture: Architecture, inputs: Tensor, module: nn.Module | None = None
-) -> Tensor:
+def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module: nn.Module | None = None) -> Tensor:
     """Outputs of every network on a batch of inputs.
 
     Parameters

@@ -55,7 +55,9 @@ class Task:
         if self.loss not in LOSSES:
             raise ValueError(f"The 'loss' of a Task is one of {', '.join(LOSSES)}, got {self.loss!r}.")
         if X.ndim != 2 or len(X) != len(y) or not len(X):
-            raise ValueError(f"A Task needs inputs (b, p) with b targets and b > 0, got shapes {X.shape} and {y.shape}.")
+            raise ValueError(
+                f"A Task needs inputs (b, p) with b targets and b > 0, got shapes {X.shape} and {y.shape}."
+            )
         if not (np.isfinite(X).all() and np.isfinite(y).all()):
             raise ValueError("The inputs or targets of this Task are not all finite: impute or drop them first.")
         if self.loss == "cross_entropy":

@@ -95,9 +95,7 @@ class WeightArray(np.ndarray):
         return self._rows(values, rows)
 
     def _rows(self, values: np.ndarray, rows: Any) -> WeightArray:
-        return type(self)(
-            values, self.architecture, runs=self.runs[rows], steps=self.steps[rows], aligned=self.aligned
-        )
+        return type(self)(values, self.architecture, runs=self.runs[rows], steps=self.steps[rows], aligned=self.aligned)
 
     def take(  # type: ignore[override]
         self, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise"
@@ -278,10 +276,36 @@ def _delegate(name: str) -> Any:
     return method
 
 
-for _name in (
-    "all any argmax argmin argsort clip compress cumprod cumsum diagonal dot flatten max mean min "
-    "nonzero prod ravel repeat reshape round squeeze std sum swapaxes trace transpose var"
-).split():
+for _name in [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "argsort",
+    "clip",
+    "compress",
+    "cumprod",
+    "cumsum",
+    "diagonal",
+    "dot",
+    "flatten",
+    "max",
+    "mean",
+    "min",
+    "nonzero",
+    "prod",
+    "ravel",
+    "repeat",
+    "reshape",
+    "round",
+    "squeeze",
+    "std",
+    "sum",
+    "swapaxes",
+    "trace",
+    "transpose",
+    "var",
+]:
     setattr(WeightArray, _name, _delegate(_name))
 WeightArray.T = property(lambda self: np.asarray(self).T)  # type: ignore[assignment]
 

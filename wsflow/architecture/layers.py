@@ -125,7 +125,9 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
         else:
             space = NeuronGroup(f"hidden{depth + 1}", layer.outputs)
             between = layers[i + 1 : linear[depth + 1]]
-            scalings = frozenset.intersection(*(activation(a.kind).scalings for a in between or [Layer("identity", "")]))
+            scalings = frozenset.intersection(
+                *(activation(a.kind).scalings for a in between or [Layer("identity", "")])
+            )
             wires.append(Wire(space.name, space, scalings))
             produced = ((space.name, 0, 1),)
         parameters.append(
@@ -136,8 +138,6 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
             )
         )
         if layer.bias:
-            parameters.append(
-                Parameter(f"{layer.name}.bias", (layer.outputs,), (Block((space,), wires=produced),))
-            )
+            parameters.append(Parameter(f"{layer.name}.bias", (layer.outputs,), (Block((space,), wires=produced),)))
         consumed = ((space.name, 1, -1),) if isinstance(space, NeuronGroup) else ()
     return tuple(parameters), tuple(wires)

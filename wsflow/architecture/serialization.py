@@ -31,8 +31,7 @@ def describe(architecture: Architecture) -> dict[str, Any]:
     return {
         "version": VERSION,
         "groups": [
-            {"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None}
-            for g in architecture.groups
+            {"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in architecture.groups
         ],
         "wires": [
             {"name": w.name, "space": _space_data(w.space), "scalings": sorted(w.scalings)} for w in architecture.wires
@@ -79,9 +78,7 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
     for g in data["groups"]:
         groups[g["name"]] = NeuronGroup(g["name"], int(g["size"]), groups[g["parent"]] if g["parent"] else None)
     return {
-        "wires": [
-            Wire(w["name"], _space(w["space"], groups), frozenset(w["scalings"])) for w in data["wires"]
-        ],
+        "wires": [Wire(w["name"], _space(w["space"], groups), frozenset(w["scalings"])) for w in data["wires"]],
         "parameters": [
             Parameter(p["name"], tuple(p["shape"]), tuple(_block(b, groups) for b in p["blocks"]), p["role"])
             for p in data["parameters"]

@@ -96,7 +96,9 @@ class Architecture:
         """
         parameters, wires = parameters_of(layers)
         last = [layer.name for layer in layers if layer.kind == LINEAR][-1]
-        return cls(parameters, wires, tuple(layers), tuple(p.name for p in parameters if p.name.rpartition(".")[0] == last))
+        return cls(
+            parameters, wires, tuple(layers), tuple(p.name for p in parameters if p.name.rpartition(".")[0] == last)
+        )
 
     @classmethod
     def from_module(cls, module: Any) -> Architecture:
@@ -158,7 +160,8 @@ class Architecture:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if not names or repeated:
             raise ValueError(
-                f"An architecture needs parameters with names of their own; repeated: {repeated or 'none, it is empty'}."
+                "An architecture needs parameters with names of their own; repeated: "
+                f"{repeated or 'none, it is empty'}."
             )
         known = {wire.name: wire for wire in self.wires}
         for parameter in self.parameters:
@@ -166,7 +169,9 @@ class Architecture:
             for block in parameter.blocks:
                 positions = self._checked_positions(parameter, block)
                 if seen[positions].any():
-                    raise ValueError(f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one.")
+                    raise ValueError(
+                        f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one."
+                    )
                 seen[positions] = True
                 for wire, axis, _ in block.wires:
                     if wire not in known or known[wire].space != block.axes[axis]:
@@ -208,9 +213,7 @@ class Architecture:
         """The columns of each parameter in a row of weights."""
         stops = np.cumsum([parameter.size for parameter in self.parameters])
         starts = np.concatenate([[0], stops[:-1]])
-        return {
-            p.name: slice(int(a), int(b)) for p, a, b in zip(self.parameters, starts, stops, strict=True)
-        }
+        return {p.name: slice(int(a), int(b)) for p, a, b in zip(self.parameters, starts, stops, strict=True)}
 
     @cached_property
     def blocks(self) -> tuple[tuple[Parameter, Block, np.ndarray], ...]:
@@ -232,9 +235,7 @@ class Architecture:
     def statistic_columns(self) -> np.ndarray:
         """The columns of statistics, which are transformed along but not modelled."""
         names = [p.name for p in self.parameters if p.role == "statistic"]
-        return np.concatenate(
-            [np.arange(self.slices[n].start, self.slices[n].stop) for n in names] or [np.arange(0)]
-        )
+        return np.concatenate([np.arange(self.slices[n].start, self.slices[n].stop) for n in names] or [np.arange(0)])
 
     def wire(self, name: str) -> Wire:
         """The wire of that name.

@@ -33,9 +33,7 @@ def layers_of_module(module: Any) -> tuple[Layer, ...]:
 
 def _flattened(module: Any, prefix: str) -> list[Layer]:
     if type(module).__name__ == "Sequential":
-        return [
-            layer for name, child in module.named_children() for layer in _flattened(child, f"{prefix}{name}.")
-        ]
+        return [layer for name, child in module.named_children() for layer in _flattened(child, f"{prefix}{name}.")]
     return [_layer(module, prefix.rstrip("."))]
 
 
@@ -54,7 +52,9 @@ def _layer(module: Any, name: str) -> Layer:
 
 def _argument(kind: str, module: Any) -> float | None:
     if kind == "softplus" and (module.beta, module.threshold) != (1, 20):
-        raise ValueError("A Softplus layer with its own beta or threshold is not in wsflow's table: use torch's defaults.")
+        raise ValueError(
+            "A Softplus layer with its own beta or threshold is not in wsflow's table: use torch's defaults."
+        )
     if kind == "gelu" and module.approximate != "none":
         raise ValueError("A GELU layer with an approximation is not in wsflow's table: use approximate='none'.")
     if kind not in _ARGUMENT:

@@ -16,14 +16,20 @@ from wsflow.cli.rendering import Bars, Progress, echo_json, echo_report
 
 @click.command()
 @click.option(
-    "--out", default=Path("wsflow-demo"), show_default=True, type=click.Path(path_type=Path), help="Folder for the results."
+    "--out",
+    default=Path("wsflow-demo"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the results.",
 )
 @click.option("--runs", default=2000, show_default=True, type=click.IntRange(10), help="Networks to learn from.")
 @click.option("--held-out", default=300, show_default=True, type=click.IntRange(2), help="Networks of other runs.")
 @click.option("--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run.")
 @click.option("--samples", default=200, show_default=True, type=click.IntRange(2), help="Networks to sample.")
 @click.option("--geometry", default="geometric", show_default=True, help="euclidean, normalized or geometric.")
-@click.option("--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow.")
+@click.option(
+    "--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
+)
 @options.seed
 @options.as_json
 @options.quiet
@@ -82,14 +88,14 @@ def demo(
     with clock.stage("sample", "Sampling networks"):
         new = wsflow.sample(model, samples, random_state=seed)
     with clock.stage("evaluate", "Evaluating networks", "steps") as progress:
-        report = wsflow.evaluate(
-            new, population.weights, unseen.weights, task, random_state=seed, progress=progress
-        )
+        report = wsflow.evaluate(new, population.weights, unseen.weights, task, random_state=seed, progress=progress)
     with clock.stage("write", "Writing files"):
         wsflow.save_population(population, files["population.safetensors"])
         wsflow.save_population(unseen, files["held_out.safetensors"])
         wsflow.save_model(model, files["model.st"])
-        wsflow.save_population(wsflow.Population(new, task, {"model": "model.st", "seed": seed}), files["samples.safetensors"])
+        wsflow.save_population(
+            wsflow.Population(new, task, {"model": "model.st", "seed": seed}), files["samples.safetensors"]
+        )
         curve = {"step": flow.history_.step, "train": flow.history_.train, "validation": flow.history_.validation}
         EvaluationDisplay.from_report(report, curve=curve).figure_.savefig(files["report.png"], dpi=150)
     result: dict[str, Any] = {"seed": seed, "geometry": geometry, "seconds": clock.seconds, **report.to_dict()}

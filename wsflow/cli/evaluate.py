@@ -12,7 +12,9 @@ from wsflow.cli.rendering import Bars, echo_json, echo_report
 
 @click.command()
 @click.argument("population", type=click.Path(path_type=Path))
-@click.option("--train", type=click.Path(path_type=Path), required=True, help="The networks that the model was fitted to.")
+@click.option(
+    "--train", type=click.Path(path_type=Path), required=True, help="The networks that the model was fitted to."
+)
 @click.option("--held-out", type=click.Path(path_type=Path), help="Networks of other runs.")
 @click.option("--task", "task_name", metavar="TASK", help="Another task than the training networks'.")
 @click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
@@ -50,9 +52,7 @@ def evaluate(
     if task is None:
         raise InvalidInputError(f"{train}: the task of these networks is not known. Say it with --task.")
     with Bars(quiet).stage("Evaluating networks", "steps") as progress:
-        report = wsflow.evaluate(
-            samples.weights, training.weights, others, task, random_state=seed, progress=progress
-        )
+        report = wsflow.evaluate(samples.weights, training.weights, others, task, random_state=seed, progress=progress)
     if plot is not None:
         from wsflow.plotting import EvaluationDisplay
 

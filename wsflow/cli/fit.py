@@ -16,7 +16,9 @@ from wsflow.cli.rendering import Bars, echo_json
 @click.argument("population", type=click.Path(path_type=Path))
 @options.out()
 @click.option("--geometry", default="geometric", show_default=True, help="euclidean, normalized or geometric.")
-@click.option("--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow.")
+@click.option(
+    "--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
+)
 @click.option("--reference", default="mean", show_default=True, help="What to align to: mean, medoid or first.")
 @click.option(
     "-p",

@@ -90,6 +90,7 @@ def check_size(n: int, n_weights: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * memory:
         raise ValueError(
-            f"{n} networks of {n_weights} weights take {needed / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f} GiB. "
+            f"{n} networks of {n_weights} weights take {needed / 2**30:,.1f} GiB, and this machine has "
+            f"{memory / 2**30:,.1f} GiB. "
             "Ask for fewer with -n, several times with different --seed."
         )

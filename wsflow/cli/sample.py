@@ -23,7 +23,9 @@ from wsflow.cli.rendering import Bars, echo_json
     type=click.FloatRange(0),
     help="Spread of the source: below 1, better and less diverse.",
 )
-@click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(0), help="Strength of stochastic sampling.")
+@click.option(
+    "--noise", default=0.0, show_default=True, type=click.FloatRange(0), help="Strength of stochastic sampling."
+)
 @click.option("--guide", metavar="TASK", help="Descend the loss on a task, by name or file.")
 @click.option("--strength", default=1.0, show_default=True, type=click.FloatRange(0), help="Strength of the guidance.")
 @options.seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.estimators.function import Guidance, function_metric, task_loss
+from wsflow.estimators import assembly
+from wsflow.estimators.function import Guidance, task_loss
 from wsflow.estimators.validation import (
     description,
     fit_array,
@@ -24,37 +24,13 @@ from wsflow.estimators.validation import (
     tensor,
     torch_generator,
 )
-from wsflow.flow.couplings import COUPLINGS
 from wsflow.flow.guidance import guided
-from wsflow.flow.likelihood import log_density, rademacher_probes, unit_probes
-from wsflow.flow.paths import PREDICTIONS, TIMES
-from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
-from wsflow.flow.solvers import TABLEAUX, integrate, integrate_stochastic
-from wsflow.flow.training import History, Settings, VelocityField, train
-from wsflow.geometry import GEOMETRIES, Geometry, vectors
-from wsflow.initialisation import INITIALISATIONS
-from wsflow.symmetry.canonical import canonical_action
+from wsflow.flow.likelihood import log_density
+from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian
+from wsflow.flow.solvers import Field, integrate, integrate_stochastic
+from wsflow.flow.training import History, VelocityField, train
 from wsflow.task import Task
-from wsflow.velocity.table import VELOCITIES
 from wsflow.weights import WeightArray
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "geometry": ("auto", *GEOMETRIES),
-    "last_layer": ("euclidean", "polar"),
-    "bias": ("inside", "outside"),
-    "velocity": ("auto", *VELOCITIES),
-    "identity": (None, "learned"),
-    "prior": ("auto", "gaussian", "isotropic", "initialisation"),
-    "initialisation": tuple(INITIALISATIONS),
-    "coupling": tuple(COUPLINGS),
-    "prediction": tuple(PREDICTIONS),
-    "time": tuple(TIMES),
-    "metric": ("auto", "euclidean", "function"),
-    "solver": tuple(TABLEAUX),
-    "divergence": ("auto", "exact", "hutchinson"),
-}
-CHUNK = 128  # rows that pass through the network together, always padded to so many
-EXACT_SIZE = 64  # columns up to which the exact divergence is affordable
 
 
 class WeightFlow(DensityMixin, BaseEstimator):
@@ -238,25 +214,24 @@ class WeightFlow(DensityMixin, BaseEstimator):
         InvalidInputError
             If rows do not lie on the geometry's manifold.
         """
-        self._check_parameters()
+        assembly.check_parameters(self)
         values = fit_array(self, X, ensure_min_samples=2)
-        self.geometry_ = self._geometry()
+        self.geometry_ = assembly.geometry_of(self)
         weights = tensor(values).double()
         self.geometry_.check(weights, atol=1e-4)
         generator = torch_generator(self.random_state)
         points = self.geometry_.to_points(weights)
-        held_out = self._held_out(X, groups, len(points), generator)
+        held_out = assembly.held_out_rows(X, groups, len(points), self.validation_fraction, generator)
         learned = points[~held_out]
-        self.prior_ = self._prior(learned)
-        self.velocity_ = self._velocity_field(generator).float()
-        self.velocity_.network.fit_scale(learned.float())
-        metric = function_metric(self.task, self.architecture_, self.geometry_, self.metric_inputs) if self._uses_function() else None
+        self.prior_ = assembly.prior_of(self, learned)
+        self.velocity_ = assembly.velocity_field_of(self, generator)
+        self.velocity_.fit_scale(learned.float())
         self.history_ = train(
             self.velocity_,
             learned.float(),
-            self._settings(),
+            assembly.settings_of(self),
             generator,
-            metric,
+            assembly.metric_of(self),
             points[held_out].float(),
             self.progress,
         )
@@ -307,13 +282,13 @@ class WeightFlow(DensityMixin, BaseEstimator):
         flow = self if architecture is None else self._for_width(architecture)
         generator = torch_generator(random_state)
         source = flow._source(n_samples, temperature, generator)
-        field = flow.velocity_
+        field: Field = flow.velocity_
         if guidance is not None:
             if flow.architecture_ is None:
                 raise ValueError("Guidance runs the networks, so it needs an architecture: fit a WeightArray.")
             loss = task_loss(guidance.task, flow.architecture_, flow.geometry_)
             field = guided(field, loss, flow.geometry_.manifold, guidance.strength, guidance.clip)
-        points = _in_chunks(functools.partial(flow._transport, field, noise, generator), source.float())
+        points = assembly.in_chunks(functools.partial(flow._transport, field, noise, generator), source.float())
         weights = flow.geometry_.to_weights(flow.geometry_.target.projection(points.double()))
         rows = weights.numpy().astype(self._dtype)
         return rows if flow.architecture_ is None else WeightArray(rows, flow.architecture_, aligned=True)
@@ -338,8 +313,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if not self.geometry_.has_density:
             raise ValueError(
-                "The normalized geometry has no density: its networks lie on spheres, a null set of the space in which it "
-                "flows. Use geometry='geometric' or 'euclidean'."
+                "The normalized geometry has no density: its networks lie on spheres, a null set of the space in "
+                "which it flows. Use geometry='geometric' or 'euclidean'."
             )
         if isinstance(self.prior_, Drawn):
             raise ValueError("prior='initialisation' has no density. Use prior='gaussian' or 'isotropic'.")
@@ -347,13 +322,13 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.geometry_.check(weights, atol=1e-4)
         field = copy.deepcopy(self.velocity_).double()
         points = self.geometry_.to_points(weights)
-        probes = self._probes()
+        probes = assembly.probes_of(self)
         manifold = self.geometry_.manifold
 
         def density(chunk: Tensor) -> Tensor:
             return log_density(field, chunk, manifold, self.prior_, probes, self.solver, self.solver_steps)
 
-        return _in_chunks(density, points).numpy()
+        return assembly.in_chunks(density, points).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-density of networks.
@@ -389,109 +364,6 @@ class WeightFlow(DensityMixin, BaseEstimator):
         points = self.geometry_.to_points(tensor(later_array(self, X)).double())
         return points[:, self.geometry_.manifold.order].numpy()
 
-    def _check_parameters(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"The {name!r} parameter of WeightFlow is one of {choices}, got {getattr(self, name)!r}.")
-        for name in ("max_iter", "batch_size", "width", "depth", "heads", "solver_steps", "n_probes", "metric_inputs"):
-            if int(getattr(self, name)) < 1:
-                raise ValueError(f"The {name!r} parameter of WeightFlow is at least 1, got {getattr(self, name)!r}.")
-        if self.identity is None and self.prior == "gaussian":
-            raise ValueError(
-                "prior='gaussian' knows each neuron by name, identity=None none of them. "
-                "Use prior='isotropic' or 'initialisation', or identity='learned'."
-            )
-
-    def _geometry(self) -> Geometry:
-        name, architecture = self.geometry, self.architecture_
-        if architecture is None:
-            if name != "auto" or self.last_layer == "polar" or self.velocity in ("neuron", "relational"):
-                raise ValueError(
-                    f"WeightFlow(geometry={name!r}, last_layer={self.last_layer!r}, velocity={self.velocity!r}) needs to know "
-                    "what the columns are. Pass a WeightArray, or architecture=Architecture.mlp([...])."
-                )
-            return vectors(self.n_features_in_)
-        if len(architecture.statistic_columns):
-            raise ValueError(
-                "These networks hold running statistics, which are recomputed from data and not modelled. "
-                "WeightFlow fits networks without batch norm."
-            )
-        geometry = GEOMETRIES["geometric" if name == "auto" else name](architecture, self.last_layer, self.bias)
-        if name in ("normalized", "geometric") and geometry.target.is_flat:
-            warnings.warn(
-                f"No activation of this architecture commutes with positive scalings, so its {name} geometry is Euclidean.",
-                UserWarning,
-                stacklevel=3,
-            )
-        return geometry
-
-    def _held_out(self, X: Any, groups: Any, n: int, generator: torch.Generator) -> Tensor:
-        """Which rows are for validation: whole runs."""
-        runs = X.runs if isinstance(X, WeightArray) and groups is None else groups
-        runs = np.arange(n) if runs is None else np.asarray(runs)
-        if runs.shape != (n,):
-            raise ValueError(f"The groups of {n} rows are {n} labels, got shape {runs.shape}.")
-        labels = np.unique(runs)
-        count = int(self.validation_fraction * len(labels))
-        chosen = labels[torch.randperm(len(labels), generator=generator)[:count].numpy()]
-        return torch.from_numpy(np.isin(runs, chosen))
-
-    def _prior(self, points: Tensor) -> Prior:
-        kind = self.prior
-        if kind == "auto":
-            kind = "gaussian" if self.identity == "learned" else "isotropic"
-        manifold = self.geometry_.manifold
-        if kind == "gaussian":
-            return WrappedGaussian.fit(manifold, points, self.shrinkage)
-        if kind == "isotropic":
-            return Isotropic(manifold, self._pooled_scale(points))
-        if self.architecture_ is None:
-            raise ValueError("prior='initialisation' draws networks, so it needs an architecture: fit a WeightArray.")
-        draw = functools.partial(
-            _initial_points, architecture=self.architecture_, geometry=self.geometry_, scheme=self.initialisation, bias=self.bias
-        )
-        return Drawn(manifold, draw)
-
-    def _pooled_scale(self, points: Tensor) -> Tensor:
-        """Root mean square of each parameter, the same for all its columns."""
-        square = points.square().mean(0)
-        names = self.architecture_.slices if self.architecture_ is not None else {"": slice(None)}
-        for columns in names.values():
-            square[columns] = square[columns].mean()
-        return square.sqrt().clamp_min(1e-6)
-
-    def _velocity_field(self, generator: torch.Generator) -> VelocityField:
-        architecture = self.architecture_
-        name = self.velocity
-        if name == "auto":
-            name = "mlp" if architecture is None else "neuron"
-        n_extra = self.geometry_.manifold.size - self.n_features_in_
-        options = {"dim": self.width, "depth": self.depth, "heads": self.heads, "identity": self.identity}
-        # torch's layers draw from the global generator when built: fork it, so that it stays as it was
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-            network = VELOCITIES[name](self.n_features_in_ if architecture is None else architecture, n_extra, **options)
-        return VelocityField(network, self.geometry_.manifold, self.prior_, self.prediction)
-
-    def _uses_function(self) -> bool:
-        if self.metric == "function" and (self.task is None or self.architecture_ is None):
-            raise ValueError("metric='function' runs the networks: it needs task=Task(X, y) and an architecture.")
-        return self.metric != "euclidean" and self.task is not None and self.architecture_ is not None
-
-    def _settings(self) -> Settings:
-        return Settings(
-            n_steps=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            ema_decay=self.ema_decay,
-            clip=self.clip,
-            coupling=self.coupling,
-            time=self.time,
-            metric_weight=self.metric_weight,
-            patience=self.patience,
-        )
-
     def _source(self, n: int, temperature: float, generator: torch.Generator) -> Tensor:
         """Points of the prior, moved along geodesics to or from its centre by the temperature."""
         x = self.prior_.sample(n, generator)
@@ -505,42 +377,24 @@ class WeightFlow(DensityMixin, BaseEstimator):
             return integrate_stochastic(field, x, manifold, self.prior_, noise, generator, self.solver_steps)
         return integrate(lambda p, t: (field(p, t), None), x, manifold, self.solver, self.solver_steps)[0]
 
-    def _probes(self) -> Tensor:
-        size = self.geometry_.manifold.size
-        exact = self.divergence == "exact" or (self.divergence == "auto" and size <= EXACT_SIZE)
-        if exact:
-            return unit_probes(size, torch.float64)
-        return rademacher_probes(size, self.n_probes, torch.float64, torch.Generator().manual_seed(0))
-
     def _for_width(self, architecture: Architecture) -> WeightFlow:
         """This flow for networks of another hidden width."""
         if self.architecture_ is None or self.identity is not None or not hasattr(self.velocity_.network, "bind"):
             raise ValueError(
-                "Only a flow with identity=None and velocity='neuron' or 'relational' samples networks of another width."
+                "Only a flow with identity=None and velocity='neuron' or 'relational' samples networks of another "
+                "width."
             )
         if architecture.names != self.architecture_.names:
             raise ValueError(f"Another width means the same layers: {self.architecture_} against {architecture}.")
         other = copy.copy(self)
         other.architecture_ = architecture
-        other.geometry_ = other._geometry()
+        other.geometry_ = assembly.geometry_of(other)
         other.n_features_in_ = architecture.n_weights
         network = copy.deepcopy(self.velocity_.network)
         network.bind(architecture, other.geometry_.manifold.size - architecture.n_weights)
-        other.prior_ = other._prior_of_width(self)
+        other.prior_ = assembly.prior_of_width(other, self)
         other.velocity_ = VelocityField(network, other.geometry_.manifold, other.prior_, self.prediction).eval()
         return other
-
-    def _prior_of_width(self, fitted: WeightFlow) -> Prior:
-        manifold = self.geometry_.manifold
-        if isinstance(fitted.prior_, Isotropic):
-            scale = fitted.prior_.scale.new_ones(manifold.size)
-            for name, columns in self.architecture_.slices.items():
-                scale[columns] = fitted.prior_.scale[fitted.architecture_.slices[name]].mean()
-            extra = manifold.size - self.architecture_.n_weights
-            if extra:
-                scale[-extra:] = fitted.prior_.scale[-extra:]
-            return Isotropic(manifold, scale)
-        return self._prior(torch.empty(0))
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"network.{k}": v.numpy() for k, v in self.velocity_.network.state_dict().items()}
@@ -553,7 +407,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
         restore_description(self, data)
-        self.geometry_ = self._geometry()
+        self.geometry_ = assembly.geometry_of(self)
         prior = {k.removeprefix("prior."): tensor(v) for k, v in arrays.items() if k.startswith("prior.")}
         manifold = self.geometry_.manifold
         if "factor" in prior:
@@ -561,31 +415,11 @@ class WeightFlow(DensityMixin, BaseEstimator):
         elif "scale" in prior:
             self.prior_ = Isotropic(manifold, prior["scale"])
         else:
-            self.prior_ = self._prior(torch.empty(0))
-        self.velocity_ = self._velocity_field(torch.Generator()).float()
+            self.prior_ = assembly.prior_of(self, torch.empty(0))
+        self.velocity_ = assembly.velocity_field_of(self, torch.Generator())
         network = {k.removeprefix("network."): tensor(v) for k, v in arrays.items() if k.startswith("network.")}
         self.velocity_.network.load_state_dict(network)
         self.velocity_.eval().requires_grad_(False)
         self.history_ = History(**data["history"], best_step=data["best_step"])
         self.n_iter_ = self.history_.step[-1]
         self._dtype = np.dtype(data["dtype"])
-
-
-def _initial_points(
-    n: int, generator: torch.Generator, *, architecture: Architecture, geometry: Geometry, scheme: str, bias: Any
-) -> Tensor:
-    """Networks as they look before training, on the manifold."""
-    weights = INITIALISATIONS[scheme](architecture, n, generator).double()
-    if geometry.name != "euclidean":
-        weights = canonical_action(weights, architecture, bias)(weights)
-    return geometry.to_points(weights)
-
-
-def _in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Apply a function to chunks of one size: a row has the same result in any batch."""
-    results = []
-    for chunk in rows.split(CHUNK):
-        missing = CHUNK - len(chunk)
-        padded = torch.cat([chunk, chunk[:1].expand(missing, -1)]) if missing else chunk
-        results.append(function(padded)[: len(chunk)])
-    return torch.cat(results)

@@ -70,7 +70,7 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
         def outputs(points: Tensor) -> Tensor:
             return forward(geometry.to_weights(points), architecture, batch)
 
-        _, change = torch.func.jvp(outputs, (x,), (v,))
+        change: Tensor = torch.func.jvp(outputs, (x,), (v,))[1]
         return (change - change.mean(-1, keepdim=True) if centred else change).flatten(1)
 
     return metric

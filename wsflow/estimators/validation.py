@@ -212,6 +212,6 @@ def _check_finite(values: np.ndarray, architecture: Architecture | None) -> None
     where = f"column {column}" if architecture is None else "parameter {!r} at {}".format(*architecture.locate(column))
     kind = "NaN" if np.isnan(values[row, column]) else "infinity"
     raise InvalidInputError(
-        f"Input X contains {kind}: network {row} has it in {where}. {int(bad.any(1).sum())} of {len(values)} networks are "
-        "not finite: drop them first."
+        f"Input X contains {kind}: network {row} has it in {where}. {int(bad.any(1).sum())} of {len(values)} networks "
+        "are not finite: drop them first."
     )

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.activations import SIGN
-from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.architecture import Architecture
 from wsflow.architecture.spaces import groups_of
 from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.networks import predictions

@@ -46,7 +46,7 @@ class Isotropic:
     ----------
     manifold : Product
     scale : Tensor of shape (size,)
-        Standard deviation of each Euclidean coordinate.
+        Standard deviation of each Euclidean coordinate; not used on spheres.
     """
 
     manifold: Product
@@ -63,10 +63,18 @@ class Isotropic:
         ]
         return self.manifold.join(parts)
 
+    @cached_property
+    def _deviation(self) -> Tensor:
+        """Of each coordinate; m^-1/2 on a sphere in R^m, whatever the scale: another one is not uniform."""
+        pieces = zip(self.manifold.factors, self.manifold.split(self.scale), strict=True)
+        return self.manifold.join(
+            [torch.full_like(s, m.size**-0.5) if isinstance(m, Sphere) else s for (m, _), s in pieces]
+        )
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points: a normalized Gaussian is uniform on the sphere."""
         z = torch.randn(n, self.manifold.size, generator=generator, dtype=self.scale.dtype)
-        return self.manifold.projection(z * self.scale)
+        return self.manifold.projection(z * self._deviation)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density with respect to the Riemannian volume."""
@@ -84,9 +92,9 @@ class Isotropic:
         return -self._flat(x)
 
     def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Independent noise of standard deviation `scale`, made tangent."""
+        """Independent noise of each coordinate's standard deviation, made tangent."""
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        return self.manifold.to_tangent(x, z * self.scale.to(x))
+        return self.manifold.to_tangent(x, z * self._deviation.to(x))
 
     def displacement(self, x: Tensor) -> Tensor:
         """x on Euclidean factors, zero on spheres."""

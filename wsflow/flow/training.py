@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class VelocityField(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        F, from x (n, size) and t (n,) to (n, size).
+        F, from x (n, size) and t (n,) to (n, size), with a method `fit_scale`.
     manifold : Manifold
     prior : Prior
         Its centre is m.
@@ -42,10 +43,14 @@ class VelocityField(nn.Module):
 
     def __init__(self, network: nn.Module, manifold: Manifold, prior: Prior, prediction: str) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
         self.manifold = manifold
         self.prior = prior
         self.prediction = prediction
+
+    def fit_scale(self, x: Tensor) -> None:
+        """Tell the network the scale of points (n, size)."""
+        self.network.fit_scale(x)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) at points (n, size) and times (n,)."""
@@ -132,9 +137,7 @@ class Objective:
         x0, x1 = COUPLINGS[self.settings.coupling](x0, x1, self.manifold)
         return x0, x1, TIMES[self.settings.time](len(x1), generator).to(x1)
 
-    def __call__(
-        self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         """The mean loss of a velocity on pairs and times."""
         xt, ut = self.manifold.geodesic(x0, x1, t)
         error = velocity(xt, t) - ut

@@ -66,14 +66,10 @@ class Action:
         -------
         Action
         """
-        return cls(
-            architecture, {g.name: torch.arange(g.total).repeat(n, 1) for g in architecture.groups}, {}
-        )
+        return cls(architecture, {g.name: torch.arange(g.total).repeat(n, 1) for g in architecture.groups}, {})
 
     @classmethod
-    def random(
-        cls, architecture: Architecture, n: int, generator: torch.Generator, log_scale: float = 1.0
-    ) -> Action:
+    def random(cls, architecture: Architecture, n: int, generator: torch.Generator, log_scale: float = 1.0) -> Action:
         """Uniform permutations and signs, and positive scales with normal logarithms.
 
         Parameters
@@ -145,7 +141,9 @@ class Action:
         if not self.permutations and not self.scales:
             return weights
         if len(weights) != len(self):
-            raise ValueError(f"This action has {len(self)} group elements, one for each row, but got {len(weights)} rows.")
+            raise ValueError(
+                f"This action has {len(self)} group elements, one for each row, but got {len(weights)} rows."
+            )
         if not isinstance(weights, Tensor):
             moved = self(torch.from_numpy(np.array(weights))).numpy()
             return weights.like(moved) if isinstance(weights, WeightArray) else moved
@@ -269,5 +267,3 @@ def _spread(values: Tensor, block: Block, axis: int) -> Tensor:
         if parent > axis:
             values = values.reshape(len(values), block.extents[parent], -1).transpose(1, 2)
     return values.reshape(shape)
-
-

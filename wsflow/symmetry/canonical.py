@@ -20,9 +20,7 @@ from wsflow.symmetry.actions import Action
 Bias = Literal["inside", "outside"]
 
 
-def incoming(
-    weights: Tensor, architecture: Architecture, wire: Wire, bias: Bias = "inside"
-) -> Tensor:
+def incoming(weights: Tensor, architecture: Architecture, wire: Wire, bias: Bias = "inside") -> Tensor:
     """The incoming weights of each neuron of a wire.
 
     Parameters
@@ -63,9 +61,7 @@ def incoming_columns(architecture: Architecture, wire: Wire, bias: Bias = "insid
     return torch.cat(parts, 1)
 
 
-def canonical_action(
-    weights: Tensor, architecture: Architecture, bias: Bias = "inside", signs: bool = True
-) -> Action:
+def canonical_action(weights: Tensor, architecture: Architecture, bias: Bias = "inside", signs: bool = True) -> Action:
     """The scalings (and signs) that bring each network to its canonical form.
 
     A dead neuron, whose incoming weights are all zero, has no direction: it keeps its scale.

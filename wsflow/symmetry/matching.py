@@ -22,9 +22,7 @@ from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.symmetry.actions import Action
 
 
-def weight_matching(
-    weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50
-) -> Action:
+def weight_matching(weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50) -> Action:
     """Permutations (and signs, where activations are odd) that bring each row close to its reference.
 
     It compares what it is given: give it canonical weights, or scalings will decide. Nested
@@ -201,4 +199,3 @@ def assignment(scores: Tensor) -> Tensor:
 
 def _value(scores: Tensor, index: Tensor) -> Tensor:
     return scores.gather(2, index.to(scores.device).unsqueeze(-1)).sum((1, 2)).cpu()
-

@@ -61,14 +61,19 @@ class Folding:
         for parameter, block, columns in architecture.blocks:
             axes = self._neuron_axes(parameter.name, block)
             index = torch.from_numpy(np.moveaxis(columns, axes, range(len(axes))))
-            members = [self.groups.index(block.axes[axis]) for axis in axes]  # type: ignore[arg-type]
+            members = [self.groups.index(block.axes[axis]) for axis in axes]
             if len(axes) == 2:
-                self.edges.append(Edges(members[0], members[1], index.flatten(2) if index.dim() > 2 else index[..., None]))
+                self.edges.append(
+                    Edges(members[0], members[1], index.flatten(2) if index.dim() > 2 else index[..., None])
+                )
             elif len(axes) == 1:
                 features[members[0]].append(index.reshape(len(index), -1))
             else:
                 free.append(index.reshape(-1))
-        self.features = [torch.cat(f, 1) if f else torch.empty(g.size, 0, dtype=torch.long) for f, g in zip(features, self.groups, strict=True)]
+        self.features = [
+            torch.cat(f, 1) if f else torch.empty(g.size, 0, dtype=torch.long)
+            for f, g in zip(features, self.groups, strict=True)
+        ]
         self.free = torch.cat(free)
         order = [*self.features, *(e.columns for e in self.edges), self.free]
         flat = torch.cat([columns.reshape(-1) for columns in order])
@@ -77,10 +82,11 @@ class Folding:
     @staticmethod
     def _neuron_axes(name: str, block: Block) -> tuple[int, ...]:
         axes = block.neuron_axes()
-        if len(axes) > 2 or any(not isinstance(block.axes[a], NeuronGroup) or block.axes[a].parent for a in axes):  # type: ignore[union-attr]
+        spaces = [block.axes[axis] for axis in axes]
+        if len(axes) > 2 or any(not isinstance(space, NeuronGroup) or space.parent for space in spaces):
             raise ValueError(
-                f"The neuron transformer reads weights between at most two plain neuron groups, but {name!r} has others. "
-                "Use velocity='mlp'."
+                f"The neuron transformer reads weights between at most two plain neuron groups, but {name!r} has "
+                "others. Use velocity='mlp'."
             )
         return axes
 

@@ -170,9 +170,7 @@ class NeuronTransformer(nn.Module):
             h = layer(h, time, weights)
         h = self.norm(h)
         features = [write(h[:, span]) for write, span in zip(self.write, self._spans, strict=True)]
-        edges = [
-            self._edge(h[:, target], h[:, source], i, w.shape) for i, (target, source, w) in enumerate(weights)
-        ]
+        edges = [self._edge(h[:, target], h[:, source], i, w.shape) for i, (target, source, w) in enumerate(weights)]
         return folding.join(features, edges, self.write_free(h[:, -1]))
 
     def _tokens(self, x: Tensor) -> Tensor:

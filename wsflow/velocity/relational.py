@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsflow.architecture import Architecture, Fixed, NeuronGroup
+from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
 from wsflow.velocity.embedding import InputScale, TimeEmbedding, take, zero
 
 
@@ -162,7 +162,7 @@ class RelationalTransformer(nn.Module):
             raise ValueError(
                 "This network knows its neurons by name, so it has one width. Fit with identity=None to use others."
             )
-        self._spaces: list[NeuronGroup | Fixed] = []
+        self._spaces: list[Space] = []
         self._ends: list[tuple[int, int]] = []
         self._vectors: list[int] = []
         self._edge_columns: list[Tensor] = []
@@ -183,17 +183,17 @@ class RelationalTransformer(nn.Module):
         self._back = torch.cat([c.reshape(-1) for c in order]).argsort()
         self.scale.bind(architecture, n_extra)
 
-    def _add_edges(self, axes: tuple, columns: Tensor) -> None:
+    def _add_edges(self, axes: tuple[Space, ...], columns: Tensor) -> None:
         # a fixed space on the source side is the input, on the target side the output: never the same node
         source = self._node(axes[1]) if isinstance(axes[1], NeuronGroup) else self._new(axes[1])
         target = self._node(axes[0]) if isinstance(axes[0], NeuronGroup) else self._new(axes[0])
         self._ends.append((target, source))
         self._edge_columns.append(columns)
 
-    def _node(self, space: NeuronGroup | Fixed) -> int:
+    def _node(self, space: Space) -> int:
         return self._spaces.index(space) if space in self._spaces else self._new(space)
 
-    def _new(self, space: NeuronGroup | Fixed) -> int:
+    def _new(self, space: Space) -> int:
         self._spaces.append(space)
         return len(self._spaces) - 1
 
@@ -216,7 +216,8 @@ class RelationalTransformer(nn.Module):
         if self.read_free is not None:
             nodes[-1] = nodes[-1] + self.read_free(take(x, self._free)).unsqueeze(1)
         edges = [
-            read(take(x, columns).unsqueeze(-1)) for columns, read in zip(self._edge_columns, self.read_edge, strict=True)
+            read(take(x, columns).unsqueeze(-1))
+            for columns, read in zip(self._edge_columns, self.read_edge, strict=True)
         ]
         time = self.time(t)
         for layer in self.layers:

@@ -1,0 +1,306 @@
+"""Velocity networks: equivariance, names, other widths, where weights go, and that nothing is left out."""
+
+from __future__ import annotations
+
+import copy
+
+import handwritten
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from wsflow.architecture import Architecture, Fixed, NeuronGroup
+from wsflow.symmetry.actions import Action
+from wsflow.testing import architectures
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, take
+from wsflow.velocity.folding import Folding
+from wsflow.velocity.mlp import FlatMLP
+from wsflow.velocity.neuron import NeuronTransformer
+from wsflow.velocity.relational import RelationalTransformer
+from wsflow.velocity.table import VELOCITIES
+
+
+def two_convolutions() -> Architecture:
+    """conv -> relu -> conv -> relu -> mean over pixels -> linear."""
+    first, second = NeuronGroup("first", 4), NeuronGroup("second", 5)
+    return Architecture(
+        [
+            *handwritten.convolution("0", first, Fixed(2), 3, (), ()),
+            *handwritten.convolution("2", second, first, 3, (), ()),
+            *handwritten.linear("5", Fixed(3), second),
+        ],
+        outputs=["5.weight", "5.bias"],
+    )
+
+
+ARCHITECTURES = {
+    "one hidden layer": Architecture.mlp([3, 4, 2]),
+    "equal hidden layers": Architecture.mlp([4, 3, 3, 2]),
+    "deep": Architecture.mlp([2, 4, 3, 5, 3, 2], "tanh"),
+    "without biases": Architecture.mlp([3, 4, 5, 4, 2], bias=False),
+    "convolutions": two_convolutions(),
+    "residual": handwritten.Residual.architecture(),
+    "depthwise": handwritten.Separable.architecture(),
+}
+NETWORKS = {"neuron": NeuronTransformer, "relational": RelationalTransformer}
+MATRICES = ["one hidden layer", "equal hidden layers", "deep", "without biases"]
+CASES = [("neuron", name) for name in ARCHITECTURES] + [("relational", name) for name in MATRICES]
+SIZES = {"dim": 16, "depth": 2, "heads": 2}
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Standard normal numbers in float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def built(kind: str, architecture: Architecture, n_extra: int = 0, seed: int = 0, lively: bool = True, **options):
+    """A network in float64; `lively` gives the layers that start at zero random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = VELOCITIES[kind](architecture, n_extra, **{**SIZES, **options}).double()
+        if lively:
+            for parameter in network.parameters():
+                if not parameter.any():
+                    nn.init.normal_(parameter, std=0.3)
+    network.fit_scale(drawn(20, architecture.n_weights + n_extra, seed=1) * 2 + 0.1)
+    return network
+
+
+def moved(action: Action, x: torch.Tensor, n_extra: int) -> torch.Tensor:
+    """An action on the weights, and not on the coordinates behind them."""
+    size = x.shape[1] - n_extra
+    return torch.cat([action(x[:, :size]), x[:, size:]], 1)
+
+
+def permutation(architecture: Architecture, n: int, seed: int = 3) -> Action:
+    """A random permutation for each of n networks."""
+    action = Action.random(architecture, n, torch.Generator().manual_seed(seed))
+    return Action(architecture, action.permutations, {})
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Equal up to rounding."""
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference."""
+    return (a - b).detach().abs().max().item()
+
+
+class TestEquivariance:
+    """v(P w, t) = P v(w, t)."""
+
+    @pytest.mark.parametrize("n_extra", [0, 1])
+    @pytest.mark.parametrize(("kind", "name"), CASES)
+    def test_without_names(self, kind, name, n_extra):
+        architecture = ARCHITECTURES[name]
+        network = built(kind, architecture, n_extra, identity=None)
+        x, t = drawn(5, architecture.n_weights + n_extra), torch.linspace(0, 1, 5, dtype=torch.float64)
+        action = permutation(architecture, 5)
+        before, after = network(x, t), network(moved(action, x, n_extra), t)
+        assert distance(after, before) > 0.01
+        close(after, moved(action, before, n_extra))
+
+    @pytest.mark.parametrize(("kind", "name"), CASES)
+    def test_with_names_that_move_along(self, kind, name):
+        architecture = ARCHITECTURES[name]
+        network = built(kind, architecture, identity="learned")
+        x, t = drawn(2, architecture.n_weights), torch.full((2,), 0.3, dtype=torch.float64)
+        action = permutation(architecture, 1).rows([0, 0])
+        expected = action(network(x, t))
+        assert distance(network(action(x), t), expected) > 1e-3
+        renamed = copy.deepcopy(network)
+        with torch.no_grad():
+            for names, space in zip(renamed.names, self.named(network, architecture), strict=True):
+                if isinstance(space, NeuronGroup):
+                    names.copy_(names[action.permutations[space.name][0]])
+        close(renamed(action(x), t), expected)
+
+    def named(self, network: nn.Module, architecture: Architecture):
+        """The spaces whose neurons have the network's names, in order."""
+        return network._spaces if isinstance(network, RelationalTransformer) else architecture.groups
+
+    def test_the_flat_network_is_not_equivariant(self):
+        architecture = ARCHITECTURES["one hidden layer"]
+        network = built("mlp", architecture)
+        x, t = drawn(5, architecture.n_weights), torch.zeros(5, dtype=torch.float64)
+        action = permutation(architecture, 5)
+        assert distance(network(action(x), t), action(network(x, t))) > 1e-3
+
+    @settings(max_examples=10)
+    @given(architectures(min_depth=0), st.sampled_from(sorted(NETWORKS)))
+    def test_on_any_mlp(self, architecture, kind):
+        network = built(kind, architecture)
+        x, t = drawn(3, architecture.n_weights), torch.linspace(0, 1, 3, dtype=torch.float64)
+        action = permutation(architecture, 3)
+        close(network(action(x), t), action(network(x, t)))
+
+
+class TestWidths:
+    """Without names, a network reads other hidden widths."""
+
+    @pytest.mark.parametrize("kind", NETWORKS)
+    def test_a_bound_network_is_the_same_function_on_another_width(self, kind):
+        narrow, wide = Architecture.mlp([4, 3, 3, 2]), Architecture.mlp([4, 7, 6, 2])
+        network = built(kind, narrow, 1)
+        x, t = drawn(5, narrow.n_weights + 1), torch.linspace(0, 1, 5, dtype=torch.float64)
+        before, state = network(x, t), copy.deepcopy(network.state_dict())
+        network.bind(wide, 1)
+        y, action = drawn(5, wide.n_weights + 1), permutation(wide, 5)
+        assert network(y, t).shape == y.shape
+        close(network(moved(action, y, 1), t), moved(action, network(y, t), 1))
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+        network.bind(narrow, 1)
+        assert torch.equal(network(x, t), before)
+
+    @pytest.mark.parametrize("kind", NETWORKS)
+    def test_names_fix_the_width(self, kind):
+        network = built(kind, Architecture.mlp([4, 3, 2]), identity="learned")
+        with pytest.raises(ValueError, match=r"one width.*identity=None"):
+            network.bind(Architecture.mlp([4, 5, 2]))
+
+
+class TestNothingIsLeftOut:
+    """Every coordinate is read and written, and every parameter is trained."""
+
+    @pytest.mark.parametrize(("n_extra", "identity"), [(0, None), (1, "learned")])
+    @pytest.mark.parametrize(("kind", "name"), [*CASES, ("mlp", "deep")])
+    def test_coordinates(self, kind, name, n_extra, identity):
+        architecture = ARCHITECTURES[name]
+        network = built(kind, architecture, n_extra, identity=identity)
+        x, t = drawn(1, architecture.n_weights + n_extra), torch.full((1,), 0.4, dtype=torch.float64)
+        jacobian, rate = torch.autograd.functional.jacobian(lambda x, t: network(x, t)[0], (x, t))
+        jacobian = jacobian.squeeze(1)
+        assert (jacobian.abs().amax(1) > 1e-9).all(), "an output coordinate hears nothing"
+        assert (jacobian.abs().amax(0) > 1e-9).all(), "an input coordinate is not read"
+        assert (rate.abs() > 1e-9).all(), "an output coordinate ignores the time"
+
+    @pytest.mark.parametrize(("n_extra", "identity"), [(0, None), (1, "learned")])
+    @pytest.mark.parametrize(("kind", "name"), [*CASES, ("mlp", "deep")])
+    def test_parameters(self, kind, name, n_extra, identity):
+        architecture = ARCHITECTURES[name]
+        network = built(kind, architecture, n_extra, identity=identity)
+        x, t = drawn(5, architecture.n_weights + n_extra), torch.linspace(0, 1, 5, dtype=torch.float64)
+        network(x, t).square().sum().backward()
+        deaf = [name for name, p in network.named_parameters() if p.numel() and (p.grad is None or not p.grad.any())]
+        assert not deaf
+
+    @pytest.mark.parametrize(("kind", "name"), [*CASES, ("mlp", "deep")])
+    def test_a_fresh_network_is_zero_but_not_stuck(self, kind, name):
+        architecture = ARCHITECTURES[name]
+        network = built(kind, architecture, 1, lively=False)
+        x, t = drawn(5, architecture.n_weights + 1), torch.linspace(0, 1, 5, dtype=torch.float64)
+        assert not network(x, t).any()
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        target = drawn(5, architecture.n_weights + 1, seed=2)
+        losses = []
+        for _ in range(3):
+            loss = (network(x, t) - target).square().mean()
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert losses[2] < losses[1] < losses[0]
+        assert (network(x, t).abs().amax(0) > 0).all()
+
+    def test_rows_do_not_see_each_other(self):
+        architecture = ARCHITECTURES["deep"]
+        x, t = drawn(5, architecture.n_weights), torch.linspace(0, 1, 5, dtype=torch.float64)
+        for kind in VELOCITIES:
+            network = built(kind, architecture)
+            close(torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(5)]), network(x, t))
+
+
+class TestFolding:
+    """Features, edges and global coordinates."""
+
+    @given(architectures(max_depth=4, min_depth=0), st.integers(0, 2))
+    def test_every_column_goes_to_one_place(self, architecture, n_extra):
+        folding = Folding(architecture, n_extra)
+        places = [*folding.features, *(edges.columns for edges in folding.edges), folding.free]
+        columns = torch.cat([place.flatten() for place in places])
+        assert columns.sort().values.tolist() == list(range(architecture.n_weights + n_extra))
+
+    @given(architectures(max_depth=4, min_depth=0), st.integers(0, 2))
+    def test_join_puts_them_back(self, architecture, n_extra):
+        folding, x = Folding(architecture, n_extra), drawn(3, architecture.n_weights + n_extra)
+        parts = [take(x, columns) for columns in folding.features]
+        edges = [take(x, edges.columns) for edges in folding.edges]
+        assert torch.equal(folding.join(parts, edges, take(x, folding.free)), x)
+
+    @pytest.mark.parametrize("name", ["convolutions", "residual", "depthwise"])
+    def test_other_architectures_are_covered_too(self, name):
+        architecture = ARCHITECTURES[name]
+        folding, x = Folding(architecture), drawn(3, architecture.n_weights)
+        parts = [take(x, columns) for columns in folding.features]
+        edges = [take(x, edges.columns) for edges in folding.edges]
+        assert torch.equal(folding.join(parts, edges, take(x, folding.free)), x)
+
+    def test_features_are_the_fixed_axes_of_a_neuron(self):
+        architecture = Architecture.mlp([784, 10, 10])
+        folding = Folding(architecture)
+        assert folding.edges == []
+        (features,) = folding.features
+        assert features.shape == (10, 784 + 1 + 10)
+        # neuron 3: its incoming weights, its bias, its outgoing weights
+        expected = [*range(3 * 784, 4 * 784), 7840 + 3, *range(7850 + 3, 7950, 10)]
+        assert sorted(features[3].tolist()) == expected
+        assert folding.free.tolist() == list(range(7950, 7960))
+
+    def test_kernels_are_channels_of_edges(self):
+        folding = Folding(two_convolutions())
+        (edges,) = folding.edges
+        assert edges.columns.shape == (5, 4, 9)
+        start = 4 * 2 * 9 + 4
+        assert edges.columns[2, 1].tolist() == list(range(start + (2 * 4 + 1) * 9, start + (2 * 4 + 2) * 9))
+
+    def test_nested_groups_are_refused_by_name(self):
+        with pytest.raises(ValueError, match=r"'qkv\.weight' has others.*velocity='mlp'"):
+            Folding(handwritten.Attention.architecture())
+
+    def test_the_relational_network_refuses_kernels_by_name(self):
+        with pytest.raises(ValueError, match=r"'0\.weight' has 4 axes.*velocity='neuron'"):
+            RelationalTransformer(two_convolutions())
+
+
+class TestParts:
+    """Scales and times."""
+
+    def test_input_scales_are_those_of_parameters(self):
+        architecture = Architecture.mlp([4, 3, 2])
+        scale, x = InputScale(architecture, 1).double(), drawn(500, 24) * torch.linspace(1, 9, 24, dtype=torch.float64)
+        scale.fit(x)
+        scaled = scale(x)
+        for columns in [*architecture.slices.values(), slice(23, 24)]:
+            assert float(scaled[:, columns].square().mean()) == pytest.approx(1)
+            ratio = x[:, columns] / scaled[:, columns]
+            close(ratio, ratio[0, 0].expand_as(ratio))
+
+    def test_columns_that_are_always_zero_stay_finite(self):
+        scale = InputScale(Architecture.mlp([4, 3, 2]))
+        scale.fit(torch.zeros(5, 23))
+        assert scale(torch.ones(5, 23)).isfinite().all()
+
+    def test_times_are_told_apart(self):
+        embedded = TimeEmbedding(16)(torch.linspace(0, 1, 200)).detach()
+        assert float(torch.pdist(embedded).min()) > 1e-4
+
+    def test_the_flat_network_standardizes_its_columns(self):
+        network, x = FlatMLP(6, dim=8, depth=1), drawn(100, 6).float() * 5 + 2
+        network.fit_scale(x)
+        np.testing.assert_allclose(network.mean, x.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(network.deviation, x.std(0, correction=0), rtol=1e-5)
+
+    @pytest.mark.parametrize("kind", VELOCITIES)
+    def test_the_table_builds_networks_of_the_right_size(self, kind):
+        architecture = Architecture.mlp([4, 3, 2])
+        network = VELOCITIES[kind](architecture, 1, identity=None, **SIZES)
+        assert network(torch.zeros(5, 24), torch.zeros(5)).shape == (5, 24)
+
+    def test_the_flat_network_takes_plain_vectors(self):
+        network = VELOCITIES["mlp"](6, 0, identity=None, **SIZES)
+        assert network(torch.zeros(5, 6), torch.zeros(5)).shape == (5, 6)
