@@ -156,7 +156,8 @@ class Sphere:
         cosine = (x * y).sum(-1, keepdim=True)
         p = y - cosine * x
         antipodal = (cosine < 0) & (torch.linalg.vector_norm(p, dim=-1, keepdim=True) < 8 * torch.finfo(x.dtype).eps)
-        p = torch.where(antipodal, self._some_direction(x), p)
+        if antipodal.any():
+            p = torch.where(antipodal, self._some_direction(x), p)
         sine = torch.linalg.vector_norm(p, dim=-1, keepdim=True)
         angle = torch.where(antipodal, torch.full_like(sine, pi), torch.atan2(sine, cosine))
         near = (sine < torch.finfo(x.dtype).eps ** 0.5) & (cosine > 0)

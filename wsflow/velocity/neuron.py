@@ -39,11 +39,11 @@ class Layer(nn.Module):
         self.norm_feed = nn.LayerNorm(dim)
         self.feed = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(), nn.Linear(3 * dim, dim))
 
-    def forward(self, h: Tensor, time: Tensor, weights: list[tuple[slice, slice, Tensor]]) -> Tensor:
-        """From tokens (n, tokens, dim) to tokens."""
+    def forward(self, h: Tensor, time: Tensor, weights: list[tuple[int, int, Tensor]], sizes: list[int]) -> Tensor:
+        """From tokens (n, tokens, dim) to tokens, with the groups' sizes and the weights between them."""
         scale, shift = self.modulation(time).unsqueeze(1).chunk(2, -1)
         y = self.norm(h) * (1 + scale) + shift
-        h = h + self.attention(y) + self.messages(y, weights)
+        h = h + self.attention(y) + self.messages(y, weights, sizes)
         return h + self.feed(self.norm_feed(h))
 
     def attention(self, y: Tensor) -> Tensor:
@@ -53,13 +53,14 @@ class Layer(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(n, tokens, dim))
 
-    def messages(self, y: Tensor, weights: list[tuple[slice, slice, Tensor]]) -> Tensor:
+    def messages(self, y: Tensor, weights: list[tuple[int, int, Tensor]], sizes: list[int]) -> Tensor:
         """sum_j W_ij V y_j to targets i, and sum_i W_ij U y_i to sources j, for each edge block W."""
-        total = torch.zeros_like(y)
+        parts = list(y.new_zeros(()).expand_as(y).split(sizes, 1))
+        tokens = y.split(sizes, 1)
         for (target, source, w), ahead, behind in zip(weights, self.forwards, self.backwards, strict=True):
-            total[:, target] = total[:, target] + _along(w, ahead(y[:, source]))
-            total[:, source] = total[:, source] + _along(w.transpose(1, 2), behind(y[:, target]))
-        return total
+            parts[target] = parts[target] + _along(w, ahead(tokens[source]))
+            parts[source] = parts[source] + _along(w.transpose(1, 2), behind(tokens[target]))
+        return torch.cat(parts, 1)
 
 
 def _along(w: Tensor, values: Tensor) -> Tensor:
@@ -143,9 +144,8 @@ class NeuronTransformer(nn.Module):
             )
         self.folding = Folding(architecture, n_extra)
         self.scale.bind(architecture, n_extra)
-        sizes = [group.size for group in self.folding.groups]
-        starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        self._spans = [slice(a, a + s) for a, s in zip(starts, sizes, strict=True)]
+        # tokens: the neurons of each group, then one for all global coordinates
+        self._sizes = [*(group.size for group in self.folding.groups), 1]
 
     def fit_scale(self, x: Tensor) -> None:
         """Take the scale of the inputs from points of shape (n, size).
@@ -161,17 +161,17 @@ class NeuronTransformer(nn.Module):
         x = self.scale(x)
         folding = self.folding
         weights = [
-            (self._spans[e.target], self._spans[e.source], take(x, e.columns) / max(e.columns.shape[:2]) ** 0.5)
+            (e.target, e.source, take(x, e.columns) / max(e.columns.shape[:2]) ** 0.5)
             for e in folding.edges
         ]
         h = self._tokens(x)
         time = self.time(t)
         for layer in self.layers:
-            h = layer(h, time, weights)
-        h = self.norm(h)
-        features = [write(h[:, span]) for write, span in zip(self.write, self._spans, strict=True)]
-        edges = [self._edge(h[:, target], h[:, source], i, w.shape) for i, (target, source, w) in enumerate(weights)]
-        return folding.join(features, edges, self.write_free(h[:, -1]))
+            h = layer(h, time, weights, self._sizes)
+        *tokens, free = self.norm(h).split(self._sizes, 1)
+        features = [write(token) for write, token in zip(self.write, tokens, strict=True)]
+        edges = [self._edge(tokens[target], tokens[source], i, w.shape) for i, (target, source, w) in enumerate(weights)]
+        return folding.join(features, edges, self.write_free(free.squeeze(1)))
 
     def _tokens(self, x: Tensor) -> Tensor:
         folding = self.folding
