@@ -62,7 +62,7 @@ def dead(w: WeightArray) -> bool:
 def repeated(w: WeightArray) -> bool:
     """Whether two first-layer neurons are equal and not zero."""
     rows = np.asarray(w)[:, :20].reshape(-1, 5, 4)
-    return bool((rows[:, 0] == rows[:, -1]).all(axis=1).any() and rows.any())
+    return bool(((rows[:, 0] == rows[:, -1]).all(axis=1) & rows[:, 0].any(axis=1)).any())
 
 
 @pytest.mark.parametrize(
