@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 from typing import Any
 
@@ -72,8 +73,9 @@ def _terminate(signum: int, frame: Any) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wsflow")
 @click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of torch.")
 @click.pass_context
-def main(ctx: click.Context, debug: bool) -> None:
+def main(ctx: click.Context, debug: bool, threads: int) -> None:
     """Scikit-learn for neural-network weights: from trained networks to new ones.
 
     \b
@@ -83,5 +85,8 @@ def main(ctx: click.Context, debug: bool) -> None:
       wsflow sample model.st -n 100 -o new.safetensors
       wsflow evaluate new.safetensors --train zoo.safetensors
     """
+    # many small tensor operations: on a busy machine several threads wait for each other far longer than they
+    # work (ten times the time of one thread); torch reads this when a command loads it, and who sets it, decides
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     before = signal.signal(signal.SIGTERM, _terminate)
     ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))

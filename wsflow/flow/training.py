@@ -82,7 +82,7 @@ class Settings:
     """
 
     n_steps: int = 1000
-    batch_size: int = 128
+    batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema_decay: float = 0.998

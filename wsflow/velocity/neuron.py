@@ -101,7 +101,7 @@ class NeuronTransformer(nn.Module):
         n_extra: int = 0,
         *,
         dim: int = 64,
-        depth: int = 4,
+        depth: int = 3,
         heads: int = 4,
         identity: str | None = None,
     ) -> None:
@@ -160,17 +160,16 @@ class NeuronTransformer(nn.Module):
         """From points (n, size) and times (n,) to vectors (n, size)."""
         x = self.scale(x)
         folding = self.folding
-        weights = [
-            (e.target, e.source, take(x, e.columns) / max(e.columns.shape[:2]) ** 0.5)
-            for e in folding.edges
-        ]
+        weights = [(e.target, e.source, take(x, e.columns) / max(e.columns.shape[:2]) ** 0.5) for e in folding.edges]
         h = self._tokens(x)
         time = self.time(t)
         for layer in self.layers:
             h = layer(h, time, weights, self._sizes)
         *tokens, free = self.norm(h).split(self._sizes, 1)
         features = [write(token) for write, token in zip(self.write, tokens, strict=True)]
-        edges = [self._edge(tokens[target], tokens[source], i, w.shape) for i, (target, source, w) in enumerate(weights)]
+        edges = [
+            self._edge(tokens[target], tokens[source], i, w.shape) for i, (target, source, w) in enumerate(weights)
+        ]
         return folding.join(features, edges, self.write_free(free.squeeze(1)))
 
     def _tokens(self, x: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class RelationalTransformer(nn.Module):
         n_extra: int = 0,
         *,
         dim: int = 64,
-        depth: int = 4,
+        depth: int = 3,
         heads: int = 4,
         identity: str | None = None,
     ) -> None:
