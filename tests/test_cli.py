@@ -207,6 +207,29 @@ def test_an_interrupt_ends_with_130_and_one_line(number, tmp_path):
     assert not (tmp_path / "zoo").exists()
 
 
+INTERRUPTED_FIT = """
+import os, signal, sys, wsflow
+original = wsflow.WeightFlow.set_params
+def set_params(self, **params):
+    def progress(done, total):
+        if done == 60:
+            os.kill(os.getpid(), signal.SIGTERM)
+    return original(self, **{k: progress if v else v for k, v in params.items()})
+wsflow.WeightFlow.set_params = set_params
+from wsflow.cli import main
+main()
+"""
+
+
+def test_an_interrupted_fit_keeps_the_best_so_far(files, tmp_path):
+    arguments = ["fit", files / "zoo.safetensors", "-o", tmp_path / "model.st", "--iterations", 10**6, *TINY, "-q"]
+    command = [sys.executable, "-c", INTERRUPTED_FIT, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130 and "best model so far, of step 50" in done.stderr
+    model = wsflow.load_model(tmp_path / "model.st")
+    assert model[-1].n_iter_ == 50 and np.isfinite(wsflow.sample(model, 3, 0)).all()
+
+
 def test_a_closed_pipe_leaves_no_traceback(files):
     code = "from wsflow.cli import main; main()"
     command = f"{sys.executable} -c '{code}' info {files / 'model.st'} | head -n 1"

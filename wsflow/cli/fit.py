@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.refusal import INTERRUPTED, Refusal
 from wsflow.cli.rendering import Bars, echo_json
 
 
@@ -65,9 +66,18 @@ def fit(
         flow,
     )
     start = time.perf_counter()
-    with Bars(quiet).stage("Fitting the flow", "steps") as progress:
-        flow.set_params(progress=progress)
-        model.fit(loaded.weights)
+    try:
+        with Bars(quiet).stage("Fitting the flow", "steps") as progress:
+            flow.set_params(progress=progress)
+            model.fit(loaded.weights)
+    except KeyboardInterrupt:
+        flow.set_params(progress=None)
+        if not getattr(flow, "n_iter_", 0):
+            raise
+        wsflow.save_model(model, out)
+        raise Refusal(
+            f"interrupted; {out} has the best model so far, of step {flow.history_.best_step}.", INTERRUPTED
+        ) from None
     seconds = time.perf_counter() - start
     flow.set_params(progress=None)
     wsflow.save_model(model, out)

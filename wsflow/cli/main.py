@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from wsflow.cli.refusal import INTERRUPTED, USAGE, Refusal
 from wsflow.exceptions import WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
@@ -21,16 +22,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("wsflow.cli.evaluate", "Compare networks with training networks and nulls."),
     "info": ("wsflow.cli.info", "What is in a file."),
 }
-INTERRUPTED = 130
-USAGE = 2
-
-
-class Refusal(click.ClickException):
-    """One line on stderr and an exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code  # type: ignore[misc]
 
 
 class Commands(click.Group):

@@ -13,13 +13,15 @@ from wsflow.cli.rendering import Bars, echo_json, echo_table
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("population", type=click.Path(path_type=Path))
+@options.seed
 @options.as_json
 @options.quiet
-def score(model: Path, population: Path, as_json: bool, quiet: bool) -> None:
+def score(model: Path, population: Path, seed: int, as_json: bool, quiet: bool) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.
 
     The density is with respect to the Riemannian volume of the canonical networks; it compares
-    networks under one model, not models.
+    networks under one model, not models. For more than 64 weights it is Hutchinson's estimate, along
+    directions of the seed that all networks share.
 
     \b
     Example:
@@ -30,6 +32,7 @@ def score(model: Path, population: Path, as_json: bool, quiet: bool) -> None:
     import wsflow
 
     loaded = wsflow.load_model(model)
+    (loaded[-1] if hasattr(loaded, "steps") else loaded).set_params(random_state=seed)
     networks = wsflow.load_population(population).weights
     with Bars(quiet).stage("Scoring networks"):
         densities = loaded.score_samples(networks)

@@ -295,7 +295,8 @@ def probes_of(flow: WeightFlow) -> Tensor:
     size = flow.geometry_.manifold.size
     if flow.divergence == "exact" or (flow.divergence == "auto" and size <= EXACT_SIZE):
         return unit_probes(size, torch.float64)
-    return rademacher_probes(size, flow.n_probes, torch.float64, torch.Generator().manual_seed(0))
+    seed = flow.random_state if isinstance(flow.random_state, int) else 0
+    return rademacher_probes(size, flow.n_probes, torch.float64, torch.Generator().manual_seed(seed))
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from wsflow.flow.guidance import guided
 from wsflow.flow.likelihood import log_density
 from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian
 from wsflow.flow.solvers import Field, integrate, integrate_stochastic
-from wsflow.flow.training import History, VelocityField, train
+from wsflow.flow.training import History, TrainingInterrupted, VelocityField, train
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -62,8 +62,12 @@ class WeightFlow(DensityMixin, BaseEstimator):
     initialisation : {"normal", "uniform"}
         For ``prior="initialisation"``.
     coupling : {"independent", "ot"}
+        How source and target points of a batch are paired: as they come, or by optimal transport.
     prediction : {"preconditioned", "x1", "velocity"}
+        How the velocity is made and regressed: the drift between equal Gaussians plus the network's output;
+        the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone.
     time : {"uniform", "beta"}
+        Of the training times; "beta" is Beta(1, 2). With "x1", which weighs late times down already, use "uniform".
     task : Task, optional
         What the networks are for: its inputs (never its targets) define the function metric.
     metric : {"auto", "euclidean", "function"}
@@ -87,7 +91,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
     divergence : {"auto", "exact", "hutchinson"}
         For log-densities; "auto" is exact up to 64 columns.
     n_probes : int
-        Of Hutchinson's estimate; shared by all rows, so that their scores compare.
+        Of Hutchinson's estimate; drawn from an integer `random_state` and shared by all rows, so that their
+        scores compare and a row's score does not depend on its batch.
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
     random_state : int, RandomState or None
@@ -213,6 +218,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
             If a parameter has a wrong value or needs an architecture that is not known.
         InvalidInputError
             If rows do not lie on the geometry's manifold.
+        KeyboardInterrupt
+            At Ctrl-C; the flow then has the best weights so far, and samples if `n_iter_` is not 0.
         """
         assembly.check_parameters(self)
         values = fit_array(self, X, ensure_min_samples=2)
@@ -226,19 +233,22 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.prior_ = assembly.prior_of(self, learned)
         self.velocity_ = assembly.velocity_field_of(self, generator)
         self.velocity_.fit_scale(learned.float())
-        self.history_ = train(
-            self.velocity_,
-            learned.float(),
-            assembly.settings_of(self),
-            generator,
-            assembly.metric_of(self),
-            points[held_out].float(),
-            self.progress,
-        )
-        self.velocity_.eval().requires_grad_(False)
-        self.n_iter_ = self.history_.step[-1]
+        settings, metric = assembly.settings_of(self), assembly.metric_of(self)
         self._dtype = values.dtype
+        try:
+            history = train(
+                self.velocity_, learned.float(), settings, generator, metric, points[held_out].float(), self.progress
+            )
+        except TrainingInterrupted as stop:
+            self._finish(stop.history)
+            raise
+        self._finish(history)
         return self
+
+    def _finish(self, history: History) -> None:
+        self.velocity_.eval().requires_grad_(False)
+        self.history_ = history
+        self.n_iter_ = history.step[-1] if history.step else 0
 
     def sample(
         self,
@@ -419,7 +429,5 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.velocity_ = assembly.velocity_field_of(self, torch.Generator())
         network = {k.removeprefix("network."): tensor(v) for k, v in arrays.items() if k.startswith("network.")}
         self.velocity_.network.load_state_dict(network)
-        self.velocity_.eval().requires_grad_(False)
-        self.history_ = History(**data["history"], best_step=data["best_step"])
-        self.n_iter_ = self.history_.step[-1]
+        self._finish(History(**data["history"], best_step=data["best_step"]))
         self._dtype = np.dtype(data["dtype"])

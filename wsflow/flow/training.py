@@ -94,6 +94,19 @@ class Settings:
     evaluate_every: int = 50
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C in training: the velocity has its best weights so far, and the history is here.
+
+    Parameters
+    ----------
+    history : History
+    """
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+
+
 @dataclass
 class History:
     """Losses by step.
@@ -189,13 +202,34 @@ def train(
     ------
     NumericalError
         If the loss is not finite before anything was learned.
+    TrainingInterrupted
+        At Ctrl-C, with the best weights so far in place.
     """
     objective = Objective(velocity, settings, metric)
     average = copy.deepcopy(velocity)
+    keeper = _Keeper(average, objective, validation, generator)
+    try:
+        _loop(velocity, average, x1, settings, generator, objective, keeper, progress)
+    except KeyboardInterrupt:
+        velocity.load_state_dict(keeper.best)
+        raise TrainingInterrupted(keeper.history) from None
+    velocity.load_state_dict(keeper.best)
+    return keeper.history
+
+
+def _loop(
+    velocity: VelocityField,
+    average: VelocityField,
+    x1: Tensor,
+    settings: Settings,
+    generator: torch.Generator,
+    objective: Objective,
+    keeper: _Keeper,
+    progress: Progress | None,
+) -> None:
     optimizer = torch.optim.AdamW(
         velocity.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
-    keeper = _Keeper(average, objective, validation, generator)
     recent: list[float] = []
     for step in range(settings.n_steps):
         optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate(step, settings.n_steps)
@@ -221,8 +255,6 @@ def train(
             recent = []
             if settings.patience is not None and waited > settings.patience:
                 break
-    velocity.load_state_dict(keeper.best)
-    return keeper.history
 
 
 def _rate(step: int, n_steps: int) -> float:
