@@ -88,7 +88,7 @@ def test_columns_of_an_mlp():
 def test_produced_by_gives_weights_and_biases_of_the_neurons():
     architecture = Architecture.mlp([4, 3, 2])
     rows = [
-        (p.name, axis, columns.shape) for p, axis, columns in architecture.produced_by(architecture.wire("hidden1"))
+        (p.name, axis, columns.shape) for p, axis, _, columns in architecture.produced_by(architecture.wire("hidden1"))
     ]
     assert rows == [("0.weight", 0, (3, 4)), ("0.bias", 0, (3,))]
 
@@ -230,4 +230,4 @@ def test_roles_say_which_columns_are_statistics():
     architecture = handwritten.BatchNormed.architecture(compensated=True)
     assert len(architecture.statistic_columns) == 6 + 6 + 1
     wire = architecture.wire("before")
-    assert [p.name for p, _, _ in architecture.produced_by(wire)] == ["hidden.weight", "hidden.bias"]
+    assert [p.name for p, *_ in architecture.produced_by(wire)] == ["hidden.weight", "hidden.bias"]

@@ -186,7 +186,8 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 ENDLESS = """
-import sys, time, wsflow
+import signal, sys, time, wsflow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 def train_population(*args, **kwargs):
     print("ready", file=sys.stderr, flush=True)
     time.sleep(60)
@@ -199,10 +200,11 @@ main()
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_one_line(number, tmp_path):
     arguments = ["populate", "iris", "-o", str(tmp_path / "zoo"), "-q"]
-    process = subprocess.Popen([sys.executable, "-c", ENDLESS, *arguments], stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline() == "ready\n"
-    os.kill(process.pid, number)
-    _, rest = process.communicate(timeout=30)
+    command = [sys.executable, "-c", ENDLESS, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == "ready\n"
+        os.kill(process.pid, number)
+        rest = process.stderr.read()
     assert process.returncode == 130 and rest == "Error: interrupted.\n"
     assert not (tmp_path / "zoo").exists()
 
