@@ -157,7 +157,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int | None = None,
         solver: str = "midpoint",
-        solver_steps: int = 32,
+        solver_steps: int = 16,
         divergence: str = "auto",
         n_probes: int = 2,
         architecture: Architecture | None = None,
