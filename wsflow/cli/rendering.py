@@ -76,11 +76,12 @@ def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: li
     footer : list of str, optional
         Sentences below.
     """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     for row in rows:
@@ -100,13 +101,17 @@ def echo_report(report: Report, title: str) -> None:
     """
     named = {"training": report.training, "held-out runs": report.held_out, "samples": report.samples}
     rows = [[name, *_numbers(row, report.score)] for name, row in named.items()]
-    rows += [[f"null: {name}", *_numbers(row, report.score)] for name, row in report.nulls.items()]
+    rows += [["nulls:"] + [""] * 7]
+    rows += [[f"  {name}", *_numbers(row, report.score)] for name, row in report.nulls.items()]
     barrier = report.barrier
     sentences = [
+        "novelty: 0 is a copy, 1 as new as a training run; 5%: its quantile; copies: share of likely ones;",
+        f"dispersion: 0 is collapse, 1 as different as training runs; averaged: {report.score} of the model average.",
+        "",
         f"Mean midpoint loss barrier: {barrier['before']:.3f} before alignment, {barrier['after']:.3f} after it.",
         *report.verdict,
     ]
-    columns = ["", report.score, "loss", "novelty", "5%", "copies", "dispersion", "averaged " + report.score]
+    columns = ["", report.score, "loss", "novelty", "5%", "copies", "dispersion", "averaged"]
     echo_table(title, columns, rows, sentences)
 
 
