@@ -81,7 +81,7 @@ def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: li
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     for row in rows:
