@@ -1,7 +1,7 @@
 """Which of the flow's defaults matter: one population, one setting changed at a time, judged as the demo is.
 
-Writes ``docs/results/ablation.json`` and ``docs/results/ablation.inc`` (the table of the results page). Every variant has
-the same training steps, so the seconds of fitting differ; nothing is selected.
+Writes ``docs/results/ablation.json`` and ``docs/results/ablation.inc`` (the table of the results page). Every
+variant has the same training steps, so the seconds of fitting differ; nothing is selected.
 """
 
 from __future__ import annotations
