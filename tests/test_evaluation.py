@@ -334,7 +334,7 @@ class TestReport:
 
 class TestVerdict:
     good = {"accuracy": 0.95, "loss": 0.15, "novelty": 1.0, "novelty_q05": 1.0, "copies": 0.01, "dispersion": 1.0}
-    counts = {"training_runs": 2000}
+    counts = {"training_runs": 2000, "held_out": 300}
 
     def say(self, samples, nulls=None, **counts):
         return " ".join(describe(samples, nulls or {}, self.counts | counts, "accuracy", 802))
@@ -354,6 +354,7 @@ class TestVerdict:
 
     def test_a_share_of_likely_copies_is_told(self):
         assert "20% of them are likely copies" in self.say(self.good | {"copies": 0.2})
+        assert "Too few networks are held out (20)" in self.say(self.good | {"copies": 0.2}, held_out=20)
 
     def test_collapse_is_called_collapse(self):
         assert "collapse" in self.say(self.good | {"dispersion": 0.3})
@@ -373,4 +374,6 @@ class TestVerdict:
         assert null_wins(nulls, self.good) == ["within"]
 
     def test_few_runs_are_the_first_advice(self):
-        assert describe(self.good, {}, {"training_runs": 100}, "accuracy", 802)[0].startswith("Train more runs first")
+        assert describe(self.good, {}, self.counts | {"training_runs": 100}, "accuracy", 802)[0].startswith(
+            "Train more runs first"
+        )

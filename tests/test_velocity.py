@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
+from wsflow.networks import take
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, take
+from wsflow.velocity.embedding import InputScale, TimeEmbedding
 from wsflow.velocity.folding import Folding
 from wsflow.velocity.mlp import FlatMLP
 from wsflow.velocity.neuron import NeuronTransformer

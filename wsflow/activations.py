@@ -27,26 +27,38 @@ class Activation:
     module : str
         Name of the class in ``torch.nn``.
     function : str
-        Name of the function in ``torch.nn.functional``.
+        Name of the function in ``torch.nn.functional``; empty for the identity.
     scalings : frozenset of {"positive", "sign"}
-        Which scalings of the neuron commute with the activation.
+        Which scalings of the neuron commute with the activation, whatever its argument.
+    argument : str
+        Name of the parameter that a layer may set; empty where there is none.
+    default : float
+        Torch's value of the argument.
+
+    Examples
+    --------
+    >>> from wsflow.activations import ACTIVATIONS
+    >>> ACTIVATIONS["tanh"].module, sorted(ACTIVATIONS["tanh"].scalings)
+    ('Tanh', ['sign'])
     """
 
     module: str
     function: str
     scalings: frozenset[str] = frozenset()
+    argument: str = ""
+    default: float = 0.0
 
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation("ReLU", "relu", frozenset({POSITIVE})),
-    "leaky_relu": Activation("LeakyReLU", "leaky_relu", frozenset({POSITIVE})),
+    "leaky_relu": Activation("LeakyReLU", "leaky_relu", frozenset({POSITIVE}), "negative_slope", 0.01),
     "tanh": Activation("Tanh", "tanh", frozenset({SIGN})),
     "softsign": Activation("Softsign", "softsign", frozenset({SIGN})),
-    "identity": Activation("Identity", "identity", frozenset({POSITIVE, SIGN})),
+    "identity": Activation("Identity", "", frozenset({POSITIVE, SIGN})),
     "sigmoid": Activation("Sigmoid", "sigmoid"),
     "gelu": Activation("GELU", "gelu"),
     "silu": Activation("SiLU", "silu"),
-    "elu": Activation("ELU", "elu"),
+    "elu": Activation("ELU", "elu", argument="alpha", default=1.0),
     "softplus": Activation("Softplus", "softplus"),
 }
 

@@ -1,8 +1,7 @@
 """The errors of wsflow: each is a sentence with its remedy, and the CLI turns each into an exit code.
 
-References
-----------
-Usage errors (2) are click's own; ``ValueError`` raised by an estimator is a usage error too.
+A wrong use has the exit code 2: click's own errors, and every other ``ValueError``, such as a parameter of an
+estimator that has a wrong value.
 """
 
 

@@ -13,8 +13,6 @@ from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.layers import LINEAR
 
-_ARGUMENT = {"leaky_relu": "negative_slope", "elu": "alpha"}
-
 
 def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     """Rows of weights as named tensors, stacked over networks.
@@ -27,6 +25,14 @@ def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     Returns
     -------
     dict from str to Tensor of shape (n, *shape)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.networks import unflatten
+    >>> unflatten(torch.zeros(5, 23), Architecture.mlp([4, 3, 2]))["0.weight"].shape
+    torch.Size([5, 3, 4])
     """
     # one split has one concatenation as its backward pass, where slices would have a tensor of zeros each
     parts = torch.split(weights, [p.size for p in architecture.parameters], dim=1)
@@ -44,8 +50,41 @@ def flatten(tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensor
     Returns
     -------
     Tensor of shape (n, d)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.networks import flatten, unflatten
+    >>> architecture, weights = Architecture.mlp([4, 3, 2]), torch.arange(46.0).reshape(2, 23)
+    >>> torch.equal(flatten(unflatten(weights, architecture), architecture), weights)
+    True
     """
     return torch.cat([tensors[name].flatten(1) for name in architecture.names], dim=1)
+
+
+def take(rows: Tensor, columns: Tensor) -> Tensor:
+    """Columns of rows, in the shape of the index.
+
+    ``index_select`` has a much faster backward pass than advanced indexing.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, d)
+    columns : LongTensor of any shape
+
+    Returns
+    -------
+    Tensor of shape (n, *columns.shape)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.networks import take
+    >>> take(torch.arange(6.0).reshape(2, 3), torch.tensor([[2], [0]])).tolist()
+    [[[2.0], [0.0]], [[5.0], [3.0]]]
+    """
+    return rows.index_select(1, columns.reshape(-1).to(rows.device)).reshape(len(rows), *columns.shape)
 
 
 def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module: nn.Module | None = None) -> Tensor:
@@ -89,8 +128,8 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
 
 def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
     if layer.kind != LINEAR:
-        function = getattr(nn.functional, activation(layer.kind).function, None)
-        return hidden if function is None else function(hidden, **_keywords(layer))
+        function = activation(layer.kind).function
+        return getattr(nn.functional, function)(hidden, **_keywords(layer)) if function else hidden
     weight = tensors[f"{layer.name}.weight"].transpose(1, 2)
     if not layer.bias:
         return torch.bmm(hidden, weight)
@@ -98,7 +137,7 @@ def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tenso
 
 
 def _keywords(layer: Layer) -> dict[str, float]:
-    return {} if layer.argument is None else {_ARGUMENT[layer.kind]: layer.argument}
+    return {} if layer.argument is None else {activation(layer.kind).argument: layer.argument}
 
 
 def _forward_module(tensors: Mapping[str, Tensor], module: nn.Module, inputs: Tensor) -> Tensor:
@@ -122,6 +161,13 @@ def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     Returns
     -------
     Tensor of shape (n,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.networks import losses
+    >>> losses(torch.zeros(2, 4, 2), torch.tensor([0, 1, 0, 1]), "cross_entropy")
+    tensor([0.6931, 0.6931])
     """
     if loss == "mse":
         return (outputs - targets).square().mean((1, 2))
@@ -140,6 +186,13 @@ def scores(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     Returns
     -------
     Tensor of shape (n,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.networks import scores
+    >>> scores(torch.tensor([[[2.0, 1.0], [2.0, 1.0]]]), torch.tensor([0, 1]), "cross_entropy")
+    tensor([0.5000])
     """
     if loss == "mse":
         residual = (outputs - targets).square().sum((1, 2))
@@ -159,6 +212,13 @@ def predictions(outputs: Tensor, loss: str) -> Tensor:
     Returns
     -------
     Tensor of shape (n, b, k)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.networks import predictions
+    >>> predictions(torch.zeros(1, 1, 2), "cross_entropy")
+    tensor([[[0.5000, 0.5000]]])
     """
     return outputs.softmax(-1) if loss == "cross_entropy" else outputs
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.architecture import Architecture
+from wsflow.architecture.layers import LINEAR
+from wsflow.exceptions import InvalidInputError
+
 LOSSES = ("cross_entropy", "mse")
 
 
@@ -23,6 +27,7 @@ class Task:
     y : array-like of shape (b,) or (b, k)
         Class indices for ``"cross_entropy"``, real targets for ``"mse"``.
     loss : {"cross_entropy", "mse"}
+        Mean cross-entropy of logits, in nats, or mean squared error.
     validation, test : Task, optional
         The same task on held-out data.
     source : dict
@@ -101,3 +106,36 @@ class Task:
                 digest.update(np.ascontiguousarray(part.X, dtype=np.float64).round(6).tobytes())
                 digest.update(np.ascontiguousarray(part.y, dtype=np.float64).round(6).tobytes())
         return digest.hexdigest()
+
+
+def check_task(architecture: Architecture, task: Task) -> None:
+    """Refuse a task whose inputs or outputs are not those of the networks.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        One that does not say how to run its networks passes: nothing is known of its inputs.
+    task : Task
+
+    Raises
+    ------
+    InvalidInputError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.task import Task, check_task
+    >>> check_task(Architecture.mlp([4, 3, 2]), Task(np.eye(4), [0, 1, 0, 1]))
+    """
+    linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
+    if not linear:
+        return
+    inputs, outputs = linear[0].inputs, linear[-1].outputs
+    # a class without an example is no error: the largest class of the data may be below the number of outputs
+    misfit = outputs < task.n_outputs if task.is_classification else outputs != task.n_outputs
+    if inputs != task.n_inputs or misfit:
+        raise InvalidInputError(
+            f"The networks are {architecture}, with {inputs} inputs and {outputs} outputs, but the task has "
+            f"{task.n_inputs} inputs and {task.n_outputs} outputs. Pass the task that they were trained for."
+        )

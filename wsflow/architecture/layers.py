@@ -28,6 +28,13 @@ class Layer:
         Whether a linear layer has one.
     argument : float, optional
         The activation's parameter (LeakyReLU's slope, ELU's alpha) where it is not torch's default.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture, Layer
+    >>> layers = [Layer("linear", "in", 4, 3), Layer("leaky_relu", "act", argument=0.2), Layer("linear", "out", 3, 2)]
+    >>> Architecture.sequential(layers).names
+    ('in.weight', 'in.bias', 'out.weight', 'out.bias')
     """
 
     kind: str
@@ -81,6 +88,7 @@ def check_layers(layers: Sequence[Layer]) -> None:
     Raises
     ------
     ValueError
+        Naming the first two layers that do not fit, or the unknown activation.
     """
     linear = [layer for layer in layers if layer.kind == LINEAR]
     if not linear:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
 
-from wsflow.architecture.spaces import Fixed, NeuronGroup, Space, groups_of, size_of
+from wsflow.architecture.spaces import Fixed, NeuronGroup, Space, groups_of
 
 Role = Literal["weight", "statistic"]
 
@@ -100,9 +101,9 @@ class Block:
             If view, slices and axes do not fit the shape or each other.
         """
         view = self.view or shape
-        if size_of(view) != size_of(shape):
+        if prod(view) != prod(shape):
             raise ValueError(f"A parameter of shape {shape} has no view of shape {view}: sizes differ.")
-        positions = np.arange(size_of(shape)).reshape(view)
+        positions = np.arange(prod(shape)).reshape(view)
         if self.slices is not None:
             positions = positions[tuple(slice(*bounds) for bounds in self.slices)]
         if positions.shape != self.extents:
@@ -135,6 +136,15 @@ class Parameter:
         What no block covers is moved by no symmetry.
     role : {"weight", "statistic"}
         Statistics (batch-norm buffers) are transformed along, but not modelled.
+
+    Examples
+    --------
+    The bias of eight neurons, which their wire scales:
+
+    >>> from wsflow.architecture import Block, NeuronGroup, Parameter
+    >>> bias = Block((NeuronGroup("hidden", 8),), wires=(("hidden", 0, 1),))
+    >>> Parameter("0.bias", (8,), (bias,)).size
+    8
     """
 
     name: str
@@ -145,7 +155,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return size_of(self.shape)
+        return prod(self.shape)
 
 
 def plain(name: str, shape: tuple[int, ...], role: Role = "weight") -> Parameter:

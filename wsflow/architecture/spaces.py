@@ -13,7 +13,6 @@ Godfrey et al. 2022, arXiv:2205.14258 (intertwiner groups).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,12 @@ class DirectSum:
     ----------
     parts : tuple of Fixed or NeuronGroup
         The summands in order.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import DirectSum, Fixed, NeuronGroup
+    >>> DirectSum((NeuronGroup("channels", 8), Fixed(2))).total
+    10
     """
 
     parts: tuple[Fixed | NeuronGroup, ...]
@@ -98,6 +103,13 @@ class Wire:
         What the activations range over.
     scalings : frozenset of {"positive", "sign"}
         The scalings that keep the function when producers and consumers are scaled together.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture
+    >>> wire = Architecture.mlp([4, 3, 2], "tanh").wires[0]
+    >>> wire.name, wire.space.total, sorted(wire.scalings)
+    ('hidden1', 3, ['sign'])
     """
 
     name: str
@@ -127,17 +139,3 @@ def groups_of(space: Space) -> tuple[NeuronGroup, ...]:
     if isinstance(space, DirectSum):
         return tuple(group for part in space.parts for group in groups_of(part))
     return ()
-
-
-def size_of(shape: tuple[int, ...]) -> int:
-    """Number of elements of a tensor of this shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-
-    Returns
-    -------
-    int
-    """
-    return prod(shape)

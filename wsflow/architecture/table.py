@@ -93,6 +93,11 @@ class Architecture:
         Returns
         -------
         Architecture
+
+        Raises
+        ------
+        ValueError
+            If the widths of linear layers do not fit each other, or an activation is unknown.
         """
         parameters, wires = parameters_of(layers)
         last = [layer.name for layer in layers if layer.kind == LINEAR][-1]
@@ -243,6 +248,7 @@ class Architecture:
         Parameters
         ----------
         name : str
+            Of a wire of this architecture.
 
         Returns
         -------
@@ -283,6 +289,11 @@ class Architecture:
         -------
         name : str
         index : tuple of int
+
+        Raises
+        ------
+        IndexError
+            If there is no such column.
 
         Examples
         --------

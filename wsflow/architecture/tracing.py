@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wsflow.activations import ACTIVATIONS
+from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture.layers import LINEAR, Layer
 
 _KINDS = {row.module: kind for kind, row in ACTIVATIONS.items()}
-_ARGUMENT = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
 
 
 def layers_of_module(module: Any) -> tuple[Layer, ...]:
@@ -57,13 +56,11 @@ def _argument(kind: str, module: Any) -> float | None:
         )
     if kind == "gelu" and module.approximate != "none":
         raise ValueError("A GELU layer with an approximation is not in wsflow's table: use approximate='none'.")
-    if kind not in _ARGUMENT:
+    row = activation(kind)
+    if not row.argument:
         return None
-    attribute, default = _ARGUMENT[kind]
-    value = float(getattr(module, attribute))
-    if kind == "leaky_relu" and value < 0:
-        return value
-    return None if value == default else value
+    value = float(getattr(module, row.argument))
+    return None if value == row.default else value
 
 
 def layers_of_shapes(shapes: Mapping[str, tuple[int, ...]], activation: str) -> tuple[Layer, ...]:

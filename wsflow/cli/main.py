@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from wsflow.cli.refusal import INTERRUPTED, USAGE, Refusal
-from wsflow.exceptions import WsflowError
+from wsflow.exceptions import NumericalError, OutputError, WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -53,8 +54,18 @@ class Commands(click.Group):
             raise Refusal("interrupted.", INTERRUPTED) from None
         except WsflowError as error:
             raise Refusal(str(error), error.exit_code) from error
-        except (ValueError, MemoryError) as error:
-            raise Refusal(str(error) or type(error).__name__, USAGE) from error
+        except ValueError as error:
+            raise Refusal(str(error), USAGE) from error
+        except (MemoryError, RuntimeError) as error:
+            # torch says so when it runs out of memory; click's own ways to end a command pass through
+            if isinstance(error, click.exceptions.Exit | click.Abort):
+                raise
+            raise Refusal(str(error) or type(error).__name__, NumericalError.exit_code) from error
+        except OSError as error:
+            # a closed pipe is click's to end quietly
+            if error.errno == errno.EPIPE:
+                raise
+            raise Refusal(str(error), OutputError.exit_code) from error
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -95,8 +95,7 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         canonical = self._act(values, X)(values)
         norms = np.linalg.norm(canonical[:, self.architecture_.output_columns], axis=1)
         self.output_norm_ = float(np.median(norms)) or 1.0
-        some = slice(None, None, max(1, len(values) // 64))
-        self.output_change_ = output_change(values[some], self._drop(canonical)[some], self.architecture_)
+        self.output_change_ = output_change(values, self._drop(canonical), self.architecture_)
         return self
 
     def transform(self, X: Any, return_action: bool = False) -> Any:

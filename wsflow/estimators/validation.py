@@ -134,7 +134,7 @@ def output_change(before: np.ndarray, after: np.ndarray, architecture: Architect
     Parameters
     ----------
     before, after : ndarray of shape (n, d)
-        At most 64 networks of them are run, in float64.
+        Every k-th row is run, in float64: all of them if there are few, never more than 127.
     architecture : Architecture or None
 
     Returns

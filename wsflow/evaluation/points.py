@@ -17,7 +17,6 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.spaces import groups_of
 from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.networks import predictions
-from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import GroupPlaces, weight_matching
 from wsflow.task import Task
@@ -81,7 +80,7 @@ def canonical(weights: WeightArray) -> Tensor:
         torch.from_numpy(np.array(weights[rows], dtype=np.float64))
         for rows in _chunks(len(weights), architecture.n_weights)
     ]
-    return torch.cat([_apply(canonical_action(rows, architecture, signs=False), rows) for rows in chunks])
+    return torch.cat([canonical_action(rows, architecture, signs=False)(rows) for rows in chunks])
 
 
 def mean_reference(train: WeightArray) -> Tensor:
@@ -195,11 +194,6 @@ def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
     weights = _matched_distances(points.weights[left], points.weights[right], points.architecture)
     functions = _norms(points.functions[left] - points.functions[right])
     return float(np.sqrt(np.square(weights).mean())), float(np.sqrt(np.square(functions).mean()))
-
-
-def _apply(action: Action, rows: Tensor) -> Tensor:
-    # an architecture without groups and wires has an action without group elements
-    return action(rows)
 
 
 def _align_by_layers(weights: Tensor, references: Tensor, architecture: Architecture) -> Tensor:

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.networks import forward, losses, predictions, scores
-from wsflow.task import Task
+from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 # activations of one chunk of networks: 2^20 numbers, 4 MiB in float32, stay near the processor
@@ -94,28 +93,6 @@ def predict(weights: WeightArray, task: Task) -> Predictive:
     average = total / len(weights)
     jsd = (_entropy(average) - entropies / len(weights)).mean() if task.is_classification else np.nan
     return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, float(jsd))
-
-
-def check_task(architecture: Architecture, task: Task) -> None:
-    """Refuse a task whose inputs or outputs are not those of the networks.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    task : Task
-
-    Raises
-    ------
-    InvalidInputError
-    """
-    linear = [layer for layer in architecture.layers if layer.inputs]
-    if not linear:
-        return
-    if linear[0].inputs != task.n_inputs or linear[-1].outputs < task.n_outputs:
-        raise InvalidInputError(
-            f"The networks {architecture} have {linear[0].inputs} inputs and {linear[-1].outputs} outputs, but the "
-            f"task has {task.n_inputs} features and {task.n_outputs} outputs. Pass the task that they were trained for."
-        )
 
 
 def chunked_outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[Tensor]:

@@ -23,11 +23,11 @@ from wsflow.evaluation.points import (
     nearest,
     spread,
 )
-from wsflow.evaluation.predictive import Predictive, calibration, check_task, predict
+from wsflow.evaluation.predictive import Predictive, calibration, predict
 from wsflow.evaluation.verdict import describe
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.symmetry.matching import weight_matching
-from wsflow.task import Task
+from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 Row = dict[str, float]

@@ -9,6 +9,8 @@ Row = Mapping[str, float]
 
 # of networks of held-out runs 1% are that near to a training network, and of 200 honest samples hardly ever 5%
 MAX_COPIES = 0.05
+# with fewer held-out networks their 1% quantile is the very nearest of them, and says nothing
+HELD_OUT_FOR_COPIES = 100
 # halfway from a copy to a newly trained network
 MIN_NOVELTY = 0.5
 # the nearest samples may be nearer, but a cluster of near-copies in a good mean shows here
@@ -74,7 +76,7 @@ def describe(
     samples : row
     nulls : mapping from str to row
     counts : mapping from str to int
-        With ``"training_runs"``.
+        With ``"training_runs"`` and ``"held_out"``.
     score : str
     n_weights : int
 
@@ -83,7 +85,11 @@ def describe(
     list of str
         Sentences; the advice to train more runs comes first where it applies.
     """
-    sentences = [_few_runs(counts["training_runs"], n_weights), _copies(samples), _collapse(samples)]
+    sentences = [
+        _few_runs(counts["training_runs"], n_weights),
+        _copies(samples, counts["held_out"]),
+        _collapse(samples),
+    ]
     if nulls:
         sentences.append(_nulls(samples, nulls, score))
     return [sentence for sentence in sentences if sentence]
@@ -103,7 +109,7 @@ def _few_runs(n_runs: int, n_weights: int) -> str:
     )
 
 
-def _copies(samples: Row) -> str:
+def _copies(samples: Row, n_held_out: int) -> str:
     if isnan(samples["novelty"]):
         return "Novelty is undefined: networks of held-out runs are no further from the training networks than copies."
     found = [f"their novelty is {samples['novelty']:.2f}"] if samples["novelty"] < MIN_NOVELTY else []
@@ -114,6 +120,8 @@ def _copies(samples: Row) -> str:
     new = f"Samples are new: their novelty is {samples['novelty']:.2f}, where 1 is a newly trained network."
     if samples["copies"] <= MAX_COPIES:
         return new
+    if n_held_out < HELD_OUT_FOR_COPIES:
+        return f"{new} Too few networks are held out ({n_held_out}) to say how many are copies: hold out 100 runs."
     return (
         f"{new} But {samples['copies']:.0%} of them are likely copies: nearer to a training network than 99% of newly "
         "trained networks are."

@@ -175,5 +175,5 @@ def _check_finite(x: Tensor, step: int, time: float) -> None:
     if bad.any():
         raise NumericalError(
             f"The flow left the finite numbers at t = {time:.3g} (step {step + 1}) for {bad.double().mean():.1%} of "
-            "the points. Use more steps (n_steps=), a smaller guidance, or train longer."
+            "the points. Use more steps (n_steps=; solver_steps= of WeightFlow), a smaller guidance, or train longer."
         )

@@ -8,9 +8,8 @@ from typing import Any
 
 from wsflow import __version__
 from wsflow.architecture import Architecture
-from wsflow.architecture.layers import LINEAR
 from wsflow.exceptions import InvalidInputError
-from wsflow.task import Task
+from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 
@@ -53,7 +52,7 @@ class Population:
                 "Build one with WeightArray(array, architecture)."
             )
         if self.task is not None:
-            _check_widths(self.weights.architecture, self.task)
+            check_task(self.weights.architecture, self.task)
 
     @property
     def architecture(self) -> Architecture:
@@ -73,20 +72,6 @@ class Population:
 
     def __repr__(self) -> str:
         return f"<Population: {self}>"
-
-
-def _check_widths(architecture: Architecture, task: Task) -> None:
-    linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
-    if not linear:
-        return
-    inputs, outputs = linear[0].inputs, linear[-1].outputs
-    # a class without an example is no error: the largest class of the data may be below the number of outputs
-    too_few = outputs < task.n_outputs if task.is_classification else outputs != task.n_outputs
-    if inputs != task.n_inputs or too_few:
-        raise InvalidInputError(
-            f"The networks are {architecture}, with {inputs} inputs and {outputs} outputs, but the task has "
-            f"{task.n_inputs} inputs and {task.n_outputs} outputs. Pass the task that they were trained for."
-        )
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -175,7 +175,6 @@ def _train(
 ) -> np.ndarray:
     streams = [np.random.default_rng((settings.random_state, int(run))) for run in runs]
     X, y = (torch.tensor(array, device=settings.device) for array in (task.X, task.y))
-    X = X if X.is_floating_point() else X.float()
     weights = _initial(architecture, settings, streams).to(X).requires_grad_()
     optimizer = OPTIMIZERS[settings.optimizer].build(
         weights, settings.learning_rate, settings.momentum, settings.weight_decay

@@ -138,8 +138,6 @@ class Action:
         if not (self.permutations or self.scales):
             # an architecture without hidden neurons has no symmetries, and nothing to count its rows by
             return weights
-        if not self.permutations and not self.scales:
-            return weights
         if len(weights) != len(self):
             raise ValueError(
                 f"This action has {len(self)} group elements, one for each row, but got {len(weights)} rows."

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsflow.activations import POSITIVE, SIGN
 from wsflow.architecture import Architecture, Wire
+from wsflow.networks import take
 from wsflow.symmetry.actions import Action
 
 Bias = Literal["inside", "outside"]
@@ -35,7 +36,7 @@ def incoming(weights: Tensor, architecture: Architecture, wire: Wire, bias: Bias
     -------
     Tensor of shape (n, neurons, fan_in)
     """
-    return weights[:, incoming_columns(architecture, wire, bias)]
+    return take(weights, incoming_columns(architecture, wire, bias))
 
 
 def incoming_columns(architecture: Architecture, wire: Wire, bias: Bias = "inside") -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wsflow.activations import SIGN
 from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.networks import take
 from wsflow.symmetry.actions import Action
 
 
@@ -154,21 +155,6 @@ class GroupPlaces:
         for columns, flips in self.places:
             values = take(rows, columns).gather(1, index.unsqueeze(-1).expand(-1, -1, columns.shape[1]))
             rows[:, columns] = values * sign.unsqueeze(-1) if flips else values
-
-
-def take(rows: Tensor, columns: Tensor) -> Tensor:
-    """Columns (a, b) of rows (n, d), as (n, a, b).
-
-    Parameters
-    ----------
-    rows : Tensor of shape (n, d)
-    columns : LongTensor of shape (a, b)
-
-    Returns
-    -------
-    Tensor of shape (n, a, b)
-    """
-    return rows.index_select(1, columns.reshape(-1)).reshape(len(rows), *columns.shape)
 
 
 def assignment(scores: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, linear, take, zero
+from wsflow.networks import take
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, linear, zero
 from wsflow.velocity.folding import Folding
 
 
@@ -112,8 +113,7 @@ class NeuronTransformer(nn.Module):
         channels = [edges.columns.shape[2] for edges in folding.edges]
         self.time = TimeEmbedding(dim)
         self.names = nn.ParameterList(
-            nn.Parameter(0.5 * torch.randn(g.size, dim), requires_grad=True)
-            for g in (folding.groups if identity == "learned" else ())
+            nn.Parameter(0.5 * torch.randn(g.size, dim)) for g in (folding.groups if identity == "learned" else ())
         )
         self.read = nn.ModuleList(linear(f.shape[1], dim) for f in folding.features)
         self.read_free = linear(len(folding.free), dim)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, take, zero
+from wsflow.networks import take
+from wsflow.velocity.embedding import InputScale, TimeEmbedding, zero
 
 
 class RelationalAttention(nn.Module):
