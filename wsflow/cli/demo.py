@@ -50,12 +50,12 @@ def demo(
     Trains MLPs 30-16-16-2 on the Wisconsin breast-cancer data, learns their distribution, samples new
     networks, and compares them on held-out data and held-out runs with the training networks and with
     trivial generators. With --runs 100 --snapshots 20 it is the protocol of the thesis, where few runs
-    make nulls as good as an honest flow.
+    make copies likely and nulls hard to beat.
 
     \b
     Example:
       wsflow demo --out wsflow-demo
-      wsflow demo --runs 100 --held-out 50 --snapshots 20 --json
+      wsflow demo --runs 100 --held-out 100 --snapshots 20 --json
     """
     from sklearn.pipeline import make_pipeline
 

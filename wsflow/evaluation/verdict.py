@@ -19,7 +19,7 @@ MIN_NOVELTY_Q05 = 0.3
 MIN_DISPERSION = 0.7
 # how far below the samples a null may be in novelty and dispersion: two samplings differ by that much
 TOLERANCE = 0.05
-# runs per weight below which nulls were as good as any honest flow: about 300 runs at 802 weights
+# runs per weight below which samples had a share of likely copies above 5%: about 300 runs at 802 weights
 RUNS_PER_WEIGHT = 0.375
 
 
@@ -105,7 +105,7 @@ def _few_runs(n_runs: int, n_weights: int) -> str:
         return ""
     return (
         f"Train more runs first: {n_runs} for networks of {n_weights} weights are few, and with fewer than about "
-        f"{needed} nulls are as good as an honest flow."
+        f"{needed} samples tend towards copies, and nulls are hard to beat."
     )
 
 
