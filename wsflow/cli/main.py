@@ -75,9 +75,9 @@ def _terminate(signum: int, frame: Any) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wsflow")
 @click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of torch.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of torch (default: OMP_NUM_THREADS, or else 1).")
 @click.pass_context
-def main(ctx: click.Context, debug: bool, threads: int) -> None:
+def main(ctx: click.Context, debug: bool, threads: int | None) -> None:
     """Scikit-learn for neural-network weights: from trained networks to new ones.
 
     \b
@@ -88,7 +88,7 @@ def main(ctx: click.Context, debug: bool, threads: int) -> None:
       wsflow evaluate new.safetensors --train zoo.safetensors
     """
     # many small tensor operations: on a busy machine several threads wait for each other far longer than they
-    # work (ten times the time of one thread); torch reads this when a command loads it, and who sets it, decides
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # work (ten times the time of one thread); torch reads this when a command loads it
+    os.environ["OMP_NUM_THREADS"] = str(threads or os.environ.get("OMP_NUM_THREADS", 1))
     before = signal.signal(signal.SIGTERM, _terminate)
     ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
