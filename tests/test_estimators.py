@@ -304,3 +304,11 @@ def test_the_function_metric_is_the_change_of_the_outputs(task):
     expected = (ahead - behind) / (2 * h)
     expected = (expected - expected.mean(-1, keepdim=True)).flatten(1)
     assert torch.allclose(change, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_task_gives_no_metric_where_nothing_says_how_to_run_the_networks(task):
+    by_hand = Architecture(MLP.parameters, MLP.wires, outputs=MLP.outputs)
+    weights = networks(architecture=by_hand)
+    WeightFlow(geometry="euclidean", task=task, **FAST).fit(weights)
+    with pytest.raises(ValueError, match="sequential network"):
+        WeightFlow(geometry="euclidean", task=task, metric="function", **FAST).fit(weights)

@@ -43,6 +43,14 @@ class Geometry:
         Columns that are stored as a direction, with their log-norm as a further coordinate.
     remedy : str
         What to do about rows that are not on the target.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.geometry import GEOMETRIES
+    >>> geometry = GEOMETRIES["geometric"](Architecture.mlp([30, 16, 16, 2]))
+    >>> [(type(factor).__name__, factor.size, len(copies)) for factor, copies in geometry.manifold.factors]
+    [('Sphere', 31, 16), ('Sphere', 17, 16), ('Euclidean', 34, 1)]
     """
 
     name: str

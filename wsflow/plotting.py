@@ -38,9 +38,14 @@ class EvaluationDisplay:
 
     Examples
     --------
+    >>> import wsflow
     >>> from wsflow.plotting import EvaluationDisplay
-    >>> def save(report, path):
-    ...     EvaluationDisplay.from_report(report).figure_.savefig(path)
+    >>> task = wsflow.load_task("iris")
+    >>> weights = wsflow.train_population(task, hidden=(4,), n_runs=12, epochs=2).weights
+    >>> report = wsflow.evaluate(weights[:4], weights[:8], weights[8:], task, nulls=False)
+    >>> display = EvaluationDisplay.from_report(report)  # display.figure_.savefig("report.png") writes it
+    >>> display.axes_.shape
+    (2, 2)
     """
 
     figure_: Any

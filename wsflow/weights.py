@@ -140,10 +140,17 @@ class WeightArray(np.ndarray):
         Parameters
         ----------
         arrays : sequence of WeightArray
+            At least one.
 
         Returns
         -------
         WeightArray
+            Aligned if all of them are.
+
+        Raises
+        ------
+        InvalidInputError
+            If their architectures differ.
         """
         first = arrays[0]
         if any(a.architecture != first.architecture for a in arrays):
@@ -168,11 +175,18 @@ class WeightArray(np.ndarray):
         architecture : Architecture, optional
             Default: read from the first module.
         **keywords
-            `runs` and `steps`.
+            `runs`, `steps` and `aligned`.
 
         Returns
         -------
         WeightArray
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no module, or not all of them have the architecture's parameters.
+        ValueError
+            If the first module is not one that `Architecture.from_module` reads.
 
         Examples
         --------
@@ -206,7 +220,7 @@ class WeightArray(np.ndarray):
         architecture : Architecture, optional
             Needed for anything else.
         **keywords
-            `runs` and `steps`.
+            `runs`, `steps` and `aligned`.
 
         Returns
         -------
@@ -215,7 +229,16 @@ class WeightArray(np.ndarray):
         Raises
         ------
         InvalidInputError
-            If a state dict lacks a parameter or has one of another shape; the first mismatches are named.
+            If there is no state dict, neither activation nor architecture is said, or a state dict lacks a parameter
+            or has one of another shape; the first mismatches are named.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from wsflow import WeightArray
+        >>> states = [{"fc1.weight": torch.ones(3, 4), "fc2.weight": torch.ones(2, 3)} for _ in range(5)]
+        >>> str(WeightArray.from_state_dicts(states, activation="tanh").architecture)
+        '4-3-2 tanh (18 weights)'
         """
         states = list(states)
         if not states:
@@ -255,6 +278,22 @@ class WeightArray(np.ndarray):
         Returns
         -------
         list of torch.nn.Module
+
+        Raises
+        ------
+        ValueError
+            If the architecture is not sequential and there is no template.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from wsflow import Architecture, WeightArray
+        >>> WeightArray(np.zeros((1, 23)), Architecture.mlp([4, 3, 2])).to_modules()[0]
+        Sequential(
+          (0): Linear(in_features=4, out_features=3, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=3, out_features=2, bias=True)
+        )
         """
         from wsflow.networks import to_module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,21 @@ class ActivationTable(SphinxDirective):
         for name, row in ACTIVATIONS.items():
             scalings = ", ".join(MARKS[s] for s in sorted(row.scalings)) or "none"
             lines += [f"   * - ``{name}``", f"     - ``nn.{row.module}``", f"     - {scalings}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class NullTable(SphinxDirective):
+    """The nulls: what each is, and the levels at which it is run."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each null."""
+        from wsflow.evaluation.nulls import NULLS
+
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - null", "     - what it gives", "     - levels"]
+        for name, row in NULLS.items():
+            levels = ", ".join(f"{level:g}" for level in row.levels if level is not None)
+            says = inspect.getdoc(row.function).partition("\n")[0].rstrip(".").replace("`level`", "*level*")
+            lines += [f"   * - ``{name}``", f"     - {says}", f"     - {levels or '-'}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -60,5 +76,6 @@ def _helps(command: Any, name: str, parent: click.Context | None = None) -> Iter
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("activation-table", ActivationTable)
+    app.add_directive("null-table", NullTable)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

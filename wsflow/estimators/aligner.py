@@ -106,6 +106,13 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If a parameter has a wrong value.
+        InvalidInputError
+            If weights are not finite, or the columns are not the architecture's.
         """
         for name, choices in (("reference", REFERENCES), ("by", BY)):
             if getattr(self, name) not in choices:
@@ -140,6 +147,11 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         aligned : WeightArray, or ndarray without an architecture
         action : Action
             Only if `return_action`; None without an architecture.
+
+        Raises
+        ------
+        InvalidInputError
+            If weights are not finite, or X holds networks of another architecture.
         """
         check_is_fitted(self)
         values = later_array(self, X)

@@ -257,13 +257,23 @@ def metric_of(flow: WeightFlow) -> Metric | None:
     Returns
     -------
     callable or None
+
+    Raises
+    ------
+    ValueError
+        If the metric is the function metric, and there is no task or nothing says how to run the networks.
     """
-    known = flow.task is not None and flow.architecture_ is not None
-    if flow.metric == "function" and not known:
-        raise ValueError("metric='function' runs the networks: it needs task=Task(X, y) and an architecture.")
-    if flow.metric == "euclidean" or flow.task is None or flow.architecture_ is None:
+    task, architecture = flow.task, flow.architecture_
+    if task is None or architecture is None or not architecture.layers:
+        if flow.metric == "function":
+            raise ValueError(
+                "metric='function' runs the networks: it needs task=Task(X, y) and the architecture of a sequential "
+                "network."
+            )
         return None
-    return function_metric(flow.task, flow.architecture_, flow.geometry_, flow.metric_inputs)
+    if flow.metric == "euclidean":
+        return None
+    return function_metric(task, architecture, flow.geometry_, flow.metric_inputs)
 
 
 def settings_of(flow: WeightFlow) -> Settings:

@@ -81,6 +81,13 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If a parameter has a wrong value.
+        InvalidInputError
+            If weights are not finite, or the columns are not the architecture's.
         """
         for name, choices in (("bias", BIASES), ("last_layer", LAST_LAYERS)):
             if getattr(self, name) not in choices:
@@ -113,6 +120,11 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         canonical : WeightArray, or ndarray without an architecture
         action : Action
             Only if `return_action`; None without an architecture.
+
+        Raises
+        ------
+        InvalidInputError
+            If weights are not finite, or X holds networks of another architecture.
         """
         check_is_fitted(self)
         values = later_array(self, X)

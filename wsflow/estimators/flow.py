@@ -269,9 +269,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         guidance : Guidance, optional
             Descend a task's loss on the way.
         temperature : float
-            Scales the source around its centre: below 1, samples are better and less diverse.
+            Scales the source around its centre, where it has one: below 1, samples are better and less diverse.
         noise : float
-            Strength of stochastic sampling; 0 solves the differential equation.
+            Strength of stochastic sampling, by Euler-Maruyama in `solver_steps` steps whatever the solver; 0
+            solves the differential equation. It needs independent coupling, and on spheres it is approximate.
         architecture : Architecture, optional
             Other hidden widths, for a flow with ``identity=None``.
 
@@ -287,6 +288,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
             If the flow leaves the finite numbers.
         """
         check_is_fitted(self)
+        if noise > 0 and self.coupling != "independent":
+            raise ValueError("Stochastic sampling needs the score of coupling='independent'. Use noise=0.")
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. At least one network can be sampled.")
         flow = self if architecture is None else self._for_width(architecture)
@@ -323,8 +326,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if not self.geometry_.has_density:
             raise ValueError(
-                "The normalized geometry has no density: its networks lie on spheres, a null set of the space in "
-                "which it flows. Use geometry='geometric' or 'euclidean'."
+                "The normalized geometry has no density: its networks lie on spheres, which have no volume in the "
+                "space in which it flows. Use geometry='geometric' or 'euclidean'."
             )
         if isinstance(self.prior_, Drawn):
             raise ValueError("prior='initialisation' has no density. Use prior='gaussian' or 'isotropic'.")

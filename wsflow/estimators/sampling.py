@@ -21,6 +21,14 @@ def sample(model: Any, n_samples: int = 1, random_state: Any = None, **options: 
     Returns
     -------
     WeightArray, or ndarray without an architecture, of shape (n_samples, d)
+        Canonical representatives; what ``ScaleCanonicalizer(last_layer="unit")`` dropped is put back.
+
+    Raises
+    ------
+    ValueError
+        If `n_samples` is not positive, or an option does not go with the flow.
+    NumericalError
+        If the flow leaves the finite numbers.
 
     Examples
     --------

@@ -85,6 +85,19 @@ def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, tas
     ------
     InvalidInputError
         If a held-out network is of a run of the training networks.
+
+    Examples
+    --------
+    A copy is not new, whatever order its neurons are in:
+
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.evaluation.novelty import novelty
+    >>> architecture, rng = Architecture.mlp([2, 3, 2]), np.random.default_rng(0)
+    >>> train = WeightArray(rng.normal(size=(9, 17)), architecture)
+    >>> unseen = WeightArray(rng.normal(size=(9, 17)), architecture, runs=range(9, 18))
+    >>> abs(round(novelty(train[:4], train, unseen, Task(np.eye(2), [0, 1])).value, 3))
+    0.0
     """
     check_runs(train, held_out)
     reference = mean_reference(train)
@@ -104,6 +117,15 @@ def dispersion(samples: WeightArray, held_out: WeightArray, task: Task) -> Dispe
     Returns
     -------
     Dispersion
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.evaluation.novelty import dispersion
+    >>> weights = WeightArray(np.random.default_rng(0).normal(size=(9, 17)), Architecture.mlp([2, 3, 2]))
+    >>> round(dispersion(weights, weights, Task(np.eye(2), [0, 1])).value, 6)
+    1.0
     """
     reference = mean_reference(held_out)
     spreads = (

@@ -190,6 +190,17 @@ def evaluate(
         If the networks do not fit each other or the task, or a held-out run is in training.
     NumericalError
         If no sample is finite.
+
+    Examples
+    --------
+    Training networks that pass for samples have a perfect score, and are found out:
+
+    >>> import wsflow
+    >>> task = wsflow.load_task("iris")
+    >>> weights = wsflow.train_population(task, hidden=(4,), n_runs=12, epochs=2).weights
+    >>> report = wsflow.evaluate(weights[:4], weights[:8], weights[8:], task, nulls=False)
+    >>> report.verdict[1]
+    'Samples are copies of training networks: their novelty is 0.00 and ...'
     """
     tell = _Steps(progress, 5 + (len(null_names()) if nulls else 0))
     notes: list[str] = []

@@ -51,6 +51,15 @@ def optimal_transport(x0: Tensor, x1: Tensor, manifold: Manifold) -> tuple[Tenso
     ------
     NumericalError
         If a distance is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.couplings import optimal_transport
+    >>> from wsflow.manifolds import Euclidean
+    >>> x0, x1 = optimal_transport(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [0.1]]), Euclidean(1))
+    >>> x1
+    tensor([[0.1000], [1.1000]])
     """
     import ot
 

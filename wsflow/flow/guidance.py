@@ -21,7 +21,7 @@ def guided(
     field: Field,
     loss: Callable[[Tensor], Tensor],
     manifold: Manifold,
-    strength: float = 0.1,
+    strength: float = 1.0,
     clip: float = 1.0,
 ) -> Field:
     """v(x, t) - strength grad L(x_1), with x_1 = exp_x((1 - t) v) where the flow would arrive.
@@ -43,7 +43,18 @@ def guided(
     Returns
     -------
     callable
-        The guided velocity.
+        The guided velocity. It raises a NumericalError where the gradient is not finite, which names the time and
+        the number of points.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.guidance import guided
+    >>> from wsflow.manifolds import Euclidean
+    >>> right = lambda x, t: torch.tensor([[1.0, 0.0]]).expand_as(x)
+    >>> up = guided(right, lambda x: -x[:, 1], Euclidean(2), strength=0.5)
+    >>> up(torch.zeros(1, 2), torch.zeros(1)).tolist()
+    [[1.0, 0.5]]
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:

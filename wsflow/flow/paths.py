@@ -66,6 +66,13 @@ def gaussian_drift(t: Tensor) -> Tensor:
     Returns
     -------
     Tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.paths import gaussian_drift
+    >>> gaussian_drift(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([-1.,  0.,  1.])
     """
     return (2 * t - 1) / (t.square() + (1 - t).square())
 
@@ -91,7 +98,8 @@ class Prediction:
     Parameters
     ----------
     drift : callable
-        c(t) in v(x, t) = F(x, t) - c(t) log_x(m), with m the centre of the source.
+        c(t) in v(x, t) = P_x F(x, t) - c(t) log_x(m), with m the centre of the source and P_x the projection to the
+        tangent space at x.
     weight : callable
         w(t) in the loss w(t) |v(x_t, t) - u_t|^2. On a geodesic log_xt(x_1) = (1 - t) u_t, so the
         squared error of x_1, measured in the tangent space at x_t, is w(t) = (1 - t)^2.

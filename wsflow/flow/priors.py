@@ -47,6 +47,15 @@ class Isotropic:
     manifold : Product
     scale : Tensor of shape (size,)
         Standard deviation of each Euclidean coordinate; not used on spheres.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.priors import Isotropic
+    >>> from wsflow.manifolds import Product, Sphere
+    >>> circle = Product([(Sphere(2), torch.tensor([[0, 1]]))])
+    >>> Isotropic(circle, torch.ones(2)).log_prob(torch.tensor([[1.0, 0.0]])).exp()  # 1 / (2 pi)
+    tensor([0.1592])
     """
 
     manifold: Product
@@ -105,8 +114,8 @@ class Isotropic:
 class WrappedGaussian:
     """exp_m(B L z) with z standard normal: a Gaussian in the tangent space at m, wrapped onto the manifold.
 
-    The density counts the nearest preimage of a point, so it is exact up to the mass that the
-    Gaussian has beyond a distance of pi on some sphere.
+    The density counts the nearest preimage of a point only: the mass that the Gaussian has beyond a distance of
+    pi from m on some sphere is missing from it, and nothing else is.
 
     Parameters
     ----------
@@ -120,6 +129,18 @@ class WrappedGaussian:
     ----------
     Pennec 2006, "Intrinsic statistics on Riemannian manifolds"; Nagano et al. 2019, arXiv:1902.02992
     (the Jacobian of exp).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.priors import WrappedGaussian
+    >>> from wsflow.manifolds import Product, Sphere
+    >>> sphere = Product([(Sphere(3), torch.tensor([[0, 1, 2]]))])
+    >>> points = sphere.projection(torch.tensor([[1.0, 0.1, 0.0], [1.0, -0.1, 0.1], [1.0, 0.0, -0.1]]))
+    >>> prior = WrappedGaussian.fit(sphere, points)
+    >>> new = prior.sample(5, torch.Generator().manual_seed(0))
+    >>> bool(sphere.belongs(new, 1e-12).all()), prior.log_prob(new).shape
+    (True, torch.Size([5]))
     """
 
     manifold: Product

@@ -125,13 +125,14 @@ def integrate_stochastic(
     generator: torch.Generator,
     n_steps: int = 32,
 ) -> Tensor:
-    """Euler-Maruyama on dx = (v - e d) dt + sqrt(2 e (1 - t)) dW, which has the same marginals as the flow.
+    """Euler-Maruyama on dx = (v - e d) dt + sqrt(2 e (1 - t)) dW, which keeps the flow's marginals in vector spaces.
 
     With a source N(m, S) and the path x_t = (1 - t) x_0 + t x_1 the score of x_t is
     -S^-1 (E[x_0 | x_t] - m) / (1 - t), and E[x_0 | x_t] = x - t v. A Langevin term with the covariance
     e (1 - t) S is then d = E[x_0 | x_t] - m with noise of covariance S: finite everywhere, without an
-    inverse. On curved factors E[x_0 | x_t] is exp_x(-t v), d is made tangent, and the marginals are
-    kept to first order in the noise.
+    inverse. This holds for independently coupled x_0 and x_1. On curved factors E[x_0 | x_t] is taken as
+    exp_x(-t v) and d is made tangent, which is close where the source is concentrated; a uniform source on a
+    sphere has no centre, so d is zero there and the noise widens the marginals.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class Settings:
     metric_weight : float
         Share of the metric in the loss, between 0 (none) and 1.
     patience : int or None
-        Stop after so many evaluations without a better validation loss.
+        Stop when more than so many evaluations in a row were no better on the validation points.
     evaluate_every : int
         Steps between evaluations on the validation points.
     """
@@ -253,7 +253,7 @@ def _loop(
         if last or (step + 1) % settings.evaluate_every == 0:
             waited = keeper.look(step + 1, sum(recent) / len(recent))
             recent = []
-            if settings.patience is not None and waited > settings.patience:
+            if settings.patience is not None and waited >= settings.patience:
                 break
 
 

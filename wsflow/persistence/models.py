@@ -44,6 +44,18 @@ def save_model(model: Any, path: str | Path) -> None:
     See Also
     --------
     load_model
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import wsflow
+    >>> flow = wsflow.WeightFlow(max_iter=5, random_state=0).fit(np.random.default_rng(0).normal(size=(50, 2)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     wsflow.save_model(flow, pathlib.Path(folder, "model.st"))
+    ...     loaded = wsflow.load_model(pathlib.Path(folder, "model.st"))
+    >>> bool((loaded.sample(3, random_state=0) == flow.sample(3, random_state=0)).all())
+    True
     """
     pipeline = hasattr(model, "steps")
     steps = list(model.steps) if pipeline else [(type(model).__name__.lower(), model)]
@@ -75,7 +87,7 @@ def load_model(path: str | Path) -> Any:
 
     See Also
     --------
-    save_model
+    save_model : with an example.
     """
     path = Path(path)
     tensors, data = read(path, "model")

@@ -95,6 +95,12 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     ------
     InvalidInputError
         If the file is damaged or something else, or has weights that are not finite.
+    ValueError
+        If `on_invalid` is neither of the two.
+
+    See Also
+    --------
+    save_population : with an example.
     """
     if on_invalid not in ("error", "drop"):
         raise ValueError(f"The 'on_invalid' of load_population is 'error' or 'drop', got {on_invalid!r}.")
