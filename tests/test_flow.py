@@ -368,7 +368,7 @@ class TestTraining:
         history = train(velocity, few, settings, generator, validation=others, progress=spy)
         best = int(np.argmin(history.validation))
         assert history.best_step == history.step[best] == 10 * (best + 1)
-        assert len(history.step) == best + 1 + 4 == len(history.validation) == len(history.train)
+        assert len(history.step) == best + 1 + 3 == len(history.validation) == len(history.train)
         assert len(seen) == history.step[-1] < 400
         assert torch.equal(velocity.network.write.weight, seen[history.best_step - 1])
         assert not torch.equal(velocity.network.write.weight, seen[-1])
