@@ -121,7 +121,10 @@ def _copies(samples: Row, n_held_out: int) -> str:
     if samples["copies"] <= MAX_COPIES:
         return new
     if n_held_out < HELD_OUT_FOR_COPIES:
-        return f"{new} Too few networks are held out ({n_held_out}) to say how many are copies: hold out {HELD_OUT_FOR_COPIES}."
+        return (
+            f"{new} Too few networks are held out ({n_held_out}) to say how many are copies: hold out "
+            f"{HELD_OUT_FOR_COPIES}."
+        )
     return (
         f"{new} But {samples['copies']:.0%} of them are likely copies: nearer to a training network than 99% of newly "
         "trained networks are."
