@@ -170,10 +170,34 @@ class TestRefusals:
             ("depth", "NAME=VALUE"),
             ("prior=flat", "'prior' parameter"),
             ("depth=0", "at least 1"),
+            ("task=iris", "no parameter 'task'"),
+            ("max_iter=1e3", "--debug"),
         ],
     )
     def test_a_wrong_parameter(self, parameter, message, files, out):
-        self.refused(2, message, "fit", files / "zoo.safetensors", "-o", out, "-p", parameter, "-q")
+        code = 1 if parameter == "max_iter=1e3" else 2
+        self.refused(code, message, "fit", files / "zoo.safetensors", "-o", out, "-p", parameter, "-q")
+
+    def test_a_file_that_is_read_is_not_written_over(self, files):
+        zoo, model = files / "zoo.safetensors", files / "model.st"
+        before = zoo.read_bytes(), model.read_bytes()
+        self.refused(5, "would be lost", "sample", model, "-o", model, "-q")
+        self.refused(5, "would be lost", "fit", zoo, "-o", files / "." / "zoo.safetensors", "-q")
+        self.refused(5, "would be lost", "evaluate", model, "--train", zoo, "--plot", zoo, "-q")
+        assert before == (zoo.read_bytes(), model.read_bytes())
+
+    def test_guidance_by_a_task_of_other_networks(self, files, out):
+        self.refused(3, "task", "sample", files / "model.st", "-n", 2, "--guide", "wine", "-o", out, "-q")
+
+    def test_networks_that_do_not_fit_into_memory(self, out):
+        self.refused(2, "GiB", "populate", "iris", "-n", 1, "--hidden", "100000,100000", "-o", out)
+
+    def test_run_numbers_stay_below_those_of_a_file(self, out):
+        self.refused(2, "--first-run", "populate", "iris", "-n", 1, "--first-run", 2**63, "-o", out)
+
+    def test_wrong_usage_is_one_line_too(self, out):
+        for arguments in (["populate", "iris", "-n", 0, "-o", out], ["fit", "--nonsense"], ["nonsense"]):
+            assert len(run(*arguments, code=2).stderr.splitlines()) == 1
 
     def test_an_unwritable_output(self, files, tmp_path):
         self.refused(5, "directory", "fit", files / "zoo.safetensors", "-o", tmp_path, "-q")

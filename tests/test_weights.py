@@ -234,3 +234,25 @@ def test_to_modules_draws_nothing_from_the_global_generator(modules):
     before = torch.get_rng_state()
     weights.to_modules()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_modules_that_differ_in_their_activations_are_named():
+    networks = [nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 2)) for act in (nn.ReLU(), nn.ReLU(), nn.Tanh())]
+    with pytest.raises(InvalidInputError, match=r"network 2 is linear, tanh, linear"):
+        WeightArray.from_modules(networks)
+    slopes = [nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(a), nn.Linear(3, 2)) for a in (0.1, 0.2)]
+    with pytest.raises(InvalidInputError, match=r"leaky_relu\(0.2\)"):
+        WeightArray.from_modules(slopes)
+
+
+def test_a_single_network_is_no_list_of_them(modules):
+    with pytest.raises(InvalidInputError, match="pass a list"):
+        WeightArray.from_modules(modules[0])
+    with pytest.raises(InvalidInputError, match="pass a list"):
+        WeightArray.from_state_dicts(modules[0].state_dict(), activation="relu")
+
+
+@pytest.mark.parametrize("runs", [[0.5], [np.nan], ["a"], [2**70], [2**63]])
+def test_runs_are_whole_numbers(runs):
+    with pytest.raises(InvalidInputError, match="whole numbers"):
+        WeightArray(np.zeros((1, 23)), ARCHITECTURE, runs=runs)

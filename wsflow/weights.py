@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.tracing import layers_of_module
 from wsflow.exceptions import InvalidInputError
 
 
@@ -152,6 +153,8 @@ class WeightArray(np.ndarray):
         InvalidInputError
             If their architectures differ.
         """
+        if not arrays:
+            raise InvalidInputError("There is nothing to concatenate: at least one array is needed.")
         first = arrays[0]
         if any(a.architecture != first.architecture for a in arrays):
             raise InvalidInputError("Only arrays of one architecture can be concatenated.")
@@ -196,10 +199,14 @@ class WeightArray(np.ndarray):
         >>> WeightArray.from_modules(networks).shape
         (5, 23)
         """
+        if hasattr(modules, "state_dict"):
+            raise InvalidInputError("This is one module, and its layers are no networks: pass a list, [module].")
         modules = list(modules)
         if not modules:
             raise InvalidInputError("The list of modules is empty: at least one network is needed.")
-        architecture = architecture or Architecture.from_module(modules[0])
+        if architecture is None:
+            architecture = Architecture.from_module(modules[0])
+            _check_layers(modules)
         return cls.from_state_dicts([m.state_dict() for m in modules], architecture=architecture, **keywords)
 
     @classmethod
@@ -240,6 +247,8 @@ class WeightArray(np.ndarray):
         >>> str(WeightArray.from_state_dicts(states, activation="tanh").architecture)
         '4-3-2 tanh (18 weights)'
         """
+        if isinstance(states, Mapping):
+            raise InvalidInputError("This is one state dict: pass a list, [state].")
         states = list(states)
         if not states:
             raise InvalidInputError("The list of state dicts is empty: at least one network is needed.")
@@ -359,7 +368,13 @@ def _column(name: str, values: Any, n: int, default: np.ndarray) -> np.ndarray:
     column = np.asarray(values)
     if column.shape != (n,):
         raise InvalidInputError(f"The {name} of a WeightArray of {n} rows are {n} numbers, got shape {column.shape}.")
-    return column.astype(np.int64)
+    try:
+        numbers = [int(value) for value in column.tolist()]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
+    if numbers != column.tolist() or not all(-(2**63) <= number < 2**63 for number in numbers):
+        raise InvalidInputError(f"The {name} of a WeightArray are whole numbers below 2^63, got {column.dtype} values.")
+    return np.array(numbers, dtype=np.int64)
 
 
 def _is_everything(key: Any) -> bool:
@@ -380,6 +395,21 @@ def _numpy(tensor: Any) -> np.ndarray:
         tensor = tensor.float() if str(tensor.dtype) in ("torch.float16", "torch.bfloat16") else tensor
         return np.asarray(tensor.numpy())
     return np.asarray(tensor)
+
+
+def _check_layers(modules: Sequence[Any]) -> None:
+    """Refuse modules that differ where their state dicts do not: in their activations."""
+    first = _kinds(modules[0])
+    index = next((i for i, module in enumerate(modules) if _kinds(module) != first), None)
+    if index is not None:
+        raise InvalidInputError(
+            f"These networks do not have one architecture: network 0 is {', '.join(first)}, but network {index} is "
+            f"{', '.join(_kinds(modules[index]))}. Pass networks of one architecture."
+        )
+
+
+def _kinds(module: Any) -> list[str]:
+    return [f"{k.kind}({k.argument})" if k.argument is not None else k.kind for k in layers_of_module(module)]
 
 
 def _check_states(states: Sequence[Mapping[str, Any]], architecture: Architecture) -> None:

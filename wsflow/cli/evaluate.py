@@ -46,6 +46,7 @@ def evaluate(
 
     if plot is not None:
         check_target(plot)
+        options.check_apart(plot, population, train, held_out)
     samples, training = wsflow.load_population(population), wsflow.load_population(train)
     others = wsflow.load_population(held_out).weights if held_out else None
     task = wsflow.load_task(task_name) if task_name else training.task

@@ -57,9 +57,11 @@ def fit(
     from wsflow.persistence import check_target
 
     check_target(out)
+    options.check_apart(out, population)
+    _check_names(parameters)
     loaded = wsflow.load_population(population)
     settings = {"geometry": geometry, "max_iter": iterations, "task": loaded.task, "random_state": seed, **parameters}
-    flow = _flow(settings)
+    flow = wsflow.WeightFlow(**settings)
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference),
         wsflow.ScaleCanonicalizer(bias=settings.get("bias", "inside")),
@@ -100,11 +102,11 @@ def fit(
         )
 
 
-def _flow(settings: dict[str, Any]) -> Any:
+def _check_names(parameters: dict[str, Any]) -> None:
     import wsflow
 
-    known = wsflow.WeightFlow().get_params()
-    unknown = sorted(set(settings) - set(known))
+    # these are objects, which no text stands for: the population knows its architecture and its task
+    known = set(wsflow.WeightFlow().get_params()) - {"architecture", "progress", "task"}
+    unknown = sorted(set(parameters) - known)
     if unknown:
-        raise click.UsageError(f"WeightFlow has no parameter {unknown[0]!r}. It has {', '.join(sorted(known))}.")
-    return wsflow.WeightFlow(**settings)
+        raise click.UsageError(f"There is no parameter {unknown[0]!r} to set. Choose from {', '.join(sorted(known))}.")

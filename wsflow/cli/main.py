@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wsflow.cli.refusal import INTERRUPTED, USAGE, Refusal
+from wsflow.cli.refusal import INTERRUPTED, UNFORESEEN, USAGE, Refusal
 from wsflow.exceptions import NumericalError, OutputError, WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
@@ -66,6 +66,13 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:
                 raise
             raise Refusal(str(error), OutputError.exit_code) from error
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "wsflow"
+            raise Refusal(f"{error.format_message()} See {command} --help.", USAGE) from error
+        except click.ClickException:
+            raise
+        except Exception as error:
+            raise Refusal(f"{type(error).__name__}: {error}. Show where with wsflow --debug.", UNFORESEEN) from error
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -72,6 +72,24 @@ def _value(text: str) -> Any:
     return text
 
 
+def check_apart(out: Path, *inputs: Path | None) -> None:
+    """Refuse to write over a file that is read.
+
+    Parameters
+    ----------
+    out : Path
+    *inputs : Path or None
+
+    Raises
+    ------
+    OutputError
+    """
+    from wsflow.exceptions import OutputError
+
+    if out.exists() and any(path is not None and path.exists() and out.samefile(path) for path in inputs):
+        raise OutputError(f"{out}: this file is read, and would be lost. Give another path to write to.")
+
+
 def check_size(n: int, n_weights: int) -> None:
     """Refuse a number of networks that does not fit into memory, before anything is allocated.
 

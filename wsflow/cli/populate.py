@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ import click
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json
+
+MAXIMUM_RUN = 2**53  # runs are int64 in the file, with room for -n more
 
 
 @click.command()
@@ -23,7 +26,7 @@ from wsflow.cli.rendering import Bars, echo_json
 @click.option("--epochs", default=50, show_default=True, type=click.IntRange(1))
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
 @click.option("--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run.")
-@click.option("--first-run", default=0, show_default=True, type=click.IntRange(0), help="Number of the first run.")
+@click.option("--first-run", default=0, show_default=True, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run.")
 @options.seed
 @options.as_json
 @options.quiet
@@ -59,7 +62,8 @@ def populate(
 
     check_target(out)
     loaded = wsflow.load_task(task)
-    options.check_size(number * snapshots, (loaded.n_inputs + 1) * (hidden or (loaded.n_outputs,))[0])
+    widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
+    options.check_size(number * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
     start = time.perf_counter()
     with Bars(quiet).stage("Training networks", "epochs") as progress:
         population = wsflow.train_population(

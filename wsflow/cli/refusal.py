@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 INTERRUPTED = 130
+UNFORESEEN = 1
 USAGE = 2
 
 

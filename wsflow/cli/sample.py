@@ -53,14 +53,18 @@ def sample(
     import wsflow
     from wsflow.exceptions import InvalidInputError
     from wsflow.persistence import check_target
+    from wsflow.task import check_task
 
     check_target(out)
+    options.check_apart(out, model)
     loaded = wsflow.load_model(model)
     flow = loaded[-1] if hasattr(loaded, "steps") else loaded
     if not isinstance(flow, wsflow.WeightFlow) or flow.architecture_ is None:
         raise InvalidInputError(f"{model}: this model does not end with a flow over networks. Fit one with wsflow fit.")
     options.check_size(number, flow.n_features_in_)
     guidance = wsflow.Guidance(wsflow.load_task(guide), strength) if guide else None
+    if guidance is not None:
+        check_task(flow.architecture_, guidance.task)
     arguments: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "noise": noise}
     start = time.perf_counter()
     with Bars(quiet).stage("Sampling networks"):
