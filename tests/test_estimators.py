@@ -234,6 +234,8 @@ def test_without_names_a_flow_samples_other_widths(prior, velocity):
     model = pipeline(geometry="geometric", identity=None, prior=prior, velocity=velocity).fit(networks())
     new = wsflow.sample(model, 3, 0, architecture=wide)
     assert new.shape == (3, wide.n_weights) and new.architecture == wide
+    with pytest.raises(ValueError, match="same layers"):
+        wsflow.sample(model, 3, 0, architecture=Architecture.mlp([4, 7, 5, 2], "tanh"))
     named = pipeline(geometry="geometric").fit(networks())
     with pytest.raises(ValueError, match="identity=None"):
         wsflow.sample(named, 3, 0, architecture=wide)
@@ -254,6 +256,21 @@ def test_geometric_says_where_it_is_euclidean():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         WeightFlow(**FAST).fit(X)
+
+
+def test_a_dead_neuron_is_named_where_it_has_no_direction():
+    values = np.array(networks())
+    values[5, :4] = values[5, 12] = 0.0
+    with pytest.raises(InvalidInputError, match="Network 5 has a dead neuron"):
+        pipeline(geometry="geometric").fit(networks().like(values))
+    pipeline(geometry="euclidean").fit(networks().like(values))
+
+
+def test_guidance_takes_a_task_that_fits(task):
+    flow = pipeline(geometry="euclidean").fit(networks())[-1]
+    assert np.array_equal(flow.sample(3, 0, guidance=task), flow.sample(3, 0, guidance=Guidance(task)))
+    with pytest.raises(InvalidInputError):
+        flow.sample(3, 0, guidance=Task(np.eye(5), np.arange(5) % 2))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +301,7 @@ def test_a_nan_is_named_by_network_and_parameter():
     fitted = PermutationAligner().fit(networks())
     with pytest.raises(InvalidInputError, match="4-3-3-2 relu"):
         fitted.transform(networks(architecture=Architecture.mlp([4, 3, 2])))
-    with pytest.raises(ValueError, match="'n_samples': 0"):
+    with pytest.raises(ValueError, match="'n_samples' parameter of WeightFlow is a whole number"):
         pipeline(geometry="euclidean").fit(networks())[-1].sample(0)
 
 
@@ -312,3 +329,14 @@ def test_a_task_gives_no_metric_where_nothing_says_how_to_run_the_networks(task)
     WeightFlow(geometry="euclidean", task=task, **FAST).fit(weights)
     with pytest.raises(ValueError, match="sequential network"):
         WeightFlow(geometry="euclidean", task=task, metric="function", **FAST).fit(weights)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_an_orbit_far_from_the_reference_collapses_too(activation):
+    architecture = Architecture.mlp([6, 16, 16, 3], activation=activation)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, architecture.n_weights, generator=generator, dtype=torch.float64)
+    moved = Action.random(architecture, 40, generator, log_scale=1.5)(rows)
+    pipe = make_pipeline(PermutationAligner(), ScaleCanonicalizer()).fit(WeightArray(rows.numpy(), architecture))
+    one, two = (pipe.transform(WeightArray(w.numpy(), architecture)) for w in (rows, moved))
+    assert np.abs(one - two).max() < 1e-10

@@ -100,6 +100,10 @@ class Geometry:
         scale[:, self.polar] = points[:, -1:].exp()
         return points[:, :-1] * scale
 
+    def _has_dead_neuron(self, point: Tensor) -> bool:
+        parts = zip(self.target.factors, self.target.split(point), strict=True)
+        return any(bool((part == 0).all(-1).any()) for (factor, _), part in parts if isinstance(factor, Sphere))
+
     def check(self, weights: Tensor, atol: float) -> None:
         """Refuse networks that are not on the manifold.
 
@@ -113,9 +117,15 @@ class Geometry:
         InvalidInputError
             Naming the first row that is not, and the remedy.
         """
-        outside = ~self.target.belongs(self.to_points(weights), atol)
+        points = self.to_points(weights)
+        outside = ~self.target.belongs(points, atol)
         if outside.any():
             row = int(outside.nonzero()[0])
+            if self._has_dead_neuron(points[row]):
+                raise InvalidInputError(
+                    f"Network {row} has a dead neuron: all its incoming weights are zero, so it has no direction in "
+                    f"the {self.name} geometry. Drop the network, or use geometry='euclidean'."
+                )
             raise InvalidInputError(
                 f"{int(outside.sum())} of {len(weights)} rows, the first of them row {row}, do not lie on the manifold "
                 f"of the {self.name} geometry: {self.remedy}"

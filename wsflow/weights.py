@@ -368,6 +368,8 @@ def _column(name: str, values: Any, n: int, default: np.ndarray) -> np.ndarray:
     column = np.asarray(values)
     if column.shape != (n,):
         raise InvalidInputError(f"The {name} of a WeightArray of {n} rows are {n} numbers, got shape {column.shape}.")
+    if column.dtype.kind in "bi":
+        return column.astype(np.int64)
     try:
         numbers = [int(value) for value in column.tolist()]
     except (TypeError, ValueError, OverflowError):

@@ -16,7 +16,7 @@ from wsflow.cli.rendering import Bars, echo_json
 @click.command()
 @click.argument("population", type=click.Path(path_type=Path))
 @options.out()
-@click.option("--geometry", default="geometric", show_default=True, help="euclidean, normalized or geometric.")
+@click.option("--geometry", default="auto", show_default=True, help="auto, euclidean, normalized or geometric.")
 @click.option(
     "--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )

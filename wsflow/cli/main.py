@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import signal
+import warnings
 from typing import Any
 
 import click
@@ -75,6 +76,10 @@ class Commands(click.Group):
             raise Refusal(f"{type(error).__name__}: {error}. Show where with wsflow --debug.", UNFORESEEN) from error
 
 
+def _warn(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+
+
 def _terminate(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
@@ -97,5 +102,7 @@ def main(ctx: click.Context, debug: bool, threads: int | None) -> None:
     # many small tensor operations: on a busy machine several threads wait for each other far longer than they
     # work (ten times the time of one thread); torch reads this when a command loads it
     os.environ["OMP_NUM_THREADS"] = str(threads or os.environ.get("OMP_NUM_THREADS", 1))
+    ctx.with_resource(warnings.catch_warnings())
+    warnings.showwarning = _warn
     before = signal.signal(signal.SIGTERM, _terminate)
     ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))

@@ -26,7 +26,9 @@ MAXIMUM_RUN = 2**53  # runs are int64 in the file, with room for -n more
 @click.option("--epochs", default=50, show_default=True, type=click.IntRange(1))
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
 @click.option("--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run.")
-@click.option("--first-run", default=0, show_default=True, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run.")
+@click.option(
+    "--first-run", default=0, show_default=True, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run."
+)
 @options.seed
 @options.as_json
 @options.quiet

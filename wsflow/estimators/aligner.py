@@ -22,7 +22,7 @@ from wsflow.estimators.validation import (
 )
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.matching import weight_matching
+from wsflow.symmetry.matching import orbit_matching
 from wsflow.weights import WeightArray
 
 REFERENCES = ("mean", "medoid", "first")
@@ -179,7 +179,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return canonical_action(weights, self.architecture_)(weights)
 
     def _match(self, canonical: Tensor, reference: Tensor) -> Action:
-        return weight_matching(canonical, reference, self.architecture_, self.max_sweeps)
+        return orbit_matching(canonical, reference, self.architecture_, self.max_sweeps)
 
     def _find_reference(self, canonical: Tensor) -> None:
         reference = canonical[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.layers import LINEAR
 from wsflow.estimators.function import function_metric
 from wsflow.flow.couplings import COUPLINGS
 from wsflow.flow.likelihood import rademacher_probes, unit_probes
@@ -44,6 +46,16 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "divergence": ("auto", "exact", "hutchinson"),
 }
 COUNTS = ("max_iter", "batch_size", "width", "depth", "heads", "solver_steps", "n_probes", "metric_inputs")
+# parameter -> lowest and highest value
+INTERVALS: dict[str, tuple[float, float]] = {
+    "shrinkage": (0, 1),
+    "metric_weight": (0, 1),
+    "learning_rate": (0, float("inf")),
+    "weight_decay": (0, float("inf")),
+    "ema_decay": (0, 1),
+    "clip": (0, float("inf")),
+    "validation_fraction": (0, 0.9),
+}
 CHUNK = 128  # rows that pass through the network together, always padded to so many
 EXACT_SIZE = 64  # columns up to which the exact divergence is affordable
 
@@ -63,9 +75,12 @@ def check_parameters(flow: WeightFlow) -> None:
     for name, choices in CHOICES.items():
         if getattr(flow, name) not in choices:
             raise ValueError(f"The {name!r} parameter of WeightFlow is one of {choices}, got {getattr(flow, name)!r}.")
-    for name in COUNTS:
-        if int(getattr(flow, name)) < 1:
-            raise ValueError(f"The {name!r} parameter of WeightFlow is at least 1, got {getattr(flow, name)!r}.")
+    for name in (*COUNTS, *(("patience",) if flow.patience is not None else ())):
+        check_count(name, getattr(flow, name))
+    for name, (low, high) in INTERVALS.items():
+        value = getattr(flow, name)
+        if not isinstance(value, Real) or not low <= float(value) <= high:
+            raise ValueError(f"The {name!r} parameter of WeightFlow is between {low} and {high}, got {value!r}.")
     if flow.identity is None and flow.prior == "gaussian":
         raise ValueError(
             "prior='gaussian' knows each neuron by name, identity=None none of them. "
@@ -73,6 +88,22 @@ def check_parameters(flow: WeightFlow) -> None:
         )
     if flow.width % flow.heads:
         raise ValueError(f"The 'width' of WeightFlow is a multiple of its 'heads', got {flow.width} and {flow.heads}.")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse what is not a whole number of at least 1.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(value, Integral) or int(value) < 1:
+        raise ValueError(f"The {name!r} parameter of WeightFlow is a whole number of at least 1, got {value!r}.")
 
 
 def geometry_of(flow: WeightFlow) -> Geometry:
@@ -121,6 +152,26 @@ def architecture_has_spheres(architecture: Architecture) -> bool:
     bool
     """
     return not GEOMETRIES["geometric"](architecture).target.is_flat
+
+
+def same_but_for_widths(one: Architecture, other: Architecture) -> bool:
+    """Whether two sequential networks differ in nothing but their hidden widths.
+
+    Parameters
+    ----------
+    one, other : Architecture
+
+    Returns
+    -------
+    bool
+    """
+
+    def skeleton(architecture: Architecture) -> list[object]:
+        linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
+        kinds = [(layer.kind, layer.name, layer.bias, layer.argument) for layer in architecture.layers]
+        return [*kinds, linear[0].inputs, linear[-1].outputs] if linear else [architecture]
+
+    return skeleton(one) == skeleton(other)
 
 
 def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:

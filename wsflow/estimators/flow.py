@@ -29,7 +29,7 @@ from wsflow.flow.likelihood import log_density
 from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian
 from wsflow.flow.solvers import Field, integrate, integrate_stochastic
 from wsflow.flow.training import History, TrainingInterrupted, VelocityField, train
-from wsflow.task import Task
+from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 
@@ -255,7 +255,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         n_samples: int = 1,
         random_state: Any = None,
         *,
-        guidance: Guidance | None = None,
+        guidance: Guidance | Task | None = None,
         temperature: float = 1.0,
         noise: float = 0.0,
         architecture: Architecture | None = None,
@@ -266,7 +266,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         ----------
         n_samples : int
         random_state : int, RandomState or None
-        guidance : Guidance, optional
+        guidance : Guidance or Task, optional
             Descend a task's loss on the way.
         temperature : float
             Scales the source around its centre, where it has one: below 1, samples are better and less diverse.
@@ -290,8 +290,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if noise > 0 and self.coupling != "independent":
             raise ValueError("Stochastic sampling needs the score of coupling='independent'. Use noise=0.")
-        if n_samples < 1:
-            raise ValueError(f"Invalid value for 'n_samples': {n_samples}. At least one network can be sampled.")
+        assembly.check_count("n_samples", n_samples)
+        if min(temperature, noise) < 0:
+            raise ValueError(f"'temperature' and 'noise' are not negative, got {temperature} and {noise}.")
         flow = self if architecture is None else self._for_width(architecture)
         generator = torch_generator(random_state)
         source = flow._source(n_samples, temperature, generator)
@@ -299,6 +300,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         if guidance is not None:
             if flow.architecture_ is None:
                 raise ValueError("Guidance runs the networks, so it needs an architecture: fit a WeightArray.")
+            if isinstance(guidance, Task):
+                guidance = Guidance(guidance)
+            check_task(flow.architecture_, guidance.task)
             loss = task_loss(guidance.task, flow.architecture_, flow.geometry_)
             field = guided(field, loss, flow.geometry_.manifold, guidance.strength, guidance.clip)
         points = assembly.in_chunks(functools.partial(flow._transport, field, noise, generator), source.float())
@@ -397,7 +401,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
                 "Only a flow with identity=None and velocity='neuron' or 'relational' samples networks of another "
                 "width."
             )
-        if architecture.names != self.architecture_.names:
+        if not assembly.same_but_for_widths(architecture, self.architecture_):
             raise ValueError(f"Another width means the same layers: {self.architecture_} against {architecture}.")
         other = copy.copy(self)
         other.architecture_ = architecture

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.spaces import groups_of
 from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.networks import predictions
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.matching import GroupPlaces, weight_matching
+from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -124,7 +123,7 @@ def align(weights: Tensor, reference: Tensor, architecture: Architecture) -> Ten
         return weights
     references = reference.expand(weights.shape)
     chunks = _chunks(len(weights), architecture.n_weights)
-    return torch.cat([weight_matching(weights[r], references[r], architecture)(weights[r]) for r in chunks])
+    return torch.cat([orbit_matching(weights[r], references[r], architecture)(weights[r]) for r in chunks])
 
 
 def locate(weights: WeightArray, task: Task, reference: Tensor) -> Points:
@@ -170,12 +169,7 @@ def nearest(points: Points, train: Points, candidates: int = CANDIDATES) -> Near
     left = torch.arange(len(likely)).repeat_interleave(2 * k)
     weights = _matched_distances(points.weights[left], train.weights[likely.flatten()], points.architecture)
     functions = _norms(points.functions[left] - train.functions[likely.flatten()])
-    # a disguised copy has its source first, and layer by layer matching finds it where coordinate ascent may get stuck
-    sources = train.weights[by_function[:, 0]]
-    layered = _matched_distances(
-        _align_by_layers(points.weights, sources, points.architecture), sources, points.architecture
-    )
-    return Nearest(np.minimum(weights.reshape(-1, 2 * k).min(1), layered), functions.reshape(-1, 2 * k).min(1))
+    return Nearest(weights.reshape(-1, 2 * k).min(1), functions.reshape(-1, 2 * k).min(1))
 
 
 def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
@@ -194,24 +188,6 @@ def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
     weights = _matched_distances(points.weights[left], points.weights[right], points.architecture)
     functions = _norms(points.functions[left] - points.functions[right])
     return float(np.sqrt(np.square(weights).mean())), float(np.sqrt(np.square(functions).mean()))
-
-
-def _align_by_layers(weights: Tensor, references: Tensor, architecture: Architecture) -> Tensor:
-    """Match one neuron group after the other, looking only at weights between groups that have been reached."""
-    reached: set[str] = set()
-    for group in architecture.groups:
-        reached.add(group.name)
-        if group.parent is not None:
-            continue
-        seen = torch.zeros(architecture.n_weights, dtype=weights.dtype)
-        for _, block, columns in architecture.blocks:
-            if {g.name for space in block.axes for g in groups_of(space)} <= reached:
-                seen[torch.from_numpy(columns.reshape(-1))] = 1
-        places = GroupPlaces.of(architecture, group)
-        index, sign = places.best(weights * seen, references * seen)
-        weights = weights.clone()
-        places.move(weights, index, sign)
-    return weights
 
 
 def _matched_distances(weights: Tensor, references: Tensor, architecture: Architecture) -> np.ndarray:

@@ -26,7 +26,7 @@ from wsflow.evaluation.points import (
 from wsflow.evaluation.predictive import Predictive, calibration, predict
 from wsflow.evaluation.verdict import describe
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.symmetry.matching import weight_matching
+from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
@@ -278,7 +278,7 @@ def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str
     ends = (train[left], train[right])
     if train.architecture.groups:
         # only the permutations and signs: scaling to unit norms would change the midpoint as well
-        ends = tuple(weight_matching(canonical(w), reference, w.architecture)(w) for w in ends)
+        ends = tuple(orbit_matching(canonical(w), reference, w.architecture)(w) for w in ends)
     return {"before": before, "after": midpoint_barrier(*ends, task)}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wsflow.activations import SIGN
 from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.architecture.spaces import groups_of
 from wsflow.networks import take
 from wsflow.symmetry.actions import Action
 
@@ -79,6 +80,85 @@ def weight_matching(weights: Tensor, reference: Tensor, architecture: Architectu
         if not len(active):
             break
     return action
+
+
+def layer_matching(weights: Tensor, reference: Tensor, architecture: Architecture) -> Action:
+    """Match one neuron group after the other, looking only at weights between groups that have been reached.
+
+    What it finds does not depend on the order in which a row's neurons come, so coordinate ascent that starts
+    from it sends a whole orbit to one point; from the identity, members of an orbit end at different local maxima.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+    reference : Tensor of shape (d,) or (n, d)
+    architecture : Architecture
+
+    Returns
+    -------
+    Action
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.symmetry.actions import Action
+    >>> from wsflow.symmetry.matching import layer_matching
+    >>> architecture = Architecture.mlp([4, 3, 2])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> w, reference = torch.randn(2, 23, generator=generator)
+    >>> moved = Action.random(architecture, 1, generator, log_scale=0.0)(w[None])
+    >>> one, two = (layer_matching(rows, reference, architecture)(rows) for rows in (w[None], moved))
+    >>> torch.equal(one, two)
+    True
+    """
+    reference = reference.expand(weights.shape)
+    permutations, scales = {}, {}
+    rows = weights.clone()
+    seen = torch.zeros(architecture.n_weights, dtype=torch.bool)
+    reached: set[str] = set()
+    for group in architecture.groups:
+        reached.add(group.name)
+        if group.parent is not None:
+            continue
+        for _, block, columns in architecture.blocks:
+            if {g.name for space in block.axes for g in groups_of(space)} <= reached:
+                seen[torch.from_numpy(columns.reshape(-1))] = True
+        places = GroupPlaces.of(architecture, group)
+        index, sign = places.best(rows * seen, reference * seen)
+        places.move(rows, index, sign)
+        permutations[group.name] = index
+        if places.wire:
+            scales[places.wire] = sign
+    return Action(architecture, permutations, scales)
+
+
+def orbit_matching(weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50) -> Action:
+    """Weight matching that starts layer by layer, so that all members of an orbit end at one point.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+    reference : Tensor of shape (d,) or (n, d)
+    architecture : Architecture
+    max_sweeps : int
+        Of the coordinate ascent.
+
+    Returns
+    -------
+    Action
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.symmetry.matching import orbit_matching
+    >>> w = torch.randn(2, 23, generator=torch.Generator().manual_seed(0))
+    >>> len(orbit_matching(w, w[0], Architecture.mlp([4, 3, 2])))
+    2
+    """
+    start = layer_matching(weights, reference, architecture)
+    return weight_matching(start(weights), reference, architecture, max_sweeps) @ start
 
 
 @dataclass(frozen=True)
