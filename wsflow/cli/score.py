@@ -19,8 +19,9 @@ from wsflow.cli.rendering import Bars, echo_json, echo_table
 def score(model: Path, population: Path, seed: int, as_json: bool, quiet: bool) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.
 
-    The density is with respect to the Riemannian volume of the canonical networks; it compares
-    networks under one model, not models. For more than 64 weights it is Hutchinson's estimate, along
+    The density is with respect to the Riemannian volume of the canonical networks, after the model has aligned
+    them (samples too, which may move by it); it compares networks under one model, not models, and is higher for
+    networks that the model was fitted to. For more than 64 weights it is Hutchinson's estimate, along
     directions of the seed that all networks share.
 
     \b
