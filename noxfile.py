@@ -13,7 +13,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.sessions = ["tests", "lint", "types", "doctest", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
-# a worker of pytest-xdist has one core: more threads each would only get in each other's way
+# many small tensor operations: more threads, on cores that have something else to do, wait for each other
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -57,4 +57,5 @@ def doctest(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, its gallery's pictures included, into docs/_build/html."""
     session.install("-e", ".[docs]")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    command = ["sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html"]
+    session.run(*command, *session.posargs, env=ONE_THREAD)

@@ -70,7 +70,7 @@ def demo(
     clock = Clock(Bars(quiet))
 
     task = wsflow.load_task("breast_cancer")
-    with clock.stage("populate", "Training networks", "epochs") as progress:
+    with clock.stage("populate", "Training networks", "network epochs") as progress:
         everything = wsflow.train_population(
             task, n_runs=runs + held_out, snapshots=snapshots, random_state=seed, progress=progress
         )

@@ -67,7 +67,7 @@ def populate(
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
     options.check_size(number * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
     start = time.perf_counter()
-    with Bars(quiet).stage("Training networks", "epochs") as progress:
+    with Bars(quiet).stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(
             loaded,
             hidden,
