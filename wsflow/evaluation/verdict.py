@@ -19,8 +19,8 @@ MIN_NOVELTY_Q05 = 0.3
 MIN_DISPERSION = 0.7
 # how far below the samples a null may be in novelty and dispersion: two samplings differ by that much
 TOLERANCE = 0.05
-# runs per weight below which more than 5% were likely copies: at 802 weights 26% of 100 runs, 10% of 300, 2% of 600
-RUNS_PER_WEIGHT = 0.5
+# runs per weight below which more than 5% were likely copies: at 802 weights 22% of 100 runs, 17% of 300, 4% of 600
+RUNS_PER_WEIGHT = 0.7
 
 
 def null_wins(nulls: Mapping[str, Row], samples: Row, score: str = "accuracy") -> list[str]:
