@@ -44,6 +44,7 @@ def run(*arguments, code=0):
 def test_every_command_has_help_with_an_example(command):
     output = run(command, "--help").stdout
     assert "Example:" in output and f"wsflow {command}" in output
+    assert all(option in output for option in ("--seed", "--json", "--quiet"))
 
 
 def test_the_list_of_commands_says_what_they_do():

@@ -13,9 +13,13 @@ from wsflow.cli.rendering import echo_json
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@options.seed
 @options.as_json
-def info(file: Path, as_json: bool) -> None:
+@options.quiet
+def info(file: Path, seed: int, as_json: bool, quiet: bool) -> None:
     """What FILE holds: networks and their task, or a model and its settings.
+
+    Nothing here is random and nothing takes long: --seed and -q are taken as by every command, and change nothing.
 
     \b
     Example:

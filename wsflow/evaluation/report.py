@@ -113,6 +113,7 @@ class _Yardstick:
 
     @classmethod
     def of(cls, train: WeightArray, held_out: WeightArray, task: Task, reference: Tensor) -> _Yardstick:
+        """Everything that is measured once, whatever is judged."""
         known, others = locate(train, task, reference), locate(held_out, task, reference)
         pairs = fixed_pairs(held_out.runs, PAIRS)
         score = "accuracy" if task.is_classification else "r2"
