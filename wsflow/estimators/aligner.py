@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.validation import (
+    check_choices,
     description,
     fit_array,
     later_array,
@@ -114,11 +115,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         InvalidInputError
             If weights are not finite, or the columns are not the architecture's.
         """
-        for name, choices in (("reference", REFERENCES), ("by", BY)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"The {name!r} parameter of PermutationAligner is one of {choices}, got {getattr(self, name)!r}."
-                )
+        check_choices(self, {"reference": REFERENCES, "by": BY})
         values = fit_array(self, X)
         self.distances_ = np.empty(0)
         self.n_iter_ = 1

@@ -15,6 +15,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.architecture.layers import LINEAR
 from wsflow.estimators.function import function_metric
+from wsflow.estimators.validation import check_choices
 from wsflow.flow.couplings import COUPLINGS
 from wsflow.flow.likelihood import rademacher_probes, unit_probes
 from wsflow.flow.paths import PREDICTIONS, TIMES
@@ -72,9 +73,7 @@ def check_parameters(flow: WeightFlow) -> None:
     ValueError
         Naming the parameter, what is expected, and the value.
     """
-    for name, choices in CHOICES.items():
-        if getattr(flow, name) not in choices:
-            raise ValueError(f"The {name!r} parameter of WeightFlow is one of {choices}, got {getattr(flow, name)!r}.")
+    check_choices(flow, CHOICES)
     for name in (*COUNTS, *(("patience",) if flow.patience is not None else ())):
         check_count(name, getattr(flow, name))
     for name, (low, high) in INTERVALS.items():

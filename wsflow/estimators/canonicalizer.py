@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.validation import (
+    check_choices,
     description,
     fit_array,
     later_array,
@@ -89,11 +90,7 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         InvalidInputError
             If weights are not finite, or the columns are not the architecture's.
         """
-        for name, choices in (("bias", BIASES), ("last_layer", LAST_LAYERS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"The {name!r} parameter of ScaleCanonicalizer is one of {choices}, got {getattr(self, name)!r}."
-                )
+        check_choices(self, {"bias": BIASES, "last_layer": LAST_LAYERS})
         values = fit_array(self, X)
         self.output_norm_ = 1.0
         self.output_change_ = 0.0

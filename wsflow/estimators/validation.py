@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,28 @@ def architecture_of(estimator: Any, X: Any) -> Architecture | None:
             "Leave architecture=None to take the one that X carries."
         )
     return carried or own
+
+
+def check_choices(estimator: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse a parameter that is none of its choices.
+
+    Parameters
+    ----------
+    estimator : estimator
+    choices : mapping from str to tuple
+        By name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, the estimator, what is expected, and the value.
+    """
+    for name, expected in choices.items():
+        value = getattr(estimator, name)
+        if value not in expected:
+            raise ValueError(
+                f"The {name!r} parameter of {type(estimator).__name__} is one of {expected}, got {value!r}."
+            )
 
 
 def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray:
