@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 POSITIVE = "positive"
 SIGN = "sign"
+FLIP = "flip"
+PHASE = "phase"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
@@ -95,8 +96,9 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
     weights : Tensor of shape (n, d)
     architecture : Architecture
     inputs : Tensor of shape (b, p), or (n, b, p) for a batch of its own for each network
+        For networks that a module runs: what it takes, one batch for all.
     module : nn.Module, optional
-        What runs networks that are not sequential; it is put into evaluation mode by the caller.
+        What runs networks that are not sequential (default: the architecture's module); in evaluation mode.
 
     Returns
     -------
@@ -116,14 +118,16 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
     torch.Size([5, 7, 2])
     """
     tensors = unflatten(weights, architecture)
-    if module is not None:
-        return _forward_module(tensors, module, inputs)
-    if not architecture.layers:
+    if module is None and architecture.layers:
+        inputs = inputs if inputs.is_floating_point() else inputs.to(weights)
+        hidden = inputs if inputs.dim() == 3 else inputs.expand(len(weights), *inputs.shape)
+        for layer in architecture.layers:
+            hidden = _apply(layer, tensors, hidden)
+        return hidden
+    module = architecture.module if module is None else module
+    if module is None:
         raise ValueError("This architecture does not say how to run its networks. Pass module=.")
-    hidden = inputs if inputs.dim() == 3 else inputs.expand(len(weights), *inputs.shape)
-    for layer in architecture.layers:
-        hidden = _apply(layer, tensors, hidden)
-    return hidden
+    return run_module(tensors, module, inputs)
 
 
 def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
@@ -140,12 +144,41 @@ def _keywords(layer: Layer) -> dict[str, float]:
     return {} if layer.argument is None else {activation(layer.kind).argument: layer.argument}
 
 
-def _forward_module(tensors: Mapping[str, Tensor], module: nn.Module, inputs: Tensor) -> Tensor:
-    def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        return torch.func.functional_call(module, state, (x,))
+def run_module(tensors: Mapping[str, Tensor], module: nn.Module, *inputs: Any) -> Any:
+    """What a module returns for every network, on the same inputs.
 
-    in_dims = (0, 0 if inputs.dim() == 3 and len(inputs) == len(next(iter(tensors.values()))) else None)
-    return torch.func.vmap(one, in_dims)(dict(tensors), inputs)
+    Parameters
+    ----------
+    tensors : mapping from str to Tensor of shape (n, *shape)
+        Parameters and buffers; what is missing, such as buffers of integers, is the module's own.
+    module : nn.Module
+        In evaluation mode.
+    *inputs
+        What its forward pass takes.
+
+    Returns
+    -------
+    What the module returns, with an axis of networks in front of each tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wsflow.networks import run_module
+    >>> run_module({"weight": torch.ones(5, 2, 4), "bias": torch.zeros(5, 2)}, nn.Linear(4, 2), torch.ones(7, 4)).shape
+    torch.Size([5, 7, 2])
+    """
+
+    def one(state: dict[str, Tensor]) -> Any:
+        return torch.func.functional_call(module, state, inputs)
+
+    try:
+        return torch.func.vmap(one)(dict(tensors))
+    except RuntimeError:
+        # some operations cannot be batched over networks
+        n = len(next(iter(tensors.values())))
+        results = [one({name: tensor[i] for name, tensor in tensors.items()}) for i in range(n)]
+        return tree_map(lambda *parts: torch.stack(parts), *results)
 
 
 def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:

@@ -22,8 +22,9 @@ class Task:
 
     Parameters
     ----------
-    X : array-like of shape (b, p)
-        Inputs, scaled as the networks expect them.
+    X : array-like of shape (b, p) or (b, ...)
+        Inputs, scaled as the networks expect them: features, images (b, channels, height, width), or tokens, which
+        are integers.
     y : array-like of shape (b,) or (b, k)
         Class indices for ``"cross_entropy"``, real targets for ``"mse"``.
     loss : {"cross_entropy", "mse"}
@@ -56,12 +57,14 @@ class Task:
 
     def __post_init__(self) -> None:
         X, y = np.asarray(self.X), np.asarray(self.y)
-        X = X if X.dtype.kind == "f" else X.astype(np.float64)
+        # 32 and 64 bit integers may be tokens
+        X = X if X.dtype.kind == "f" or X.dtype in (np.int32, np.int64) else X.astype(np.float64)
         if self.loss not in LOSSES:
             raise ValueError(f"The 'loss' of a Task is one of {', '.join(LOSSES)}, got {self.loss!r}.")
-        if X.ndim != 2 or len(X) != len(y) or not len(X):
+        if X.ndim < 2 or len(X) != len(y) or not len(X):
             raise ValueError(
-                f"A Task needs inputs (b, p) with b targets and b > 0, got shapes {X.shape} and {y.shape}."
+                f"A Task needs inputs (b, p), or (b, channels, height, width), "
+                f"with b targets and b > 0, got shapes {X.shape} and {y.shape}."
             )
         if not (np.isfinite(X).all() and np.isfinite(y).all()):
             raise ValueError("The inputs or targets of this Task are not all finite: impute or drop them first.")
@@ -70,7 +73,7 @@ class Task:
                 raise ValueError("Targets of a classification Task are class indices 0, 1, 2, ... of shape (b,).")
             y = y.astype(np.int64)
         else:
-            y = y.astype(X.dtype).reshape(len(y), -1)
+            y = y.astype(X.dtype if X.dtype.kind == "f" else np.float32).reshape(len(y), -1)
         object.__setattr__(self, "X", X)
         object.__setattr__(self, "y", y)
 
@@ -86,8 +89,8 @@ class Task:
 
     @property
     def n_inputs(self) -> int:
-        """Number of input features p."""
-        return self.X.shape[1]
+        """Number of input features p, pixels of all channels together."""
+        return int(np.prod(self.X.shape[1:]))
 
     @cached_property
     def n_outputs(self) -> int:

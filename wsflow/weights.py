@@ -274,7 +274,10 @@ class WeightArray(np.ndarray):
 
         rows = torch.from_numpy(np.array(self))
         parameters, slices = self.architecture.parameters, self.architecture.slices
-        return [{p.name: row[slices[p.name]].reshape(p.shape).clone() for p in parameters} for row in rows]
+        return [
+            {name: row[slices[p.name]].reshape(p.shape).clone() for p in parameters for name in (p.name, *p.aliases)}
+            for row in rows
+        ]
 
     def to_modules(self, template: Any = None) -> list[Any]:
         """The networks as torch modules.

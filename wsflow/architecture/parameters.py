@@ -14,8 +14,35 @@ Role = Literal["weight", "statistic"]
 
 
 @dataclass(frozen=True)
+class Shear:
+    """What a flip of a neuron moves into a bias, where a(-z) = amount - a(z), as for the sigmoid.
+
+    Parameters
+    ----------
+    wire : str
+        Whose negative scales are the flips.
+    axis : int
+        The block's axis that ranges over the wire: the block consumes it.
+    bias : str
+        The parameter that takes the flipped neurons' weights, summed over all but `outputs`.
+    outputs : int
+        The dimension of the block's parameter that the bias ranges over: 0, but 1 for transposed convolutions.
+    amount : float
+    """
+
+    wire: str
+    axis: int
+    bias: str
+    outputs: int = 0
+    amount: float = 1.0
+
+
+@dataclass(frozen=True)
 class Block:
     """A slice of a reshaped view of a parameter, each of its axes labelled with a space.
+
+    The elements that slices and index choose are reshaped to the sizes of the axes, so that one axis of the
+    view may be split, such as features that are channels times pixels.
 
     Parameters
     ----------
@@ -26,10 +53,17 @@ class Block:
         The shape to which the parameter is reshaped first (default: its own shape).
     slices : tuple of (int, int), optional
         Start and stop on each axis of the view (default: all of it).
+    index : tuple of (tuple of int or None), optional
+        Positions on each axis of what is left, in the space's order, where slices cannot say it.
     wires : tuple of (str, int, int)
         ``(wire, axis, exponent)``: what the block is multiplied with, along which axis, when the
         wire is scaled by s: s ** exponent. +1 where the wire is produced, -1 where it is consumed,
         2 for a running variance, -k behind ReLU^k.
+    shifts : tuple of (str, int, float)
+        ``(wire, axis, unit)``: a phase of k adds k units to these biases (pi for the sine), and turns the
+        sign of the blocks that consume the wire where k is odd.
+    shears : tuple of Shear
+        What a flip moves out of this block.
 
     Examples
     --------
@@ -47,6 +81,9 @@ class Block:
     view: tuple[int, ...] | None = None
     slices: tuple[tuple[int, int], ...] | None = None
     wires: tuple[tuple[str, int, int], ...] = ()
+    index: tuple[tuple[int, ...] | None, ...] | None = None
+    shifts: tuple[tuple[str, int, float], ...] = ()
+    shears: tuple[Shear, ...] = ()
 
     @property
     def extents(self) -> tuple[int, ...]:
@@ -106,12 +143,14 @@ class Block:
         positions = np.arange(prod(shape)).reshape(view)
         if self.slices is not None:
             positions = positions[tuple(slice(*bounds) for bounds in self.slices)]
-        if positions.shape != self.extents:
-            raise ValueError(
-                f"The block's elements have shape {positions.shape}, but its axes are labelled with spaces "
-                f"of sizes {self.extents}. Label each axis of the view with a space of its size."
-            )
-        return positions
+        for axis, index in enumerate(self.index or ()):
+            positions = positions if index is None else positions.take(index, axis)
+        if _splits(positions.shape, self.extents):
+            return positions.reshape(self.extents)
+        raise ValueError(
+            f"The block's elements have shape {positions.shape}, but its axes are labelled with spaces "
+            f"of sizes {self.extents}. Label each axis of the view with a space of its size."
+        )
 
     def neuron_axes(self) -> tuple[int, ...]:
         """The axes on which some group acts.
@@ -121,6 +160,18 @@ class Block:
         tuple of int
         """
         return tuple(i for i, space in enumerate(self.axes) if groups_of(space))
+
+
+def _splits(shape: tuple[int, ...], extents: tuple[int, ...]) -> bool:
+    """Whether each axis of `shape` is a product of consecutive extents."""
+    rest = list(extents)
+    for size in shape:
+        product = rest.pop(0) if rest else 0
+        while product < size and rest:
+            product *= rest.pop(0)
+        if product != size:
+            return False
+    return all(extent == 1 for extent in rest)
 
 
 @dataclass(frozen=True)
@@ -136,6 +187,8 @@ class Parameter:
         What no block covers is moved by no symmetry.
     role : {"weight", "statistic"}
         Statistics (batch-norm buffers) are transformed along, but not modelled.
+    aliases : tuple of str
+        Other keys of the state dict that hold the same tensor: tied weights.
 
     Examples
     --------
@@ -151,11 +204,30 @@ class Parameter:
     shape: tuple[int, ...]
     blocks: tuple[Block, ...]
     role: Role = "weight"
+    aliases: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where the activations of a group's neurons can be read, in a network that a module runs.
+
+    Parameters
+    ----------
+    group : str
+    layer : str
+        Name of the submodule whose output it is.
+    axis : int
+        The axis of that output that ranges over the group's neurons, in their order.
+    """
+
+    group: str
+    layer: str
+    axis: int
 
 
 def plain(name: str, shape: tuple[int, ...], role: Role = "weight") -> Parameter:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from wsflow.architecture.layers import Layer
-from wsflow.architecture.parameters import Block, Parameter
+from wsflow.architecture.parameters import Block, Parameter, Shear, Tap
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
 
 if TYPE_CHECKING:
@@ -37,11 +37,19 @@ def describe(architecture: Architecture) -> dict[str, Any]:
             {"name": w.name, "space": _space_data(w.space), "scalings": sorted(w.scalings)} for w in architecture.wires
         ],
         "parameters": [
-            {"name": p.name, "shape": list(p.shape), "role": p.role, "blocks": [_block_data(b) for b in p.blocks]}
+            {
+                "name": p.name,
+                "shape": list(p.shape),
+                "role": p.role,
+                "aliases": list(p.aliases),
+                "blocks": [_block_data(b) for b in p.blocks],
+            }
             for p in architecture.parameters
         ],
         "layers": [asdict(layer) for layer in architecture.layers],
         "outputs": list(architecture.outputs),
+        "taps": [asdict(tap) for tap in architecture.taps],
+        "constants": list(architecture.constants),
     }
 
 
@@ -80,11 +88,19 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "wires": [Wire(w["name"], _space(w["space"], groups), frozenset(w["scalings"])) for w in data["wires"]],
         "parameters": [
-            Parameter(p["name"], tuple(p["shape"]), tuple(_block(b, groups) for b in p["blocks"]), p["role"])
+            Parameter(
+                p["name"],
+                tuple(p["shape"]),
+                tuple(_block(b, groups) for b in p["blocks"]),
+                p["role"],
+                tuple(p.get("aliases", ())),
+            )
             for p in data["parameters"]
         ],
         "layers": [Layer(**layer) for layer in data["layers"]],
         "outputs": tuple(data["outputs"]),
+        "taps": [Tap(**tap) for tap in data.get("taps", ())],
+        "constants": tuple(data.get("constants", ())),
     }
 
 
@@ -105,18 +121,28 @@ def _space(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Any:
 
 
 def _block_data(block: Block) -> dict[str, Any]:
+    rare = {
+        "index": [index if index is None else list(index) for index in block.index or ()],
+        "shifts": [list(shift) for shift in block.shifts],
+        "shears": [asdict(shear) for shear in block.shears],
+    }
     return {
         "axes": [_space_data(space) for space in block.axes],
         "view": list(block.view) if block.view else None,
         "slices": [list(bounds) for bounds in block.slices] if block.slices else None,
         "wires": [list(wire) for wire in block.wires],
+        **{name: value for name, value in rare.items() if value},
     }
 
 
 def _block(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Block:
+    index = tuple(None if i is None else tuple(int(place) for place in i) for i in data.get("index", ()))
     return Block(
         tuple(_space(space, groups) for space in data["axes"]),
         tuple(data["view"]) if data["view"] else None,
         tuple((int(a), int(b)) for a, b in data["slices"]) if data["slices"] else None,
         tuple((str(name), int(axis), int(exponent)) for name, axis, exponent in data["wires"]),
+        index or None,
+        tuple((str(name), int(axis), float(unit)) for name, axis, unit in data.get("shifts", ())),
+        tuple(Shear(**shear) for shear in data.get("shears", ())),
     )

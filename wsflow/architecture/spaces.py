@@ -101,8 +101,9 @@ class Wire:
         Unique within an architecture.
     space : Space
         What the activations range over.
-    scalings : frozenset of {"positive", "sign"}
-        The scalings that keep the function when producers and consumers are scaled together.
+    scalings : frozenset of {"positive", "sign", "flip", "phase"}
+        The changes that keep the function when producers and consumers change together: scalings; flips, which
+        are signs that move something into a bias behind (the sigmoid); phases, which shift a bias (the sine).
 
     Examples
     --------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from wsflow.architecture import serialization, tracing
 from wsflow.architecture.layers import LINEAR, Layer, mlp_layers, parameters_of
-from wsflow.architecture.parameters import Block, Parameter
+from wsflow.architecture.parameters import Block, Parameter, Tap
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
 
 
@@ -30,6 +30,12 @@ class Architecture:
         How to run the network, where it is a sequential one; otherwise a module runs it.
     outputs : sequence of str
         Names of the parameters of the output layer.
+    taps : sequence of Tap
+        Where activations can be read, in a network that a module runs.
+    constants : sequence of str
+        Keys of the state dict that are no weights, such as buffers of integers.
+    module : torch.nn.Module, optional
+        What runs the networks where there are no layers. It is neither compared nor saved with the table.
 
     Examples
     --------
@@ -47,10 +53,13 @@ class Architecture:
     wires: tuple[Wire, ...] = ()
     layers: tuple[Layer, ...] = ()
     outputs: tuple[str, ...] = ()
+    taps: tuple[Tap, ...] = ()
+    constants: tuple[str, ...] = ()
+    module: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for field in ("parameters", "wires", "layers", "outputs"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for name in ("parameters", "wires", "layers", "outputs", "taps", "constants"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check()
 
     @classmethod

@@ -25,6 +25,7 @@ from wsflow.weights import WeightArray
 
 # activations of one chunk of networks: 2^20 numbers, 4 MiB in float32, stay near the processor
 CHUNK_NUMBERS = 2**20
+MODULE_NETWORKS, MODULE_EXAMPLES = 8, 512
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def chunked_outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[Tensor
     Parameters
     ----------
     weights : WeightArray of shape (n, d)
-    inputs : ndarray of shape (b, p)
+    inputs : ndarray of shape (b, p), or what the architecture's module takes
 
     Yields
     ------
@@ -109,13 +110,17 @@ def chunked_outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[Tensor
         In float32.
     """
     architecture = weights.architecture
-    width = max([inputs.shape[1], *(layer.outputs for layer in architecture.layers)])
-    rows = max(1, CHUNK_NUMBERS // (width * len(inputs)))
-    x = torch.from_numpy(np.asarray(inputs, dtype=np.float32))
+    x = torch.from_numpy(np.asarray(inputs, dtype=np.float32 if inputs.dtype.kind == "f" else np.int64))
+    if architecture.layers:
+        width = max([x.shape[1], *(layer.outputs for layer in architecture.layers)])
+        rows, examples = max(1, CHUNK_NUMBERS // (width * len(x))), len(x)
+    else:
+        # what a module computes in between is not known
+        rows, examples = MODULE_NETWORKS, MODULE_EXAMPLES
     with torch.no_grad():
         for start in range(0, len(weights), rows):
-            chunk = np.array(weights[start : start + rows], dtype=np.float32)
-            yield forward(torch.from_numpy(chunk), architecture, x)
+            chunk = torch.from_numpy(np.array(weights[start : start + rows], dtype=np.float32))
+            yield torch.cat([forward(chunk, architecture, batch) for batch in x.split(examples)], 1)
 
 
 def calibration(average: np.ndarray, task: Task) -> dict[str, float]:
