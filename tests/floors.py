@@ -15,10 +15,12 @@ FLOORS = {
     "architecture": 1,
     "task": 1,
     "manifolds": 1,
+    "states": 2,
     "weights": 2,
     "networks": 2,
     "initialisation": 2,
     "symmetry": 2,
+    "tracing": 2,
     "geometry": 2,
     "flow": 2,
     "velocity": 2,
@@ -33,6 +35,9 @@ FLOORS = {
     "": 6,
     "__main__": 7,
 }
+# methods of a lower floor that hand over to a higher one when they are called, and know nothing else of it:
+# Architecture.from_module and Architecture.certify
+DOORS = {("wsflow.architecture.table", "wsflow.tracing")}
 PLAIN_NAMES = {"__version__"}
 Imports = dict[str, dict[str, int]]
 
@@ -93,8 +98,11 @@ def room(module: str, package: str = "wsflow") -> str:
 
 
 def inside(imports: Imports) -> dict[str, list[str]]:
-    """The imports of the package's own modules."""
-    return {name: [target for target in targets if target in imports] for name, targets in imports.items()}
+    """The imports of the package's own modules, but for the doors."""
+    return {
+        name: [target for target in targets if target in imports and (name, target) not in DOORS]
+        for name, targets in imports.items()
+    }
 
 
 def upward(imports: Imports) -> list[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from wsflow.activations import activation
@@ -61,7 +65,7 @@ def flatten(tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensor
     >>> torch.equal(flatten(unflatten(weights, architecture), architecture), weights)
     True
     """
-    return torch.cat([tensors[name].flatten(1) for name in architecture.names], dim=1)
+    return torch.cat([tensors[name].reshape(len(tensors[name]), -1) for name in architecture.names], dim=1)
 
 
 def take(rows: Tensor, columns: Tensor) -> Tensor:
@@ -119,21 +123,52 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
     """
     tensors = unflatten(weights, architecture)
     if module is None and architecture.layers:
-        inputs = inputs if inputs.is_floating_point() else inputs.to(weights)
-        hidden = inputs if inputs.dim() == 3 else inputs.expand(len(weights), *inputs.shape)
-        for layer in architecture.layers:
-            hidden = _apply(layer, tensors, hidden)
-        return hidden
+        return deque(run_layers(tensors, architecture, inputs), maxlen=1)[0][1]
     module = architecture.module if module is None else module
     if module is None:
         raise ValueError("This architecture does not say how to run its networks. Pass module=.")
     return run_module(tensors, module, inputs)
 
 
+def run_layers(
+    tensors: Mapping[str, Tensor], architecture: Architecture, inputs: Tensor
+) -> Iterator[tuple[Layer, Tensor]]:
+    """What comes out of each layer of sequential networks.
+
+    Parameters
+    ----------
+    tensors : mapping from str to Tensor of shape (n, *shape)
+    architecture : Architecture
+    inputs : Tensor of shape (b, p), or (n, b, p) for a batch of its own for each network
+
+    Yields
+    ------
+    layer : Layer
+    hidden : Tensor of shape (n, b, outputs)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.networks import run_layers, unflatten
+    >>> architecture = Architecture.mlp([4, 3, 2])
+    >>> run = run_layers(unflatten(torch.zeros(5, 23), architecture), architecture, torch.zeros(7, 4))
+    >>> [(layer.kind, tuple(hidden.shape)) for layer, hidden in run]
+    [('linear', (5, 7, 3)), ('relu', (5, 7, 3)), ('linear', (5, 7, 2))]
+    """
+    first = next(iter(tensors.values()))
+    inputs = inputs if inputs.is_floating_point() else inputs.to(first)
+    hidden = inputs if inputs.dim() == 3 else inputs.expand(len(first), *inputs.shape)
+    for layer in architecture.layers:
+        hidden = _apply(layer, tensors, hidden)
+        yield layer, hidden
+
+
 def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
     if layer.kind != LINEAR:
-        function = activation(layer.kind).function
-        return getattr(nn.functional, function)(hidden, **_keywords(layer)) if function else hidden
+        row = activation(layer.kind)
+        # slopes (n, 1, neurons), or (n, 1, 1) where all share one
+        return row(hidden, tensors[f"{layer.name}.weight"].unsqueeze(1) if row.learned else layer.argument)
     weight = tensors[f"{layer.name}.weight"].transpose(1, 2)
     if not layer.bias:
         return torch.bmm(hidden, weight)
@@ -172,13 +207,39 @@ def run_module(tensors: Mapping[str, Tensor], module: nn.Module, *inputs: Any) -
     def one(state: dict[str, Tensor]) -> Any:
         return torch.func.functional_call(module, state, inputs)
 
+    tensors = {**_constants(module, tensors), **tensors}
     try:
-        return torch.func.vmap(one)(dict(tensors))
+        with _batchable():
+            return torch.func.vmap(one)(tensors)
     except RuntimeError:
         # some operations cannot be batched over networks
         n = len(next(iter(tensors.values())))
         results = [one({name: tensor[i] for name, tensor in tensors.items()}) for i in range(n)]
         return tree_map(lambda *parts: torch.stack(parts), *results)
+
+
+def _constants(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The module's own buffers of reals, in the type of the weights."""
+    some = next(iter(tensors.values()))
+    return {
+        name: buffer.to(some).expand(len(some), *buffer.shape)
+        for name, buffer in module.named_buffers()
+        if name not in tensors and buffer.is_floating_point()
+    }
+
+
+@contextmanager
+def _batchable() -> Iterator[None]:
+    """Attention by plain operations: the fused ones cannot be batched over networks."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            # how torch batches some operations, such as a PReLU with one slope, is its own affair
+            warnings.filterwarnings("ignore", "There is a performance drop|An output with one or more", UserWarning)
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
@@ -287,13 +348,65 @@ def to_module(architecture: Architecture, state: Mapping[str, Tensor], template:
             child.weight.data.copy_(state[f"{layer.name}.weight"])
             if layer.bias:
                 child.bias.data.copy_(state[f"{layer.name}.bias"])
+        elif isinstance(child, nn.PReLU):
+            child.weight.data.copy_(state[f"{layer.name}.weight"])
     return module
 
 
 def _module(layer: Layer, state: Mapping[str, Tensor]) -> nn.Module:
     if layer.kind != LINEAR:
-        return getattr(nn, activation(layer.kind).module)(**_keywords(layer))
+        return _activation_module(layer, state)
     dtype = state[f"{layer.name}.weight"].dtype
     # skip_init: nn.Linear's own initialisation would draw from the global generator
     linear: nn.Module = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs, bias=layer.bias, dtype=dtype)
     return linear
+
+
+def _activation_module(layer: Layer, state: Mapping[str, Tensor]) -> nn.Module:
+    row = activation(layer.kind)
+    if not row.module:
+        return Elementwise(layer.kind, layer.argument)
+    if row.learned:
+        slopes = state[f"{layer.name}.weight"]
+        return nn.PReLU(len(slopes), dtype=slopes.dtype)
+    return getattr(nn, row.module)(**_keywords(layer))
+
+
+class Elementwise(nn.Module):
+    """An activation of the table for which torch has no module of its own.
+
+    Parameters
+    ----------
+    kind : str
+        A key of the activation table.
+    argument : float, optional
+        Default: the table's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.networks import Elementwise
+    >>> Elementwise("relu_power", 3)(torch.tensor([-1.0, 2.0]))
+    tensor([0., 8.])
+    """
+
+    def __init__(self, kind: str, argument: float | None = None) -> None:
+        super().__init__()
+        self.kind, self.argument = kind, argument
+
+    def forward(self, z: Tensor) -> Tensor:
+        """What the activation makes of a tensor.
+
+        Parameters
+        ----------
+        z : Tensor
+
+        Returns
+        -------
+        Tensor
+        """
+        return activation(self.kind)(z, self.argument)
+
+    def extra_repr(self) -> str:
+        """Its kind, for the module's description."""
+        return self.kind if self.argument is None else f"{self.kind}, {self.argument:g}"

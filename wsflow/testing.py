@@ -146,7 +146,7 @@ _DEGENERATE = (_spread_scales, _kill_neuron, _repeat_neuron, _zero_row)
 
 @st.composite
 def actions(draw: Any, architecture: Architecture, n: int = 3, log_scale: float = 1.0) -> Action:
-    """Group elements that move some of the groups and scale some of the wires, and leave the others.
+    """Group elements that move some of the groups, and scale (and shift) some of the wires, and leave the others.
 
     Parameters
     ----------
@@ -183,6 +183,7 @@ def actions(draw: Any, architecture: Architecture, n: int = 3, log_scale: float 
         architecture,
         {**still, **{name: everything.permutations[name] for name in sorted(names)}},
         {name: everything.scales[name] for name in scaled},
+        {name: everything.phases[name] for name in scaled if name in everything.phases},
     )
 
 

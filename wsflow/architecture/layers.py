@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
-from wsflow.activations import ACTIVATIONS, activation
-from wsflow.architecture.parameters import Block, Parameter
+from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN, activation
+from wsflow.architecture.parameters import Block, Parameter, Shear
 from wsflow.architecture.spaces import Fixed, NeuronGroup, Space, Wire
 
 LINEAR = "linear"
@@ -23,11 +24,12 @@ class Layer:
     name : str
         Prefix of the layer's parameters in the state dict.
     inputs, outputs : int
-        Widths of a linear layer.
+        Widths of a linear layer. Of an activation that learns its argument (PReLU), outputs are the numbers that
+        it learns: one for each neuron, or one for all (0 or 1).
     bias : bool
         Whether a linear layer has one.
     argument : float, optional
-        The activation's parameter (LeakyReLU's slope, ELU's alpha) where it is not torch's default.
+        The activation's parameter (LeakyReLU's slope, ELU's alpha) where it is not the table's default.
 
     Examples
     --------
@@ -99,9 +101,16 @@ def check_layers(layers: Sequence[Layer]) -> None:
                 f"Layer {before.name!r} has {before.outputs} outputs, but the next one, {after.name!r}, "
                 f"has {after.inputs} inputs."
             )
-    unknown = [layer.kind for layer in layers if layer.kind != LINEAR and layer.kind not in ACTIVATIONS]
-    if unknown:
-        activation(unknown[0])
+    width = linear[0].inputs
+    for layer in layers:
+        if layer.kind == LINEAR:
+            width = layer.outputs
+        elif activation(layer.kind).learned and layer.outputs not in (0, 1, width):
+            raise ValueError(
+                f"Layer {layer.name!r} learns {layer.outputs} numbers for {width} neurons: it is one for each, or 1."
+            )
+        else:
+            activation(layer.kind).exponent(layer.argument)
 
 
 def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple[Wire, ...]]:
@@ -121,31 +130,99 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
     """
     check_layers(layers)
     linear = [i for i, layer in enumerate(layers) if layer.kind == LINEAR]
-    parameters: list[Parameter] = []
-    wires: list[Wire] = []
     space: Space = Fixed(layers[linear[0]].inputs)
-    consumed: tuple[tuple[str, int, int], ...] = ()
+    parameters = _learned(layers[: linear[0]], space)
+    wires: list[Wire] = []
+    before: Passage | None = None
     for depth, i in enumerate(linear):
-        layer, before = layers[i], space
-        produced: tuple[tuple[str, int, int], ...] = ()
-        if depth == len(linear) - 1:
-            space = Fixed(layer.outputs)
-        else:
-            space = NeuronGroup(f"hidden{depth + 1}", layer.outputs)
-            between = layers[i + 1 : linear[depth + 1]]
-            scalings = frozenset.intersection(
-                *(activation(a.kind).scalings for a in between or [Layer("identity", "")])
-            )
-            wires.append(Wire(space.name, space, scalings))
-            produced = ((space.name, 0, 1),)
-        parameters.append(
-            Parameter(
-                f"{layer.name}.weight",
-                (layer.outputs, layer.inputs),
-                (Block((space, before), wires=produced + consumed),),
-            )
-        )
-        if layer.bias:
-            parameters.append(Parameter(f"{layer.name}.bias", (layer.outputs,), (Block((space,), wires=produced),)))
-        consumed = ((space.name, 1, -1),) if isinstance(space, NeuronGroup) else ()
+        layer, inputs = layers[i], space
+        last = depth == len(linear) - 1
+        space = Fixed(layer.outputs) if last else NeuronGroup(f"hidden{depth + 1}", layer.outputs)
+        between = layers[i + 1 :] if last else layers[i + 1 : linear[depth + 1]]
+        behind = None if last else passage(between, layer.bias, layers[linear[depth + 1]].bias)
+        if behind is not None:
+            wires.append(Wire(f"hidden{depth + 1}", space, behind.scalings))
+        parameters += _affine(layer, space, inputs, before, behind, depth)
+        parameters += _learned(between, space)
+        before = behind
     return tuple(parameters), tuple(wires)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What the activations between two linear layers let through.
+
+    Parameters
+    ----------
+    scalings : frozenset of {"positive", "sign", "flip", "phase"}
+    degree : int
+        A scale s before is s^degree behind.
+    flip : float
+        What a flip adds behind: a(-z) = flip - a(z).
+    half_period : float
+        What a phase of one adds before.
+    """
+
+    scalings: frozenset[str]
+    degree: int = 1
+    flip: float = 0.0
+    half_period: float = 0.0
+
+
+def passage(between: Sequence[Layer], bias_before: bool, bias_behind: bool) -> Passage:
+    """What the activations between two linear layers let through.
+
+    Scalings and signs pass where all activations let them through. A flip is a sign before one activation that has
+    flips, with nothing but the identity behind it; a phase is a shift before the first activation, and a sign behind.
+
+    Parameters
+    ----------
+    between : sequence of Layer
+    bias_before, bias_behind : bool
+        Whether the linear layers have the biases that take a phase, and what a flip leaves.
+
+    Returns
+    -------
+    Passage
+
+    Examples
+    --------
+    >>> from wsflow.architecture.layers import Layer, passage
+    >>> passage([Layer("relu_power", "", argument=3)], True, True)
+    Passage(scalings=frozenset({'positive'}), degree=3, flip=0.0, half_period=0.0)
+    """
+    active = [(activation(layer.kind), layer.argument) for layer in between if layer.kind != "identity"]
+    rows = [row for row, _ in active]
+    degree = prod(row.exponent(argument) for row, argument in active)
+    scalings = {kind for kind in (POSITIVE, SIGN) if all(kind in row.scalings for row in rows)}
+    if rows and bias_behind and FLIP in rows[-1].scalings and all(SIGN in row.scalings for row in rows[:-1]):
+        return Passage(frozenset({FLIP}), degree, flip=rows[-1].flip)
+    if rows and bias_before and PHASE in rows[0].scalings and all(SIGN in row.scalings for row in rows[1:]):
+        return Passage(frozenset({*scalings, PHASE}), degree, half_period=rows[0].half_period(active[0][1]))
+    return Passage(frozenset(scalings), degree)
+
+
+def _affine(
+    layer: Layer, space: Space, inputs: Space, before: Passage | None, behind: Passage | None, depth: int
+) -> list[Parameter]:
+    """Weight and bias of a linear layer: it consumes the wire of its inputs, and produces the next one."""
+    bias = f"{layer.name}.bias"
+    produced = ((f"hidden{depth + 1}", 0, 1),) if behind else ()
+    consumed = ((f"hidden{depth}", 1, -before.degree),) if before else ()
+    shears = (Shear(f"hidden{depth}", 1, bias, amount=before.flip),) if before and before.flip else ()
+    shifts = ((f"hidden{depth + 1}", 0, behind.half_period),) if behind and behind.half_period else ()
+    weight = Block((space, inputs), wires=produced + consumed, shears=shears)
+    parameters = [Parameter(f"{layer.name}.weight", (layer.outputs, layer.inputs), (weight,))]
+    if layer.bias:
+        parameters.append(Parameter(bias, (layer.outputs,), (Block((space,), wires=produced, shifts=shifts),)))
+    return parameters
+
+
+def _learned(between: Sequence[Layer], space: Space) -> list[Parameter]:
+    """What activations learn, such as the slopes of PReLU: no scaling changes it, and it is permuted along."""
+    return [
+        Parameter(f"{layer.name}.weight", (size,), (Block((space if size == space.total else Fixed(size),)),))
+        for layer in between
+        if layer.kind != LINEAR and activation(layer.kind).learned
+        for size in [max(1, layer.outputs)]
+    ]

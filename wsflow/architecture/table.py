@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from wsflow.architecture import serialization, tracing
+from wsflow.architecture import inference, modules, serialization
 from wsflow.architecture.layers import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.parameters import Block, Parameter, Tap
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
@@ -115,12 +115,19 @@ class Architecture:
         )
 
     @classmethod
-    def from_module(cls, module: Any) -> Architecture:
-        """Read a torch module: an ``nn.Sequential`` of Linear and activation layers.
+    def from_module(cls, module: Any, example_input: Any = None, frozen: Collection[str] = ()) -> Architecture:
+        """Read a torch module: find its neuron groups and scalings from its operations, and certify them.
+
+        An ``nn.Sequential`` of Linear and activation layers needs no example input, and can be run without the
+        module. Everything else is exported with the example input, and keeps a copy of the module to run its networks.
 
         Parameters
         ----------
         module : torch.nn.Module
+        example_input : Tensor, or tuple of what the forward pass takes
+            Only the shapes matter: more than one example, token and pixel.
+        frozen : collection of str
+            Names of submodules on which no symmetry shall act; what they compute need not be known.
 
         Returns
         -------
@@ -129,26 +136,74 @@ class Architecture:
         Raises
         ------
         ValueError
-            If a layer is not understood; the error names it.
+            If a layer is not understood, the module cannot be exported, or there is no example input; the layer is
+            named, and the way around.
 
         Examples
         --------
+        >>> import torch
         >>> from torch import nn
         >>> Architecture.from_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))).n_weights
         23
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+        >>> [(group.name, group.size) for group in Architecture.from_module(net, torch.zeros(2, 1, 8, 8)).groups]
+        [('0', 4)]
         """
-        return cls.sequential(tracing.layers_of_module(module))
+        if not frozen and (example_input is None or modules.is_plain(module)):
+            return cls.sequential(modules.layers_of_module(module))
+        if example_input is None:
+            raise ValueError("Architecture.from_module needs an example_input where layers are frozen.")
+        from wsflow.tracing import architecture_of_module
+
+        return architecture_of_module(module, example_input, frozen)
+
+    def certify(self, module: Any = None, inputs: Any = None, n_trials: int = 3, seed: int = 0) -> float:
+        """Put the symmetries to the test: random weights, random group elements, the change of the outputs.
+
+        Parameters
+        ----------
+        module : torch.nn.Module, optional
+            What runs the networks (default: the architecture's own layers or module).
+        inputs : Tensor, or tuple of what the module takes, optional
+            Default, for networks that run themselves: normal ones.
+        n_trials : int
+            Random networks with random group elements; log-scales are standard normal.
+        seed : int
+
+        Returns
+        -------
+        float
+            The largest change of an output, over the network's largest output, in float64: 1e-10 is a lot.
+
+        Raises
+        ------
+        ValueError
+            If there are no inputs, or nothing to run the networks.
+
+        Examples
+        --------
+        >>> Architecture.mlp([4, 3, 2], "tanh").certify() < 1e-12
+        True
+        """
+        from wsflow.tracing import certify
+
+        return certify(self, module, inputs, n_trials, seed).deviation
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], activation: str) -> Architecture:
-        """Infer a plain MLP from its state dict; the activation must be said.
+    def from_state_dict(cls, state: Mapping[str, Any], activation: str, *, ordered: bool = True) -> Architecture:
+        """Infer a plain MLP or CNN from its state dict; the activation must be said.
+
+        Layers are taken to follow one another; names that speak of blocks are refused. Nothing runs an inferred CNN,
+        whose strides are not in its shapes: hand a module to what runs it.
 
         Parameters
         ----------
         state : mapping of str to tensor
-            Weights (and biases) of linear layers, in the order of the forward pass.
+            Of linear layers, convolutions and batch norms.
         activation : str
             A key of `wsflow.activations.ACTIVATIONS`.
+        ordered : bool
+            Whether the order is that of the forward pass; where it is not, the only order that fits is found.
 
         Returns
         -------
@@ -157,7 +212,7 @@ class Architecture:
         Raises
         ------
         ValueError
-            If the tensors are not those of a plain MLP.
+            If the tensors are not those of a plain MLP or CNN, or it is not clear.
 
         Examples
         --------
@@ -167,7 +222,7 @@ class Architecture:
         21
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        return cls.sequential(tracing.layers_of_shapes(shapes, activation))
+        return cls(**inference.parts_of_shapes(shapes, activation, ordered))
 
     def _check(self) -> None:
         names = [parameter.name for parameter in self.parameters]

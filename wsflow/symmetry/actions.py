@@ -1,24 +1,29 @@
 """Actions: changes of weights that keep the function, for a batch of networks at once.
 
-An action g on a row w is one gather and one multiplication, (g.w)_k = m_k w_pi(k): permutations of
-neuron groups and scalings of wires, spread over the columns by the architecture's blocks.
+An action g on a row w is one gather and one multiplication, m_k w_pi(k): permutations of neuron groups and
+scalings of wires, spread over the columns by the architecture's blocks. Two further steps add to biases: phases
+shift them by whole half periods, and flips move the weights of flipped neurons into the bias behind.
 
 References
 ----------
-Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836; Godfrey et al. 2022, arXiv:2205.14258.
+Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836; Godfrey et al. 2022, arXiv:2205.14258; Kurkova and Kainen 1994,
+"Functionally equivalent feedforward neural networks", Neural Computation 6(3), 543-558 (flips).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.activations import POSITIVE, SIGN
-from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Space
+from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN
+from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Shear, Space
+from wsflow.architecture.spaces import groups_of
+from wsflow.networks import take
 from wsflow.weights import WeightArray
 
 
@@ -27,7 +32,8 @@ class Action:
     """One group element for each of n networks.
 
     New neuron a of a group is old neuron p[a]; then wires are scaled, by factors that are indexed
-    with the new neurons. Groups and wires that are not named stay as they are.
+    with the new neurons; then phases are added, and what flips (negative scales of a wire that has them) leave over.
+    Groups and wires that are not named stay as they are.
 
     Parameters
     ----------
@@ -36,6 +42,8 @@ class Action:
         By name of the neuron group; of a nested group, positions over all neurons of the parent.
     scales : dict from str to Tensor of shape (n, total)
         By name of the wire: factors other than zero.
+    phases : dict from str to LongTensor of shape (n, total)
+        By name of the wire: half periods that are added to its biases.
 
     Examples
     --------
@@ -52,6 +60,7 @@ class Action:
     architecture: Architecture
     permutations: dict[str, Tensor]
     scales: dict[str, Tensor]
+    phases: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def identity(cls, architecture: Architecture, n: int) -> Action:
@@ -70,7 +79,7 @@ class Action:
 
     @classmethod
     def random(cls, architecture: Architecture, n: int, generator: torch.Generator, log_scale: float = 1.0) -> Action:
-        """Uniform permutations and signs, and positive scales with normal logarithms.
+        """Uniform permutations and signs, positive scales with normal logarithms, and phases from -2 to 2.
 
         Parameters
         ----------
@@ -89,18 +98,20 @@ class Action:
         for group in architecture.groups:
             within = torch.rand(n, group.total // group.size, group.size, generator=generator).argsort(-1)
             permutations[group.name] = _nested(within, permutations.get(group.parent.name) if group.parent else None)
-        scales = {}
+        scales, phases = {}, {}
         for wire in architecture.wires:
             s = torch.ones(n, wire.space.total, dtype=torch.float64)
             if POSITIVE in wire.scalings:
                 s = torch.exp(log_scale * torch.randn(s.shape, generator=generator, dtype=s.dtype))
-            if SIGN in wire.scalings:
+            if wire.scalings & {SIGN, FLIP}:
                 s = s * (2.0 * torch.randint(2, s.shape, generator=generator) - 1)
             scales[wire.name] = s
-        return cls(architecture, permutations, scales)
+            if PHASE in wire.scalings:
+                phases[wire.name] = torch.randint(-2, 3, s.shape, generator=generator)
+        return cls(architecture, permutations, scales, phases)
 
     def __len__(self) -> int:
-        return len(next(iter((*self.permutations.values(), *self.scales.values())), ()))
+        return len(next(iter((*self.permutations.values(), *self.scales.values(), *self.phases.values())), ()))
 
     def rows(self, index: Any) -> Action:
         """The group elements of some of the networks.
@@ -113,11 +124,8 @@ class Action:
         -------
         Action
         """
-        return Action(
-            self.architecture,
-            {name: p[index] for name, p in self.permutations.items()},
-            {name: s[index] for name, s in self.scales.items()},
-        )
+        parts = (self.permutations, self.scales, self.phases)
+        return Action(self.architecture, *({name: t[index] for name, t in part.items()} for part in parts))
 
     def __call__(self, weights: Any) -> Any:
         """Apply each group element to its row.
@@ -135,7 +143,7 @@ class Action:
         ValueError
             If there is not one row for each group element.
         """
-        if not (self.permutations or self.scales):
+        if not (self.permutations or self.scales or self.phases):
             # an architecture without hidden neurons has no symmetries, and nothing to count its rows by
             return weights
         if len(weights) != len(self):
@@ -145,8 +153,51 @@ class Action:
         if not isinstance(weights, Tensor):
             moved = self(torch.from_numpy(np.array(weights))).numpy()
             return weights.like(moved) if isinstance(weights, WeightArray) else moved
-        moved = weights.gather(1, self.sources.to(weights.device))
-        return moved * self.factors.to(weights) if self.scales else moved
+        moved = self._permuted(weights)
+        for _, block, columns in self.architecture.blocks if self.scales or self.phases else ():
+            # a copy already, so only the columns that change are touched
+            for factor in self._factors_of(block):
+                moved[:, _stretch(columns)] *= factor.to(moved).expand(len(moved), *block.extents).flatten(1)
+        return self._sheared(self._shifted(moved))
+
+    def _permuted(self, weights: Tensor) -> Tensor:
+        """Weights with their neurons in the new order: block by block, one gather for each axis that moves."""
+        moved, n = weights.clone(), len(weights)
+        moving = {
+            name for name, p in self.permutations.items() if (p != torch.arange(p.shape[1], device=p.device)).any()
+        }
+        for _, block, columns in self.architecture.blocks if moving else ():
+            axes = [i for i, space in enumerate(block.axes) if moving & {group.name for group in groups_of(space)}]
+            # neurons go along with their parents before they move within them
+            axes.sort(key=lambda axis: len(groups_of(block.axes[axis])) if block.parent_axis(axis) is not None else 0)
+            if axes:
+                flat = _stretch(columns)
+                values = weights[:, flat].reshape(n, *block.extents)
+                for axis in axes:
+                    index = self._along(block, axis, n).to(weights.device)
+                    values = values.gather(axis + 1, index.expand(values.shape))
+                moved[:, flat] = values.reshape(n, -1)
+        return moved
+
+    def _shifted(self, moved: Tensor) -> Tensor:
+        """Weights with the phases in their biases."""
+        for _, block, columns in self.architecture.blocks if self.phases else ():
+            for wire, axis, unit in block.shifts:
+                if wire in self.phases:
+                    shift = unit * spread(self.phases[wire], block, axis).to(moved)
+                    index = torch.from_numpy(columns.reshape(-1)).to(moved.device)
+                    moved = moved.index_add(1, index, shift.expand(len(moved), *block.extents).flatten(1))
+        return moved
+
+    def _sheared(self, moved: Tensor) -> Tensor:
+        """Weights with what flips leave over, the weights of flipped neurons, in the biases behind."""
+        flipped = {name: s < 0 for name, s in self.scales.items() if (s < 0).any()}
+        for shear, block, columns, biases in sheared(self.architecture) if flipped else ():
+            if shear.wire in flipped:
+                mask = spread(flipped[shear.wire], block, shear.axis).to(moved)
+                gone = (take(moved, columns) * mask).flatten(1)
+                moved = moved.index_add(1, biases.reshape(-1).to(moved.device), gone, alpha=-shear.amount)
+        return moved
 
     @property
     def sources(self) -> Tensor:
@@ -166,30 +217,29 @@ class Action:
 
     def _along(self, block: Block, axis: int, n: int) -> Tensor:
         """Old index on one axis for each new position of the block, broadcastable to it."""
-        shape = [n, *(1,) * len(block.axes)]
-        shape[axis + 1] = block.extents[axis]
         index = space_index(block.axes[axis], self.permutations, n)
-        parent = block.parent_axis(axis)
-        if parent is None:
-            return index.reshape(shape)
-        size = block.extents[axis]
-        index = index.reshape(n, block.extents[parent], size) % size
-        shape[parent + 1] = block.extents[parent]
-        return (index if parent < axis else index.transpose(1, 2)).reshape(shape)
+        return spread(index if block.parent_axis(axis) is None else index % block.extents[axis], block, axis)
 
     @property
     def factors(self) -> Tensor:
         """Tensor of shape (n, d): the factor of each new weight."""
         n, d = len(self), self.architecture.n_weights
-        dtype = next(iter(self.scales.values())).dtype
-        result = torch.ones(n, d, dtype=dtype)
+        some = next(iter(self.scales.values()), None)
+        result = torch.ones(n, d) if some is None else some.new_ones(n, d)
         for _, block, columns in self.architecture.blocks:
-            for wire, axis, exponent in block.wires:
-                if wire in self.scales:
-                    factor = _spread(self.scales[wire] ** exponent, block, axis)
-                    flat = torch.from_numpy(columns.reshape(-1))
-                    result[:, flat] *= factor.expand(n, *block.extents).reshape(n, -1)
+            flat = _stretch(columns)
+            for factor in self._factors_of(block):
+                result[:, flat] *= factor.to(result).expand(n, *block.extents).reshape(n, -1)
         return result
+
+    def _factors_of(self, block: Block) -> Iterator[Tensor]:
+        """What a block is multiplied with, broadcastable to it."""
+        for wire, axis, exponent in block.wires:
+            if wire in self.scales:
+                yield spread(self.scales[wire] ** exponent, block, axis)
+            if wire in self.phases and exponent < 0:
+                # a half period turns the sign of what the wire carries
+                yield spread((1 - 2 * (self.phases[wire] % 2)) ** -exponent, block, axis)
 
     def inverse(self) -> Action:
         """The action that undoes this one.
@@ -199,26 +249,80 @@ class Action:
         Action
         """
         permutations = {name: p.argsort(1) for name, p in self.permutations.items()}
-        scales = {
-            name: 1 / s.gather(1, space_index(self.architecture.wire(name).space, permutations, len(self)))
-            for name, s in self.scales.items()
-        }
-        return Action(self.architecture, permutations, scales)
+        back = Action(self.architecture, permutations, {})
+        scales = {name: 1 / back._carried(name, s) for name, s in self.scales.items()}
+        phases = {}
+        for name, k in self.phases.items():
+            phases[name] = -back._carried(name, k)
+            if name in scales:
+                phases[name] = phases[name] * scales[name].sign().to(k)
+        return Action(self.architecture, permutations, scales, phases)
 
     def __matmul__(self, other: Action) -> Action:
         """First `other`, then this action."""
-        n = len(self)
+        # one that names nothing has no rows to count
+        n = len(self) or len(other)
         # a nested group that one of the two does not name still moves with its parent there
         permutations = {
             group.name: space_index(group, other.permutations, n).gather(1, space_index(group, self.permutations, n))
             for group in self.architecture.groups
             if group.name in self.permutations or group.name in other.permutations
         }
-        scales = dict(self.scales)
+        scales, phases = dict(self.scales), dict(self.phases)
         for name, s in other.scales.items():
-            moved = s.gather(1, space_index(self.architecture.wire(name).space, self.permutations, n))
+            moved = self._carried(name, s) if self.permutations else s
             scales[name] = scales[name] * moved if name in scales else moved
-        return Action(self.architecture, permutations, scales)
+        for name, k in other.phases.items():
+            moved = self._carried(name, k) if self.permutations else k
+            if name in self.scales:
+                moved = moved * self.scales[name].sign().to(k)
+            phases[name] = phases[name] + moved if name in phases else moved
+        return Action(self.architecture, permutations, scales, phases)
+
+    def _carried(self, wire: str, values: Tensor) -> Tensor:
+        """Values on a wire after this action's permutations."""
+        index = space_index(self.architecture.wire(wire).space, self.permutations, len(self))
+        return values.gather(1, index.to(values.device))
+
+
+def sheared(architecture: Architecture) -> Iterator[tuple[Shear, Block, Tensor, Tensor]]:
+    """The places where flips move weights into a bias.
+
+    Parameters
+    ----------
+    architecture : Architecture
+
+    Yields
+    ------
+    shear : Shear
+    block : Block
+        Which consumes the shear's wire.
+    columns : LongTensor, shaped as the block
+        Its weights' columns.
+    biases : LongTensor, shaped as the block
+        For each of them the column of the bias that takes it.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.symmetry.actions import sheared
+    >>> [(s.bias, c.tolist(), b.tolist()) for s, _, c, b in sheared(Architecture.mlp([1, 2, 1], "sigmoid"))]
+    [('2.bias', [[4, 5]], [[6, 6]])]
+    """
+    for parameter, block, columns in architecture.blocks:
+        for shear in block.shears:
+            positions = columns - architecture.slices[parameter.name].start
+            outputs = np.unravel_index(positions, parameter.shape)[shear.outputs]
+            biases = outputs + architecture.slices[shear.bias].start
+            yield shear, block, torch.from_numpy(columns), torch.from_numpy(biases)
+
+
+def _stretch(columns: np.ndarray) -> slice | Tensor:
+    """Columns as a slice where they are one after the other: it is much faster than an index."""
+    flat = columns.reshape(-1)
+    if len(flat) and (np.diff(flat) == 1).all():
+        return slice(int(flat[0]), int(flat[-1]) + 1)
+    return torch.from_numpy(flat)
 
 
 def space_index(space: Space, permutations: dict[str, Tensor], n: int) -> Tensor:
@@ -255,13 +359,56 @@ def _nested(within: Tensor, parents: Tensor | None) -> Tensor:
     return (within + size * parents.unsqueeze(-1)).reshape(n, count * size)
 
 
-def _spread(values: Tensor, block: Block, axis: int) -> Tensor:
-    """Values on a space, shaped to multiply a block along one of its axes."""
-    shape = [len(values), *(1,) * len(block.axes)]
-    parent = block.parent_axis(axis)
-    shape[axis + 1] = block.extents[axis]
-    if parent is not None:
-        shape[parent + 1] = block.extents[parent]
-        if parent > axis:
-            values = values.reshape(len(values), block.extents[parent], -1).transpose(1, 2)
-    return values.reshape(shape)
+def spread(values: Tensor, block: Block, axis: int) -> Tensor:
+    """Values on a space, shaped to meet a block along the axis that the space labels.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, total)
+    block : Block
+    axis : int
+
+    Returns
+    -------
+    Tensor of shape (n, ...), broadcastable to (n, *extents)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Block, Fixed, NeuronGroup
+    >>> from wsflow.symmetry.actions import spread
+    >>> spread(torch.ones(5, 3), Block((Fixed(2), NeuronGroup("hidden", 3), Fixed(9))), 1).shape
+    torch.Size([5, 1, 3, 1])
+    """
+    chain = axes_of(block, axis)
+    values = values.reshape(len(values), *(block.extents[i] for i in chain))
+    order = sorted(range(len(chain)), key=chain.__getitem__)
+    shape = [block.extents[i] if i in chain else 1 for i in range(len(block.axes))]
+    return values.permute(0, *(i + 1 for i in order)).reshape(len(values), *shape)
+
+
+def axes_of(block: Block, axis: int) -> tuple[int, ...]:
+    """The axes over which the neurons of one axis range: a nested group counts within its parent's axis.
+
+    Parameters
+    ----------
+    block : Block
+    axis : int
+
+    Returns
+    -------
+    tuple of int
+        Outermost first.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Block, Fixed, NeuronGroup
+    >>> from wsflow.symmetry.actions import axes_of
+    >>> heads = NeuronGroup("heads", 4)
+    >>> axes_of(Block((NeuronGroup("channels", 8, parent=heads), Fixed(3), heads)), 0)
+    (2, 0)
+    """
+    chain = [axis]
+    while (parent := block.parent_axis(chain[0])) is not None:
+        chain.insert(0, parent)
+    return tuple(chain)

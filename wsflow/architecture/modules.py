@@ -1,0 +1,80 @@
+"""Reading a network: from a torch module to its layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsflow.activations import ACTIVATIONS, activation
+from wsflow.architecture.layers import LINEAR, Layer, check_layers
+
+_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items()}
+
+
+def layers_of_module(module: Any) -> tuple[Layer, ...]:
+    """The layers of an ``nn.Sequential`` (nested ones too) of Linear and activation layers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    tuple of Layer
+
+    Raises
+    ------
+    ValueError
+        If a layer is neither; the error names it and the way around.
+    """
+    return tuple(_flattened(module, ""))
+
+
+def is_plain(module: Any) -> bool:
+    """Whether a module is an ``nn.Sequential`` (nested ones too) of Linear and activation layers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        check_layers(layers_of_module(module))
+    except ValueError:
+        return False
+    return True
+
+
+def _flattened(module: Any, prefix: str) -> list[Layer]:
+    if type(module).__name__ == "Sequential":
+        return [layer for name, child in module.named_children() for layer in _flattened(child, f"{prefix}{name}.")]
+    return [_layer(module, prefix.rstrip("."))]
+
+
+def _layer(module: Any, name: str) -> Layer:
+    kind = type(module).__name__
+    if kind == "Linear" and name:
+        return Layer(LINEAR, name, module.in_features, module.out_features, module.bias is not None)
+    if kind not in _KINDS:
+        raise ValueError(
+            f"The layer {name or 'of the module'!r} is a {kind}: without an example input, Architecture.from_module "
+            "reads an nn.Sequential of Linear and activation layers. Pass example_input= to read any module, or "
+            "describe the network by hand with Architecture(parameters=..., wires=...)."
+        )
+    return Layer(_KINDS[kind], name, argument=_argument(_KINDS[kind], module))
+
+
+def _argument(kind: str, module: Any) -> float | None:
+    if kind == "softplus" and (module.beta, module.threshold) != (1, 20):
+        raise ValueError(
+            "A Softplus layer with its own beta or threshold is not in wsflow's table: use torch's defaults."
+        )
+    if kind == "gelu" and module.approximate != "none":
+        raise ValueError("A GELU layer with an approximation is not in wsflow's table: use approximate='none'.")
+    row = activation(kind)
+    if not row.argument:
+        return None
+    value = float(getattr(module, row.argument))
+    return None if value == row.default else value

@@ -1,0 +1,147 @@
+"""wsflow check: are the symmetries of a network what they are taken to be?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import echo_json, echo_table
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "--input",
+    "shapes",
+    multiple=True,
+    help="Shape of an example input, such as 2,3,32,32; i:2,16 for integers. Once for each argument of forward.",
+)
+@click.option("--frozen", multiple=True, metavar="LAYER", help="A layer on which no symmetry shall act.")
+@click.option(
+    "--architecture",
+    type=click.Path(path_type=Path),
+    help="Check this description (JSON of Architecture.to_json) instead of tracing.",
+)
+@click.option("--module", metavar="FILE.py:NAME", help="What runs the networks of a population.")
+@click.option("-n", "--trials", default=3, show_default=True, type=click.IntRange(1), help="Random networks to try.")
+@options.seed
+@options.as_json
+@options.quiet
+def check(
+    source: str,
+    shapes: tuple[str, ...],
+    frozen: tuple[str, ...],
+    architecture: Path | None,
+    module: str | None,
+    trials: int,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find the symmetries of SOURCE, and prove them with random weights and random group elements.
+
+    SOURCE is FILE.py:NAME, a function or class of yours that returns a torch module, or a population that wsflow
+    wrote (with --module, where its networks do not run themselves). Outputs are compared in float64; a deviation
+    above 1e-10 is an error.
+
+    \b
+    Example:
+      wsflow check model.py:build --input 2,3,32,32
+      wsflow check zoo.safetensors
+    """
+    inputs = _example(shapes, seed)
+    network, table = _network(source, inputs, frozen, architecture, module)
+    from wsflow.exceptions import NumericalError
+    from wsflow.tracing import certify
+    from wsflow.tracing.certificate import TOLERANCE
+
+    certificate = certify(table, network, inputs, trials, seed)
+    result = _result(table, certificate)
+    if as_json:
+        echo_json(result)
+    else:
+        _print(result)
+    if not certificate.deviation <= TOLERANCE:
+        raise NumericalError(
+            f"outputs change by {certificate.deviation:.2g} of the largest: these symmetries are wrong at "
+            f"{', '.join(certificate.wrong) or 'some combination of generators'}. Correct the description, or let "
+            "wsflow find the symmetries: leave out --architecture."
+        )
+
+
+def _network(
+    source: str, example: Any, frozen: tuple[str, ...], description: Path | None, runs: str | None
+) -> tuple[Any, Any]:
+    """A module (None for networks that run themselves) and an architecture."""
+    from wsflow.architecture import Architecture
+    from wsflow.architecture.modules import is_plain
+
+    if ":" not in Path(source).name:
+        from wsflow.persistence import load_population
+
+        return options.load_module(runs) if runs else None, load_population(source).architecture
+    module = options.load_module(source)
+    if description is not None:
+        return module, _described(description)
+    if example is None and not is_plain(module):
+        raise ValueError(
+            f"{source} is a {type(module).__name__}: say the shape of its input, such as --input 2,3,32,32."
+        )
+    return module, Architecture.from_module(module, example, frozen)
+
+
+def _described(path: Path) -> Any:
+    from wsflow.architecture import Architecture
+    from wsflow.exceptions import InvalidInputError
+
+    try:
+        return Architecture.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path}: {error}") from error
+
+
+def _example(shapes: tuple[str, ...], seed: int) -> Any:
+    """Random inputs of the shapes that were asked for, one for each argument."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for text in shapes:
+        kind, _, rest = text.rpartition(":")
+        try:
+            sizes = [int(part) for part in rest.split(",")]
+        except ValueError as error:
+            raise ValueError(f"The --input {text!r} is no shape such as 2,3,32,32 or i:2,16.") from error
+        if kind not in ("", "i") or min(sizes) < 1:
+            raise ValueError(f"The --input {text!r} is no shape such as 2,3,32,32 or i:2,16.")
+        if kind == "i":
+            tensors.append(torch.randint(2, sizes, generator=generator))
+        else:
+            tensors.append(torch.randn(sizes, generator=generator))
+    return tuple(tensors) if tensors else None
+
+
+def _result(table: Any, certificate: Any) -> dict[str, Any]:
+    groups = [{"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in table.groups]
+    wires = [{"name": w.name, "size": w.space.total, "scalings": sorted(w.scalings)} for w in table.wires if w.scalings]
+    return {
+        "weights": table.n_weights,
+        "groups": groups,
+        "wires": wires,
+        "deviation": certificate.deviation,
+        "wrong": certificate.wrong,
+        "idle": list(certificate.idle),
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    rows = [
+        [g["name"], str(g["size"]), "permutations" + (f" in {g['parent']}" if g["parent"] else "")]
+        for g in result["groups"]
+    ]
+    rows += [[w["name"], str(w["size"]), ", ".join(w["scalings"])] for w in result["wires"]]
+    footer = [f"Random elements of this group change outputs by at most {result['deviation']:.1e} of the largest."]
+    echo_table(f"Symmetries of {result['weights']:,} weights", ["neurons", "number", "acts by"], rows, footer)

@@ -1,0 +1,251 @@
+"""The certificate: random weights, random group elements, and the largest change of an output.
+
+Parameters and statistics are drawn at random, because a network at its initialisation hides mistakes: a fresh batch
+norm does not notice a forgotten permutation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup
+from wsflow.architecture.spaces import groups_of
+from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.networks import forward, run_module, unflatten
+from wsflow.symmetry.actions import Action
+from wsflow.tracing.program import evaluation_copy
+
+TOLERANCE = 1e-10
+# a narrow network may be dead with the weights that are drawn first
+ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was found when symmetries were put to the test.
+
+    Parameters
+    ----------
+    deviation : float
+        Largest change of an output, over the largest output, under random elements of the whole group.
+    wrong : dict from str to float
+        Generators (groups and wires) that change the function by more than the tolerance, with their deviations.
+    idle : tuple of str
+        Generators that change no weight.
+    """
+
+    deviation: float
+    wrong: dict[str, float]
+    idle: tuple[str, ...] = ()
+
+
+def certify(
+    architecture: Architecture, module: nn.Module | None, inputs: Any, n_trials: int = 3, seed: int = 0
+) -> Certificate:
+    """Put the symmetries of an architecture to the test, in float64.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    module : torch.nn.Module or None
+        What runs its networks; None for those that run themselves.
+    inputs : Tensor, or tuple of what the module takes
+    n_trials : int
+        Random networks and group elements.
+    seed : int
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    NumericalError
+        If random weights give outputs that are not finite, or all zero.
+    ValueError
+        If there are no inputs for a network that a module runs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.tracing import certify
+    >>> certify(Architecture.mlp([4, 3, 2]), None, torch.randn(5, 4)).deviation < 1e-12
+    True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    inputs = _inputs(architecture, inputs, generator)
+    inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
+    check = _Check(architecture, module, inputs)
+    rows, before = check.lively(n_trials, generator)
+    moved = Action.random(architecture, n_trials, generator)
+    deviation = check.deviation(before, moved(rows))
+    wrong = {}
+    if not deviation <= TOLERANCE:
+        for name in _generators(architecture):
+            change = check.deviation(before[:1], _single(moved.rows(slice(1)), name)(rows[:1]))
+            if not change <= TOLERANCE:
+                wrong[name] = change
+    return Certificate(deviation, wrong, _idle(architecture))
+
+
+def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator) -> tuple[Any, ...]:
+    if inputs is None and architecture.layers:
+        return (torch.randn(16, architecture.layers[0].inputs, generator=generator, dtype=torch.float64),)
+    if inputs is None:
+        raise ValueError("A certificate of a network that a module runs needs inputs: pass inputs=.")
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def random_weights(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
+    """Weights of order one over the root of their number, and statistics whose variances are positive.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+        In float64.
+    """
+    parts = []
+    for parameter in architecture.parameters:
+        values = torch.randn(n, parameter.size, generator=generator, dtype=torch.float64)
+        if parameter.role == "statistic":
+            values = values.exp() if parameter.name.endswith("var") else values
+            values = values * 0 if parameter.name.endswith("num_batches_tracked") else values
+        elif len(parameter.shape) > 1:
+            values = values / max(1, parameter.size // parameter.shape[0]) ** 0.5
+        parts.append(values)
+    return torch.cat(parts, 1)
+
+
+class _Check:
+    """A network that is run before and after."""
+
+    def __init__(self, architecture: Architecture, module: nn.Module | None, inputs: tuple[Any, ...]) -> None:
+        self.architecture, self.inputs = architecture, inputs
+        module = module if module is not None else architecture.module
+        self.module = None if module is None else evaluation_copy(module)
+
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Outputs of shape (n, numbers)."""
+        with torch.no_grad():
+            if self.module is None:
+                result: Any = forward(rows, self.architecture, self.inputs[0])
+            else:
+                result = run_module(unflatten(rows, self.architecture), self.module, *self.inputs)
+        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        if not leaves:
+            raise InvalidInputError("The module returns no tensor of real numbers: there is no function to compare.")
+        outputs = torch.cat([leaf.flatten(1) for leaf in leaves], 1)
+        return outputs
+
+    def lively(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random networks whose outputs are finite and not all zero, and these outputs."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for _ in range(ATTEMPTS):
+            rows = random_weights(self.architecture, n, generator)
+            outputs = self.outputs(rows)
+            fine = outputs.isfinite().all(1) & (outputs.abs().amax(1) > 0)
+            found.append((rows[fine], outputs[fine]))
+            if sum(len(part) for part, _ in found) >= n:
+                return torch.cat([part for part, _ in found])[:n], torch.cat([part for _, part in found])[:n]
+        raise NumericalError("With random weights this network's outputs are not finite, or all zero: no certificate.")
+
+    def deviation(self, before: Tensor, rows: Tensor) -> float:
+        """The largest change of an output, over the largest output of the network."""
+        after = self.outputs(rows)
+        return float(((after - before).abs().amax(-1) / before.abs().amax(-1)).max())
+
+
+def _generators(architecture: Architecture) -> list[str]:
+    return [f"group {g.name}" for g in architecture.groups] + [f"wire {w.name}" for w in architecture.wires]
+
+
+def _single(action: Action, generator: str) -> Action:
+    """A random element that moves one group, or scales one wire."""
+    kind, _, name = generator.partition(" ")
+    n = len(action)
+    still = Action.identity(action.architecture, n)
+    if kind == "wire":
+        phases = {name: action.phases[name]} if name in action.phases else {}
+        scales = {name: action.scales[name]} if name in action.scales else {}
+        return replace(still, scales=scales, phases=phases)
+    group = next(g for g in action.architecture.groups if g.name == name)
+    chosen = action.permutations[name]
+    if group.parent is not None:
+        # within the parents, which stay
+        chosen = chosen.reshape(n, -1, group.size) % group.size
+        chosen = (chosen + group.size * torch.arange(chosen.shape[1]).reshape(1, -1, 1)).flatten(1)
+    permutations = {**still.permutations, name: chosen}
+    for child in action.architecture.groups:
+        if group in groups_of(child)[:-1]:
+            permutations.pop(child.name)
+    return replace(still, permutations=permutations)
+
+
+def _idle(architecture: Architecture) -> tuple[str, ...]:
+    """Generators that occur in no block."""
+    blocks = [block for parameter in architecture.parameters for block in parameter.blocks]
+    groups = {group.name for block in blocks for space in block.axes for group in groups_of(space) if group.size > 1}
+    wires = {wire for block in blocks for wire, _, _ in (*block.wires, *block.shifts)}
+    return tuple(
+        name
+        for name in _generators(architecture)
+        if name.partition(" ")[2] not in (groups if name[0] == "g" else wires)
+    )
+
+
+def without(architecture: Architecture, generators: Collection[str]) -> Architecture:
+    """The same architecture with some groups fixed and some wires cut.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    generators : collection of str
+        ``"group NAME"`` or ``"wire NAME"``.
+
+    Returns
+    -------
+    Architecture
+    """
+    fixed = {
+        group.name
+        for group in architecture.groups
+        if any(f"group {member.name}" in generators for member in groups_of(group))
+    }
+    cut = {
+        wire.name
+        for wire in architecture.wires
+        if f"wire {wire.name}" in generators or any(group.name in fixed for group in groups_of(wire.space))
+    }
+
+    def changed(block: Block) -> Block:
+        axes = tuple(
+            Fixed(block.extent(i)) if isinstance(space, NeuronGroup) and space.name in fixed else space
+            for i, space in enumerate(block.axes)
+        )
+        return replace(
+            block,
+            axes=axes,
+            wires=tuple(entry for entry in block.wires if entry[0] not in cut),
+            shifts=tuple(entry for entry in block.shifts if entry[0] not in cut),
+            shears=tuple(shear for shear in block.shears if shear.wire not in cut),
+        )
+
+    return replace(
+        architecture,
+        parameters=tuple(replace(p, blocks=tuple(changed(b) for b in p.blocks)) for p in architecture.parameters),
+        wires=tuple(wire for wire in architecture.wires if wire.name not in cut),
+        taps=tuple(tap for tap in architecture.taps if tap.group not in fixed),
+    )

@@ -1,0 +1,129 @@
+"""Architecture.from_module: from a torch module and an example input to a certified architecture."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
+from wsflow.tracing.building import Builder
+from wsflow.tracing.certificate import TOLERANCE, Certificate, certify, without
+from wsflow.tracing.interpreting import Interpreter
+from wsflow.tracing.program import Program, evaluation_copy, read
+from wsflow.tracing.table import RULES
+
+
+def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
+    """The neuron groups, wires and parameters of a module, certified on the example input.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    example_input : Tensor, or tuple of what the forward pass takes
+        Its values do not matter, its shapes do: use more than one token and pixel.
+    frozen : collection of str
+        Layers (names of submodules) on which no symmetry should act; what they compute need not be known.
+
+    Returns
+    -------
+    Architecture
+        With the module, in evaluation mode, to run its networks.
+
+    Raises
+    ------
+    InvalidInputError
+        If the module cannot be exported, or a layer is not understood; the layer is named.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wsflow.tracing import architecture_of_module
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    >>> [(group.name, group.size) for group in architecture_of_module(net, torch.zeros(2, 1, 8, 8)).groups]
+    [('0', 4)]
+    """
+    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+    _check_layers(module, frozen)
+    working = evaluation_copy(module)
+    inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
+    program = read(working, inputs, lambda name: name not in RULES)
+    interpreter = _interpreter(module, program, working, frozen)
+    interpreter.run()
+    architecture = _table(module, program, working, interpreter)
+    inputs = tree_map(_random, inputs)
+    certificate = certify(architecture, working, inputs)
+    return (
+        architecture if certificate.deviation <= TOLERANCE else _corrected(architecture, working, inputs, certificate)
+    )
+
+
+def _random(value: Any) -> Any:
+    """Normal numbers in the place of real ones: an example input may be zero, which hides mistakes."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(0), dtype=value.dtype)
+
+
+def _interpreter(module: nn.Module, program: Program, working: nn.Module, frozen: Collection[str]) -> Interpreter:
+    state = working.state_dict(keep_vars=True)
+    first = set(program.tensors.values())
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    weights = {n for n, t in state.items() if isinstance(t, nn.Parameter) and t.is_floating_point() and n in first}
+    leaves = {name for name, child in module.named_modules() if name and not list(child.children())}
+    return Interpreter(program, shapes, weights, frozenset(frozen), type(module).__name__, leaves)
+
+
+def _table(module: nn.Module, program: Program, working: nn.Module, interpreter: Interpreter) -> Architecture:
+    state = working.state_dict(keep_vars=True)
+    aliases = {other for others in program.aliases.values() for other in others}
+    counters = {name for name in state if name.endswith("num_batches_tracked")}
+    rows = interpreter.weights | interpreter.recorder.statistics | counters  # type: ignore[operator]
+    # parameters that the forward pass does not use are weights as well, which no symmetry moves
+    rows |= {name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()}
+    rows -= aliases
+    builder = Builder(
+        interpreter.recorder, [name for name in state if name in rows], list(interpreter.readings.values())
+    )
+    architecture = builder.architecture(
+        outputs=interpreter.outputs,
+        constants=tuple(name for name in state if name not in rows | aliases),
+        module=copy.deepcopy(module).eval(),
+        aliases=program.aliases,
+    )
+    return architecture
+
+
+def _corrected(
+    architecture: Architecture, working: nn.Module, inputs: tuple[Any, ...], certificate: Certificate
+) -> Architecture:
+    """Without the generators that change the function: a wrong symmetry is never returned."""
+    for _ in range(len(architecture.groups) + len(architecture.wires)):
+        wrong = certificate.wrong
+        if not wrong:
+            break
+        architecture = without(architecture, wrong)
+        certificate = certify(architecture, working, inputs)
+        if certificate.deviation <= TOLERANCE:
+            return architecture
+    raise InvalidInputError(
+        f"The symmetries that were found in this {type(working).__name__} could not be certified: outputs change by "
+        f"{certificate.deviation:.2g} of the largest. Freeze the layers that are unusual with frozen=(...,), or "
+        "describe the network by hand with Architecture(parameters=..., wires=...)."
+    )
+
+
+def _check_layers(module: nn.Module, frozen: Collection[str]) -> None:
+    if isinstance(frozen, str):
+        raise ValueError(f"The 'frozen' of Architecture.from_module is a tuple of names: pass ({frozen!r},).")
+    known = dict(module.named_modules(remove_duplicate=False))
+    names = {*known, *(name for name, _ in module.named_parameters(remove_duplicate=False))}
+    strange = [name for name in frozen if name not in names]
+    if strange:
+        raise ValueError(f"There is no layer {strange[0]!r} in this {type(module).__name__} to be frozen.")
