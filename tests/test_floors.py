@@ -19,7 +19,9 @@ HOMES = {
     "geomstats": {"manifolds"},
     "ot": {"flow"},
     "matplotlib": {"plotting"},
-    "safetensors": {"persistence"},
+    # its own files, and those of other tools
+    "safetensors": {"persistence", "populations"},
+    "onnx": {"populations"},
     "torch_geometric": {"velocity"},
 }
 FORBIDDEN = {

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow as WeightFlow
     from wsflow.estimators.function import Guidance as Guidance
     from wsflow.estimators.sampling import sample as sample
+    from wsflow.evaluation.barrier import loss_barrier as loss_barrier
+    from wsflow.evaluation.connectivity import interpolate as interpolate
+    from wsflow.evaluation.merging import merge as merge
     from wsflow.evaluation.report import evaluate as evaluate
     from wsflow.persistence import load_model as load_model
     from wsflow.persistence import load_population as load_population
     from wsflow.persistence import save_model as save_model
     from wsflow.persistence import save_population as save_population
+    from wsflow.plotting import plot_barrier_matrix as plot_barrier_matrix
+    from wsflow.plotting import plot_path as plot_path
     from wsflow.populations.datasets import load_task as load_task
+    from wsflow.populations.importers import load_networks as load_networks
     from wsflow.populations.population import Population as Population
     from wsflow.populations.training import train_population as train_population
     from wsflow.task import Task as Task
@@ -38,9 +44,15 @@ _HOMES = {
     "WeightArray": "wsflow.weights",
     "WeightFlow": "wsflow.estimators.flow",
     "evaluate": "wsflow.evaluation.report",
+    "interpolate": "wsflow.evaluation.connectivity",
     "load_model": "wsflow.persistence",
+    "load_networks": "wsflow.populations.importers",
     "load_population": "wsflow.persistence",
     "load_task": "wsflow.populations.datasets",
+    "loss_barrier": "wsflow.evaluation.barrier",
+    "merge": "wsflow.evaluation.merging",
+    "plot_barrier_matrix": "wsflow.plotting",
+    "plot_path": "wsflow.plotting",
     "sample": "wsflow.estimators.sampling",
     "save_model": "wsflow.persistence",
     "save_population": "wsflow.persistence",

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.tracing import layers_of_module
+from wsflow.architecture.modules import layers_of_module
 from wsflow.exceptions import InvalidInputError
+from wsflow.states import plain_state, rows_of
 
 
 class WeightArray(np.ndarray):
@@ -219,11 +220,13 @@ class WeightArray(np.ndarray):
     ) -> WeightArray:
         """Collect the weights in state dicts of one architecture.
 
+        Half precision becomes single, prefixes of wrappers (``module.``) are taken off, tied tensors are read once.
+
         Parameters
         ----------
         states : iterable of mapping from str to tensor
         activation : str, optional
-            What lies between the linear layers of a plain MLP, whose widths are then inferred.
+            What lies between the layers of a plain MLP or CNN, whose widths are then inferred.
         architecture : Architecture, optional
             Needed for anything else.
         **keywords
@@ -258,10 +261,12 @@ class WeightArray(np.ndarray):
                     "A state dict does not say which activation lies between its layers. "
                     "Pass activation='relu' (or another), or architecture=."
                 )
-            architecture = Architecture.from_state_dict(states[0], activation)
-        _check_states(states, architecture)
-        rows = [[_numpy(state[name]).reshape(-1) for name in architecture.names] for state in states]
-        return cls(np.stack([np.concatenate(row) for row in rows]), architecture, **keywords)
+            architecture = Architecture.from_state_dict(plain_state(states[0]), activation)
+        return cls(
+            rows_of([plain_state(state, architecture.names) for state in states], architecture),
+            architecture,
+            **keywords,
+        )
 
     def state_dicts(self) -> list[dict[str, Any]]:
         """The networks as torch state dicts.
@@ -394,14 +399,6 @@ def _plain(value: Any) -> Any:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _numpy(tensor: Any) -> np.ndarray:
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        tensor = tensor.float() if str(tensor.dtype) in ("torch.float16", "torch.bfloat16") else tensor
-        return np.asarray(tensor.numpy())
-    return np.asarray(tensor)
-
-
 def _check_layers(modules: Sequence[Any]) -> None:
     """Refuse modules that differ where their state dicts do not: in their activations."""
     first = _kinds(modules[0])
@@ -415,22 +412,3 @@ def _check_layers(modules: Sequence[Any]) -> None:
 
 def _kinds(module: Any) -> list[str]:
     return [f"{k.kind}({k.argument})" if k.argument is not None else k.kind for k in layers_of_module(module)]
-
-
-def _check_states(states: Sequence[Mapping[str, Any]], architecture: Architecture) -> None:
-    expected = {p.name: p.shape for p in architecture.parameters}
-    problems = []
-    for index, state in enumerate(states):
-        problems += [f"network {index} has no {name!r}" for name in expected if name not in state]
-        problems += [
-            f"network {index} has {name!r} of shape {tuple(state[name].shape)}, expected {shape}"
-            for name, shape in expected.items()
-            if name in state and tuple(state[name].shape) != shape
-        ]
-        problems += [f"network {index} has a further {name!r}" for name in state if name not in expected]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise InvalidInputError(
-            f"These networks do not have one architecture: {'; '.join(problems[:3])}{more}. "
-            "Pass networks of one architecture, or say it with architecture=."
-        )

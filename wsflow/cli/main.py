@@ -18,10 +18,16 @@ from wsflow.exceptions import NumericalError, OutputError, WsflowError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("wsflow.cli.demo", "Train, align, fit, sample and evaluate, in three minutes."),
     "populate": ("wsflow.cli.populate", "Train a population of networks on a task."),
+    "import": ("wsflow.cli.import_", "Make a population of network files of other tools."),
+    "check": ("wsflow.cli.check", "Find the symmetries of a network, and prove them."),
     "fit": ("wsflow.cli.fit", "Learn the distribution of a population."),
     "sample": ("wsflow.cli.sample", "Draw new networks from a fitted model."),
     "score": ("wsflow.cli.score", "Log-densities of networks under a fitted model."),
     "evaluate": ("wsflow.cli.evaluate", "Compare networks with training networks and nulls."),
+    "align": ("wsflow.cli.align", "Permute neurons so that networks lie close together."),
+    "canonicalize": ("wsflow.cli.canonicalize", "Bring networks to one of all scalings and signs."),
+    "barrier": ("wsflow.cli.barrier", "Loss barriers between networks."),
+    "merge": ("wsflow.cli.merge", "Merge networks into one."),
     "info": ("wsflow.cli.info", "What is in a file."),
 }
 
@@ -37,7 +43,9 @@ class Commands(click.Group):
         """The command of that name, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        home = COMMANDS[cmd_name][0]
+        # a command is called as its file is: "import" cannot be the name of either
+        command: click.Command = getattr(importlib.import_module(home), home.rpartition(".")[2])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +115,91 @@ def check_size(n: int, n_weights: int) -> None:
             f"{memory / 2**30:,.1f} GiB. "
             "Ask for fewer with -n, several times with different --seed."
         )
+
+
+def load_callable(spec: str) -> Any:
+    """What a file of the user's own code, or an installed module, calls by a name; the code is run.
+
+    Parameters
+    ----------
+    spec : str
+        ``"file.py:name"`` or ``"package.module:name"``.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, module or name, or the code cannot be imported.
+
+    Examples
+    --------
+    >>> from wsflow.cli.options import load_callable
+    >>> load_callable("math:sqrt")(4.0)
+    2.0
+    """
+    home, colon, name = spec.rpartition(":")
+    if not colon or not home or not name:
+        raise ValueError(f"{spec!r} is not of the form FILE.py:NAME, such as networks.py:make_network.")
+    module = _imported(home)
+    if not hasattr(module, name):
+        known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "none"
+        raise ValueError(f"{home} has no {name!r}. Its names are {known}.")
+    return getattr(module, name)
+
+
+def load_module(spec: str) -> Any:
+    """The torch module that a spec of `load_callable` names, or that what it names returns.
+
+    Parameters
+    ----------
+    spec : str
+        ``"file.py:name"``: a module, or a class or function without arguments that makes one.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If it makes no module.
+    """
+    from torch import nn
+
+    value = load_callable(spec)
+    if not isinstance(value, nn.Module) and callable(value):
+        try:
+            value = value()
+        except Exception as error:
+            raise ValueError(f"{spec} cannot be called without arguments: {type(error).__name__}: {error}.") from error
+    if not isinstance(value, nn.Module):
+        raise ValueError(f"{spec} makes a {type(value).__name__}, expected a torch.nn.Module.")
+    return value
+
+
+def _imported(home: str) -> Any:
+    try:
+        return _of_file(Path(home)) if home.endswith(".py") else importlib.import_module(home)
+    except Exception as error:
+        raise ValueError(f"{home} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def _of_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    spec = importlib.util.spec_from_file_location(f"own_code_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up there
+    sys.modules[module.__name__] = module
+    # the file may import its neighbours, as it could when run with python
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.persistence.format import Shapes, read, to_json, write
 from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
+from wsflow.populations.finite import check_on_invalid, finite_networks
 from wsflow.populations.population import Population, versions
 from wsflow.weights import WeightArray
 
@@ -102,15 +102,14 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     --------
     save_population : with an example.
     """
-    if on_invalid not in ("error", "drop"):
-        raise ValueError(f"The 'on_invalid' of load_population is 'error' or 'drop', got {on_invalid!r}.")
+    check_on_invalid(on_invalid, "load_population")
     path = Path(path)
     tensors, data = read(path, "population")
     try:
         architecture = checked_architecture(data, {name: array.shape for name, array in tensors.items()})
         task = unpack_task(data["task"], TASK, tensors, path)
         weights = _weights(tensors, architecture, bool(data["aligned"]))
-        population = Population(_finite(weights, on_invalid, path), task, data["provenance"])
+        population = Population(finite_networks(weights, on_invalid, str(path)), task, data["provenance"])
     except KeyError as error:
         raise InvalidInputError(f"{path}: the metadata have no {error}. Restore the file from a copy.") from error
     except (ValueError, TypeError, AttributeError, MemoryError) as error:
@@ -167,20 +166,3 @@ def _weights(tensors: Mapping[str, np.ndarray], architecture: Architecture, alig
         raise InvalidInputError(f"The weights have the dtypes {listed}, expected one kind of float.")
     rows = np.concatenate([array.reshape(len(array), -1) for array in stacked], axis=1)
     return WeightArray(rows, architecture, runs=tensors[RUN], steps=tensors[STEP], aligned=aligned)
-
-
-def _finite(weights: WeightArray, on_invalid: str, path: Path) -> WeightArray:
-    finite = np.isfinite(np.asarray(weights))
-    good = finite.all(axis=1)
-    if good.all():
-        return weights
-    count = int((~good).sum())
-    if on_invalid == "drop" and good.any():
-        warnings.warn(f"{path}: {count} of {len(weights)} networks were dropped, not being finite.", stacklevel=3)
-        kept: WeightArray = weights[good]
-        return kept
-    row = int(np.argmin(good))
-    name, _ = weights.architecture.locate(int(np.argmin(finite[row])))
-    more = f" ({count} of {len(weights)} networks have such weights)" if count > 1 else ""
-    remedy = "Drop such networks with on_invalid='drop'" if good.any() else "No network is left: train them again"
-    raise InvalidInputError(f"{path}: network {row} has a weight in {name!r} that is not finite{more}. {remedy}.")

@@ -39,7 +39,7 @@ def read_csv(path: Path, target: str | int | None = None) -> Table:
     InvalidInputError
         If the file is no table of numbers; the line and column are named.
     """
-    _check_file(path)
+    check_file(path)
     lines, rows = _csv_rows(path)
     widths = [len(row) for row in rows]
     ragged = next((i for i, width in enumerate(widths) if width != widths[0]), None)
@@ -138,10 +138,10 @@ def read_npz(path: Path, target: str | int | None = None) -> Table:
     """
     if target is not None:
         raise ValueError("'target' names a column of a csv file; the targets of an npz file are its array 'y'.")
-    _check_file(path)
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            X, y = (_member(path, archive, name) for name in ("X", "y"))
+            X, y = (read_member(path, archive, name) for name in ("X", "y"))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
     if X.ndim != 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
@@ -152,7 +152,25 @@ def read_npz(path: Path, target: str | int | None = None) -> Table:
     return X.astype(np.float64), y
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def read_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz file, refused before it is unpacked if it is too large or holds Python objects.
+
+    Parameters
+    ----------
+    path : Path
+        What errors call the file.
+    archive : ZipFile
+    name : str
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such array, or it cannot be read.
+    """
     try:
         info = archive.getinfo(f"{name}.npy")
     except KeyError as error:
@@ -183,7 +201,17 @@ def _check_header(file: IO[bytes], size: int) -> None:
         raise ValueError(f"its shape {shape} does not go with its size of {size} bytes.")
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no file, or too large to be read.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    InvalidInputError
+    """
     if not path.is_file():
         raise InvalidInputError(f"{path}: there is no such file. Check the path.")
     size = path.stat().st_size

@@ -1,0 +1,108 @@
+"""wsflow import: make a population of network files of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wsflow.activations import ACTIVATIONS
+from wsflow.cli import options
+from wsflow.cli.rendering import echo_json
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, required=True)
+@options.out()
+@click.option(
+    "--activation", type=click.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
+)
+@click.option("--widths", default="", callback=options.integers, help="Inputs, hidden widths, outputs of an MLP.")
+@click.option("--module", help="FILE.py:NAME of what makes the torch module that the networks belong to; it is run.")
+@click.option(
+    "--input-shape", default="", callback=options.integers, help="Of one input of the module, such as 3,32,32."
+)
+@click.option("--task", help="The data set, or a .csv or .npz file, that the networks are for.")
+@click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
+@click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
+@options.seed
+@options.as_json
+@options.quiet
+def import_(
+    paths: tuple[str, ...],
+    out: Path,
+    activation: str | None,
+    widths: tuple[int, ...],
+    module: str | None,
+    input_shape: tuple[int, ...],
+    task: str | None,
+    fold: bool,
+    drop_invalid: bool,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make a population of network files: state dicts of torch or safetensors, .npz, .nnet and .onnx files.
+
+    PATHS are files, folders or patterns; each file is a run of its own. A state dict does not say what lies between
+    its layers: give --activation for a plain MLP or CNN, else --module. Nothing but tensors is loaded from files; the
+    code that --module names is run. Nothing here is random: --seed and -q are taken as by every command.
+
+    \b
+    Example:
+      wsflow import networks/ --activation relu -o zoo.safetensors
+      wsflow import "runs/*/model.pt" --module networks.py:make_network -o zoo.safetensors
+    """
+    import wsflow
+    from wsflow.persistence import check_target
+
+    check_target(out)
+    options.check_apart(out, *map(Path, paths))
+    loaded = None if task is None else wsflow.load_task(task)
+    population = wsflow.load_networks(
+        paths,
+        _architecture(widths, activation, module),
+        activation=activation,
+        **_module(module, input_shape),
+        task=loaded,
+        fold=fold,
+        on_invalid="drop" if drop_invalid else "error",
+    )
+    wsflow.save_population(population, out)
+    result = {
+        "path": str(out),
+        "networks": len(population),
+        "runs": population.n_runs,
+        "architecture": str(population.architecture),
+        "groups": {group.name: group.total for group in population.architecture.groups},
+        "dtype": str(population.weights.dtype),
+        "provenance": population.provenance,
+    }
+    if as_json:
+        echo_json(result)
+    else:
+        click.echo(f"{out}: {population}.")
+
+
+def _architecture(widths: tuple[int, ...], activation: str | None, module: str | None) -> Any:
+    if not widths:
+        return None
+    if activation is None or module is not None:
+        raise click.UsageError("--widths goes with --activation, and not with --module.")
+    from wsflow.architecture import Architecture
+
+    return Architecture.mlp(widths, activation)
+
+
+def _module(module: str | None, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    if module is None:
+        if input_shape:
+            raise click.UsageError("--input-shape goes with --module.")
+        return {}
+    import torch
+
+    return {
+        "module": options.load_module(module).eval(),
+        "example_input": torch.zeros(2, *input_shape) if input_shape else None,
+    }

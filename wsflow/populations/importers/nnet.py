@@ -1,0 +1,145 @@
+"""The nnet text format of networks for ACAS Xu: a plain ReLU network and the constants that scale its data.
+
+References
+----------
+Julian, Lopez, Brush, Owen and Kochenderfer 2016, "Policy compression for aircraft collision avoidance systems"
+(networks); https://github.com/sisl/NNet (the format).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.layers import LINEAR
+from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.found import Found
+from wsflow.populations.readers import check_file
+
+
+def read_nnet(path: Path) -> Found:
+    """A ReLU network in the nnet text format, in double precision.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Found
+        Its normalization has the keys ``minima``, ``maxima`` (to which inputs are clipped), ``means`` and ``ranges``
+        (the last of each is of the outputs).
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is not in the format.
+    """
+    check_file(path)
+    try:
+        lines = _numbers(path.read_text(encoding="utf-8"))
+        widths, constants = _header(lines)
+        values = np.array([number for line in lines for number in line], dtype=np.float64)
+        state = _state(widths, values)
+    except (ValueError, OSError, StopIteration) as error:
+        reason = "it ends within its header" if isinstance(error, StopIteration) else error
+        raise InvalidInputError(f"{path}: this is no intact nnet file: {reason}. Restore it from a copy.") from error
+    return Found((state,), Architecture.mlp(widths, "relu"), normalization=constants)
+
+
+def _numbers(text: str) -> Iterator[list[float]]:
+    # 0.12 may be what is left of 0.123
+    if not text.endswith((",", "\n")):
+        raise ValueError("it ends within a line")
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",") if cell.strip()]
+        if cells and not line.lstrip().startswith("//"):
+            yield [float(cell) for cell in cells]
+
+
+def _header(lines: Iterator[list[float]]) -> tuple[list[int], dict[str, list[float]]]:
+    counts, widths = [[int(number) for number in next(lines)] for _ in range(2)]
+    if len(counts) < 3 or len(widths) != counts[0] + 1 or (widths[0], widths[-1]) != (counts[1], counts[2]):
+        raise ValueError(f"its header counts {counts}, and its widths are {widths}")
+    if min(widths) < 1:
+        raise ValueError(f"its widths are {widths}")
+    next(lines)  # a flag that no longer means anything
+    names = ("minima", "maxima", "means", "ranges")
+    constants = {name: next(lines) for name in names}
+    for name, extra in zip(names, (0, 0, 1, 1), strict=True):
+        if len(constants[name]) != widths[0] + extra or not all(map(math.isfinite, constants[name])):
+            raise ValueError(f"its {name} are {len(constants[name])} numbers, expected {widths[0] + extra} finite ones")
+    return widths, constants
+
+
+def _state(widths: list[int], values: np.ndarray) -> dict[str, np.ndarray]:
+    needed = sum((a + 1) * b for a, b in pairwise(widths))
+    if len(values) != needed:
+        raise ValueError(f"it has {len(values)} weights, and its widths {widths} need {needed}")
+    state, start = {}, 0
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        stop = start + inputs * outputs
+        state[f"{2 * i}.weight"] = values[start:stop].reshape(outputs, inputs)
+        state[f"{2 * i}.bias"] = values[stop : stop + outputs]
+        start = stop + outputs
+    return state
+
+
+def fold_normalization(found: Found) -> Found:
+    """The same networks for data as they are: inputs are scaled by the first layer, outputs by the last.
+
+    Inputs are no longer clipped to their range.
+
+    Parameters
+    ----------
+    found : Found
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    InvalidInputError
+        If the file has no such constants, or a range is zero.
+
+    Examples
+    --------
+    A network that returns its input, where 3 was scaled to (3 - 1) / 2 = 1, and 1 is scaled back to 1 * 10 + 5:
+
+    >>> import numpy as np
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.populations.importers.found import Found
+    >>> from wsflow.populations.importers.nnet import fold_normalization
+    >>> state = {"0.weight": np.ones((1, 1)), "0.bias": np.zeros(1)}
+    >>> constants = {"means": [1.0, 5.0], "ranges": [2.0, 10.0]}
+    >>> folded = fold_normalization(Found((state,), Architecture.mlp([1, 1]), normalization=constants)).states[0]
+    >>> folded["0.weight"] @ np.array([3.0]) + folded["0.bias"]
+    array([15.])
+    """
+    if found.normalization is None or found.architecture is None:
+        raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
+    means, ranges = (np.array(found.normalization[name], dtype=np.float64) for name in ("means", "ranges"))
+    if not ranges.all():
+        raise InvalidInputError("A range of the normalization is zero, so that it cannot be folded: pass fold=False.")
+    names = [layer.name for layer in found.architecture.layers if layer.kind == LINEAR]
+    states = tuple(_folded(dict(state), names[0], names[-1], means, ranges) for state in found.states)
+    return replace(found, states=states)
+
+
+def _folded(
+    state: dict[str, Any], first: str, last: str, means: np.ndarray, ranges: np.ndarray
+) -> dict[str, np.ndarray]:
+    weight = state[f"{first}.weight"] / ranges[:-1]
+    state[f"{first}.bias"] = state[f"{first}.bias"] - weight @ means[:-1]
+    state[f"{first}.weight"] = weight
+    state[f"{last}.weight"] = state[f"{last}.weight"] * ranges[-1]
+    state[f"{last}.bias"] = state[f"{last}.bias"] * ranges[-1] + means[-1]
+    return state

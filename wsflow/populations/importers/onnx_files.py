@@ -1,0 +1,152 @@
+"""Networks in ONNX files: chains of linear layers, convolutions, norms, activations and pooling.
+
+A graph is read node by node into a chain of torch modules; whatever is not such a chain is refused by the name of its
+node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsflow.activations import ACTIVATIONS, activation
+from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.inference import Stage, parts_of_stages, plain_scalings, sequential_parts
+from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.onnx_operators import OPERATORS, Graph
+from wsflow.populations.readers import check_file
+
+ACTIVATION_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items() if row.module}
+
+
+def read_onnx(path: Path) -> Found:
+    """A chain of layers in an ONNX file, with the names of its initialisers where they are those of layers.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Found
+        Its architecture runs: by itself for linear layers and activations, else by a torch module.
+
+    Raises
+    ------
+    InvalidInputError
+        If onnx is not installed, the file is damaged, or a node is not understood; it is named.
+    """
+    check_file(path)
+    try:
+        import onnx
+    except ImportError as error:
+        raise InvalidInputError(f"{path}: ONNX files need the onnx package: pip install wsflow[onnx].") from error
+    try:
+        # weights in further files are not followed: their paths may lead anywhere
+        model = onnx.load(str(path), load_external_data=False)
+        constants = {tensor.name: _array(onnx, tensor) for tensor in model.graph.initializer}
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInputError(f"{path}: this is no intact ONNX file: {reason}. Export it again.") from error
+    if not model.graph.node:
+        raise InvalidInputError(f"{path}: this is no intact ONNX file: its graph has no nodes. Export it again.")
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise InvalidInputError(
+            f"{path}: the graph has {len(inputs)} inputs and {len(model.graph.output)} outputs, and chains with one of "
+            "each are read. Build the module in torch and load its state_dict."
+        )
+    graph = Graph(constants, inputs[0])
+    for node in model.graph.node:
+        _read_node(onnx, graph, node, path)
+    if graph.current != model.graph.output[0].name:
+        raise InvalidInputError(
+            f"{path}: the chain of layers does not end at the output {model.graph.output[0].name!r}."
+        )
+    try:
+        architecture = _architecture(graph)
+    except ValueError as error:
+        raise InvalidInputError(f"{path}: {error}") from error
+    notes = {**graph.notes, **({"names": graph.names} if graph.names else {})}
+    return Found((graph.state,), architecture, notes=notes)
+
+
+def _array(onnx: Any, tensor: Any) -> np.ndarray:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError(f"the tensor {tensor.name!r} is in another file, save the model as one file")
+    array = np.array(onnx.numpy_helper.to_array(tensor))
+    # what numpy has no precision for, such as bfloat16
+    return array if array.dtype.kind in "fiubSU" else array.astype(np.float32)
+
+
+def _read_node(onnx: Any, graph: Graph, node: Any, path: Path) -> None:
+    called = f"{path}: the node {node.name or node.output[0]!r} is a {node.op_type}"
+    values = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    try:
+        if node.op_type == "Constant":
+            graph.constants[node.output[0]] = _array(onnx, values["value"])
+            return
+        if node.op_type == "Transpose" and node.input[0] in graph.constants:
+            graph.constants[node.output[0]] = graph.constants[node.input[0]].transpose(values.get("perm"))
+            return
+        if node.op_type not in OPERATORS:
+            raise ValueError(f"which is not read: {', '.join(sorted(OPERATORS))} are")
+        places = node.input[:2] if node.op_type == "Add" else node.input[:1]
+        if graph.current not in places or graph.notes.get("left_out"):
+            raise ValueError("which is not in one chain with the nodes before it")
+        OPERATORS[node.op_type](graph, node, values)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InvalidInputError(f"{called}, {error}. Build the module in torch and load its state_dict.") from error
+    graph.current = node.output[0]
+
+
+def _architecture(graph: Graph) -> Architecture:
+    """The table of a chain: layers that run by themselves for a plain perceptron, else stages and the module."""
+    stages: list[Stage] = []
+    between: list[list[Layer]] = []
+    for name, module in graph.steps:
+        kind = type(module).__name__
+        if kind in ACTIVATION_KINDS and between:
+            between[-1].append(_layer(ACTIVATION_KINDS[kind], module))
+        elif kind in ACTIVATION_KINDS:
+            raise ValueError(f"its first layer is an activation ({kind}), which is not read")
+        elif f"{name}.running_mean" in graph.state:
+            stages[-1:] = [_normed(stages, name, graph.state)]
+        elif f"{name}.weight" in graph.state:
+            stages.append(Stage(name, graph.state[f"{name}.weight"].shape, f"{name}.bias" in graph.state))
+            between.append([])
+    if not stages:
+        raise ValueError("it has no layers with weights")
+    return _table(graph, stages, between)
+
+
+def _normed(stages: list[Stage], name: str, state: dict[str, np.ndarray]) -> Stage:
+    if not stages or stages[-1].norm is not None or stages[-1].shape[:1] != state[f"{name}.weight"].shape:
+        raise ValueError(f"the norm {name!r} is not behind a layer of as many outputs, alone")
+    return replace(stages[-1], norm=name)
+
+
+def _layer(kind: str, module: Any) -> Layer:
+    row = activation(kind)
+    value = getattr(module, row.argument) if row.argument else row.default
+    return Layer(kind, "", argument=None if value == row.default else float(value))
+
+
+def _table(graph: Graph, stages: list[Stage], between: list[list[Layer]]) -> Architecture:
+    from wsflow.populations.importers.chain import Chain
+
+    if all(len(stage.shape) == 2 and stage.norm is None for stage in stages):
+        parts = sequential_parts(stages, between[:-1])
+        layers = (*parts["layers"], *between[-1])
+        if graph.flattened:
+            graph.notes["inputs"] = "flattened before the first layer"
+        return Architecture(**{**parts, "layers": layers})
+    stages = [
+        replace(stage, scalings=plain_scalings([layer.kind for layer in after]))
+        for stage, after in zip(stages, between, strict=True)
+    ]
+    return Architecture(**parts_of_stages(stages), module=Chain(graph.steps).eval())
