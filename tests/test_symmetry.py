@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from wsflow.activations import ACTIVATIONS, POSITIVE, SIGN
-from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup, Parameter, Wire
+from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
+from wsflow.architecture import Architecture, Block, DirectSum, Fixed, Layer, NeuronGroup, Parameter, Wire
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action, incoming
@@ -23,7 +23,13 @@ from wsflow.weights import WeightArray
 
 SCALED = [name for name, row in ACTIVATIONS.items() if POSITIVE in row.scalings]
 FLIPPED = [name for name, row in ACTIVATIONS.items() if SIGN in row.scalings]
-FORBIDDEN = [(name, kind) for name, row in ACTIVATIONS.items() for kind in (POSITIVE, SIGN) if kind not in row.scalings]
+FORBIDDEN = [
+    (name, kind)
+    for name, row in ACTIVATIONS.items()
+    for kind in (POSITIVE, SIGN)
+    # a negative scale of a wire with flips is a flip
+    if kind not in row.scalings and not (kind == SIGN and FLIP in row.scalings)
+]
 
 
 def concatenated() -> Architecture:
@@ -63,6 +69,79 @@ def run_unfused(rows: torch.Tensor) -> torch.Tensor:
     return rows[:, 63:].reshape(-1, 2, 12) @ (scale * rows[:, 3:63].reshape(-1, 12, 5))
 
 
+def mixed() -> Architecture:
+    """Every kind of change in one network: scalings, then flips, then signs and phases, then degree three."""
+    layers = [Layer("linear", "0", 3, 5)]
+    for i, (kind, p, k) in enumerate([("relu", 5, 4), ("sigmoid", 4, 6), ("sine", 6, 5), ("relu_power", 5, 2)]):
+        argument = {"sine": 3.0, "relu_power": 3.0}.get(kind)
+        layers += [Layer(kind, f"{kind}", argument=argument), Layer("linear", str(i + 1), p, k)]
+    return Architecture.sequential(layers)
+
+
+def linear_stream() -> Architecture:
+    """A stream on which a linear layer adds to itself: x = embed + W x, so W has the stream on both axes."""
+    stream = NeuronGroup("stream", 5)
+    rows = [
+        Parameter("embed", (5, 3), (Block((stream, Fixed(3)), wires=(("x", 0, 1),)),)),
+        Parameter("self", (5, 5), (Block((stream, stream), wires=(("x", 0, 1), ("x", 1, -1))),)),
+        Parameter("head", (2, 5), (Block((Fixed(2), stream), wires=(("x", 1, -1),)),)),
+    ]
+    return Architecture(tuple(rows), (Wire("x", stream, frozenset({POSITIVE, SIGN})),))
+
+
+def run_linear_stream(rows: torch.Tensor) -> torch.Tensor:
+    """What networks of `linear_stream` make of the unit vectors."""
+    embed, again, head = (
+        rows[:, a:b].reshape(-1, *s) for a, b, s in ((0, 15, (5, 3)), (15, 40, (5, 5)), (40, 50, (2, 5)))
+    )
+    return head @ (embed + again @ embed)
+
+
+def separate() -> Architecture:
+    """sin(3 z)^2 between linear layers: its signs vanish behind it, so signs and phases have wires of their own."""
+    group = NeuronGroup("hidden", 4)
+    made = (("signs", 0, 1),)
+    bias = Block((group,), wires=made, shifts=(("phases", 0, np.pi / 3),))
+    out = Block((Fixed(2), group), wires=(("signs", 1, -2), ("phases", 1, -2)))
+    return Architecture(
+        (
+            Parameter("weight", (4, 3), (Block((group, Fixed(3)), wires=made),)),
+            Parameter("bias", (4,), (bias,)),
+            Parameter("out", (2, 4), (out,)),
+        ),
+        (Wire("signs", group, frozenset({SIGN})), Wire("phases", group, frozenset({PHASE}))),
+    )
+
+
+def run_separate(rows: torch.Tensor) -> torch.Tensor:
+    """What networks of `separate` make of the unit vectors."""
+    weight, bias, out = rows[:, :12].reshape(-1, 4, 3), rows[:, 12:16].unsqueeze(-1), rows[:, 16:].reshape(-1, 2, 4)
+    return out @ (3 * (weight + bias)).sin().square()
+
+
+def nested_twice() -> Architecture:
+    """Channels within parts within heads: all three on axes of their own, then channels on one axis."""
+    heads = NeuronGroup("heads", 2)
+    parts = NeuronGroup("parts", 3, parent=heads)
+    channels = NeuronGroup("channels", 4, parent=parts)
+    value = Block((heads, parts, channels, Fixed(5)), view=(2, 3, 4, 5), wires=(("channels", 2, 1),))
+    return Architecture(
+        (
+            Parameter("head scale", (2,), (Block((heads,)),)),
+            Parameter("part scale", (6,), (Block((parts,)),)),
+            Parameter("value", (24, 5), (value,)),
+            Parameter("out", (2, 24), (Block((Fixed(2), channels), wires=(("channels", 1, -1),)),)),
+        ),
+        (Wire("channels", channels, frozenset({POSITIVE, SIGN})),),
+    )
+
+
+def run_nested_twice(rows: torch.Tensor) -> torch.Tensor:
+    """A bilinear read-out of the values, each head and each part with a scale of its own."""
+    scale = rows[:, :2].repeat_interleave(12, 1) * rows[:, 2:8].repeat_interleave(4, 1)
+    return rows[:, 128:].reshape(-1, 2, 24) @ (scale.unsqueeze(-1) * rows[:, 8:128].reshape(-1, 24, 5))
+
+
 ARCHITECTURES = {
     "relu": Architecture.mlp([4, 5, 3, 2]),
     "identity": Architecture.mlp([4, 5, 3, 2], "identity"),
@@ -73,6 +152,19 @@ ARCHITECTURES = {
     "residual": handwritten.Residual.architecture(),
     "depthwise": handwritten.Separable.architecture(),
     "no hidden neurons": Architecture.mlp([4, 2]),
+    "flips": Architecture.mlp([4, 5, 3, 2], "sigmoid"),
+    "phases": Architecture.mlp([4, 5, 3, 2], "sine"),
+    "everything": mixed(),
+    "two axes": linear_stream(),
+    "nested twice": nested_twice(),
+    "signs and phases apart": separate(),
+}
+RUNS = {
+    "direct sum": run_concatenated,
+    "wreath on one axis": run_unfused,
+    "two axes": run_linear_stream,
+    "nested twice": run_nested_twice,
+    "signs and phases apart": run_separate,
 }
 
 
@@ -127,9 +219,9 @@ class TestFunctionIsKept:
         before, after = (WeightArray(x.numpy(), architecture) for x in (w, moved))
         assert (function_deviation(before, after) > 1e-3).all()
 
-    @pytest.mark.parametrize(("name", "run"), [("direct sum", run_concatenated), ("wreath on one axis", run_unfused)])
-    def test_on_sums_and_nested_groups(self, name, run):
-        architecture = ARCHITECTURES[name]
+    @pytest.mark.parametrize("name", RUNS)
+    def test_on_sums_nested_groups_and_two_axes_of_one_group(self, name):
+        architecture, run = ARCHITECTURES[name], RUNS[name]
         w = drawn(20, architecture.n_weights)
         moved = random_action(architecture, 20)(w)
         assert not torch.equal(moved, w)
@@ -162,6 +254,7 @@ class TestGroupLaws:
             assert torch.equal(left.permutations[group.name], right.permutations[group.name])
         for wire in architecture.wires:
             close(left.scales[wire.name], right.scales[wire.name])
+        assert all(torch.equal(k, right.phases[name]) for name, k in left.phases.items())
 
     @pytest.mark.parametrize("name", ARCHITECTURES)
     def test_inverse_and_identity(self, name):
@@ -221,6 +314,29 @@ class TestGroupLaws:
         action = Action(architecture, swap, {"hidden1": torch.tensor([[2.0, 1.0]])})
         assert action(torch.tensor([[3.0, 5.0, 7.0, 11.0]])).tolist() == [[10.0, 3.0, 5.5, 7.0]]
 
+    def test_phases_are_added_after_the_scales(self):
+        """w = (1, 1), b = (0, 1), v = (1, 1): swap, turn the new first neuron's sign, shift it by one half period."""
+        architecture = Architecture.mlp([1, 2, 1], "sine")
+        swap = {"hidden1": torch.tensor([[1, 0]])}
+        scales = {"hidden1": torch.tensor([[-1.0, 1.0]], dtype=torch.float64)}
+        action = Action(architecture, swap, scales, {"hidden1": torch.tensor([[1, 0]])})
+        moved = action(torch.tensor([[2.0, 3.0, 0.0, 1.0, 5.0, 7.0, 11.0]], dtype=torch.float64))
+        assert moved.tolist() == [[-3.0, 2.0, np.pi - 1, 0.0, 7.0, 5.0, 11.0]]
+
+    def test_flips_move_weights_into_the_bias_behind(self):
+        architecture = Architecture.mlp([1, 2, 1], "sigmoid")
+        action = Action(architecture, {}, {"hidden1": torch.tensor([[-1.0, 1.0]])})
+        moved = action(torch.tensor([[2.0, 3.0, 1.0, 1.0, 5.0, 7.0, 11.0]]))
+        assert moved.tolist() == [[-2.0, 3.0, -1.0, 1.0, -5.0, 7.0, 16.0]]
+
+    def test_actions_that_name_nothing(self):
+        architecture = Architecture.mlp([4, 3, 2])
+        nothing, a = Action(architecture, {}, {}), random_action(architecture, 3)
+        w = drawn(3, architecture.n_weights)
+        assert torch.equal(nothing(w), w)
+        close((nothing @ a)(w), a(w))
+        close((a @ nothing)(w), a(w))
+
     def test_random_scales_have_the_log_scale(self):
         architecture = Architecture.mlp([2, 50, 2], "identity")
         scales = random_action(architecture, 200, log_scale=1.5).scales["hidden1"]
@@ -268,7 +384,9 @@ class TestCanonicalForm:
         w = drawn(20, architecture.n_weights)
         with_signs, without = (canonical_action(w, architecture, signs=signs) for signs in (True, False))
         for wire in architecture.wires:
-            assert (incoming(with_signs(w), architecture, wire).sum(-1) >= 0).all()
+            # a bias that phases shift has no sign of its own
+            bias = "outside" if PHASE in wire.scalings else "inside"
+            assert (incoming(with_signs(w), architecture, wire, bias).sum(-1) >= 0).all()
             assert (with_signs.scales[wire.name] < 0).any()
         assert all((scale > 0).all() for scale in without.scales.values())
 

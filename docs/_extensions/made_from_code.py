@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 WIDTH = 100
-MARKS = {"positive": "every s > 0", "sign": "s = -1"}
+MARKS = {"positive": "every s > 0", "sign": "s = -1", "flip": "flip", "phase": "phase"}
 
 
 class ActivationTable(SphinxDirective):
@@ -22,11 +22,30 @@ class ActivationTable(SphinxDirective):
         """A list-table, one row for each activation."""
         from wsflow.activations import ACTIVATIONS
 
-        lines = [".. list-table::", "   :header-rows: 1", "", "   * - activation", "     - torch module"]
-        lines += ["     - scalings that keep the function"]
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - activation", "     - what it computes"]
+        lines += ["     - torch module", "     - what keeps the function", "     - remark"]
         for name, row in ACTIVATIONS.items():
             scalings = ", ".join(MARKS[s] for s in sorted(row.scalings)) or "none"
-            lines += [f"   * - ``{name}``", f"     - ``nn.{row.module}``", f"     - {scalings}"]
+            degree = {None: ", degree k", 1: ""}.get(row.degree, f", degree {row.degree}")
+            lines += [f"   * - ``{name}``", f"     - ``{row.formula}``"]
+            lines += [f"     - ``nn.{row.module}``" if row.module else "     - -"]
+            lines += [f"     - {scalings}{degree}", f"     - {row.remark or '-'}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class SymmetryTable(SphinxDirective):
+    """The kinds of symmetry: how exact each is, and what it does not commute with."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each kind."""
+        from wsflow.activations import SYMMETRIES
+
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - symmetry", "     - what holds", "     - exact"]
+        lines += ["     - does not commute with", "     - source"]
+        for name, row in SYMMETRIES.items():
+            exact = {"exact": "yes", "eps": "up to the norm's eps", "loss": "for the loss alone"}[row.exactness]
+            lines += [f"   * - {name}", f"     - ``{row.formula}``", f"     - {exact}"]
+            lines += [f"     - {', '.join(row.breaks_with) or '-'}", f"     - {row.source}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -76,6 +95,7 @@ def _helps(command: Any, name: str, parent: click.Context | None = None) -> Iter
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("activation-table", ActivationTable)
+    app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""ScaleCanonicalizer: one representative of each orbit of scalings and signs."""
+"""ScaleCanonicalizer: one representative of each orbit of scalings, signs, flips and phases."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ from wsflow.estimators.validation import (
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 
+FORMS = ("unit", "balanced")
 BIASES = ("inside", "outside")
 LAST_LAYERS = ("keep", "unit")
 
 
 class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
-    """Bring networks to a canonical form: unit incoming norm for each neuron with positive scalings.
+    """Bring networks to a canonical form: unit incoming norm, or the smallest sum of squares.
 
     The scale that a neuron gives up goes into the weights behind it, so the function is kept.
-    Neurons with odd activations get a sign, unless they were aligned to a reference, which has
-    decided. A dead neuron, with no incoming weights, keeps its scale. Without an architecture there
-    are no symmetries, and X passes through.
+    Neurons with odd activations get a sign (sigmoids a flip), unless they were aligned to a reference, which has
+    decided; biases of sines get within half a period of zero. Where wires feed back, such as a residual stream, the
+    producers that come first get unit norm. A dead neuron, with no incoming weights, keeps its scale. Without an
+    architecture there are no symmetries, and X passes through.
 
     Parameters
     ----------
+    form : {"unit", "balanced"}
+        Incoming weights of unit norm for each neuron with positive scalings, which is what the geometric flow needs;
+        or the scales with the smallest sum of squares of all weights, where incoming and outgoing weights balance.
     bias : {"inside", "outside"}
-        Whether the norm includes the bias. Inside, a neuron with a bias alone stays defined.
+        Whether norms, or sums of squares, include biases. Inside, a neuron with a bias alone stays defined.
     last_layer : {"keep", "unit"}
         Whether the output layer keeps its scale, or is divided by its norm (Erdogan 2025). "unit"
         keeps predicted labels but not probabilities; `inverse_transform` then gives the output layer the
@@ -62,11 +67,19 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
     >>> canonical = ScaleCanonicalizer().fit_transform(weights)
     >>> bool(np.allclose((canonical[:, :15] ** 2).sum(axis=1), 3))
     True
+    >>> balanced = ScaleCanonicalizer(form="balanced").fit_transform(weights)
+    >>> bool(((balanced**2).sum(axis=1) < (canonical**2).sum(axis=1)).all())
+    True
     """
 
     def __init__(
-        self, bias: str = "inside", last_layer: str = "keep", architecture: Architecture | None = None
+        self,
+        form: str = "unit",
+        bias: str = "inside",
+        last_layer: str = "keep",
+        architecture: Architecture | None = None,
     ) -> None:
+        self.form = form
         self.bias = bias
         self.last_layer = last_layer
         self.architecture = architecture
@@ -90,7 +103,7 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         InvalidInputError
             If weights are not finite, or the columns are not the architecture's.
         """
-        check_choices(self, {"bias": BIASES, "last_layer": LAST_LAYERS})
+        check_choices(self, {"form": FORMS, "bias": BIASES, "last_layer": LAST_LAYERS})
         values = fit_array(self, X)
         self.output_norm_ = 1.0
         self.output_change_ = 0.0
@@ -132,7 +145,10 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         return (canonical, action) if return_action else canonical
 
     def inverse_transform(self, X: Any) -> Any:
-        """Runnable networks: the canonical ones themselves, with the median output norm after "unit".
+        """Runnable networks: the canonical ones themselves, with the median output norm after a last layer "unit".
+
+        A canonical network is the same function, so nothing is undone: which member of its orbit a network was
+        is in the action that `transform` returns.
 
         Parameters
         ----------
@@ -151,7 +167,8 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
 
     def _act(self, values: np.ndarray, X: Any) -> Action:
         signs = not getattr(X, "aligned", False)
-        return canonical_action(tensor(values).double(), self.architecture_, self.bias, signs)  # type: ignore[arg-type]
+        rows = tensor(values).double()
+        return canonical_action(rows, self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
 
     def _drop(self, canonical: np.ndarray) -> np.ndarray:
         if self.last_layer == "keep":

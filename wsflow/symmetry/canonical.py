@@ -1,28 +1,31 @@
-"""Canonical forms: one representative of each orbit of scalings and signs.
+"""Canonical forms: one representative of each orbit of scalings, signs, phases and flips.
 
-Along the forward pass, each neuron whose activation commutes with positive scalings gets incoming
-weights of unit norm, s_i = 1 / |(W_i, b_i)|, and what it took away goes into the weights behind it. One pass is
-canonical where each wire is produced before it is consumed; wires that feed back into what produces
-them, such as a residual stream, would need several.
+In the order of the forward pass, each neuron whose activation commutes with positive scalings gets incoming
+weights of unit norm, s_i = 1 / |(W_i, b_i)|, and what it took away goes into the weights behind it; a neuron that
+has signs or flips gets a sign, and one with phases a bias within half a period of zero. The balanced form goes on
+from there to the scales with the smallest sum of squares.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from wsflow.activations import POSITIVE, SIGN
+from wsflow.activations import FLIP, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Wire
 from wsflow.networks import take
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.balanced import balanced_scales
+from wsflow.symmetry.decisions import Bias, Decision, decisions, shifted_biases
 
-Bias = Literal["inside", "outside"]
+Form = Literal["unit", "balanced"]
 
 
 def incoming(weights: Tensor, architecture: Architecture, wire: Wire, bias: Bias = "inside") -> Tensor:
-    """The incoming weights of each neuron of a wire.
+    """The incoming weights of each neuron of a wire that decide on its scale.
 
     Parameters
     ----------
@@ -40,7 +43,9 @@ def incoming(weights: Tensor, architecture: Architecture, wire: Wire, bias: Bias
 
 
 def incoming_columns(architecture: Architecture, wire: Wire, bias: Bias = "inside") -> Tensor:
-    """The columns of the incoming weights of each neuron of a wire.
+    """The columns of the incoming weights of each neuron of a wire that decide on its scale.
+
+    They are those of all producers, or, where wires feed back, of those that come first: see `decisions`.
 
     Parameters
     ----------
@@ -52,31 +57,32 @@ def incoming_columns(architecture: Architecture, wire: Wire, bias: Bias = "insid
     -------
     LongTensor of shape (neurons, fan_in)
     """
-    parts = []
-    for parameter, axis, parent, columns in architecture.produced_by(wire):
-        if bias == "outside" and len(parameter.shape) == 1:
-            continue
-        # a nested group has its parent on an axis of its own
-        axes = (axis,) if parent is None else (parent, axis)
-        parts.append(torch.from_numpy(columns).movedim(axes, tuple(range(len(axes)))).reshape(wire.space.total, -1))
-    return torch.cat(parts, 1)
+    found = (d.columns(bias) for d in decisions(architecture) if d.wire.name == wire.name)
+    return next(found, torch.empty(wire.space.total, 0, dtype=torch.long))
 
 
-def canonical_action(weights: Tensor, architecture: Architecture, bias: Bias = "inside", signs: bool = True) -> Action:
-    """The scalings (and signs) that bring each network to its canonical form.
+def canonical_action(
+    weights: Tensor, architecture: Architecture, bias: Bias = "inside", signs: bool = True, form: Form = "unit"
+) -> Action:
+    """The scalings (and signs, flips and phases) that bring each network to its canonical form.
 
-    A dead neuron, whose incoming weights are all zero, has no direction: it keeps its scale.
-    The sign convention is that the incoming weights have a sum that is not negative.
+    A dead neuron, whose incoming weights are all zero, has no direction: it keeps its scale. Where wires feed back
+    into what produces them, such as a residual stream, unit norm is that of the producers that come first, which
+    the wires behind do not change; a circle of wires that nothing enters keeps its scale. The sign convention is that
+    the incoming weights have a sum that is not negative, or where it is zero the sum of their cubes, and so on; it is
+    applied in the unit form, and kept in the balanced one.
 
     Parameters
     ----------
     weights : Tensor of shape (n, d)
     architecture : Architecture
     bias : {"inside", "outside"}
-        Whether the unit norm includes the bias. Inside, a neuron with zero weights and a bias
+        Whether norms include the biases. Inside, a neuron with zero weights and a bias
         stays defined; outside is the choice of Erdogan 2025.
     signs : bool
-        Whether to apply the sign convention; no, where a reference has decided.
+        Whether to apply the sign convention; no, where a reference has decided. Phases are reduced in any case.
+    form : {"unit", "balanced"}
+        Unit norm of the incoming weights, or the smallest sum of squares of all weights.
 
     Returns
     -------
@@ -94,17 +100,69 @@ def canonical_action(weights: Tensor, architecture: Architecture, bias: Bias = "
     True
     """
     action = Action.identity(architecture, len(weights))
-    for wire in architecture.wires:
-        scale = torch.ones(len(weights), wire.space.total, dtype=weights.dtype, device=weights.device)
-        if POSITIVE in wire.scalings:
-            norm = torch.linalg.vector_norm(incoming(weights, architecture, wire, bias), dim=-1)
-            scale = torch.where(norm > 0, 1 / norm, scale)
-        if SIGN in wire.scalings and signs:
-            total = incoming(weights, architecture, wire).sum(-1)
-            scale = torch.where(total < 0, -scale, scale)
-        if not wire.scalings:
-            continue
-        step = Action(architecture, action.permutations, {wire.name: scale})
-        weights = step(weights)
+    for step in _steps(weights, architecture, bias, signs):
         action = step @ action
+    if form == "balanced":
+        # from the unit form, on which signs and flips of the whole orbit agree
+        action = Action(architecture, {}, balanced_scales(action(weights), architecture, bias)) @ action
     return action
+
+
+def _steps(weights: Tensor, architecture: Architecture, bias: Bias, signs: bool) -> Iterator[Action]:
+    """The actions of one wire after the other, each made from what the ones before have left."""
+    biases = {wire: (columns, unit) for wire, columns, unit in shifted_biases(architecture)}
+    for decision in decisions(architecture):
+        scale = _scale(weights, decision, bias, signs)
+        phases = {}
+        if decision.wire.name in biases:
+            columns, unit = biases[decision.wire.name]
+            # half-open, so that both ends of a period meet
+            phases[decision.wire.name] = -(take(weights, columns) * scale / unit + 0.5).floor().long()
+        step = Action(architecture, {}, {decision.wire.name: scale}, phases)
+        weights = step(weights)
+        yield step
+
+
+def _scale(weights: Tensor, decision: Decision, bias: Bias, signs: bool) -> Tensor:
+    scale = weights.new_ones(len(weights), decision.wire.space.total)
+    if POSITIVE in decision.wire.scalings and decision.free:
+        norm = torch.linalg.vector_norm(take(weights, decision.columns(bias)), dim=-1)
+        scale = torch.where(norm > 0, 1 / norm, scale)
+    if signs and decision.wire.scalings & {SIGN, FLIP}:
+        scale = scale * orientation(take(weights, decision.oriented()))
+    return scale
+
+
+def orientation(rows: Tensor) -> Tensor:
+    """The sign that makes the first odd power sum of each vector positive that is not zero up to rounding.
+
+    A vector whose odd power sums all vanish is its own negative up to the order of its entries: it keeps its sign.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (..., fan_in)
+
+    Returns
+    -------
+    Tensor of shape (...)
+        1 or -1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.symmetry.canonical import orientation
+    >>> orientation(torch.tensor([[1.0, -3.0], [2.0, -2.0], [0.0, 0.0]]))
+    tensor([-1.,  1.,  1.])
+    >>> orientation(torch.tensor([1.0, 2.0, -3.0]))
+    tensor(-1.)
+    """
+    sign = rows.new_zeros(rows.shape[:-1])
+    if not rows.shape[-1]:
+        return sign + 1
+    rows = rows / rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    tolerance = torch.finfo(rows.dtype).eps ** (2 / 3)
+    for power in (1, 3, 5, 7):
+        moment = (rows**power).sum(-1)
+        clear = moment.abs() > tolerance * (rows.abs() ** power).sum(-1)
+        sign = torch.where((sign == 0) & clear, moment.sign(), sign)
+    return torch.where(sign == 0, 1.0, sign)

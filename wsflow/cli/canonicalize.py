@@ -1,0 +1,58 @@
+"""wsflow canonicalize: bring networks to one representative of their scalings and signs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import Bars, echo_json
+
+# as in wsflow.estimators.canonicalizer, which is too heavy for the list of commands; a test holds them together
+FORMS = ("unit", "balanced")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@options.out()
+@click.option(
+    "--form",
+    default="unit",
+    show_default=True,
+    type=click.Choice(FORMS),
+    help="Unit norm of each neuron's incoming weights, or the smallest sum of squares of all weights.",
+)
+@options.seed
+@options.as_json
+@options.quiet
+def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, quiet: bool) -> None:
+    """Rescale the neurons of the networks of FILE to a canonical form; every network stays the same function.
+
+    Signs are chosen by a convention, unless the networks are aligned: then the reference has decided. Nothing here is
+    random: --seed changes nothing.
+
+    \b
+    Example:
+      wsflow canonicalize aligned.safetensors -o canonical.safetensors
+    """
+    import numpy as np
+
+    import wsflow
+    from wsflow.persistence import check_target
+
+    check_target(out)
+    options.check_apart(out, file)
+    population = wsflow.load_population(file)
+    step = wsflow.ScaleCanonicalizer(form=form)
+    with Bars(quiet).stage("Rescaling networks"):
+        canonical = step.fit_transform(population.weights)
+    provenance = {**population.provenance, "canonical": {"form": form}}
+    wsflow.save_population(wsflow.Population(canonical, population.task, provenance), out)
+    change = step.output_change_ if np.isfinite(step.output_change_) else None
+    if as_json:
+        result = {"path": str(out), "form": form, "networks": len(canonical), "output_change": change}
+        echo_json({**result, "architecture": str(canonical.architecture)})
+        return
+    said = "" if change is None else f" The largest change of an output is {change:.1g}: rounding."
+    click.echo(f"{out}: {len(canonical)} networks {canonical.architecture} in {form} form.{said}")

@@ -1,0 +1,223 @@
+"""Balanced networks: the positive scalings with the smallest sum of squares.
+
+Over t = log s, the sum of squares of an orbit is F(t) = sum_c m_c exp(2 (E t)_c): m_c are the squares of weights that
+scale together, and E holds their exponents. F is convex, and where each neuron has weights on both sides its minimum
+is unique: incoming and outgoing weights then have equal sums of squares, weighted by their exponents. Newton steps
+of length log(1 + D) / D, where D is the largest change of an exponent, fall without a line search.
+
+References
+----------
+Du, Hu and Lee 2018, "Algorithmic regularization in learning deep homogeneous models", arXiv:1806.00900 (balancedness);
+Sun and Tran-Dinh 2019, "Generalized self-concordant functions", arXiv:1703.04599 (the step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from wsflow.activations import POSITIVE
+from wsflow.architecture import Architecture, Block
+from wsflow.networks import take
+from wsflow.symmetry.actions import axes_of, spread
+from wsflow.symmetry.decisions import Bias, decisions
+
+_TOLERANCE = 1e-14
+_MAX_STEPS = 200
+_TINY = np.finfo(float).tiny
+# elements of the largest temporary tensor
+_CHUNK = 2**24
+
+
+def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "inside") -> dict[str, Tensor]:
+    """The positive scales that make the sum of squares of each network's weights smallest.
+
+    A neuron whose incoming or outgoing weights are all zero would go to zero or infinity: it keeps its scale,
+    and so do circles of wires that nothing enters. Statistics do not count.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+    architecture : Architecture
+    bias : {"inside", "outside"}
+        Whether biases count.
+
+    Returns
+    -------
+    dict from str to Tensor of shape (n, neurons)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.symmetry.balanced import balanced_scales
+    >>> balanced_scales(torch.tensor([[2.0, 8.0]]), Architecture.mlp([1, 1, 1], bias=False))
+    {'hidden1': tensor([[2.]])}
+    """
+    names = [d.wire.name for d in decisions(architecture) if POSITIVE in d.wire.scalings and d.free]
+    parts = list(_cells(weights[:0], architecture, bias, names))
+    if not parts:
+        return {}
+    system = Exponents.of(architecture, names, [rows for _, rows in parts])
+    size = max(1, _CHUNK // system.matrix.shape[0])
+    found = []
+    for chunk in weights.double().split(size):
+        cells = torch.cat([cells for cells, _ in _cells(chunk, architecture, bias, names)], 1)
+        found.append(torch.from_numpy(minimise(np.ascontiguousarray(cells.numpy(force=True).T), system).T))
+    log_scales = torch.cat(found)
+    sizes = [architecture.wire(name).space.total for name in names]
+    return {name: t.exp().to(weights) for name, t in zip(names, log_scales.split(sizes, 1), strict=True)}
+
+
+Rows = list[tuple[str, int, Tensor]]
+
+
+def _cells(weights: Tensor, architecture: Architecture, bias: Bias, names: list[str]) -> Iterator[tuple[Tensor, Rows]]:
+    """Sums of squares (n, cells) of each block, and by wire and exponent the neuron of each cell."""
+    for parameter, block, columns in architecture.blocks:
+        wires = [entry for entry in block.wires if entry[0] in names]
+        vector = len(parameter.shape) == 1 and bias == "outside"
+        if wires and parameter.role == "weight" and not (vector and "bias" in parameter.name.rpartition(".")[2]):
+            kept = sorted({i for _, axis, _ in wires for i in axes_of(block, axis)})
+            rest = [i + 1 for i in range(len(block.axes)) if i not in kept]
+            squares = take(weights, torch.from_numpy(columns)).square()
+            cells = squares.sum(rest) if rest else squares
+            yield cells.flatten(1), [(w, e, _neurons(architecture, block, w, axis, kept)) for w, axis, e in wires]
+
+
+def _neurons(architecture: Architecture, block: Block, wire: str, axis: int, kept: list[int]) -> Tensor:
+    index = spread(torch.arange(architecture.wire(wire).space.total).unsqueeze(0), block, axis)
+    shape = [block.extents[i] if i in kept else 1 for i in range(len(block.axes))]
+    return index.expand(1, *shape).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Exponents:
+    """The sparse matrix E of exponents: for each cell, how often it holds the scale of each neuron.
+
+    Parameters
+    ----------
+    matrix : sparse array of shape (cells, neurons)
+    transposed : sparse array of shape (neurons, cells)
+    positive, negative : sparse array of shape (neurons, cells)
+        The positive entries of the transposed matrix, and the negative ones without their signs.
+    squared : sparse array of shape (neurons, cells)
+    spans : tuple of (slice, int)
+        The neurons of each wire, and the sum of its largest and its smallest exponent.
+    """
+
+    matrix: csr_array
+    transposed: csr_array
+    positive: csr_array
+    negative: csr_array
+    squared: csr_array
+    spans: tuple[tuple[slice, int], ...]
+
+    @classmethod
+    def of(cls, architecture: Architecture, names: list[str], parts: list[Rows]) -> Exponents:
+        """The exponents of the cells of an architecture.
+
+        Parameters
+        ----------
+        architecture : Architecture
+        names : list of str
+            Of the wires.
+        parts : list of list of (str, int, LongTensor of shape (cells,))
+            For each block the wires with their exponents and neurons.
+
+        Returns
+        -------
+        Exponents
+        """
+        sizes = [architecture.wire(name).space.total for name in names]
+        starts = dict(zip(names, np.cumsum([0, *sizes]).tolist(), strict=False))
+        cell, neuron, value, offset = [], [], [], 0
+        for rows in parts:
+            count = len(rows[0][2])
+            for wire, exponent, index in rows:
+                cell.append(np.arange(offset, offset + count))
+                neuron.append(index.numpy() + starts[wire])
+                value.append(np.full(count, float(exponent)))
+            offset += count
+        where = np.concatenate(cell), np.concatenate(neuron)
+        matrix = csr_array((np.concatenate(value), where), shape=(offset, sum(sizes)))
+        transposed = matrix.T.tocsr()
+        largest = {name: [0, 0] for name in names}
+        for wire, exponent, _ in (row for rows in parts for row in rows):
+            largest[wire] = [max(largest[wire][0], exponent), max(largest[wire][1], -exponent)]
+        spans = tuple(
+            (slice(starts[name], starts[name] + size), max(1, sum(largest[name])))
+            for name, size in zip(names, sizes, strict=True)
+        )
+        positive, negative = transposed.maximum(0).tocsr(), (-transposed).maximum(0).tocsr()
+        return cls(matrix, transposed, positive, negative, transposed.power(2), spans)
+
+
+def minimise(cells: np.ndarray, system: Exponents) -> np.ndarray:
+    """The minimum of sum_c m_c exp(2 (E t)_c) for each network.
+
+    Parameters
+    ----------
+    cells : ndarray of shape (cells, n)
+        The m_c at t = 0.
+    system : Exponents
+
+    Returns
+    -------
+    ndarray of shape (neurons, n)
+        Zero for a neuron with weights on one side alone.
+    """
+    alive = ((system.positive @ cells > 0) & (system.negative @ cells > 0)).astype(float)
+    t = _start(cells, system, alive)
+    for _ in range(_MAX_STEPS):
+        now = cells * np.exp(2 * (system.matrix @ t))
+        gradient = alive * (system.transposed @ now)
+        size = system.positive @ now + system.negative @ now
+        if (np.abs(gradient) <= _TOLERANCE * size).all():
+            break
+        step = _newton(now, gradient, system, alive)
+        change = (2 * np.abs(system.matrix @ step) * (cells > 0)).max(0)
+        t = t + step * np.divide(np.log1p(change), change, out=np.ones_like(change), where=change > 0)
+        if (change <= _TOLERANCE).all():
+            break
+    return t
+
+
+def _start(cells: np.ndarray, system: Exponents, alive: np.ndarray, passes: int = 4) -> np.ndarray:
+    """One wire after the other at its own minimum, where that is better than t = 0."""
+    t = np.zeros_like(alive)
+    for _ in range(passes):
+        for neurons, exponents in system.spans:
+            now = cells * np.exp(2 * (system.matrix @ t))
+            outgoing, into = (
+                np.where(alive > 0, side @ now, 1.0)[neurons] for side in (system.negative, system.positive)
+            )
+            t[neurons] += np.log(outgoing / into) / (2 * exponents)
+    better = (cells * np.exp(2 * (system.matrix @ t))).sum(0) < cells.sum(0)
+    return np.where(better, t, 0.0)
+
+
+def _newton(
+    now: np.ndarray, gradient: np.ndarray, system: Exponents, alive: np.ndarray, max_iter: int = 200
+) -> np.ndarray:
+    """Conjugate gradients on H d = -gradient, H = 2 E' diag(cells) E, preconditioned by H's diagonal."""
+    inverse = alive / np.maximum(2 * (system.squared @ now), _TINY)
+    step, residual = np.zeros_like(gradient), -gradient
+    z = inverse * residual
+    direction, energy = z, (residual * z).sum(0)
+    goal = 1e-6 * energy
+    for _ in range(max_iter):
+        image = 2 * (system.transposed @ (now * (system.matrix @ direction)))
+        length = np.where(energy > goal, energy / np.maximum((direction * image).sum(0), _TINY), 0.0)
+        step, residual = step + length * direction, residual - length * image
+        z = inverse * residual
+        before, energy = energy, (residual * z).sum(0)
+        if (energy <= goal).all():
+            break
+        direction = z + energy / np.maximum(before, _TINY) * direction
+    return step
