@@ -1,117 +1,200 @@
-"""Weight matching of a whole population at once, against one pair at a time, and against its assignments alone.
+"""Weight matching of a whole population, against one pair at a time, and against its bare arithmetic.
 
-The plain loop is the algorithm of Ainsworth et al. 2023 (arXiv:2209.04836) as it is usually written: for each network,
-for each layer in random order, a matrix of inner products and a linear assignment, until a sweep changes nothing.
-The floor is what scipy's assignments of the batched run cost by themselves: no implementation that uses them is faster.
+The loop is Git Re-Basin (Ainsworth et al. 2023, arXiv:2209.04836) as its PyTorch port has it: a dict of permutations,
+layers in random order, and for each the sum over all its parameters of products of matrices whose other axes have been
+permuted. The floor is what the batched run's own assignment problems and matrix products cost by themselves: the
+problems are recorded and solved again, and products of the same shapes are made again, of operands that lie in the
+cache. Runs are interleaved, because a shared machine is not equally fast all the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from measure import report, seconds
+from measure import report
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from wsflow.architecture import Architecture
-from wsflow.networks import forward, unflatten
-from wsflow.symmetry import matching
+from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.initialisation import INITIALISATIONS
+from wsflow.networks import unflatten
+from wsflow.symmetry import assignment
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
+from wsflow.symmetry.matching import orbit_matching, weight_matching
+
+Axes = dict[str, tuple[str | None, ...]]
 
 
-def one_pair(weights: Tensor, reference: Tensor, architecture: Architecture, rng: np.random.Generator) -> list[Tensor]:
-    """The permutations of one network's hidden layers, layer by layer."""
-    a, b = (unflatten(row.unsqueeze(0), architecture) for row in (reference, weights))
-    layers = sorted({int(name.partition(".")[0]) for name in architecture.names})
-    permutations = [torch.arange(a[f"{layer}.bias"].shape[1]) for layer in layers]
-    for _ in range(50):
-        changed = False
-        for i in rng.permutation(len(layers) - 1):
-            now, after = layers[i], layers[i + 1]
-            incoming = b[f"{now}.weight"][0] if i == 0 else b[f"{now}.weight"][0][:, permutations[i - 1]]
-            outgoing = b[f"{after}.weight"][0][permutations[i + 1]]
-            scores = a[f"{now}.weight"][0] @ incoming.T + a[f"{after}.weight"][0].T @ outgoing
-            scores = scores + torch.outer(a[f"{now}.bias"][0], b[f"{now}.bias"][0])
-            found = torch.from_numpy(linear_sum_assignment(scores.numpy(), maximize=True)[1])
-            rows = torch.arange(len(found))
-            better = scores[rows, found].sum() > scores[rows, permutations[i]].sum() + 1e-12
-            if better:
-                permutations[i], changed = found, True
-        if not changed:
+def axes_to_groups(architecture: Architecture) -> Axes:
+    """For each parameter, the name of the group on each axis, as a permutation spec has it."""
+    return {
+        p.name: tuple(s.name if isinstance(s, NeuronGroup) else None for s in p.blocks[0].axes)
+        for p in architecture.parameters
+    }
+
+
+def permuted(axes: Axes, found: dict[str, Tensor], name: str, params: dict[str, Tensor], skip: int) -> Tensor:
+    """A parameter with all of its axes but one permuted."""
+    w = params[name]
+    for axis, group in enumerate(axes[name]):
+        if axis != skip and group is not None:
+            w = torch.index_select(w, axis, found[group].int())
+    return w
+
+
+def one_pair(axes: Axes, a: dict[str, Tensor], b: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """The permutations of one network, matched to another."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for name, groups in axes.items():
+        for axis, group in enumerate(groups):
+            if group is not None:
+                places.setdefault(group, []).append((name, axis))
+    sizes = {group: a[where[0][0]].shape[where[0][1]] for group, where in places.items()}
+    found = {group: torch.arange(size) for group, size in sizes.items()}
+    names = list(found)
+    for _ in range(300):
+        progress = False
+        for i in torch.randperm(len(names), generator=generator):
+            group = names[i]
+            n = sizes[group]
+            scores = torch.zeros((n, n), dtype=next(iter(a.values())).dtype)
+            for name, axis in places[group]:
+                w_a = torch.moveaxis(a[name], axis, 0).reshape((n, -1))
+                w_b = torch.moveaxis(permuted(axes, found, name, b, axis), axis, 0).reshape((n, -1))
+                scores += w_a @ w_b.T
+            _, columns = linear_sum_assignment(scores.detach().numpy(), maximize=True)
+            eye = torch.eye(n, dtype=scores.dtype)
+            old = torch.einsum("ij,ij->i", scores, eye[found[group].long()]).sum()
+            new = torch.einsum("ij,ij->i", scores, eye[columns, :]).sum()
+            progress = progress or bool(new > old + 1e-12)
+            found[group] = torch.from_numpy(columns)
+        if not progress:
             break
-    return permutations
+    return found
 
 
-def loop(weights: Tensor, reference: Tensor, architecture: Architecture) -> list[list[Tensor]]:
+def loop(weights: Tensor, reference: Tensor, architecture: Architecture) -> list[dict[str, Tensor]]:
     """One network after the other."""
-    rng = np.random.default_rng(0)
-    return [one_pair(row, reference, architecture, rng) for row in weights]
+    generator, axes = torch.Generator().manual_seed(0), axes_to_groups(architecture)
+    goal = {name: tensor[0] for name, tensor in unflatten(reference.unsqueeze(0), architecture).items()}
+    tensors = unflatten(weights, architecture)
+    return [
+        one_pair(axes, goal, {name: tensor[i] for name, tensor in tensors.items()}, generator)
+        for i in range(len(weights))
+    ]
 
 
-def assignments_alone(weights: Tensor, reference: Tensor, architecture: Architecture, repeats: int) -> float:
-    """Seconds that the batched run spends in scipy."""
-    spent: list[float] = []
+@contextmanager
+def recorded(problems: list[np.ndarray], products: Counter[Any]) -> Iterator[None]:
+    """Keep the assignment problems that are solved, and the shapes of the matrix products."""
 
-    def timed(*args: object, **keywords: object) -> object:
-        start = time.perf_counter()
-        result = linear_sum_assignment(*args, **keywords)
-        spent.append(time.perf_counter() - start)
-        return result
+    def solve(scores: np.ndarray, maximize: bool) -> Any:
+        problems.append(scores.copy())
+        return linear_sum_assignment(scores, maximize)
 
-    original, matching.linear_sum_assignment = matching.linear_sum_assignment, timed
-    try:
-        for _ in range(repeats):
-            matching.weight_matching(weights, reference, architecture)
-    finally:
-        matching.linear_sum_assignment = original
-    return sum(spent) / repeats
+    def counted(multiply: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def product(*operands: Tensor) -> Tensor:
+            a, b = operands[-2:]
+            products[tuple(a.shape), tuple(b.shape), a.dtype, a.stride(0) == 0] += 1
+            return multiply(*operands)
+
+        return product
+
+    with (
+        mock.patch.object(assignment, "linear_sum_assignment", solve),
+        mock.patch.object(torch, "bmm", counted(torch.bmm)),
+        mock.patch.object(torch, "baddbmm", counted(torch.baddbmm)),
+        mock.patch.object(torch.Tensor, "baddbmm_", counted(torch.Tensor.baddbmm_)),
+    ):
+        yield
+
+
+def floors(run: Callable[[], Any]) -> tuple[Callable[[], Any], Callable[[], Any], dict[str, int]]:
+    """What does a run's assignments alone, what does its matrix products alone, and their numbers."""
+    problems: list[np.ndarray] = []
+    products: Counter[Any] = Counter()
+    with recorded(problems, products):
+        run()
+    operands = []
+    for (left, right, dtype, shared), count in products.items():
+        a = torch.randn(left[1:] if shared else left, dtype=dtype).expand(left)
+        # the networks' matrices come as columns
+        b = torch.randn(right[0], right[2], right[1], dtype=dtype).transpose(1, 2)
+        operands += [(a, b)] * count
+    numbers = {"assignments": len(problems), "products": sum(products.values())}
+    return (
+        lambda: [linear_sum_assignment(problem, maximize=True) for problem in problems],
+        lambda: [torch.bmm(a, b) for a, b in operands],
+        numbers,
+    )
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median time of each, all of them run in turn."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--widths", type=int, nargs="+", default=[30, 16, 16, 2])
-    parser.add_argument("-n", type=int, default=500, help="networks")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--widths", type=int, nargs="+", default=[784, 64, 64, 64, 10])
+    parser.add_argument("-n", type=int, default=100, help="networks")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     architecture = Architecture.mlp(options.widths)
     generator = torch.Generator().manual_seed(0)
-    raw = torch.randn(options.n, architecture.n_weights, generator=generator, dtype=torch.float64)
+    raw = INITIALISATIONS["uniform"](architecture, options.n + 1, generator).to(getattr(torch, options.dtype))
     weights = canonical_action(raw, architecture)(raw)
-    reference = weights[0]
+    weights, reference = weights[1:], weights[0]
     check(weights, architecture, generator)
-    times = {
-        "assignments alone (floor)": assignments_alone(weights, reference, architecture, options.repeats),
-        "batched": seconds(lambda: matching.weight_matching(weights, reference, architecture), options.repeats),
-        "one pair at a time": seconds(lambda: loop(weights, reference, architecture), options.repeats),
-    }
-    times = {name: value / options.n for name, value in times.items()}
-    report("weight matching", times, "a network", options.out, widths=options.widths, networks=options.n)
+    for name, matching in (("from the rows as they are", weight_matching), ("layer by layer", orbit_matching)):
+
+        def run(matching: Callable[..., Action] = matching) -> Action:
+            return matching(weights, reference, architecture)
+
+        solve, multiply, numbers = floors(run)
+        parts = {"assignments": solve, "matrix products": multiply, "batched": run}
+        if matching is weight_matching:
+            parts["one pair at a time"] = lambda: loop(weights, reference, architecture)
+        times = interleaved(parts, options.repeats)
+        bare = times.pop("assignments") + times.pop("matrix products")
+        table = {"bare cost of its arithmetic": bare, **times}
+        settings = {"widths": options.widths, "networks": options.n, "dtype": options.dtype, **numbers}
+        report(f"weight matching, {name}", table, "in all", options.out, **settings)
 
 
 def check(weights: Tensor, architecture: Architecture, generator: torch.Generator) -> None:
-    """Both must keep the function and undo a permutation: a fast wrong answer is not worth timing."""
+    """Both must undo a permutation: a fast wrong answer is not worth timing."""
     few = weights[:5]
-    moved = Action.random(architecture, 5, generator, log_scale=0.0)(few)
-    inputs = torch.randn(3, architecture.layers[0].inputs, generator=generator, dtype=few.dtype)
-    batched = matching.weight_matching(moved, few, architecture)(moved)
-    names = [group.name for group in architecture.groups]
-    permutations = [
-        one_pair(row, original, architecture, np.random.default_rng(0))[: len(names)]
-        for row, original in zip(moved, few, strict=True)
-    ]
-    stacked = {name: torch.stack([found[i] for found in permutations]) for i, name in enumerate(names)}
-    for found in (batched, Action(architecture, stacked, {})(moved)):
-        torch.testing.assert_close(forward(found, architecture, inputs), forward(few, architecture, inputs))
-        torch.testing.assert_close(found, few)
+    moved = Action.random(architecture, len(few), generator, log_scale=0.0)(few)
+    batched = weight_matching(moved, few, architecture)(moved)
+    torch.testing.assert_close(batched, few)
+    for i in range(len(few)):
+        found = loop(moved[i : i + 1], few[i], architecture)[0]
+        action = Action(architecture, {name: p.unsqueeze(0) for name, p in found.items()}, {})
+        torch.testing.assert_close(action(moved[i : i + 1])[0], few[i])
 
 
 if __name__ == "__main__":

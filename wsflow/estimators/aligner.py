@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.matchers import CHOICES, Method, Setting, method_of
 from wsflow.estimators.validation import (
     check_choices,
     description,
@@ -21,46 +23,76 @@ from wsflow.estimators.validation import (
     tensor,
     wrapped,
 )
+from wsflow.evaluation.barrier import midpoint_barrier
+from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.matching import orbit_matching
+from wsflow.symmetry.holding import frozen, held_groups, patterns, thawed, together
+from wsflow.symmetry.matching import objective, orbit_matching
+from wsflow.symmetry.universe import universe_matching
+from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
-REFERENCES = ("mean", "medoid", "first")
+REFERENCES = ("mean", "medoid", "first", "universe")
 BY = ("run", "network")
+REPORTED = ("objective", "n_passes", "barrier_before", "barrier_after")
 
 
 class PermutationAligner(TransformerMixin, BaseEstimator):
-    """Align networks to a reference by weight matching.
+    """Align networks to a reference by permutations, and signs where activations are odd.
 
     Networks are compared by scale-free representatives, so the result does not depend on whether
-    scalings are canonicalized before or after; signs of odd activations are chosen along with the
-    permutations. Without an architecture there are no symmetries, and X passes through.
+    scalings are canonicalized before or after. What is equal in all networks of fit (a frozen backbone, a head, what
+    one initialisation has left) and tells the neurons of a group apart holds that group where it is. Without an
+    architecture there are no symmetries, and X passes through.
 
     Parameters
     ----------
-    reference : {"mean", "medoid", "first"}
-        The iterated mean of the aligned networks (Ainsworth et al. 2023, section 5.3), the network
-        nearest to all others, or the first one.
+    method : {"auto", "weight", "activation", "sinkhorn", "straight-through", "chain"}
+        How networks are compared with the reference: by weights (Ainsworth et al. 2023), by activations on the task's
+        inputs, by gradient descent on relaxed permutations (Pena et al. 2023), or on the loss half-way. "chain" goes
+        from one to the next and keeps what has the smallest loss half-way. "auto" is "chain" where there is a task, and
+        else "weight".
+    task : Task, optional
+        Inputs, targets and a loss; barriers are measured on it too.
+    reference : {"mean", "medoid", "first", "universe"}, int, or array-like of shape (d,) or (1, d)
+        The iterated mean of the networks, aligned to it by their weights (Ainsworth et al. 2023, section 5.3); the
+        network nearest to all others; the first one; the mean of a cycle-consistent matching (Crisostomi et al. 2024);
+        a row of X; or a network.
     by : {"run", "network"}
         Whether all networks of a run move as its last snapshot does, or each by itself.
     max_sweeps : int
-        Passes over the neuron groups for each network.
+        Passes of weight matching over the neuron groups for each network.
     max_iter : int
         Rounds of the iterated mean.
     max_reference : int
         Networks that the reference is made from, evenly spaced over the rows.
+    options : dict, optional
+        Further keywords for the function of the method.
+    random_state : int, RandomState instance or None
+        For the methods that draw; later networks are matched with the same seed.
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
 
     Attributes
     ----------
     reference_ : ndarray of shape (d,)
-        Canonical weights to which networks are aligned.
+        Scale-free weights to which networks are aligned.
     distances_ : ndarray
         Root mean square distance to the reference by round of the iterated mean.
     n_iter_ : int
         Rounds that were made.
+    held_ : tuple of str
+        Groups that are held fixed in networks that agree with those of fit.
+    objective_ : ndarray of shape (n,)
+        Inner product of each training network, aligned, with the reference.
+    n_passes_ : ndarray of int, shape (n,)
+        Passes of weight matching that each training network took; 0 for other methods.
+    barrier_before_, barrier_after_ : ndarray of shape (n,)
+        Excess of the loss half-way to the reference, before and after alignment, of scale-free representatives; not a
+        number without a task.
+    report_ : dict from str to ndarray of shape (n,)
+        The four of them.
     output_change_ : float
         Largest relative change of an output caused on the training networks: rounding.
     architecture_ : Architecture or None
@@ -68,7 +100,8 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     References
     ----------
-    Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836.
+    Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836; Pena et al. 2023, arXiv:2212.12042;
+    Crisostomi et al. 2024, "C2M3", arXiv:2405.17897.
 
     Examples
     --------
@@ -82,22 +115,30 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        reference: str = "mean",
+        method: str = "auto",
+        task: Task | None = None,
+        reference: Any = "mean",
         by: str = "run",
         max_sweeps: int = 50,
         max_iter: int = 10,
         max_reference: int = 512,
+        options: dict[str, Any] | None = None,
+        random_state: Any = None,
         architecture: Architecture | None = None,
     ) -> None:
+        self.method = method
+        self.task = task
         self.reference = reference
         self.by = by
         self.max_sweeps = max_sweeps
         self.max_iter = max_iter
         self.max_reference = max_reference
+        self.options = options
+        self.random_state = random_state
         self.architecture = architecture
 
     def fit(self, X: Any, y: Any = None) -> PermutationAligner:
-        """Find the reference.
+        """Find the reference, and align the networks to it.
 
         Parameters
         ----------
@@ -113,22 +154,24 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         ValueError
             If a parameter has a wrong value.
         InvalidInputError
-            If weights are not finite, or the columns are not the architecture's.
+            If weights are not finite, the columns are not the architecture's, or the task is not that of the networks.
         """
-        check_choices(self, {"reference": REFERENCES, "by": BY})
-        values = fit_array(self, X)
-        self.distances_ = np.empty(0)
-        self.n_iter_ = 1
-        if self.architecture_ is None:
-            self.reference_ = values[0].astype(np.float64)
-            self.output_change_ = 0.0
-            return self
-        ends = _ends(X, self.by)
-        rows = ends[np.linspace(0, len(ends) - 1, min(len(ends), self.max_reference)).round().astype(int)]
-        self._find_reference(self._scale_free(tensor(values[rows]).double()))
-        some = slice(None, None, max(1, len(values) // 64))
-        self.output_change_ = output_change(values[some], self._act(values[some], X[some])[0], self.architecture_)
+        self._fit(X)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Fit, and return the aligned networks without matching them twice.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+        y : ignored
+
+        Returns
+        -------
+        WeightArray, or ndarray without an architecture
+        """
+        return self._fit(X)
 
     def transform(self, X: Any, return_action: bool = False) -> Any:
         """Align networks to the reference.
@@ -154,8 +197,9 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         values = later_array(self, X)
         if self.architecture_ is None:
             return (values, None) if return_action else values
-        moved, action = self._act(values, X)
-        aligned = wrapped(self, moved, X, aligned=True)
+        leaders = self._leaders(values, X)
+        action = leaders.for_all(self._match(leaders)[0] @ leaders.scaling)
+        aligned = wrapped(self, action(values), X, aligned=True)
         return (aligned, action) if return_action else aligned
 
     def inverse_transform(self, X: Any) -> Any:
@@ -172,36 +216,190 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return wrapped(self, later_array(self, X), X, aligned=getattr(X, "aligned", None))
 
-    def _scale_free(self, weights: Tensor) -> Tensor:
-        return canonical_action(weights, self.architecture_)(weights)
+    def distances_to_reference(self, X: Any) -> np.ndarray:
+        """How far the scale-free representatives of networks are from the reference, as they are.
 
-    def _match(self, canonical: Tensor, reference: Tensor) -> Action:
-        return orbit_matching(canonical, reference, self.architecture_, self.max_sweeps)
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
 
-    def _find_reference(self, canonical: Tensor) -> None:
-        reference = canonical[0]
-        if self.reference == "medoid":
-            aligned = self._match(canonical, reference)(canonical)
-            reference = aligned[torch.cdist(aligned, aligned).sum(1).argmin()]
-        distances: list[float] = []
-        for _ in range(self.max_iter if self.reference == "mean" else 0):
-            aligned = self._match(canonical, reference)(canonical)
-            mean = aligned.mean(0)
-            distances.append(float((aligned - mean).square().sum(1).mean().sqrt()))
-            reference = mean
+        Returns
+        -------
+        ndarray of shape (n,)
+            Euclidean distances, statistics left out.
+        """
+        check_is_fitted(self)
+        values = later_array(self, X)
+        if self.architecture_ is None:
+            return np.linalg.norm(values - self.reference_, axis=1)
+        difference = (self._scale_free(values) - tensor(self.reference_)).numpy()
+        difference[:, self.architecture_.statistic_columns] = 0
+        return np.linalg.norm(difference, axis=1)
+
+    @property
+    def report_(self) -> dict[str, np.ndarray]:
+        """What alignment did to each training network."""
+        return {name: getattr(self, f"{name}_") for name in REPORTED}
+
+    def _fit(self, X: Any) -> Any:
+        check_choices(self, {"method": CHOICES, "by": BY})
+        values = fit_array(self, X)
+        self._check_reference(len(values))
+        self._begin(len(values))
+        if self.architecture_ is None:
+            self.reference_ = values[0].astype(np.float64)
+            return values
+        if self.task is not None:
+            check_task(self.architecture_, self.task)
+        leaders = self._leaders(values, X)
+        self._hold(leaders.raw)
+        self._find_reference(values, leaders)
+        matched, passes = self._match(leaders)
+        action = leaders.for_all(matched @ leaders.scaling)
+        aligned = action(values)
+        self.output_change_ = output_change(values, aligned, self.architecture_)
+        self.n_passes_ = passes[leaders.position].numpy()
+        everyone = len(leaders.raw) == len(values)
+        after = matched(leaders.scale_free)[leaders.position] if everyone else self._scale_free(aligned)
+        self._report(values, after)
+        return wrapped(self, aligned, X, aligned=True)
+
+    def _check_reference(self, n: int) -> None:
+        if isinstance(self.reference, str) and self.reference not in REFERENCES:
+            check_choices(self, {"reference": REFERENCES})
+        if isinstance(self.reference, (int, np.integer)) and not 0 <= self.reference < n:
+            raise ValueError(
+                f"The 'reference' parameter of PermutationAligner is row {self.reference} of X, but X has {n} rows. "
+                f"Choose one from 0 to {n - 1}."
+            )
+
+    def _begin(self, n: int) -> None:
+        """Fitted values before anything is aligned."""
+        method = self._method
+        drawn = method.form != "unit" and self.architecture_ is not None
+        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)) if drawn else 0
+        self._held: dict[str, Tensor] = {}
+        self._first = np.empty(0)
+        self.held_: tuple[str, ...] = ()
+        self.distances_ = np.empty(0)
+        self.n_iter_ = 1
+        self.output_change_ = 0.0
+        self.n_passes_ = np.zeros(n, dtype=np.int64)
+        self.objective_, self.barrier_before_, self.barrier_after_ = (np.full(n, np.nan) for _ in range(3))
+
+    def _hold(self, raw: Tensor) -> None:
+        given = self._given()
+        rows = raw if given is None else torch.cat([tensor(given).to(raw), raw])
+        # compared as they are: scalings would blur what is equal
+        self._held = held_groups(rows, self._architecture)
+        self.held_ = tuple(self._held)
+        self._first = raw[0].numpy() if self._held else np.empty(0)
+
+    def _given(self) -> np.ndarray | None:
+        """The reference network that was passed, as one row."""
+        if isinstance(self.reference, (str, int, np.integer)):
+            return None
+        carried = getattr(self.reference, "architecture", self.architecture_)
+        row = np.asarray(self.reference, dtype=np.float64).reshape(-1)
+        if carried != self.architecture_ or row.shape != (self.n_features_in_,) or not np.isfinite(row).all():
+            raise InvalidInputError(
+                f"The 'reference' parameter of PermutationAligner is no network {self.architecture_}: expected "
+                f"{self.n_features_in_} finite weights, got shape {np.shape(self.reference)}. Pass one row, such as "
+                f"weights[:1], or one of {', '.join(map(repr, REFERENCES))}."
+            )
+        return row[None]
+
+    @property
+    def _architecture(self) -> Architecture:
+        assert self.architecture_ is not None
+        return self.architecture_
+
+    @property
+    def _method(self) -> Method:
+        return method_of(self.method, self.task)
+
+    def _leaders(self, values: np.ndarray, X: Any) -> Leaders:
+        owners, position = np.unique(_owners(X, self.by, len(values)), return_inverse=True)
+        raw = tensor(values[owners])
+        scaling = self._scaling(raw.double())
+        return Leaders(raw, scaling, scaling(raw.double()), torch.from_numpy(position))
+
+    def _scaling(self, weights: Tensor) -> Action:
+        return canonical_action(weights, self._architecture, form=self._method.form)  # type: ignore[arg-type]
+
+    def _scale_free(self, values: np.ndarray) -> Tensor:
+        rows = tensor(values).double()
+        moved: Tensor = self._scaling(rows)(rows)
+        return moved
+
+    def _find_reference(self, values: np.ndarray, leaders: Leaders) -> None:
+        given = self._given()
+        if given is None and isinstance(self.reference, (int, np.integer)):
+            given = values[[int(self.reference)]]
+        if given is not None:
+            self.reference_ = self._scale_free(given)[0].numpy()
+            return
+        n = len(leaders.raw)
+        few = torch.from_numpy(np.linspace(0, n - 1, min(n, self.max_reference)).round().astype(int))
+        raw, rows = leaders.raw[few], leaders.scale_free[few]
+        find = {"mean": self._mean, "medoid": self._medoid, "universe": self._universe}.get(self.reference)
+        self.reference_ = (rows[0] if find is None else find(raw, rows)).numpy().copy()
+
+    def _medoid(self, raw: Tensor, rows: Tensor) -> Tensor:
+        aligned = self._by_weights(raw, rows, rows[0])
+        return aligned[torch.cdist(aligned, aligned).sum(1).argmin()]
+
+    def _mean(self, raw: Tensor, rows: Tensor) -> Tensor:
+        reference, distances = rows[0], []
+        for _ in range(self.max_iter):
+            aligned = self._by_weights(raw, rows, reference)
+            reference = aligned.mean(0)
+            distances.append(float((aligned - reference).square().sum(1).mean().sqrt()))
             if len(distances) > 1 and distances[-1] > distances[-2] * (1 - 1e-4):
                 break
         self.distances_ = np.array(distances)
         self.n_iter_ = max(1, len(distances))
-        self.reference_ = reference.numpy()
+        return reference
 
-    def _act(self, values: np.ndarray, X: Any) -> tuple[np.ndarray, Action]:
-        owners, position = np.unique(_owners(X, self.by, len(values)), return_inverse=True)
-        leaders = tensor(values[owners]).double()
-        canonical = canonical_action(leaders, self.architecture_)
-        matched = self._match(canonical(leaders), tensor(self.reference_)) @ canonical
-        action = _without_scales(matched).rows(torch.from_numpy(position))
-        return action(values), action
+    def _universe(self, raw: Tensor, rows: Tensor) -> Tensor:
+        # those who are held agree already, and whoever differs is matched by the others' rule later
+        architecture = frozen(self._architecture, self.held_)
+        return universe_matching(rows, architecture, max_sweeps=self.max_sweeps)(rows).mean(0)
+
+    def _by_weights(self, raw: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
+        """Rows aligned by their weights: how a reference is found, whatever the method."""
+
+        def match(some: Tensor, architecture: Architecture) -> tuple[Action, None]:
+            return orbit_matching(some, reference, architecture, self.max_sweeps), None
+
+        return self._free(raw, rows, match)[0](rows)
+
+    def _free(self, raw: Tensor, rows: Tensor, match: Any) -> tuple[Action, Tensor]:
+        """What a method finds for each row, the groups that hold it being fixed."""
+        passes = torch.zeros(len(rows), dtype=torch.long)
+        actions = []
+        for index, names in patterns(raw, tensor(self._first), self._held):
+            action, taken = match(rows[index], frozen(self._architecture, names))
+            passes[index] = 0 if taken is None else taken
+            actions.append((index, thawed(action, self._architecture, len(index))))
+        return together(self._architecture, actions), passes
+
+    def _match(self, leaders: Leaders) -> tuple[Action, Tensor]:
+        setting = Setting(self.task, self.max_sweeps, self._seed, self.options or {})
+        reference = tensor(self.reference_)
+
+        def match(some: Tensor, architecture: Architecture) -> Any:
+            return self._method.match(some, reference, architecture, setting)
+
+        return self._free(leaders.raw, leaders.scale_free, match)
+
+    def _report(self, values: np.ndarray, after: Tensor) -> None:
+        self.objective_ = objective(after, tensor(self.reference_), self._architecture).numpy()
+        if self.task is None or not (self._architecture.layers or self._architecture.module):
+            return
+        goal = WeightArray(self.reference_[None], self._architecture)
+        networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._scale_free(values), after))
+        self.barrier_before_, self.barrier_after_ = (midpoint_barrier(rows, goal, self.task) for rows in networks)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -209,19 +407,56 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return tags
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays = {"reference": self.reference_, "distances": self.distances_}
-        return arrays, {"output_change": self.output_change_, **description(self)}
+        arrays = {"reference": self.reference_, "distances": self.distances_, "first": self._first, **self.report_}
+        held = {name: columns.tolist() for name, columns in self._held.items()}
+        data = {"output_change": self.output_change_, "seed": self._seed, "held": list(held.items())}
+        return arrays, {**data, **description(self)}
 
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
-        self.reference_, self.distances_ = arrays["reference"], arrays["distances"]
+        self.reference_, self.distances_, self._first = arrays["reference"], arrays["distances"], arrays["first"]
+        for name in REPORTED:
+            setattr(self, f"{name}_", arrays[name])
         self.n_iter_ = max(1, len(self.distances_))
-        self.output_change_ = data["output_change"]
+        self.output_change_, self._seed = data["output_change"], data["seed"]
+        self._held = {name: torch.tensor(columns) for name, columns in data["held"]}
+        self.held_ = tuple(self._held)
         restore_description(self, data)
 
 
-def _ends(X: Any, by: str) -> np.ndarray:
-    """Rows that stand for the others: the last snapshot of each run, or all."""
-    return np.unique(_owners(X, by, len(X)))
+@dataclass(frozen=True, eq=False)
+class Leaders:
+    """The networks that are matched, and those that move with them.
+
+    Parameters
+    ----------
+    raw : Tensor of shape (leaders, d)
+    scaling : Action
+        To the scale-free representatives.
+    scale_free : Tensor of shape (leaders, d)
+    position : LongTensor of shape (n,)
+        Which leader each of all networks follows.
+    """
+
+    raw: Tensor
+    scaling: Action
+    scale_free: Tensor
+    position: Tensor
+
+    def for_all(self, action: Action) -> Action:
+        """The permutations and signs of the leaders, for all networks.
+
+        Parameters
+        ----------
+        action : Action
+            Of the leaders.
+
+        Returns
+        -------
+        Action
+        """
+        # positive scales and phases are not the aligner's business
+        signs = {name: scale.sign() for name, scale in action.scales.items() if (scale < 0).any()}
+        return Action(action.architecture, action.permutations, signs).rows(self.position)
 
 
 def _owners(X: Any, by: str, n: int) -> np.ndarray:
@@ -233,9 +468,3 @@ def _owners(X: Any, by: str, n: int) -> np.ndarray:
     last = np.append(runs[1:] != runs[:-1], True)
     owner_of = dict(zip(runs[last].tolist(), order[last].tolist(), strict=True))
     return np.array([owner_of[run] for run in X.runs.tolist()], dtype=np.int64)
-
-
-def _without_scales(action: Action) -> Action:
-    """Permutations and signs alone: positive scales are not the aligner's business."""
-    signs = {name: scale.sign() for name, scale in action.scales.items() if (scale < 0).any()}
-    return Action(action.architecture, action.permutations, signs)

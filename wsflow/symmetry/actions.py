@@ -251,11 +251,8 @@ class Action:
         permutations = {name: p.argsort(1) for name, p in self.permutations.items()}
         back = Action(self.architecture, permutations, {})
         scales = {name: 1 / back._carried(name, s) for name, s in self.scales.items()}
-        phases = {}
-        for name, k in self.phases.items():
-            phases[name] = -back._carried(name, k)
-            if name in scales:
-                phases[name] = phases[name] * scales[name].sign().to(k)
+        undone = Action(self.architecture, permutations, scales)
+        phases = {name: -undone._turned(name, back._carried(name, k)) for name, k in self.phases.items()}
         return Action(self.architecture, permutations, scales, phases)
 
     def __matmul__(self, other: Action) -> Action:
@@ -273,11 +270,17 @@ class Action:
             moved = self._carried(name, s) if self.permutations else s
             scales[name] = scales[name] * moved if name in scales else moved
         for name, k in other.phases.items():
-            moved = self._carried(name, k) if self.permutations else k
-            if name in self.scales:
-                moved = moved * self.scales[name].sign().to(k)
+            moved = self._turned(name, self._carried(name, k) if self.permutations else k)
             phases[name] = phases[name] + moved if name in phases else moved
         return Action(self.architecture, permutations, scales, phases)
+
+    def _turned(self, wire: str, phases: Tensor) -> Tensor:
+        """Phases after this action's scales, which turn the signs of the biases that took them."""
+        block, axis = next((b, a) for _, b, _ in self.architecture.blocks for w, a, _ in b.shifts if w == wire)
+        for name, where, exponent in block.wires:
+            if name in self.scales and where == axis:
+                phases = phases * (self.scales[name].sign() ** exponent).to(phases)
+        return phases
 
     def _carried(self, wire: str, values: Tensor) -> Tensor:
         """Values on a wire after this action's permutations."""

@@ -1,0 +1,147 @@
+"""wsflow align: permute the neurons of networks so that they lie close together."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.runnable import check_figure, load_runnable, task_of
+
+if TYPE_CHECKING:
+    from wsflow import PermutationAligner, WeightArray
+
+# as in wsflow.estimators.matchers, which is too heavy for the list of commands; a test holds them together
+METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chain")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@options.out()
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    type=click.Choice(METHODS),
+    help="How networks are compared; auto is chain where the task is known, else weight, which is fastest.",
+)
+@click.option(
+    "--reference",
+    default="mean",
+    show_default=True,
+    help="mean, medoid, first, universe, the number of a network, or a file whose first network it is.",
+)
+@click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
+@click.option(
+    "--by", default="run", show_default=True, type=click.Choice(["run", "network"]), help="Whether runs move as one."
+)
+@click.option("--module", help="FILE.py:NAME of what makes the torch module that runs the networks; it is run.")
+@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
+@options.seed
+@options.as_json
+@options.quiet
+def align(
+    file: Path,
+    out: Path,
+    method: str,
+    reference: str,
+    task_name: str | None,
+    by: str,
+    module: str | None,
+    plot: Path | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Permute the neurons of the networks of FILE (and flip signs, where activations are odd) towards a reference.
+
+    Every network stays the same function. Where the task is known, the loss half-way to the reference is measured
+    before and after; the figure shows both, or else the distance to the reference.
+
+    \b
+    Example:
+      wsflow align zoo.safetensors -o aligned.safetensors
+      wsflow align zoo.safetensors -o aligned.safetensors --method auto --reference first --plot barriers.png
+    """
+    import wsflow
+    from wsflow.persistence import check_target
+
+    check_target(out)
+    options.check_apart(out, file)
+    check_figure(plot, file, out)
+    population = load_runnable(file, module)
+    task = task_of(population, file, task_name)
+    aligner = wsflow.PermutationAligner(
+        method=method, task=task, reference=_reference(reference), by=by, random_state=seed
+    )
+    start = time.perf_counter()
+    with Bars(quiet).stage("Aligning networks"):
+        aligned = aligner.fit_transform(population.weights)
+    seconds = time.perf_counter() - start
+    result = _numbers(aligner, population.weights, aligned)
+    provenance = {**population.provenance, "aligned": {"method": method, "reference": reference, "seed": seed}}
+    wsflow.save_population(wsflow.Population(aligned, population.task, provenance), out)
+    if plot is not None:
+        from wsflow.plotting.alignment import AlignmentDisplay
+
+        AlignmentDisplay.from_aligner(aligner, population.weights, aligned).figure_.savefig(plot, dpi=150)
+    if as_json:
+        echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": seconds})
+    else:
+        _echo(f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {seconds:.1f} s", result)
+
+
+def _reference(text: str) -> Any:
+    """What the option names: a row, a rule, or the first network of a file."""
+    import wsflow
+    from wsflow.estimators.aligner import REFERENCES
+
+    if text in REFERENCES:
+        return text
+    if text.isdecimal():
+        return int(text)
+    if not Path(text).exists():
+        raise ValueError(
+            f"--reference {text!r} is no file. Choose one of {', '.join(REFERENCES)}, the number of a network, or a "
+            "file of networks."
+        )
+    return wsflow.load_population(text).weights[:1]
+
+
+def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArray) -> dict[str, Any]:
+    import numpy as np
+
+    report = aligner.report_
+    known = bool(np.isfinite(report["barrier_before"]).all())
+    means = {name: float(report[name].mean()) if known else None for name in ("barrier_before", "barrier_after")}
+    return {
+        "networks": len(after),
+        "architecture": str(after.architecture),
+        "moved": int((np.asarray(before) != np.asarray(after)).any(axis=1).sum()),
+        "held": list(aligner.held_),
+        "objective": float(report["objective"].mean()),
+        "passes": float(report["n_passes"].mean()),
+        **means,
+        "output_change": aligner.output_change_ if np.isfinite(aligner.output_change_) else None,
+    }
+
+
+def _echo(title: str, result: dict[str, Any]) -> None:
+    rows = [
+        ["share that moved", _say(result["moved"] / result["networks"])],
+        ["inner product with the reference", _say(result["objective"])],
+    ]
+    if result["barrier_before"] is not None:
+        rows += [[f"barrier half-way, {name}", _say(result[f"barrier_{name}"])] for name in ("before", "after")]
+    if result["output_change"] is not None:
+        rows.append(["largest change of an output", f"{result['output_change']:.1g}"])
+    held = [f"Held fixed, being equal in all networks: {', '.join(result['held'])}."] if result["held"] else []
+    echo_table(title, ["", "mean over networks"], rows, held)
+
+
+def _say(value: float) -> str:
+    return f"{value:.4f}"
