@@ -1,12 +1,14 @@
-"""The table of tasks: scikit-learn's small bundled data sets by name, and the user's own files by path.
+"""The table of tasks: scikit-learn's small bundled data sets and MNIST by name, and the user's own files by path.
 
 The split is that of Erdogan 2025: 80% for training, 10% for validation, 10% for the test, by two calls of
 ``train_test_split``; inputs (and the targets of a regression) are standardized with the statistics of the training
-part only. This file imports neither torch nor scikit-learn before a task is loaded: it feeds the CLI's choices.
+part only. MNIST and Fashion-MNIST keep their own test part, and have pixels between 0 and 1. This file imports
+neither torch nor scikit-learn before a task is loaded: it feeds the CLI's choices.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +17,18 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.idx import read_idx
 from wsflow.populations.readers import READERS, Table
 from wsflow.task import LOSSES, Task
 
 MINIMUM = 10
+FOLDER_VARIABLE = "WSFLOW_DATA"
+N_VALIDATION = 5000
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One row of the table.
+    """A row of the table: a data set that scikit-learn brings along.
 
     Parameters
     ----------
@@ -41,13 +46,101 @@ class Dataset:
 
         return getattr(sklearn.datasets, self.loader)(return_X_y=True)
 
+    def task(self, name: str, seed: int) -> Task:
+        """The task, split and standardized."""
+        return split_task(*self.load(), self.loss, seed=seed, source={"name": name, "seed": seed})
 
-DATASETS: dict[str, Dataset] = {
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A row of the table: images with a test part of their own, in four idx files or from OpenML.
+
+    The files are looked for in the subfolder of the folder that the environment variable ``WSFLOW_DATA`` names; where
+    it is not set, scikit-learn downloads the data from OpenML, and keeps them.
+
+    Parameters
+    ----------
+    subfolder : str
+    openml : int
+        The number of the data set there: its rows are those of the training part, then those of the test.
+    loss : {"cross_entropy"}
+    n_training : int
+        Size of the original training part.
+    """
+
+    subfolder: str
+    openml: int
+    loss: str = "cross_entropy"
+    n_training: int = 60000
+
+    def task(self, name: str, seed: int) -> Task:
+        """The task with the original test part; a seeded part of the training data is for validation.
+
+        5,000 images, or a sixth where the training part is smaller than 30,000. Pixels are divided by 255.
+        """
+        training, test = self._parts()
+        X, y = training
+        order = np.random.default_rng(seed).permutation(len(X))
+        n_validation = min(N_VALIDATION, len(X) // 6)
+        held, kept = order[:n_validation], order[n_validation:]
+        validation = _images(X[held], y[held]) if n_validation else None
+        first = _images(X[kept], y[kept])
+        source = {"name": name, "seed": seed}
+        return Task(first.X, first.y, validation=validation, test=_images(*test), source=source)
+
+    def _parts(self) -> tuple[Table, Table]:
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if not folder:
+            return self._download()
+        place = Path(folder) / self.subfolder
+        return _idx_pair(place, "train"), _idx_pair(place, "t10k")
+
+    def _download(self) -> tuple[Table, Table]:
+        from sklearn.datasets import fetch_openml
+
+        try:
+            X, y = fetch_openml(data_id=self.openml, as_frame=False, parser="liac-arff", return_X_y=True)
+        except OSError as error:
+            raise InvalidInputError(
+                f"OpenML cannot be reached ({error}). Set the environment variable {FOLDER_VARIABLE} to a folder with "
+                f"the subfolder {self.subfolder!r} that has the four idx files."
+            ) from error
+        y = np.asarray(y).astype(np.int64)
+        n = self.n_training
+        return (X[:n], y[:n]), (X[n:], y[n:])
+
+
+def _idx_pair(folder: Path, part: str) -> Table:
+    """Images and labels of one part, as the original files are called."""
+    paths = [folder / f"{part}-{kind}-idx{axes}-ubyte" for kind, axes in (("images", 3), ("labels", 1))]
+    found = [next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None) for path in paths]
+    for path, file in zip(paths, found, strict=True):
+        if file is None:
+            raise InvalidInputError(
+                f"{path}: there is no such file, nor {path.name}.gz. Put the four idx files there, or unset "
+                f"{FOLDER_VARIABLE} to download them."
+            )
+    images, labels = (read_idx(file, axes) for file, axes in zip(found, (3, 1), strict=True) if file is not None)
+    if len(images) != len(labels) or not len(images):
+        raise InvalidInputError(
+            f"{folder}: {len(images)} images and {len(labels)} labels of {part!r} do not go together."
+        )
+    return images, labels
+
+
+def _images(X: np.ndarray, y: np.ndarray) -> Task:
+    pixels = X.reshape(len(X), -1).astype(np.float32) / 255
+    return Task(pixels, y.astype(np.int64))
+
+
+DATASETS: dict[str, Dataset | ImageDataset] = {
     "breast_cancer": Dataset("load_breast_cancer", "cross_entropy"),
     "diabetes": Dataset("load_diabetes", "mse"),
     "digits": Dataset("load_digits", "cross_entropy"),
+    "fashion_mnist": ImageDataset("fashion", 40996),
     "iris": Dataset("load_iris", "cross_entropy"),
     "linnerud": Dataset("load_linnerud", "mse"),
+    "mnist": ImageDataset("mnist", 554),
     "wine": Dataset("load_wine", "cross_entropy"),
 }
 TASKS: tuple[str, ...] = tuple(DATASETS)
@@ -99,8 +192,7 @@ def load_task(
     if name in DATASETS:
         if target is not None or loss is not None:
             raise ValueError(f"'target' and 'loss' are for files; {name!r} has its own.")
-        row = DATASETS[name]
-        return split_task(*row.load(), row.loss, seed=seed, source={"name": name, "seed": seed})
+        return DATASETS[name].task(name, seed)
     path = Path(name)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
