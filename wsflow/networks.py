@@ -6,12 +6,13 @@ import copy
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from wsflow.activations import activation
@@ -208,11 +209,12 @@ def run_module(tensors: Mapping[str, Tensor], module: nn.Module, *inputs: Any) -
         return torch.func.functional_call(module, state, inputs)
 
     tensors = {**_constants(module, tensors), **tensors}
-    try:
-        with _batchable():
-            return torch.func.vmap(one)(tensors)
-    except RuntimeError:
-        # some operations cannot be batched over networks
+    with _batchable():
+        # a convolution batched over networks is a grouped one, which takes twice the time of one after the other
+        if not any(isinstance(layer, _ConvNd) for layer in module.modules()):
+            with suppress(RuntimeError):
+                # some operations cannot be batched over networks
+                return torch.func.vmap(one)(tensors)
         n = len(next(iter(tensors.values())))
         results = [one({name: tensor[i] for name, tensor in tensors.items()}) for i in range(n)]
         return tree_map(lambda *parts: torch.stack(parts), *results)

@@ -11,28 +11,33 @@ Jegelka 2024, "The empirical impact of neural parameter symmetries", arXiv:2405.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from wsflow.evaluation.predictive import predict
+from wsflow.evaluation.connectivity import Progress, check_points, loss_path
 from wsflow.exceptions import InvalidInputError
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 
-def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 3) -> np.ndarray:
+def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25) -> np.ndarray:
     """The loss barrier between the networks of each pair, on the task's own (training) data.
+
+    `loss_path` gives the losses that it is made from, and accuracies.
 
     Parameters
     ----------
     a, b : WeightArray of shape (pairs, d)
+        A single row goes with every row of the other.
     task : Task
     n_points : int
-        How many points strictly between the ends; 1 is the midpoint.
+        How many points strictly between the ends, evenly spaced; 1 is the midpoint, which is among them if it is odd.
 
     Returns
     -------
     ndarray of shape (pairs,)
-        It may be negative, where the loss between the networks is lower than at the ends.
+        It is negative where the loss stays below the line between those of the ends.
 
     Raises
     ------
@@ -44,27 +49,14 @@ def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 3) 
     Examples
     --------
     >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.barrier import loss_barrier
+    >>> from wsflow import Architecture, Task, WeightArray, loss_barrier
     >>> line = Architecture.mlp([1, 1])
     >>> a, b = WeightArray([[0.0, 0.0]], line), WeightArray([[2.0, 0.0]], line)
-    >>> loss_barrier(a, b, Task(np.ones((1, 1)), [0.0], loss="mse")).round(6)  # L(t) = 4 t^2
+    >>> loss_barrier(a, b, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=3)  # L(t) = 4 t^2
     array([-0.75])
     """
-    if n_points < 1:
-        raise ValueError(f"The 'n_points' of loss_barrier is at least 1, got {n_points}.")
-    if len(a) != len(b) or a.architecture != b.architecture:
-        raise InvalidInputError(
-            f"A loss barrier needs pairs of networks of one architecture, got {a} and {b}. Index both by fixed_pairs."
-        )
-    ends = predict(a, task).losses, predict(b, task).losses
-    # in float64: rounding at the ends would show as a barrier of identical networks
-    start, stop = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    excess = []
-    for t in np.linspace(0, 1, n_points + 2)[1:-1]:
-        between = predict(a.like((1 - t) * start + t * stop), task).losses
-        excess.append(between - (1 - t) * ends[0] - t * ends[1])
-    return np.max(excess, axis=0)
+    check_points(n_points, "loss_barrier")
+    return loss_path(a, b, task, n_points).barrier
 
 
 def midpoint_barrier(a: WeightArray, b: WeightArray, task: Task) -> np.ndarray:
@@ -79,7 +71,91 @@ def midpoint_barrier(a: WeightArray, b: WeightArray, task: Task) -> np.ndarray:
     -------
     ndarray of shape (pairs,)
     """
-    return loss_barrier(a, b, task, n_points=1)
+    return loss_path(a, b, task, n_points=1).barrier
+
+
+@dataclass(frozen=True, eq=False)
+class BarrierMatrix:
+    """The barriers between the networks of one array and those of another, or of itself.
+
+    Parameters
+    ----------
+    losses, scores : ndarray of shape (n, m)
+        Largest excess of the loss over its chord, and largest fall of the score below its chord.
+    score : {"accuracy", "r2"}
+    symmetric : bool
+        Whether rows and columns are the same networks; the diagonal is then zero.
+    """
+
+    losses: np.ndarray
+    scores: np.ndarray
+    score: str = "accuracy"
+    symmetric: bool = True
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and columns of distinct pairs: above the diagonal, where the matrix is symmetric."""
+        rows, columns = np.indices(self.losses.shape).reshape(2, -1)
+        kept = rows < columns if self.symmetric else np.ones(len(rows), dtype=bool)
+        return rows[kept], columns[kept]
+
+
+def barrier_matrix(
+    weights: WeightArray,
+    task: Task,
+    n_points: int = 25,
+    *,
+    others: WeightArray | None = None,
+    progress: Progress | None = None,
+) -> BarrierMatrix:
+    """The barriers between all pairs of networks.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+    task : Task
+    n_points : int
+        Points strictly between the ends.
+    others : WeightArray of shape (m, d), optional
+        The networks of the columns (default: those of the rows, each pair being measured once).
+    progress : callable, optional
+        Called with the networks done and their number.
+
+    Returns
+    -------
+    BarrierMatrix
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no pair, or the task is not that of the networks.
+    ValueError
+        If `n_points` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.evaluation.barrier import barrier_matrix
+    >>> weights = WeightArray([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]], Architecture.mlp([1, 1]))
+    >>> barrier_matrix(weights, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).losses
+    array([[ 0., -1., -4.],
+           [-1.,  0., -1.],
+           [-4., -1.,  0.]])
+    """
+    check_points(n_points, "barrier_matrix")
+    shape = len(weights), len(weights if others is None else others)
+    matrix = BarrierMatrix(np.zeros(shape), np.zeros(shape), symmetric=others is None)
+    rows, columns = matrix.pairs
+    if not len(rows):
+        raise InvalidInputError("Barriers are between networks: pass at least two.")
+    ends = weights, weights if others is None else others
+    path = loss_path(*ends, task, n_points, pairs=np.stack([rows, columns], axis=1), progress=progress)
+    for values, found in ((matrix.losses, path.barrier), (matrix.scores, path.score_barrier)):
+        values[rows, columns] = found
+        if matrix.symmetric:
+            values[columns, rows] = found
+    return replace(matrix, score=path.score)
 
 
 def fixed_pairs(runs: np.ndarray, n_pairs: int = 200) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,21 +97,22 @@ def predict(weights: WeightArray, task: Task) -> Predictive:
     return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, float(jsd))
 
 
-def chunked_outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[Tensor]:
+def chunked_outputs(weights: WeightArray, inputs: np.ndarray, dtype: Any = np.float32) -> Iterator[Tensor]:
     """Outputs of all networks, some networks at a time so that memory stays bounded.
 
     Parameters
     ----------
     weights : WeightArray of shape (n, d)
     inputs : ndarray of shape (b, p), or what the architecture's module takes
+    dtype : dtype of floats
+        The precision of weights, inputs and outputs.
 
     Yields
     ------
     Tensor of shape (m, b, k)
-        In float32.
     """
     architecture = weights.architecture
-    x = torch.from_numpy(np.asarray(inputs, dtype=np.float32 if inputs.dtype.kind == "f" else np.int64))
+    x = torch.from_numpy(np.asarray(inputs, dtype=dtype if inputs.dtype.kind == "f" else np.int64))
     if architecture.layers:
         width = max([x.shape[1], *(layer.outputs for layer in architecture.layers)])
         rows, examples = max(1, CHUNK_NUMBERS // (width * len(x))), len(x)
@@ -119,7 +121,7 @@ def chunked_outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[Tensor
         rows, examples = MODULE_NETWORKS, MODULE_EXAMPLES
     with torch.no_grad():
         for start in range(0, len(weights), rows):
-            chunk = torch.from_numpy(np.array(weights[start : start + rows], dtype=np.float32))
+            chunk = torch.from_numpy(np.array(weights[start : start + rows], dtype=dtype))
             yield torch.cat([forward(chunk, architecture, batch) for batch in x.split(examples)], 1)
 
 

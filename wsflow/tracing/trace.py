@@ -18,6 +18,9 @@ from wsflow.tracing.interpreting import Interpreter
 from wsflow.tracing.program import Program, evaluation_copy, read
 from wsflow.tracing.table import RULES
 
+# weights above which one random network has to do for the certificate
+MANY = 1_000_000
+
 
 def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
     """The neuron groups, wires and parameters of a module, certified on the example input.
@@ -58,7 +61,7 @@ def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collec
     interpreter.run()
     architecture = _table(module, program, working, interpreter)
     inputs = tree_map(_random, inputs)
-    certificate = certify(architecture, working, inputs)
+    certificate = certify(architecture, working, inputs, 1 if architecture.n_weights > MANY else 3)
     return (
         architecture if certificate.deviation <= TOLERANCE else _corrected(architecture, working, inputs, certificate)
     )

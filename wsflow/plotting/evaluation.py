@@ -1,4 +1,4 @@
-"""Display objects: a report as a figure that a person would look at."""
+"""A report as a figure that a person would look at."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 
 from wsflow.evaluation.report import Report
 from wsflow.evaluation.verdict import comparable
-
-# Okabe and Ito's colours, which stay apart for colour-blind eyes
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+from wsflow.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 _MARKERS = "Ds^vPXph*<>d"
 _SCORES = {"accuracy": "accuracy", "r2": "$R^2$"}

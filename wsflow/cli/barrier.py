@@ -1,0 +1,114 @@
+"""wsflow barrier: how far the loss rises between networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.runnable import check_figure, load_runnable, needed_task
+
+if TYPE_CHECKING:
+    from wsflow.evaluation.barrier import BarrierMatrix
+
+# larger matrices are for --json and --plot
+SHOWN = 12
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
+@click.option(
+    "--n-points", default=25, show_default=True, type=click.IntRange(1), help="Points strictly between two networks."
+)
+@click.option(
+    "-k", "--networks", default=10, show_default=True, type=click.IntRange(1), help="How many networks of each file."
+)
+@click.option("--module", help="FILE.py:NAME of what makes the torch module that runs the networks; it is run.")
+@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
+@options.seed
+@options.as_json
+@options.quiet
+def barrier(
+    file: Path,
+    other: Path | None,
+    task_name: str | None,
+    n_points: int,
+    networks: int,
+    module: str | None,
+    plot: Path | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Loss barriers between the first networks of FILE, or between those of FILE and those of OTHER.
+
+    The barrier of two networks is the largest excess of the loss, on the task's training data, over the straight line
+    between their own losses, along the straight line between their weights. The figure is the matrix of barriers, or
+    the loss along the line where there are two networks only. Nothing here is random: --seed changes nothing.
+
+    \b
+    Example:
+      wsflow barrier zoo.safetensors
+      wsflow barrier one.safetensors two.safetensors --task digits -k 1 --plot path.png
+    """
+    from wsflow.evaluation.barrier import barrier_matrix
+
+    check_figure(plot, file, other)
+    population = load_runnable(file, module)
+    task = needed_task(population, file, task_name)
+    rows = population.weights[:networks]
+    columns = None if other is None else load_runnable(other, module).weights[:networks]
+    with Bars(quiet).stage("Measuring barriers", "networks") as progress:
+        matrix = barrier_matrix(rows, task, n_points, others=columns, progress=progress)
+    if plot is not None:
+        _figure(matrix, rows, columns, task, n_points).savefig(plot, dpi=150)
+    result = _numbers(matrix, n_points)
+    if as_json:
+        echo_json({"path": str(file), **({"other": str(other)} if other else {}), **result})
+    else:
+        _echo(matrix, result, f"{file}: loss barriers" + (f" to {other}" if other else ""))
+
+
+def _figure(matrix: BarrierMatrix, rows: Any, columns: Any, task: Any, n_points: int) -> Any:
+    from wsflow.plotting import BarrierMatrixDisplay, plot_path
+
+    left, right = matrix.pairs
+    if len(left) > 1:
+        return BarrierMatrixDisplay.from_matrix(matrix).figure_
+    names = str(left[0]), str(right[0])
+    a, b = rows[left], (rows if columns is None else columns)[right]
+    return plot_path(a, b, task, n_points, names=names).figure_
+
+
+def _numbers(matrix: BarrierMatrix, n_points: int) -> dict[str, Any]:
+    import numpy as np
+
+    losses, scores = matrix.losses[matrix.pairs], matrix.scores[matrix.pairs]
+    known = matrix.scores.astype(object)
+    known[~np.isfinite(matrix.scores)] = None
+    return {
+        "n_points": n_points,
+        "pairs": len(losses),
+        "mean": float(losses.mean()),
+        "largest": float(losses.max()),
+        "score": matrix.score,
+        "score_mean": float(scores.mean()) if np.isfinite(scores).all() else None,
+        "barriers": matrix.losses.tolist(),
+        "score_barriers": known.tolist(),
+    }
+
+
+def _echo(matrix: BarrierMatrix, result: dict[str, Any], title: str) -> None:
+    score = "" if result["score_mean"] is None else f"; mean fall of {result['score']} {result['score_mean']:.3f}"
+    footer = [f"Mean of {result['pairs']} pairs: {result['mean']:.4f}, largest {result['largest']:.4f}{score}."]
+    rows, columns = matrix.losses.shape
+    if max(rows, columns) > SHOWN:
+        click.echo(f"{title}. {footer[0]} All of them: --json or --plot.")
+        return
+    table = [[str(i), *(f"{value:.3f}" for value in row)] for i, row in enumerate(matrix.losses)]
+    echo_table(title, ["", *map(str, range(columns))], table, footer)

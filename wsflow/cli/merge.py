@@ -1,0 +1,141 @@
+"""wsflow merge: one network from several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsflow.cli import options
+from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.runnable import check_figure, load_runnable, task_of
+
+if TYPE_CHECKING:
+    from wsflow.populations.population import Population
+    from wsflow.task import Task
+    from wsflow.weights import WeightArray
+
+# pairs of these networks are drawn
+DRAWN = 5
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@options.out()
+@click.option("--align", is_flag=True, help="Align the networks with the first one before.")
+@click.option(
+    "--statistics",
+    default="recompute",
+    show_default=True,
+    help="Of batch norms: recompute, average, or keep those of the first network.",
+)
+@click.option("--repair", is_flag=True, help="Give each channel the mean and deviation that it has in the networks.")
+@click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
+@click.option("--module", help="FILE.py:NAME of what makes the torch module that runs the networks; it is run.")
+@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
+@options.seed
+@options.as_json
+@options.quiet
+def merge(
+    file: Path,
+    out: Path,
+    align: bool,
+    statistics: str,
+    repair: bool,
+    task_name: str | None,
+    module: str | None,
+    plot: Path | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Merge all networks of FILE into one, and write it to a file.
+
+    The merged network is the mean of the networks' weights, which is of use where their neurons correspond: say --align
+    unless they are aligned. Batch-norm statistics are gathered anew on the task's training data. The figure shows the
+    loss between the networks, before and after alignment.
+
+    \b
+    Example:
+      wsflow merge zoo.safetensors --align --repair -o merged.safetensors --plot merged.png
+    """
+    import wsflow
+    from wsflow.exceptions import InvalidInputError
+    from wsflow.persistence import check_target
+
+    check_target(out)
+    options.check_apart(out, file)
+    check_figure(plot, file, out)
+    population = load_runnable(file, module)
+    task = task_of(population, file, task_name)
+    if plot is not None and task is None:
+        raise InvalidInputError(f"{file}: the task of these networks is not known. Say it with --task.")
+    weights = population.weights
+    if align:
+        with Bars(quiet).stage("Aligning networks"):
+            # a mean is no network yet: there is no loss half-way to it that would tell a good alignment
+            aligner = wsflow.PermutationAligner(task=task, reference="first", random_state=seed)
+            weights = aligner.fit_transform(weights)
+    with Bars(quiet).stage("Merging networks"):
+        merged = wsflow.merge(weights, task, statistics=statistics, repair=repair)
+    if plot is not None and task is not None:
+        _figure(population.weights, weights if align else None, merged, task).savefig(plot, dpi=150)
+    provenance = {"merged": str(file), "align": align, "statistics": statistics, "repair": repair}
+    wsflow.save_population(wsflow.Population(merged, task, provenance), out)
+    result = {"path": str(out), "networks": len(weights), **_quality(population, merged, task)}
+    if as_json:
+        echo_json(result)
+    else:
+        click.echo(_sentence(result))
+
+
+def _figure(given: WeightArray, aligned: WeightArray | None, merged: WeightArray, task: Task) -> Any:
+    import numpy as np
+
+    from wsflow.evaluation.connectivity import loss_path
+    from wsflow.evaluation.predictive import predict
+    from wsflow.plotting import PathDisplay
+    from wsflow.plotting.colours import BLUE, GREEN, ORANGE
+
+    count = min(DRAWN, len(given))
+    # a single network has a line to itself
+    pairs = np.stack(np.triu_indices(count, min(1, count - 1)), axis=1)
+    ax = None
+    for weights, label, colour in ((given, "as given", ORANGE), (aligned, "aligned", BLUE)):
+        if weights is not None:
+            path = loss_path(weights, weights, task, pairs=pairs)
+            names = ("0", "1") if len(pairs) == 1 else ("i", "j")
+            ax = PathDisplay.from_path(path, names=names, ax=ax, label=label, colour=colour).ax_
+    loss = predict(merged, task).losses[0]
+    ax.axhline(loss, color=GREEN, ls=":", lw=2, label="merged network")  # type: ignore[union-attr]
+    ax.legend(frameon=False)  # type: ignore[union-attr]
+    return ax.figure  # type: ignore[union-attr]
+
+
+def _quality(population: Population, merged: WeightArray, task: Task | None) -> dict[str, Any]:
+    """Score and loss on held-out data, where the networks can be run on some."""
+    from wsflow.evaluation.predictive import predict
+
+    architecture = merged.architecture
+    if task is None or not (architecture.layers or architecture.module):
+        return {}
+    score = "accuracy" if task.is_classification else "r2"
+    ends, one = predict(population.weights, task.held_out), predict(merged, task.held_out)
+    return {
+        score: float(one.scores[0]),
+        "loss": float(one.losses[0]),
+        f"{score}_of_networks": float(ends.scores.mean()),
+        "loss_of_networks": float(ends.losses.mean()),
+    }
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    start = f"{result['path']}: one network merged from {result['networks']}"
+    score = next((key for key in ("accuracy", "r2") if key in result), None)
+    if score is None:
+        return f"{start}."
+    return (
+        f"{start}; on held-out data {score} {result[score]:.3f}, loss {result['loss']:.3f} "
+        f"(networks: {result[f'{score}_of_networks']:.3f}, {result['loss_of_networks']:.3f})."
+    )

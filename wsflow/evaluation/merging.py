@@ -1,0 +1,119 @@
+"""Merging: one network from several aligned ones, by the mean of their weights.
+
+The mean of weights loses the variance of activations layer by layer. Two remedies, both by a pass over data: the
+statistics of batch norms are gathered anew, and REPAIR makes the mean and the standard deviation of each channel what
+they are in the networks that were merged.
+
+References
+----------
+Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836; Jordan, Sedghi, Saukh, Entezari and Neyshabur
+2023, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", arXiv:2211.08403.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wsflow.evaluation.renormalization import BATCH_SIZE, recompute_statistics, repair_channels
+from wsflow.exceptions import InvalidInputError
+from wsflow.task import Task
+from wsflow.weights import WeightArray
+
+STATISTICS = ("recompute", "average", "keep")
+
+
+def merge(
+    weights: WeightArray,
+    task: Task | None = None,
+    *,
+    groups: Any = None,
+    statistics: str = "recompute",
+    repair: bool = False,
+    module: Any = None,
+    batch_size: int = BATCH_SIZE,
+) -> WeightArray:
+    """Merge two or many networks into one: the mean of their weights, with its activations put right.
+
+    Align the networks first: the mean of networks whose neurons do not correspond is no good network.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+    task : Task, optional
+        Its inputs are used to gather statistics: needed for ``repair=True``, and for ``statistics="recompute"``
+        where the networks have batch norms.
+    groups : array-like of shape (n,), optional
+        Labels: the networks of each label are merged into one (default: all networks are one group).
+    statistics : {"recompute", "average", "keep"}
+        Of batch norms: gathered anew over the task's inputs, averaged, or those of each group's first network.
+    repair : bool
+        Whether the mean and standard deviation of each channel are made the average of those in the merged networks
+        (Jordan et al. 2023): of what each linear, convolutional and batch-norm layer but the output layer puts out.
+    module : torch.nn.Module, optional
+        What runs networks that are not sequential (default: the architecture's module).
+    batch_size : int
+        Statistics are averages over batches of about this size; with one batch, REPAIR is exact.
+
+    Returns
+    -------
+    WeightArray of shape (groups, d)
+        In the order of the labels' first rows, whose runs and steps it has.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no network, not one label for each, or what runs the networks or their task is needed and missing.
+    ValueError
+        If `statistics` or `batch_size` has a wrong value.
+
+    References
+    ----------
+    Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, arXiv:2211.08403.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray, merge
+    >>> rng = np.random.default_rng(0)
+    >>> weights = WeightArray(rng.normal(size=(4, 23)), Architecture.mlp([4, 3, 2]))
+    >>> bool(np.allclose(merge(weights), np.asarray(weights).mean(axis=0)))
+    True
+    >>> merge(weights, groups=["a", "b", "a", "b"]).runs
+    array([0, 1])
+    >>> merge(weights, Task(rng.normal(size=(50, 4)), rng.integers(2, size=50)), repair=True).shape
+    (1, 23)
+    """
+    if statistics not in STATISTICS:
+        raise ValueError(f"The 'statistics' of merge are one of {', '.join(STATISTICS)}, got {statistics!r}.")
+    if not isinstance(weights, WeightArray) or not len(weights):
+        raise InvalidInputError("There is nothing to merge: pass a WeightArray of at least one network.")
+    first, label = _labels(groups, len(weights))
+    columns = weights.architecture.statistic_columns
+    recompute = statistics == "recompute" and len(columns) > 0
+    share = np.eye(len(first))[:, label]
+    share = share / share.sum(1, keepdims=True)
+    mean = share @ np.asarray(weights, dtype=np.float64)
+    if statistics == "keep":
+        mean[:, columns] = np.asarray(weights)[first][:, columns]
+    merged = weights[first].like(mean.astype(weights.dtype))
+    if not (repair or recompute):
+        return merged
+    if task is None:
+        raise InvalidInputError(
+            "Gathering statistics takes data: pass task=Task(X, y), or merge with statistics='average', repair=False."
+        )
+    if repair:
+        merged = repair_channels(merged, weights, share, task, module=module, batch_size=batch_size)
+    return recompute_statistics(merged, task, module=module, batch_size=batch_size) if recompute else merged
+
+
+def _labels(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each label, in order, and the place of each row's label among them."""
+    labels = np.zeros(n, dtype=int) if groups is None else np.asarray(groups)
+    if labels.shape != (n,):
+        raise InvalidInputError(f"The 'groups' of merge are {n} labels, one a network, got shape {labels.shape}.")
+    _, first, label = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[label]

@@ -1,0 +1,387 @@
+"""Statistics of activations, gathered by a pass over data: batch-norm buffers, and REPAIR of merged networks.
+
+Both run a network as in training: batch norms normalise with the statistics of the batch, and what is kept is the
+mean over batches, as with ``momentum=None`` in torch. Batches are interleaved, so that sorted data do no harm. Dropout
+and everything else stay in evaluation mode, and the user's module is never touched.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsflow.architecture import Architecture
+from wsflow.evaluation.predictive import MODULE_NETWORKS
+from wsflow.exceptions import InvalidInputError
+from wsflow.networks import flatten, run_module, to_module, unflatten
+from wsflow.task import Task, check_task
+from wsflow.weights import WeightArray
+
+BATCH_SIZE = 512
+# a channel whose standard deviation is below this part of the one it should have is dead: it is not scaled up
+DEAD = 1e-4
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+# layers into which a change of scale and mean of their channels can be folded, and the axis of these channels
+CHANNEL_AXES: tuple[tuple[tuple[type[nn.Module], ...], int], ...] = (
+    ((nn.Linear,), -1),
+    (CONVOLUTIONS, 1),
+    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), 1),
+)
+
+
+def recompute_statistics(
+    weights: WeightArray, task: Task, *, module: Any = None, batch_size: int = BATCH_SIZE
+) -> WeightArray:
+    """The networks with statistics of their batch norms gathered anew over the inputs of a task.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+    task : Task
+    module : torch.nn.Module, optional
+        What runs the networks (default: the architecture's module).
+    batch_size : int
+        Of the batches whose means and unbiased variances are averaged.
+
+    Returns
+    -------
+    WeightArray of shape (n, d)
+        The same array where there are no statistics.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are statistics, but no module to run the networks.
+    ValueError
+        If `batch_size` is less than 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.architecture.parameters import plain
+    >>> from wsflow.evaluation.renormalization import recompute_statistics
+    >>> table = [plain("running_mean", (2,), "statistic"), plain("running_var", (2,), "statistic")]
+    >>> architecture = Architecture(table, module=nn.BatchNorm1d(2, affine=False))
+    >>> task = Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])
+    >>> recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task)
+    <WeightArray of 1 networks 2 parameters, 4 weights, 1 runs>
+    >>> np.asarray(recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task))
+    array([[1., 7., 2., 8.]])
+    """
+    if not len(weights.architecture.statistic_columns):
+        return weights
+    runner = Runner.of(weights.architecture, module)
+    trained = _Buffers(runner.training_copy(), runner.statistics())
+    rows = []
+    for start in range(0, len(weights), MODULE_NETWORKS):
+        tensors = runner.tensors(weights[start : start + MODULE_NETWORKS])
+        found = _averaged(trained, tensors, task, batch_size)
+        rows.append(runner.rows(tensors | found))
+    return weights.like(np.concatenate(rows))
+
+
+def repair_channels(
+    merged: WeightArray,
+    weights: WeightArray,
+    share: np.ndarray,
+    task: Task,
+    *,
+    module: Any = None,
+    batch_size: int = BATCH_SIZE,
+) -> WeightArray:
+    r"""Make each channel's mean and standard deviation in merged networks the average of those in their origins.
+
+    A channel z becomes s (z - E z) + m with s = \bar\sigma / \sigma(z), m and \bar\sigma being the averages over the
+    networks that were merged, in the order of the forward pass, so that each layer sees what the layers before it put
+    out after their own correction. It is folded into the layer's weights and biases. A layer without bias is only
+    scaled; layers that are used twice, that share their weights or that put out the network's output stay as they are.
+
+    Parameters
+    ----------
+    merged : WeightArray of shape (m, d)
+    weights : WeightArray of shape (n, d)
+    share : ndarray of shape (m, n)
+        The part that each network has in each merged one; rows sum to 1.
+    task : Task
+    module : torch.nn.Module, optional
+        What runs networks that are not sequential (default: the architecture's module).
+    batch_size : int
+
+    Returns
+    -------
+    WeightArray of shape (m, d)
+        Statistics of batch norms are as they were: recompute them afterwards.
+
+    Raises
+    ------
+    InvalidInputError
+        If nothing runs the networks, or the task is not theirs.
+    ValueError
+        If `batch_size` is less than 2.
+
+    References
+    ----------
+    Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, arXiv:2211.08403, equations 3 and 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.evaluation.renormalization import repair_channels
+    >>> one = WeightArray(np.random.default_rng(0).normal(size=(1, 23)), Architecture.mlp([4, 3, 2]))
+    >>> same = repair_channels(one, one, np.ones((1, 1)), Task(np.eye(4), [0, 1, 0, 1]))
+    >>> bool(np.allclose(same, one))
+    True
+    """
+    check_task(weights.architecture, task)
+    runner = Runner.of(weights.architecture, module)
+    layers = runner.foldable()
+    observed = _Channels(copy.deepcopy(runner.module).eval(), layers)
+    parts = [
+        _averaged(observed, runner.tensors(weights[start : start + MODULE_NETWORKS]), task, batch_size)
+        for start in range(0, len(weights), MODULE_NETWORKS)
+    ]
+    portion = torch.from_numpy(share)
+    # a layer that is used twice has no one mean: it is not among those with statistics
+    goals = {
+        name: portion.to(parts[0][name]) @ torch.cat([part[name] for part in parts])
+        for name in parts[0]
+        if name.partition(":")[2] not in observed.repeated
+    }
+    layers = {name: layer for name, layer in layers.items() if f"mean:{name}" in goals}
+    corrected = _Channels(runner.training_copy(), layers, correct=True)
+    tensors = runner.tensors(merged)
+    targets = {corrected.buffer(name): value for name, value in goals.items()}
+    found = _averaged(corrected, tensors, task, batch_size, targets)
+    for name, layer in layers.items():
+        scale = _scales(goals[f"std:{name}"], found[f"std:{name}"])
+        shift = goals[f"mean:{name}"] - scale * found[f"mean:{name}"]
+        tensors |= _folded(name, layer, tensors, scale, shift)
+    return merged.like(runner.rows(tensors))
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A module that runs an architecture's networks, and where the parameters are in it.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    module : torch.nn.Module
+    names : dict from str to str
+        From the architecture's parameters to the keys of the module's state dict.
+    """
+
+    architecture: Architecture
+    module: nn.Module
+    names: dict[str, str]
+
+    @classmethod
+    def of(cls, architecture: Architecture, module: Any = None) -> Runner:
+        """What runs an architecture: the module given, or its layers, or its own module.
+
+        Parameters
+        ----------
+        architecture : Architecture
+        module : torch.nn.Module, optional
+
+        Returns
+        -------
+        Runner
+
+        Raises
+        ------
+        InvalidInputError
+            If there is none of them.
+        """
+        names = {name: name for name in architecture.names}
+        if module is None and architecture.layers:
+            zeros = unflatten(torch.zeros(1, architecture.n_weights), architecture)
+            built = to_module(architecture, {name: tensor[0] for name, tensor in zeros.items()})
+            places = {layer.name: str(i) for i, layer in enumerate(architecture.layers)}
+            names = {name: ".".join([places[name.rpartition(".")[0]], name.rpartition(".")[2]]) for name in names}
+            return cls(architecture, built, names)
+        module = architecture.module if module is None else module
+        if module is None:
+            raise InvalidInputError(
+                "This architecture does not say how to run its networks, so their statistics cannot be gathered. "
+                "Pass module=, or leave statistics as they are with statistics='average', repair=False."
+            )
+        return cls(architecture, module, names)
+
+    def tensors(self, weights: WeightArray) -> dict[str, Tensor]:
+        """Networks as stacked tensors, by the module's names.
+
+        Parameters
+        ----------
+        weights : WeightArray of shape (n, d)
+
+        Returns
+        -------
+        dict from str to Tensor of shape (n, *shape)
+        """
+        parts = unflatten(torch.from_numpy(np.array(weights)), self.architecture)
+        # of their own memory: a pass in training mode writes into them
+        return {self.names[name]: tensor.clone() for name, tensor in parts.items()}
+
+    def rows(self, tensors: dict[str, Tensor]) -> np.ndarray:
+        """The inverse of `tensors`.
+
+        Parameters
+        ----------
+        tensors : dict from str to Tensor of shape (n, *shape)
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+        """
+        named = {name: tensors[key] for name, key in self.names.items()}
+        return flatten(named, self.architecture).numpy()
+
+    def training_copy(self) -> nn.Module:
+        """A copy of the module whose batch norms are as in training; each batch replaces what they remember."""
+        module = copy.deepcopy(self.module).eval()
+        for layer in module.modules():
+            if getattr(layer, "running_mean", None) is not None:
+                layer.train()
+                layer.momentum = 1.0  # type: ignore[assignment]
+        return module
+
+    def statistics(self) -> tuple[str, ...]:
+        """The module's names of the statistics that a pass in training mode replaces: not the count of batches."""
+        keys = [self.names[p.name] for p in self.architecture.parameters if p.role == "statistic"]
+        owners = {key: self.module.get_submodule(key.rpartition(".")[0]) for key in keys}
+        return tuple(
+            key
+            for key, layer in owners.items()
+            if getattr(layer, "running_mean", None) is not None and not key.endswith("num_batches_tracked")
+        )
+
+    def foldable(self) -> dict[str, tuple[nn.Module, int]]:
+        """The layers into which corrections can be folded, with the axis of their channels, by name."""
+        free = {p.name for p in self.architecture.parameters if not p.aliases} - set(self.architecture.outputs)
+        keys = {self.names[name] for name in free}
+        return {
+            name: (layer, axis)
+            for name, layer in self.module.named_modules()
+            for kinds, axis in CHANNEL_AXES
+            if isinstance(layer, kinds) and {_key(name, kind) for kind, _ in layer.named_parameters()} <= keys
+        }
+
+
+class _Buffers(nn.Module):
+    """Runs a module, and returns some of its buffers as they are afterwards."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        self.module(*inputs)
+        buffers = dict(self.module.named_buffers(remove_duplicate=False))
+        return {name: buffers[name].clone() for name in self.names}
+
+
+class _Channels(nn.Module):
+    """Runs a module, and returns each channel's mean and standard deviation; corrects them on the way, if asked to."""
+
+    def __init__(self, module: nn.Module, layers: dict[str, tuple[nn.Module, int]], correct: bool = False) -> None:
+        super().__init__()
+        self.module, self.correct = module, correct
+        self.places = {name: i for i, name in enumerate(layers)}
+        self.seen: dict[str, Tensor] = {}
+        self.repeated: set[str] = set()
+        for name, (_, axis) in layers.items():
+            module.get_submodule(name).register_forward_hook(self._hook(name, axis))
+        for key in (f"{kind}:{name}" for name in layers for kind in ("mean", "std") if correct):
+            self.register_buffer(self.buffer(key), torch.empty(0))
+
+    def buffer(self, key: str) -> str:
+        """The buffer with the goal of a statistic: names of buffers have no dots."""
+        kind, _, name = key.partition(":")
+        return f"{kind}{self.places[name]}"
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        self.seen = {}
+        self.module(*inputs)
+        return self.seen
+
+    def _hook(self, name: str, axis: int) -> Any:
+        def hook(layer: Any, inputs: Any, output: Tensor) -> Tensor | None:
+            if f"mean:{name}" in self.seen:
+                self.repeated.add(name)
+            axes = [i for i in range(output.dim()) if i != axis % output.dim()]
+            mean = output.mean(axes, keepdim=True)
+            # torch's own deviation takes three times as long
+            std = (output - mean).square().mean(axes, keepdim=True).sqrt()
+            self.seen |= {f"mean:{name}": mean.flatten(), f"std:{name}": std.flatten()}
+            if not self.correct:
+                return None
+            goals = [getattr(self, self.buffer(f"{kind}:{name}")).reshape(mean.shape) for kind in ("mean", "std")]
+            scale = _scales(goals[1], std)
+            return output * scale if layer.bias is None else output * scale + (goals[0] - scale * mean)
+
+        return hook
+
+
+def _scales(goal: Tensor, std: Tensor) -> Tensor:
+    alive = std > DEAD * goal
+    return torch.where(alive, goal / torch.where(alive, std, 1.0), 1.0)
+
+
+def _averaged(
+    module: nn.Module,
+    tensors: dict[str, Tensor],
+    task: Task,
+    batch_size: int,
+    buffers: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """What a module returns for every network, averaged over batches."""
+    state = {f"module.{name}": tensor.clone() for name, tensor in tensors.items()} | (buffers or {})
+    total: dict[str, Tensor] = {}
+    count = 0
+    with torch.no_grad():
+        for batch in _batches(task, batch_size, next(iter(tensors.values())).dtype):
+            for name, value in run_module(state, module, batch).items():
+                total[name] = total[name] + value if name in total else value
+            count += 1
+    return {name: value / count for name, value in total.items()}
+
+
+def _batches(task: Task, batch_size: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    """All inputs in interleaved batches of nearly one size."""
+    if batch_size < 2:
+        raise ValueError(f"The 'batch_size' of statistics is at least 2, got {batch_size}.")
+    inputs = torch.from_numpy(task.X)
+    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs.long()
+    count = -(-len(inputs) // batch_size)
+    return (inputs[i::count] for i in range(count))
+
+
+def _folded(
+    name: str, layer: tuple[nn.Module, int], tensors: dict[str, Tensor], scale: Tensor, shift: Tensor
+) -> dict[str, Tensor]:
+    """A layer's weight and bias after its channels were scaled and shifted."""
+    keys = {kind: _key(name, kind) for kind in ("weight", "bias")}
+    weight = tensors[keys["weight"]]
+    factor = scale
+    if getattr(layer[0], "transposed", False):
+        # of shape (inputs, outputs / groups, ...)
+        groups: int = layer[0].groups  # type: ignore[assignment]
+        factor = scale.unflatten(1, (groups, 1, -1)).expand(-1, -1, weight.shape[1] // groups, -1).flatten(1, 2)
+    result = {keys["weight"]: weight * factor.reshape(*factor.shape, *(1,) * (weight.dim() - factor.dim()))}
+    if keys["bias"] in tensors:
+        result[keys["bias"]] = tensors[keys["bias"]] * scale + shift
+    return result
+
+
+def _key(layer: str, kind: str) -> str:
+    return f"{layer}.{kind}" if layer else kind

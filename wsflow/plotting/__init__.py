@@ -1,0 +1,7 @@
+"""Display objects: a report, a path between networks or a matrix of barriers, as a figure to look at."""
+
+from wsflow.plotting.evaluation import EvaluationDisplay
+from wsflow.plotting.matrices import BarrierMatrixDisplay, plot_barrier_matrix
+from wsflow.plotting.paths import PathDisplay, plot_path
+
+__all__ = ["BarrierMatrixDisplay", "EvaluationDisplay", "PathDisplay", "plot_barrier_matrix", "plot_path"]
