@@ -114,9 +114,9 @@ def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
         layer = _failing(module, error)
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise InvalidInputError(
-            f"The layer {layer} could not be traced: {reason} The forward pass has to run on the example input, and "
-            "not depend on the values of tensors (an if on a tensor, .item()). Rewrite that part, or describe the network "
-            "by hand with Architecture(parameters=..., wires=...)."
+            f"The layer {layer} could not be traced: {reason} The forward pass has to run on the example input, and it "
+            "cannot depend on the values of tensors (an if on a tensor, .item()). Rewrite that part, or describe the "
+            "network by hand with Architecture(parameters=..., wires=...)."
         ) from error
 
 
