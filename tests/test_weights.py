@@ -245,6 +245,56 @@ def test_modules_that_differ_in_their_activations_are_named():
         WeightArray.from_modules(slopes)
 
 
+class Skip(nn.Module):
+    """x + f(x) between two convolutions."""
+
+    def __init__(self, stride=1, activation=None, dropout=0.5):
+        super().__init__()
+        self.stem, self.inner, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 3, stride)
+        self.activation, self.dropout = activation or nn.ReLU(), nn.Dropout(dropout)
+
+    def forward(self, x):
+        x = self.activation(self.stem(x))
+        return self.head(x + self.dropout(self.inner(x)))
+
+
+def test_any_modules_are_read_with_an_example_input(generator):
+    networks = [Skip(dropout=p).eval() for p in (0.1, 0.2, 0.3)]
+    x = torch.randn(2, 1, 6, 6, generator=generator)
+    weights = WeightArray.from_modules(networks, example_input=x, runs=[0, 0, 1])
+    assert [(group.name, group.size) for group in weights.architecture.groups] == [("stem", 4)]
+    assert weights.architecture == Architecture.from_module(networks[0], x)
+    assert weights.runs.tolist() == [0, 0, 1]
+    for before, after in zip(networks, weights.to_modules(Skip().eval()), strict=True):
+        assert torch.equal(before(x), after(x))
+
+
+def test_modules_without_an_example_input_say_that_one_is_needed():
+    with pytest.raises(ValueError, match="example_input"):
+        WeightArray.from_modules([Skip()])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            lambda: Skip(stride=2),
+            r"network 0 is head Conv2d\(4, 2.*stride=\(1, 1\).*network 1 is head .*stride=\(2, 2\)",
+        ),
+        (lambda: Skip(activation=nn.GELU()), r"network 0 is activation ReLU\(\), but network 1 is activation GELU"),
+        (lambda: Skip(activation=nn.Identity()), r"activation ReLU\(\), but network 1 is activation Identity"),
+    ],
+)
+def test_modules_that_differ_where_their_state_dicts_do_not_are_named(other, message):
+    with pytest.raises(InvalidInputError, match=message):
+        WeightArray.from_modules([Skip(), other()], example_input=torch.zeros(2, 1, 6, 6))
+
+
+def test_a_relu_in_place_is_a_relu():
+    networks = [Skip(), Skip(activation=nn.ReLU(inplace=True))]
+    assert len(WeightArray.from_modules(networks, example_input=torch.zeros(2, 1, 6, 6))) == 2
+
+
 def test_a_single_network_is_no_list_of_them(modules):
     with pytest.raises(InvalidInputError, match="pass a list"):
         WeightArray.from_modules(modules[0])

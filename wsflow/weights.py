@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.modules import layers_of_module
+from wsflow.architecture.modules import check_alike
 from wsflow.exceptions import InvalidInputError
 from wsflow.states import plain_state, rows_of
 
@@ -169,7 +169,11 @@ class WeightArray(np.ndarray):
 
     @classmethod
     def from_modules(
-        cls, modules: Iterable[Any], architecture: Architecture | None = None, **keywords: Any
+        cls,
+        modules: Iterable[Any],
+        architecture: Architecture | None = None,
+        example_input: Any = None,
+        **keywords: Any,
     ) -> WeightArray:
         """Collect the weights of torch modules of one architecture.
 
@@ -178,6 +182,8 @@ class WeightArray(np.ndarray):
         modules : iterable of torch.nn.Module
         architecture : Architecture, optional
             Default: read from the first module.
+        example_input : Tensor, or tuple of what the forward pass takes, optional
+            What reading a module takes that is no ``nn.Sequential`` of Linear and activation layers.
         **keywords
             `runs`, `steps` and `aligned`.
 
@@ -188,7 +194,7 @@ class WeightArray(np.ndarray):
         Raises
         ------
         InvalidInputError
-            If there is no module, or not all of them have the architecture's parameters.
+            If there is no module, not all of them have the architecture's parameters, or they differ in their layers.
         ValueError
             If the first module is not one that `Architecture.from_module` reads.
 
@@ -199,6 +205,13 @@ class WeightArray(np.ndarray):
         >>> networks = [nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)) for _ in range(5)]
         >>> WeightArray.from_modules(networks).shape
         (5, 23)
+
+        Any other module, by an input of it:
+
+        >>> import torch
+        >>> networks = [nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)) for _ in range(5)]
+        >>> WeightArray.from_modules(networks, example_input=torch.zeros(2, 1, 4, 4)).architecture.groups
+        (NeuronGroup(name='0', size=4, parent=None),)
         """
         if hasattr(modules, "state_dict"):
             raise InvalidInputError("This is one module, and its layers are no networks: pass a list, [module].")
@@ -206,8 +219,8 @@ class WeightArray(np.ndarray):
         if not modules:
             raise InvalidInputError("The list of modules is empty: at least one network is needed.")
         if architecture is None:
-            architecture = Architecture.from_module(modules[0])
-            _check_layers(modules)
+            check_alike(modules)
+            architecture = Architecture.from_module(modules[0], example_input)
         return cls.from_state_dicts([m.state_dict() for m in modules], architecture=architecture, **keywords)
 
     @classmethod
@@ -397,18 +410,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, (WeightArray, list, tuple)) for v in value):
         return type(value)(_plain(v) for v in value) if type(value) in (list, tuple) else value
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _check_layers(modules: Sequence[Any]) -> None:
-    """Refuse modules that differ where their state dicts do not: in their activations."""
-    first = _kinds(modules[0])
-    index = next((i for i, module in enumerate(modules) if _kinds(module) != first), None)
-    if index is not None:
-        raise InvalidInputError(
-            f"These networks do not have one architecture: network 0 is {', '.join(first)}, but network {index} is "
-            f"{', '.join(_kinds(modules[index]))}. Pass networks of one architecture."
-        )
-
-
-def _kinds(module: Any) -> list[str]:
-    return [f"{k.kind}({k.argument})" if k.argument is not None else k.kind for k in layers_of_module(module)]

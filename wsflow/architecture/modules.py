@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture.layers import LINEAR, Layer, check_layers
+from wsflow.exceptions import InvalidInputError
 
 _KINDS = {row.module: kind for kind, row in ACTIVATIONS.items()}
 
@@ -45,6 +47,43 @@ def is_plain(module: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_alike(modules: Sequence[Any]) -> None:
+    """Refuse modules that differ where their state dicts do not: in activations, strides and the like.
+
+    Parameters
+    ----------
+    modules : sequence of torch.nn.Module
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the first module that differs from the first one, and where.
+    """
+    plain = is_plain(modules[0])
+    first = _kinds(modules[0], plain)
+    for index, module in enumerate(modules):
+        other = _kinds(module, plain)
+        if other != first:
+            here, there = (first, other) if plain else (_beyond(first, other), _beyond(other, first))
+            raise InvalidInputError(
+                f"These networks do not have one architecture: network 0 is {', '.join(here)}, but network {index} is "
+                f"{', '.join(there)}. Pass networks of one architecture."
+            )
+
+
+def _kinds(module: Any, plain: bool) -> list[str]:
+    """What each layer is, with its settings: but for the rate of dropout, which trained networks do not have."""
+    if plain:
+        return [f"{k.kind}({k.argument})" if k.argument is not None else k.kind for k in layers_of_module(module)]
+    leaves = ((name, child, type(child).__name__) for name, child in module.named_modules() if not [*child.children()])
+    settings = ((name, kind, "" if "Dropout" in kind else child.extra_repr()) for name, child, kind in leaves)
+    return [f"{name or 'the module'} {kind}({text.replace('inplace=True', '')})" for name, kind, text in settings]
+
+
+def _beyond(these: Sequence[str], those: Sequence[str]) -> list[str]:
+    return [kind for kind in these if kind not in those] or ["one without these layers"]
 
 
 def _flattened(module: Any, prefix: str) -> list[Layer]:

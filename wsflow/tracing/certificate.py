@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.networks import forward, run_module, unflatten
+from wsflow.networks import forward, unflatten
 from wsflow.symmetry.actions import Action
 from wsflow.tracing.program import evaluation_copy
 
@@ -129,6 +130,16 @@ def random_weights(architecture: Architecture, n: int, generator: torch.Generato
     return torch.cat(parts, 1)
 
 
+class _Double(TorchDispatchMode):
+    """Casts to shorter floats are left out: norms that compute in float32 would round what is compared."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") in (torch.float32, torch.float16, torch.bfloat16):
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
 class _Check:
     """A network that is run before and after."""
 
@@ -143,12 +154,22 @@ class _Check:
             if self.module is None:
                 result: Any = forward(rows, self.architecture, self.inputs[0])
             else:
-                result = run_module(unflatten(rows, self.architecture), self.module, *self.inputs)
+                result = self._run(self.module, rows)
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not leaves:
             raise InvalidInputError("The module returns no tensor of real numbers: there is no function to compare.")
         outputs = torch.cat([leaf.flatten(1) for leaf in leaves], 1)
         return outputs
+
+    def _run(self, module: nn.Module, rows: Tensor) -> Any:
+        """One network after the other, in float64 throughout."""
+        tensors = unflatten(rows, self.architecture)
+        with _Double():
+            results = [
+                torch.func.functional_call(module, {name: tensor[i] for name, tensor in tensors.items()}, self.inputs)
+                for i in range(len(rows))
+            ]
+        return tree_map(lambda *parts: torch.stack(parts) if isinstance(parts[0], Tensor) else None, *results)
 
     def lively(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random networks whose outputs are finite and not all zero, and these outputs."""

@@ -116,6 +116,10 @@ class Interpreter:
         arguments = self._arguments(node)
         if self._is_frozen(layer) or (layer in self.frozen):
             return self._frozen(arguments, result)
+        labels = [value for value in _flat(arguments.values()) if isinstance(value, Label)]
+        if name not in RULES and not any(label.legs for label in labels):
+            # whatever it does, it does it to numbers that no symmetry moves
+            return self._frozen(arguments, result)
         try:
             if name not in RULES:
                 raise Refused(f"the operation {name}")

@@ -553,6 +553,11 @@ def full(t: Recorder, fill_value: Any, **_: Any) -> Label:
     return replace(constant(t), zero=fill_value == 0)
 
 
+def fill(t: Recorder, input: Label, value: Any) -> Label:
+    """A number everywhere, whatever was there."""
+    return full(t, value) if not isinstance(value, Label) else constant(t)
+
+
 def triangular(t: Recorder, input: Label, **_: Any) -> Label:
     """Half of a matrix: neurons on its axes keep their places."""
     rank = len(input.shape)

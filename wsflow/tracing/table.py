@@ -179,5 +179,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ones", "ones_like", "new_ones", "scalar_tensor"), operations.constant),
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), operations.zeros),
     **dict.fromkeys(("full", "full_like", "new_full"), operations.full),
+    "fill": operations.fill,
     **dict.fromkeys(("tril", "triu"), operations.triangular),
 }
