@@ -4,7 +4,9 @@ The loop is Git Re-Basin (Ainsworth et al. 2023, arXiv:2209.04836) as its PyTorc
 layers in random order, and for each the sum over all its parameters of products of matrices whose other axes have been
 permuted. The floor is what the batched run's own assignment problems and matrix products cost by themselves: the
 problems are recorded and solved again, and products of the same shapes are made again, of operands that lie in the
-cache. Runs are interleaved, because a shared machine is not equally fast all the time.
+cache. The estimator is measured as well, on networks that nobody has canonicalized: it makes scale-free representatives
+before, and applies what it finds. Times are CPU times of interleaved runs, because a shared machine is not equally fast
+all the time.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.estimators.aligner import PermutationAligner
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.networks import unflatten
 from wsflow.symmetry import assignment
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import orbit_matching, weight_matching
+from wsflow.weights import WeightArray
 
 Axes = dict[str, tuple[str | None, ...]]
 
@@ -145,10 +149,10 @@ def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[s
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = time.process_time()
             function()
             if turn:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -169,20 +173,28 @@ def main() -> None:
     weights = canonical_action(raw, architecture)(raw)
     weights, reference = weights[1:], weights[0]
     check(weights, architecture, generator)
-    for name, matching in (("from the rows as they are", weight_matching), ("layer by layer", orbit_matching)):
-
-        def run(matching: Callable[..., Action] = matching) -> Action:
-            return matching(weights, reference, architecture)
-
+    aligner = PermutationAligner("weight", reference=reference.numpy(), architecture=architecture)
+    rows = WeightArray(raw[1:].numpy(), architecture)
+    aligner.fit(rows)
+    runs: dict[str, Callable[[], Any]] = {
+        "from the rows as they are": lambda: weight_matching(weights, reference, architecture),
+        "layer by layer": lambda: orbit_matching(weights, reference, architecture),
+        "PermutationAligner.transform": lambda: aligner.transform(rows),
+        "PermutationAligner.fit": lambda: aligner.fit(rows),
+    }
+    settings = {"widths": options.widths, "networks": options.n, "dtype": options.dtype}
+    for name, run in runs.items():
         solve, multiply, numbers = floors(run)
-        parts = {"assignments": solve, "matrix products": multiply, "batched": run}
-        if matching is weight_matching:
-            parts["one pair at a time"] = lambda: loop(weights, reference, architecture)
+        parts = {
+            "assignments": solve,
+            "matrix products": multiply,
+            "batched": run,
+            "one pair at a time": lambda: loop(weights, reference, architecture),
+        }
         times = interleaved(parts, options.repeats)
         bare = times.pop("assignments") + times.pop("matrix products")
         table = {"bare cost of its arithmetic": bare, **times}
-        settings = {"widths": options.widths, "networks": options.n, "dtype": options.dtype, **numbers}
-        report(f"weight matching, {name}", table, "in all", options.out, **settings)
+        report(f"weight matching, {name}", table, "in all", options.out, **settings, **numbers)
 
 
 def check(weights: Tensor, architecture: Architecture, generator: torch.Generator) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import textwrap
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
+from test_tracing import THEORY
 
 import wsflow
 from wsflow.cli import main
+from wsflow.cli.main import COMMANDS as COMMANDS_OF_MAIN
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -43,8 +47,9 @@ def small(monkeypatch, tmp_path):
 
 
 def test_pages_have_programs_and_commands():
-    assert {"README.md", "index.rst", "extending.rst", "own_networks.rst", "reading_a_report.rst"} <= set(PROGRAMS)
-    assert {line.split()[0] for line in COMMANDS} >= {"populate", "fit", "sample", "score", "evaluate", "info"}
+    pages = {"README.md", "index.rst", "extending.rst", "own_networks.rst", "reading_a_report.rst"}
+    assert pages | {"my_own_module.rst", "symmetries.rst"} <= set(PROGRAMS)
+    assert {line.split()[0] for line in COMMANDS} == set(COMMANDS_OF_MAIN) - {"demo"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -57,11 +62,45 @@ def test_python_runs(name, small):
 
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
 def test_commands_parse(line):
-    name, *arguments = line.split()
+    name, *arguments = shlex.split(line)
     context = click.Context(main)
     command = main.get_command(context, name)
     assert command is not None
     command.make_context(name, arguments, parent=context)
+
+
+def test_the_module_of_the_page_is_checked_as_it_says(small):
+    page = ROOT / "docs" / "my_own_module.rst"
+    program, *_ = BLOCKS[".rst"].findall(page.read_text(encoding="utf-8"))
+    (small / "model.py").write_text(textwrap.dedent(program[1]), encoding="utf-8")
+    line = next(line for line in COMMANDS if line.startswith("check model.py"))
+    result = CliRunner().invoke(main, shlex.split(line))
+    assert result.exit_code == 0
+    said, shown = (
+        [row.split() for row in text.splitlines() if "─" not in row and "Random" not in row and row.strip()]
+        for text in (code_of(page, "none").partition("\nThe layer")[0], result.output)
+    )
+    assert said == shown
+
+
+ROW = re.compile(r"^   \* - (.*)\n((?:     .*\n)+)", re.MULTILINE)
+
+
+def test_the_table_of_theory_is_that_of_the_tests():
+    """A group of 4 within each of 3 is "4 in 3", two of them are "2 x (4 in 3)"."""
+    text = (ROOT / "docs" / "symmetries.rst").read_text(encoding="utf-8")
+    table = text.partition("What theory says\n")[2].partition("\nWhat is left alone")[0]
+    shown = {name: re.findall(r"^     - (.*)$", cells, re.MULTILINE)[:3] for name, cells in ROW.findall(table)}
+    shown.pop("network")
+    assert shown == {name: [_groups(row.groups), str(row.positive), str(row.signs)] for name, row in THEORY.items()}
+
+
+def _groups(groups):
+    said = []
+    for (size, parent), count in groups.items():
+        group = f"{size} in {parent}" if parent else str(size)
+        said.append(group if count == 1 else f"{count} x ({group})" if parent else f"{count} x {group}")
+    return ", ".join(said)
 
 
 def test_the_package_runs_as_a_module(monkeypatch, capsys):

@@ -105,7 +105,7 @@ class Block:
         return space.size if self.parent_axis(axis) is not None else space.total  # type: ignore[union-attr]
 
     def parent_axis(self, axis: int) -> int | None:
-        """The axis that carries the parent of the group on `axis`, if there is one.
+        """The axis that carries the parent of the group on `axis`, if there is one: the last one before it, if any.
 
         Parameters
         ----------
@@ -118,7 +118,9 @@ class Block:
         space = self.axes[axis]
         if not isinstance(space, NeuronGroup) or space.parent is None:
             return None
-        return next((i for i, other in enumerate(self.axes) if other == space.parent), None)
+        carriers = [i for i, other in enumerate(self.axes) if other == space.parent]
+        before = [i for i in carriers if i < axis]
+        return before[-1] if before else next(iter(carriers), None)
 
     def positions(self, shape: tuple[int, ...]) -> np.ndarray:
         """Where the block's elements lie in the flattened parameter.

@@ -21,6 +21,7 @@ from wsflow.estimators.validation import (
     output_change,
     restore_description,
     tensor,
+    viewed,
     wrapped,
 )
 from wsflow.evaluation.barrier import midpoint_barrier
@@ -33,7 +34,7 @@ from wsflow.symmetry.universe import universe_matching
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
-REFERENCES = ("mean", "medoid", "first", "universe")
+REFERENCES = ("auto", "mean", "medoid", "first", "universe")
 BY = ("run", "network")
 REPORTED = ("objective", "n_passes", "barrier_before", "barrier_after")
 
@@ -55,10 +56,11 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         else "weight".
     task : Task, optional
         Inputs, targets and a loss; barriers are measured on it too.
-    reference : {"mean", "medoid", "first", "universe"}, int, or array-like of shape (d,) or (1, d)
+    reference : {"auto", "mean", "medoid", "first", "universe"}, int, or array-like of shape (d,) or (1, d)
         The iterated mean of the networks, aligned to it by their weights (Ainsworth et al. 2023, section 5.3); the
         network nearest to all others; the first one; the mean of a cycle-consistent matching (Crisostomi et al. 2024);
-        a row of X; or a network.
+        a row of X; or a network. "auto" is "medoid" where there is a task, and else "mean": a mean of networks brings
+        their weights closest together, but is a poor network itself, and a loss half-way to it tells little.
     by : {"run", "network"}
         Whether all networks of a run move as its last snapshot does, or each by itself.
     max_sweeps : int
@@ -117,7 +119,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         self,
         method: str = "auto",
         task: Task | None = None,
-        reference: Any = "mean",
+        reference: Any = "auto",
         by: str = "run",
         max_sweeps: int = 50,
         max_iter: int = 10,
@@ -197,8 +199,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         values = later_array(self, X)
         if self.architecture_ is None:
             return (values, None) if return_action else values
-        leaders = self._leaders(values, X)
-        action = leaders.for_all(self._match(leaders)[0] @ leaders.scaling)
+        action = self._found(values, X)
         aligned = wrapped(self, action(values), X, aligned=True)
         return (aligned, action) if return_action else aligned
 
@@ -260,7 +261,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         self.output_change_ = output_change(values, aligned, self.architecture_)
         self.n_passes_ = passes[leaders.position].numpy()
         everyone = len(leaders.raw) == len(values)
-        after = matched(leaders.scale_free)[leaders.position] if everyone else self._scale_free(aligned)
+        after = matched(leaders.scale_free) if everyone else self._scale_free(aligned)
         self._report(values, after)
         return wrapped(self, aligned, X, aligned=True)
 
@@ -293,7 +294,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         # compared as they are: scalings would blur what is equal
         self._held = held_groups(rows, self._architecture)
         self.held_ = tuple(self._held)
-        self._first = raw[0].numpy() if self._held else np.empty(0)
+        self._first = raw[0].numpy().copy() if self._held else np.empty(0)
 
     def _given(self) -> np.ndarray | None:
         """The reference network that was passed, as one row."""
@@ -320,15 +321,20 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     def _leaders(self, values: np.ndarray, X: Any) -> Leaders:
         owners, position = np.unique(_owners(X, self.by, len(values)), return_inverse=True)
-        raw = tensor(values[owners])
-        scaling = self._scaling(raw.double())
-        return Leaders(raw, scaling, scaling(raw.double()), torch.from_numpy(position))
+        raw = viewed(values if len(owners) == len(values) else values[owners])
+        rows = self._precise(raw)
+        scaling = self._scaling(rows)
+        return Leaders(raw, scaling, scaling(rows), torch.from_numpy(position))
+
+    def _precise(self, rows: Tensor) -> Tensor:
+        """Rows in the precision in which they are compared: descents need double."""
+        return rows.double() if self._method.form == "balanced" else rows
 
     def _scaling(self, weights: Tensor) -> Action:
         return canonical_action(weights, self._architecture, form=self._method.form)  # type: ignore[arg-type]
 
     def _scale_free(self, values: np.ndarray) -> Tensor:
-        rows = tensor(values).double()
+        rows = self._precise(viewed(values))
         moved: Tensor = self._scaling(rows)(rows)
         return moved
 
@@ -337,13 +343,19 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         if given is None and isinstance(self.reference, (int, np.integer)):
             given = values[[int(self.reference)]]
         if given is not None:
-            self.reference_ = self._scale_free(given)[0].numpy()
+            self.reference_ = self._scale_free(given)[0].double().numpy().copy()
             return
         n = len(leaders.raw)
         few = torch.from_numpy(np.linspace(0, n - 1, min(n, self.max_reference)).round().astype(int))
-        raw, rows = leaders.raw[few], leaders.scale_free[few]
-        find = {"mean": self._mean, "medoid": self._medoid, "universe": self._universe}.get(self.reference)
-        self.reference_ = (rows[0] if find is None else find(raw, rows)).numpy().copy()
+        raw, rows = (part if len(few) == n else part[few] for part in (leaders.raw, leaders.scale_free))
+        find = {"mean": self._mean, "medoid": self._medoid, "universe": self._universe}.get(self._reference)
+        self.reference_ = (rows[0] if find is None else find(raw, rows)).double().numpy().copy()
+
+    @property
+    def _reference(self) -> str:
+        if self.reference != "auto":
+            return str(self.reference)
+        return "mean" if self.task is None else "medoid"
 
     def _medoid(self, raw: Tensor, rows: Tensor) -> Tensor:
         aligned = self._by_weights(raw, rows, rows[0])
@@ -379,7 +391,9 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         passes = torch.zeros(len(rows), dtype=torch.long)
         actions = []
         for index, names in patterns(raw, tensor(self._first), self._held):
-            action, taken = match(rows[index], frozen(self._architecture, names))
+            # all of them need not be copied
+            some = rows if len(index) == len(rows) else rows[index]
+            action, taken = match(some, frozen(self._architecture, names))
             passes[index] = 0 if taken is None else taken
             actions.append((index, thawed(action, self._architecture, len(index))))
         return together(self._architecture, actions), passes
@@ -392,6 +406,11 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
             return self._method.match(some, reference, architecture, setting)
 
         return self._free(leaders.raw, leaders.scale_free, match)
+
+    def _found(self, values: np.ndarray, X: Any) -> Action:
+        """What aligns networks; scale-free representatives are forgotten, and give their memory to what comes next."""
+        leaders = self._leaders(values, X)
+        return leaders.for_all(self._match(leaders)[0] @ leaders.scaling)
 
     def _report(self, values: np.ndarray, after: Tensor) -> None:
         self.objective_ = objective(after, tensor(self.reference_), self._architecture).numpy()

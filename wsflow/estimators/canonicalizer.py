@@ -16,7 +16,7 @@ from wsflow.estimators.validation import (
     later_array,
     output_change,
     restore_description,
-    tensor,
+    viewed,
     wrapped,
 )
 from wsflow.symmetry.actions import Action
@@ -167,8 +167,7 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
 
     def _act(self, values: np.ndarray, X: Any) -> Action:
         signs = not getattr(X, "aligned", False)
-        rows = tensor(values).double()
-        return canonical_action(rows, self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
+        return canonical_action(viewed(values), self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
 
     def _drop(self, canonical: np.ndarray) -> np.ndarray:
         if self.last_layer == "keep":

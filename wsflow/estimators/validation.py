@@ -157,7 +157,7 @@ def output_change(before: np.ndarray, after: np.ndarray, architecture: Architect
     Parameters
     ----------
     before, after : ndarray of shape (n, d)
-        Every k-th row is run, in float64: all of them if there are few, never more than 127.
+        Every k-th row is run, in float64: all of them if there are few, never more than 31.
     architecture : Architecture or None
 
     Returns
@@ -167,7 +167,7 @@ def output_change(before: np.ndarray, after: np.ndarray, architecture: Architect
     """
     if architecture is None or not architecture.layers:
         return float("nan")
-    rows = slice(None, None, max(1, len(before) // 64))
+    rows = slice(None, None, max(1, len(before) // 16))
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(32, architecture.layers[0].inputs, generator=generator, dtype=torch.float64)
     outputs = [forward(tensor(np.asarray(w)[rows]).double(), architecture, inputs) for w in (before, after)]
@@ -186,6 +186,21 @@ def tensor(values: np.ndarray) -> Tensor:
     Tensor
     """
     return torch.from_numpy(np.array(values))
+
+
+def viewed(values: np.ndarray) -> Tensor:
+    """A tensor of the same memory, which is not to be written to; a copy of an array that may not be written to.
+
+    Parameters
+    ----------
+    values : ndarray
+
+    Returns
+    -------
+    Tensor
+    """
+    # torch warns of memory that may not be written to
+    return torch.from_numpy(values) if values.flags.writeable else tensor(values)
 
 
 def description(estimator: Any) -> dict[str, Any]:
@@ -228,6 +243,10 @@ def _check_columns(estimator: Any, architecture: Architecture | None, values: np
 
 
 def _check_finite(values: np.ndarray, architecture: Architecture | None) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):
+            # the sum may overflow, but it is never finite where a value is not
+            return
     bad = ~np.isfinite(values)
     if not bad.any():
         return

@@ -12,8 +12,9 @@ Ainsworth, Hayase and Srinivasa 2023, arXiv:2209.04836; Godfrey et al. 2022, arX
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Shear, Space
 from wsflow.architecture.spaces import groups_of
 from wsflow.networks import take
+from wsflow.symmetry.columns import room, stretch
 from wsflow.weights import WeightArray
 
 
@@ -151,33 +153,59 @@ class Action:
                 f"This action has {len(self)} group elements, one for each row, but got {len(weights)} rows."
             )
         if not isinstance(weights, Tensor):
-            moved = self(torch.from_numpy(np.array(weights))).numpy()
+            # nothing is written to them, but torch warns of arrays that may not be written to
+            values = np.asarray(weights)
+            moved = self(torch.from_numpy(values if values.flags.writeable else values.copy())).numpy()
             return weights.like(moved) if isinstance(weights, WeightArray) else moved
-        moved = self._permuted(weights)
-        for _, block, columns in self.architecture.blocks if self.scales or self.phases else ():
-            # a copy already, so only the columns that change are touched
-            for factor in self._factors_of(block):
-                moved[:, _stretch(columns)] *= factor.to(moved).expand(len(moved), *block.extents).flatten(1)
-        return self._sheared(self._shifted(moved))
+        return self._sheared(self._shifted(self._linear(weights)))
 
-    def _permuted(self, weights: Tensor) -> Tensor:
-        """Weights with their neurons in the new order: block by block, one gather for each axis that moves."""
-        moved, n = weights.clone(), len(weights)
+    def _linear(self, weights: Tensor) -> Tensor:
+        """Weights with their neurons in the new order, and scaled: each block is written once."""
+        moved, n = room(weights), len(weights)
+        blocks = self.architecture.blocks
+        if sum(columns.size for _, _, columns in blocks) < weights.shape[1]:
+            moved.copy_(weights)
         moving = {
             name for name, p in self.permutations.items() if (p != torch.arange(p.shape[1], device=p.device)).any()
         }
-        for _, block, columns in self.architecture.blocks if moving else ():
+        for _, block, columns in blocks:
+            where = stretch(columns)
             axes = [i for i, space in enumerate(block.axes) if moving & {group.name for group in groups_of(space)}]
-            # neurons go along with their parents before they move within them
-            axes.sort(key=lambda axis: len(groups_of(block.axes[axis])) if block.parent_axis(axis) is not None else 0)
-            if axes:
-                flat = _stretch(columns)
-                values = weights[:, flat].reshape(n, *block.extents)
-                for axis in axes:
-                    index = self._along(block, axis, n).to(weights.device)
-                    values = values.gather(axis + 1, index.expand(values.shape))
-                moved[:, flat] = values.reshape(n, -1)
+            values = weights[:, where].reshape(n, *block.extents)
+            # a view of what is being written, where there is one
+            target = moved[:, where].reshape(n, *block.extents) if isinstance(where, slice) else room(values)
+            self._write(target, values, block, axes)
+            if not isinstance(where, slice):
+                moved[:, where] = target.flatten(1)
         return moved
+
+    def _write(self, target: Tensor, values: Tensor, block: Block, axes: list[int]) -> None:
+        """Write a block's values to a target, permuted along some axes, and scaled."""
+        factors = [factor.to(values) for factor in self._factors_of(block)]
+        needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (values, *factors))
+        if needs_grad or not (axes == [] or (axes == [0] and block.parent_axis(0) is None)):
+            values = self._gathered(values, block, axes)
+            target.copy_(reduce(torch.mul, factors, values))
+            return
+        if axes:
+            # whole rows are copied several times faster than single numbers
+            new = self._along(block, 0, len(values)).reshape(len(values), -1).argsort(1).to(values.device)
+            target.index_put_((torch.arange(len(values), device=values.device).unsqueeze(1), new), values)
+        elif factors:
+            torch.mul(values, factors.pop(0), out=target)
+        else:
+            target.copy_(values)
+        for factor in factors:
+            target.mul_(factor)
+
+    def _gathered(self, values: Tensor, block: Block, axes: list[int]) -> Tensor:
+        # neurons go along with their parents before they move within them
+        for axis in sorted(
+            axes, key=lambda axis: len(groups_of(block.axes[axis])) if block.parent_axis(axis) is not None else 0
+        ):
+            index = self._along(block, axis, len(values)).to(values.device)
+            values = values.gather(axis + 1, index.expand(values.shape))
+        return values
 
     def _shifted(self, moved: Tensor) -> Tensor:
         """Weights with the phases in their biases."""
@@ -227,19 +255,13 @@ class Action:
         some = next(iter(self.scales.values()), None)
         result = torch.ones(n, d) if some is None else some.new_ones(n, d)
         for _, block, columns in self.architecture.blocks:
-            flat = _stretch(columns)
+            flat = stretch(columns)
             for factor in self._factors_of(block):
                 result[:, flat] *= factor.to(result).expand(n, *block.extents).reshape(n, -1)
         return result
 
     def _factors_of(self, block: Block) -> Iterator[Tensor]:
-        """What a block is multiplied with, broadcastable to it."""
-        for wire, axis, exponent in block.wires:
-            if wire in self.scales:
-                yield spread(self.scales[wire] ** exponent, block, axis)
-            if wire in self.phases and exponent < 0:
-                # a half period turns the sign of what the wire carries
-                yield spread((1 - 2 * (self.phases[wire] % 2)) ** -exponent, block, axis)
+        return factors_of(block, self.scales, self.phases)
 
     def inverse(self) -> Action:
         """The action that undoes this one.
@@ -320,12 +342,26 @@ def sheared(architecture: Architecture) -> Iterator[tuple[Shear, Block, Tensor, 
             yield shear, block, torch.from_numpy(columns), torch.from_numpy(biases)
 
 
-def _stretch(columns: np.ndarray) -> slice | Tensor:
-    """Columns as a slice where they are one after the other: it is much faster than an index."""
-    flat = columns.reshape(-1)
-    if len(flat) and (np.diff(flat) == 1).all():
-        return slice(int(flat[0]), int(flat[-1]) + 1)
-    return torch.from_numpy(flat)
+def factors_of(block: Block, scales: Mapping[str, Tensor], phases: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """What a block is multiplied with when wires are scaled and shifted.
+
+    Parameters
+    ----------
+    block : Block
+    scales, phases : mapping from str to Tensor of shape (n, total)
+        By name of the wire.
+
+    Yields
+    ------
+    Tensor
+        Broadcastable to (n, *extents).
+    """
+    for wire, axis, exponent in block.wires:
+        if wire in scales:
+            yield spread(scales[wire] ** exponent, block, axis)
+        if wire in phases and exponent < 0:
+            # a half period turns the sign of what the wire carries
+            yield spread((1 - 2 * (phases[wire] % 2)) ** -exponent, block, axis)
 
 
 def space_index(space: Space, permutations: dict[str, Tensor], n: int) -> Tensor:

@@ -111,25 +111,31 @@ def canonical_action(
 def _steps(weights: Tensor, architecture: Architecture, bias: Bias, signs: bool) -> Iterator[Action]:
     """The actions of one wire after the other, each made from what the ones before have left."""
     biases = {wire: (columns, unit) for wire, columns, unit in shifted_biases(architecture)}
+    # scalings alone need not be carried out on all weights to see what they leave: the next norms tell
+    adds = any(block.shifts or block.shears for _, block, _ in architecture.blocks)
+    scales: dict[str, Tensor] = {}
     for decision in decisions(architecture):
-        scale = _scale(weights, decision, bias, signs)
+        scale = _scale(weights, decision, scales, bias, signs)
         phases = {}
         if decision.wire.name in biases:
             columns, unit = biases[decision.wire.name]
             # half-open, so that both ends of a period meet
             phases[decision.wire.name] = -(take(weights, columns) * scale / unit + 0.5).floor().long()
         step = Action(architecture, {}, {decision.wire.name: scale}, phases)
-        weights = step(weights)
+        if adds:
+            weights = step(weights)
+        else:
+            scales.update(step.scales)
         yield step
 
 
-def _scale(weights: Tensor, decision: Decision, bias: Bias, signs: bool) -> Tensor:
+def _scale(weights: Tensor, decision: Decision, scales: dict[str, Tensor], bias: Bias, signs: bool) -> Tensor:
     scale = weights.new_ones(len(weights), decision.wire.space.total)
     if POSITIVE in decision.wire.scalings and decision.free:
-        norm = torch.linalg.vector_norm(take(weights, decision.columns(bias)), dim=-1)
+        norm = decision.norms(weights, scales, bias)
         scale = torch.where(norm > 0, 1 / norm, scale)
     if signs and decision.wire.scalings & {SIGN, FLIP}:
-        scale = scale * orientation(take(weights, decision.oriented()))
+        scale = scale * orientation(decision.oriented(weights, scales))
     return scale
 
 
@@ -156,13 +162,23 @@ def orientation(rows: Tensor) -> Tensor:
     >>> orientation(torch.tensor([1.0, 2.0, -3.0]))
     tensor(-1.)
     """
-    sign = rows.new_zeros(rows.shape[:-1])
-    if not rows.shape[-1]:
-        return sign + 1
-    rows = rows / rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
-    tolerance = torch.finfo(rows.dtype).eps ** (2 / 3)
-    for power in (1, 3, 5, 7):
-        moment = (rows**power).sum(-1)
-        clear = moment.abs() > tolerance * (rows.abs() ** power).sum(-1)
-        sign = torch.where((sign == 0) & clear, moment.sign(), sign)
+    sign = _clear(rows.sum(-1), torch.linalg.vector_norm(rows, 1, dim=-1))
+    open_ = sign == 0
+    # higher powers take long, and few neurons need them
+    if rows.shape[-1] and open_.any():
+        sign[open_] = _higher(rows[open_])
     return torch.where(sign == 0, 1.0, sign)
+
+
+def _higher(rows: Tensor) -> Tensor:
+    rows = rows / rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    sign = rows.new_zeros(rows.shape[:-1])
+    for power in (3, 5, 7):
+        found = _clear((rows**power).sum(-1), (rows.abs() ** power).sum(-1))
+        sign = torch.where(sign == 0, found, sign)
+    return sign
+
+
+def _clear(moment: Tensor, size: Tensor) -> Tensor:
+    """The sign of a sum, or zero where it is rounding."""
+    return torch.where(moment.abs() > torch.finfo(moment.dtype).eps ** (2 / 3) * size, moment.sign(), 0.0)

@@ -7,15 +7,18 @@ stream, the producers that come first decide (the embedding); the others follow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Block, Parameter, Wire
-from wsflow.symmetry.actions import axes_of
+from wsflow.symmetry.actions import axes_of, factors_of
+from wsflow.symmetry.columns import cut
 
 Bias = Literal["inside", "outside"]
 
@@ -32,12 +35,38 @@ class Producer:
         The other wires that change its weights.
     shifted : bool
         Whether phases shift it.
+    block : Block
+    axis : int
+        The block's axis that ranges over the wire.
+    where : ndarray of int, shaped as the block
+        The columns as the block has them.
     """
 
     parameter: Parameter
     columns: Tensor
     needs: frozenset[str]
     shifted: bool
+    block: Block
+    axis: int
+    where: np.ndarray
+
+    def rows(self, weights: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        """The incoming weights of each neuron, after other wires have been scaled.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n, d)
+        scales : mapping from str to Tensor of shape (n, total)
+            By name of the wire.
+
+        Returns
+        -------
+        Tensor of shape (n, neurons, fan_in)
+            A view where that is possible.
+        """
+        values = reduce(torch.mul, factors_of(self.block, scales, {}), cut(weights, self.block, self.where))
+        axes = [axis + 1 for axis in axes_of(self.block, self.axis)]
+        return values.movedim(axes, tuple(range(1, len(axes) + 1))).reshape(len(values), *self.columns.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,27 +98,50 @@ class Decision:
         -------
         LongTensor of shape (neurons, fan_in)
         """
-        return _joined(self.wire, [p for p in self.producers if bias == "inside" or not self._is_bias(p)])
+        empty = torch.empty(self.wire.space.total, 0, dtype=torch.long)
+        return torch.cat([empty, *(producer.columns for producer in self._deciding(bias))], 1)
 
-    def oriented(self) -> Tensor:
-        """The columns of the weights whose signs decide: a bias that phases shift has none.
+    def norms(self, weights: Tensor, scales: Mapping[str, Tensor], bias: Bias = "inside") -> Tensor:
+        """The norms of the weights that decide.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n, d)
+        scales : mapping from str to Tensor of shape (n, total)
+            Of other wires: the norms are those after they have been scaled.
+        bias : {"inside", "outside"}
 
         Returns
         -------
-        LongTensor of shape (neurons, fan_in)
+        Tensor of shape (n, neurons)
         """
-        return _joined(self.wire, [p for p in self.producers if not p.shifted])
+        parts = [torch.linalg.vector_norm(p.rows(weights, scales), dim=-1) for p in self._deciding(bias)]
+        return reduce(torch.hypot, parts, weights.new_zeros(len(weights), self.wire.space.total))
+
+    def oriented(self, weights: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+        """The weights whose signs decide: a bias that phases shift has none.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n, d)
+        scales : mapping from str to Tensor of shape (n, total)
+            Of other wires: the weights are those after they have been scaled.
+
+        Returns
+        -------
+        Tensor of shape (n, neurons, fan_in)
+        """
+        empty = weights.new_empty(len(weights), self.wire.space.total, 0)
+        return torch.cat([empty, *(p.rows(weights, scales) for p in self.producers if not p.shifted)], 2)
+
+    def _deciding(self, bias: Bias) -> list[Producer]:
+        return [p for p in self.producers if bias == "inside" or not self._is_bias(p)]
 
     def _is_bias(self, producer: Producer) -> bool:
         # the scales of a norm are vectors as well, and the only producers of their wire beside its bias
         vectors = all(len(p.parameter.shape) == 1 for p in self.producers)
         named = "bias" in producer.parameter.name.rpartition(".")[2]
         return len(producer.parameter.shape) == 1 and (named or not vectors)
-
-
-def _joined(wire: Wire, producers: list[Producer]) -> Tensor:
-    empty = torch.empty(wire.space.total, 0, dtype=torch.long)
-    return torch.cat([empty, *(producer.columns for producer in producers)], 1)
 
 
 def decisions(architecture: Architecture) -> tuple[Decision, ...]:
@@ -140,7 +192,7 @@ def _producers(architecture: Architecture) -> dict[str, list[Producer]]:
                 others = {w for i, (w, _, _) in enumerate(block.wires) if i != occurrence}
                 needs = frozenset((others | leaving.get(parameter.name, set())) & acting)
                 rows = neurons_first(torch.from_numpy(columns), block, axis)
-                found[name].append(Producer(parameter, rows, needs, bool(block.shifts)))
+                found[name].append(Producer(parameter, rows, needs, bool(block.shifts), block, axis, columns))
     return found
 
 

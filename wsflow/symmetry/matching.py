@@ -155,10 +155,9 @@ def objective(weights: Tensor, reference: Tensor, architecture: Architecture) ->
     -------
     Tensor of shape (n,)
     """
-    rows, goals = _compared(weights, architecture), _compared(reference, architecture)
-    products = rows * goals
-    products[:, torch.from_numpy(architecture.statistic_columns)] = 0
-    return products.sum(1)
+    rows, goals = _compared(weights, architecture), _compared(reference.to(weights), architecture).clone()
+    goals[:, torch.from_numpy(architecture.statistic_columns)] = 0
+    return rows @ goals[0] if len(goals) == 1 else torch.linalg.vecdot(rows, goals)
 
 
 def _ascent(weights: Tensor, reference: Tensor, architecture: Architecture) -> Ascent:

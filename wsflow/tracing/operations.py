@@ -232,15 +232,14 @@ def _convolved(t: Recorder, input: Label, weight: Label, groups: int, transposed
 def _each_alone(t: Recorder, input: Label, weight: Label, entering: int) -> tuple[Label, Label]:
     """A depthwise kernel: what a channel is scaled by is made up for at once, and not summed over."""
     legs = [leg for leg in weight.legs if leg.dims == (0,)]
-    if len(legs) <= entering and len(weight.legs) > 1:
+    if not legs:
         return input, weight
-    inner = legs[entering if len(legs) > 1 else 0]
-    for leg in input.legs:
-        if leg.dims == (1,):
-            t.ledger.unify(leg.atoms, inner.atoms)
-            t.ledger.vanish([*leg.terms, *inner.terms], leg.atoms)
+    inner = legs[entering] if len(legs) > 1 else legs[0]
+    own = [leg for leg in input.legs if leg.dims == (1,)]
+    t.ledger.vanish([*(term for leg in own for term in leg.terms), *inner.terms], inner.atoms)
     kept = tuple(replace(leg, terms=()) if leg.dims == (1,) else leg for leg in input.legs)
-    return replace(input, legs=kept), replace(weight, legs=tuple(leg for leg in weight.legs if leg is not inner))
+    alone = tuple(replace(leg, terms=()) if leg is inner else leg for leg in weight.legs)
+    return replace(input, legs=kept), replace(weight, legs=alone)
 
 
 def matmul(t: Recorder, input: Label, other: Label) -> Label:

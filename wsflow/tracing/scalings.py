@@ -145,6 +145,9 @@ def threads(ledger: Ledger, known: Unknowns, phases: Iterable[int] = ()) -> list
         scales, signs = _exponents(positive, unknown, count), _exponents(sign, unknown, count)
         if unknown in phases:
             signs = {k: -1 for k in signs if k != unknown}
+        elif phases & set(signs):
+            # a sign that needs a phase at once, as sin(pi - z) = sin z in front of a maximum: no wire says that
+            signs = {}
         else:
             signs = _directed(signs, _exponents(oriented, unknown, count))
         if scales and signs and _odd(scales) == _odd(signs):

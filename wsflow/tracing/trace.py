@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -107,19 +108,24 @@ def _corrected(
     architecture: Architecture, working: nn.Module, inputs: tuple[Any, ...], certificate: Certificate
 ) -> Architecture:
     """Without the generators that change the function: a wrong symmetry is never returned."""
-    for _ in range(len(architecture.groups) + len(architecture.wires)):
-        wrong = certificate.wrong
-        if not wrong:
-            break
-        architecture = without(architecture, wrong)
+    left_out: list[str] = []
+    while certificate.wrong and not certificate.deviation <= TOLERANCE:
+        left_out += certificate.wrong
+        architecture = without(architecture, certificate.wrong)
         certificate = certify(architecture, working, inputs)
-        if certificate.deviation <= TOLERANCE:
-            return architecture
-    raise InvalidInputError(
-        f"The symmetries that were found in this {type(working).__name__} could not be certified: outputs change by "
-        f"{certificate.deviation:.2g} of the largest. Freeze the layers that are unusual with frozen=(...,), or "
-        "describe the network by hand with Architecture(parameters=..., wires=...)."
+    if not certificate.deviation <= TOLERANCE:
+        raise InvalidInputError(
+            f"The symmetries that were found in this {type(working).__name__} could not be certified: outputs change "
+            f"by {certificate.deviation:.2g} of the largest. Freeze the layers that are unusual with frozen=(...,), or "
+            "describe the network by hand with Architecture(parameters=..., wires=...)."
+        )
+    warnings.warn(
+        f"Some symmetries that were found in this {type(working).__name__} could not be certified, and are left out: "
+        f"{', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}. A module that caches what it computed from "
+        "its weights is one reason.",
+        stacklevel=4,
     )
+    return architecture
 
 
 def _check_layers(module: nn.Module, frozen: Collection[str]) -> None:
