@@ -3,7 +3,7 @@
 The loop is Git Re-Basin (Ainsworth et al. 2023, arXiv:2209.04836) as its PyTorch port has it: a dict of permutations,
 layers in random order, and for each the sum over all its parameters of products of matrices whose other axes have been
 permuted. The floor is what the batched run's own assignment problems and matrix products cost by themselves: the
-problems are recorded and solved again, and products of the same shapes are made again, of operands that lie in the
+scores are recorded and handed to scipy as they are, and products of the same shapes are made again, of operands that lie in the
 cache. The estimator is measured as well, on networks that nobody has canonicalized: it makes scale-free representatives
 before, and applies what it finds. Times are CPU times of interleaved runs, because a shared machine is not equally fast
 all the time.
@@ -31,8 +31,9 @@ from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.estimators.aligner import PermutationAligner
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.networks import unflatten
-from wsflow.symmetry import assignment
+from wsflow.symmetry import ascent
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.assignment import assignment
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import orbit_matching, weight_matching
 from wsflow.weights import WeightArray
@@ -103,9 +104,9 @@ def loop(weights: Tensor, reference: Tensor, architecture: Architecture) -> list
 def recorded(problems: list[np.ndarray], products: Counter[Any]) -> Iterator[None]:
     """Keep the assignment problems that are solved, and the shapes of the matrix products."""
 
-    def solve(scores: np.ndarray, maximize: bool) -> Any:
-        problems.append(scores.copy())
-        return linear_sum_assignment(scores, maximize)
+    def solve(scores: Tensor) -> Tensor:
+        problems.extend(scores.double().numpy().copy())
+        return assignment(scores)
 
     def counted(multiply: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def product(*operands: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ def recorded(problems: list[np.ndarray], products: Counter[Any]) -> Iterator[Non
         return product
 
     with (
-        mock.patch.object(assignment, "linear_sum_assignment", solve),
+        mock.patch.object(ascent, "assignment", solve),
         mock.patch.object(torch, "bmm", counted(torch.bmm)),
         mock.patch.object(torch, "baddbmm", counted(torch.baddbmm)),
         mock.patch.object(torch.Tensor, "baddbmm_", counted(torch.Tensor.baddbmm_)),

@@ -73,9 +73,9 @@ def test_the_module_of_the_page_is_checked_as_it_says(small):
     page = ROOT / "docs" / "my_own_module.rst"
     program, *_ = BLOCKS[".rst"].findall(page.read_text(encoding="utf-8"))
     (small / "model.py").write_text(textwrap.dedent(program[1]), encoding="utf-8")
-    line = next(line for line in COMMANDS if line.startswith("check model.py"))
+    line = COMMAND.findall(code_of(page, "text"))[0]
     result = CliRunner().invoke(main, shlex.split(line))
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     said, shown = (
         [row.split() for row in text.splitlines() if "─" not in row and "Random" not in row and row.strip()]
         for text in (code_of(page, "none").partition("\nThe layer")[0], result.output)

@@ -132,6 +132,16 @@ def test_groups_and_wires_are_those_of_theory_and_certified(name: str) -> None:
     assert Architecture.from_json(architecture.to_json()) == architecture
 
 
+def test_a_graph_network_is_read_and_certified() -> None:
+    pytest.importorskip("torch_geometric")
+    torch.manual_seed(0)
+    network, (nodes, edges) = zoo.gin(), zoo.graph()
+    architecture = Architecture.from_module(network, (nodes, edges))
+    assert dict(_sizes(architecture)) == {(6, 0): 1, (5, 0): 1, (7, 0): 1, (4, 0): 1}
+    assert [sorted(wire.scalings) for wire in architecture.wires] == 4 * [["positive"]]
+    assert certify(architecture, network, (nodes, edges)).deviation < 1e-12
+
+
 @pytest.mark.parametrize("name", THEORY)
 def test_taps_read_the_activations_of_their_group(name: str) -> None:
     """Permuting a group permutes what its taps read; other groups permute it not at all."""

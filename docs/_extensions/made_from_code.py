@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import click
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -28,8 +30,8 @@ class ActivationTable(SphinxDirective):
             scalings = ", ".join(MARKS[s] for s in sorted(row.scalings)) or "none"
             degree = {None: ", degree k", 1: ""}.get(row.degree, f", degree {row.degree}")
             lines += [f"   * - ``{name}``", f"     - ``{row.formula}``"]
-            lines += [f"     - ``nn.{row.module}``" if row.module else "     - -"]
-            lines += [f"     - {scalings}{degree}", f"     - {row.remark or '-'}"]
+            lines += [f"     - ``nn.{row.module}``" if row.module else "     -"]
+            lines += [f"     - {scalings}{degree}", f"     - {row.remark}".rstrip()]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -45,7 +47,7 @@ class SymmetryTable(SphinxDirective):
         for name, row in SYMMETRIES.items():
             exact = {"exact": "yes", "eps": "up to the norm's eps", "loss": "for the loss alone"}[row.exactness]
             lines += [f"   * - {name}", f"     - ``{row.formula}``", f"     - {exact}"]
-            lines += [f"     - {', '.join(row.breaks_with) or '-'}", f"     - {row.source}"]
+            lines += [f"     - {', '.join(row.breaks_with)}".rstrip(), f"     - {row.source}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -60,8 +62,38 @@ class NullTable(SphinxDirective):
         for name, row in NULLS.items():
             levels = ", ".join(f"{level:g}" for level in row.levels if level is not None)
             says = inspect.getdoc(row.function).partition("\n")[0].rstrip(".").replace("`level`", "*level*")
-            lines += [f"   * - ``{name}``", f"     - {says}", f"     - {levels or '-'}"]
+            lines += [f"   * - ``{name}``", f"     - {says}", f"     - {levels}".rstrip()]
         return self.parse_text_to_nodes("\n".join(lines))
+
+
+class MergingTable(SphinxDirective):
+    """What ``benchmarks/merging.py`` wrote: the accuracies of merged pairs, with settings, machine and time."""
+
+    required_arguments = 1
+    option_spec = {"columns": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        """A sentence, and a list-table with a row for each pair."""
+        name, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(name)
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        columns = [column.strip() for column in self.options["columns"].split(";")]
+        lines = [_setting(found), "", ".. list-table::", "   :header-rows: 1", "", "   * - seeds"]
+        lines += [f"     - {column}" for column in columns]
+        for pair, row in found["rows"].items():
+            lines += [f"   * - {pair}", *(f"     - {row[column]:.3f}" for column in columns)]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _setting(found: dict[str, Any]) -> str:
+    settings, seconds, machine = found["settings"], found["seconds"], found["hardware"]
+    return (
+        f"``{settings['task']}``, {settings['examples']:,} examples, {settings['epochs']} epochs, aligned with "
+        f'``method="{settings["method"]}"``; {seconds["training"]:.0f} s of training for {len(settings["seeds"])} '
+        f"networks and {seconds['a pair']:.0f} s for all of a pair, on {machine['threads']} thread of "
+        f"{machine['cpu']}, Python {machine['python']}, torch {machine['versions']['torch']}:"
+    )
 
 
 class CommandHelp(SphinxDirective):
@@ -97,5 +129,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("activation-table", ActivationTable)
     app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
+    app.add_directive("merging-table", MergingTable)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -401,7 +401,8 @@ class Architecture:
 
     def __str__(self) -> str:
         if not self.layers:
-            return f"{len(self.parameters)} parameters, {self.n_weights} weights"
+            groups = f"{len(self.groups)} neuron group{'' if len(self.groups) == 1 else 's'}"
+            return f"{len(self.parameters)} parameters, {self.n_weights} weights, {groups}"
         linear = [layer for layer in self.layers if layer.kind == LINEAR]
         widths = "-".join(str(w) for w in [linear[0].inputs, *(layer.outputs for layer in linear)])
         kinds = list(dict.fromkeys(layer.kind for layer in self.layers if layer.kind != LINEAR))

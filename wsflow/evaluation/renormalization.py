@@ -72,7 +72,7 @@ def recompute_statistics(
     >>> architecture = Architecture(table, module=nn.BatchNorm1d(2, affine=False))
     >>> task = Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])
     >>> recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task)
-    <WeightArray of 1 networks 2 parameters, 4 weights, 1 runs>
+    <WeightArray of 1 networks 2 parameters, 4 weights, 0 neuron groups, 1 runs>
     >>> np.asarray(recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task))
     array([[1., 7., 2., 8.]])
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.tracing import operations, shapes
+from wsflow.tracing import axes, grids, operations, products, shapes
 from wsflow.tracing.elementwise import ELEMENTWISE
 from wsflow.tracing.labels import Label
 from wsflow.tracing.operations import Rule
@@ -82,7 +82,7 @@ def _stack(t: Recorder, tensors: list[Label], dim: int = 0) -> Label:
 def _pad(t: Recorder, input: Label, pad: list[int], value: Any = None, mode: str = "constant") -> Label:
     if mode == "constant":
         return shapes.pad(t.ledger, input, pad, value or 0.0)
-    return operations.spatial(t, input)
+    return grids.spatial(t, input)
 
 
 def _reorder(t: Recorder, input: Label, dims: list[int], shifts: Any = None) -> Label:
@@ -137,48 +137,48 @@ RULES: dict[str, Rule] = {
     ),
     "prelu": operations.prelu,
     "glu": operations.glu,
-    "linear": operations.linear,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), operations.convolution),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), operations.transposed_convolution),
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), operations.matmul),
-    "addmm": operations.addmm,
-    "baddbmm": operations.baddbmm,
-    "einsum": operations.einsum,
-    "scaled_dot_product_attention": operations.attention,
-    "sum": operations.reduction,
-    "mean": operations.mean,
-    **dict.fromkeys(("amax", "max", "amin", "min"), operations.maximum),
+    "linear": products.linear,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), products.convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), products.transposed_convolution),
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
+    "addmm": products.addmm,
+    "baddbmm": products.baddbmm,
+    "einsum": products.einsum,
+    "scaled_dot_product_attention": products.attention,
+    "sum": axes.reduction,
+    "mean": axes.mean,
+    **dict.fromkeys(("amax", "max", "amin", "min"), axes.maximum),
     **dict.fromkeys(
         ("var", "std", "norm", "linalg_vector_norm", "logsumexp", "prod", "var_mean", "argmax", "argmin", "any", "all"),
-        operations.statistics,
+        axes.statistics,
     ),
-    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), operations.softmax),
-    **dict.fromkeys(("cumsum", "cumprod"), operations.scan),
-    "layer_norm": operations.layer_norm,
-    "rms_norm": operations.rms_norm,
-    "group_norm": operations.group_norm,
-    **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm"), operations.batch_norm),
+    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), axes.softmax),
+    **dict.fromkeys(("cumsum", "cumprod"), axes.scan),
+    "layer_norm": axes.layer_norm,
+    "rms_norm": axes.rms_norm,
+    "group_norm": axes.group_norm,
+    **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm"), axes.batch_norm),
     **dict.fromkeys(
         ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
         + ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_linear1d")
         + ("upsample_trilinear3d", "upsample_bicubic2d", "_upsample_nearest_exact2d"),
-        operations.spatial,
+        grids.spatial,
     ),
     **dict.fromkeys(
         ("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
         + ("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
-        operations.max_pool,
+        grids.max_pool,
     ),
-    "pixel_shuffle": operations.pixel_shuffle,
-    "pixel_unshuffle": operations.pixel_unshuffle,
-    "embedding": operations.embedding,
-    "index_select": operations.index_select,
-    "index": operations.indexing,
-    **dict.fromkeys(("scatter_add", "index_add", "scatter_reduce", "scatter"), operations.scattered),
-    **dict.fromkeys(("arange", "linspace", "empty"), operations.fixed),
-    **dict.fromkeys(("ones", "ones_like", "new_ones", "scalar_tensor"), operations.constant),
-    **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), operations.zeros),
-    **dict.fromkeys(("full", "full_like", "new_full"), operations.full),
-    "fill": operations.fill,
-    **dict.fromkeys(("tril", "triu"), operations.triangular),
+    "pixel_shuffle": grids.pixel_shuffle,
+    "pixel_unshuffle": grids.pixel_unshuffle,
+    "embedding": grids.embedding,
+    "index_select": grids.index_select,
+    "index": grids.indexing,
+    **dict.fromkeys(("scatter_add", "index_add", "scatter_reduce", "scatter"), grids.scattered),
+    **dict.fromkeys(("arange", "linspace", "empty"), grids.fixed),
+    **dict.fromkeys(("ones", "ones_like", "new_ones", "scalar_tensor"), grids.constant),
+    **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), grids.zeros),
+    **dict.fromkeys(("full", "full_like", "new_full"), grids.full),
+    "fill": grids.fill,
+    **dict.fromkeys(("tril", "triu"), grids.triangular),
 }
