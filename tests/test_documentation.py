@@ -16,6 +16,7 @@ from test_tracing import THEORY
 import wsflow
 from wsflow.cli import main
 from wsflow.cli.main import COMMANDS as COMMANDS_OF_MAIN
+from wsflow.estimators.matchers import METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -93,6 +94,11 @@ def test_the_table_of_theory_is_that_of_the_tests():
     shown = {name: re.findall(r"^     - (.*)$", cells, re.MULTILINE)[:3] for name, cells in ROW.findall(table)}
     shown.pop("network")
     assert shown == {name: [_groups(row.groups), str(row.positive), str(row.signs)] for name, row in THEORY.items()}
+
+
+def test_the_table_of_methods_is_that_of_the_aligner():
+    table = (ROOT / "docs" / "symmetries.rst").read_text(encoding="utf-8").partition("\nAlignment\n")[2]
+    assert re.findall(r'^   \* - ``"(.*)"``$', table, re.MULTILINE) == list(METHODS)
 
 
 def _groups(groups):

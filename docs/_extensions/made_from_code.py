@@ -91,7 +91,7 @@ def _setting(found: dict[str, Any]) -> str:
     return (
         f"``{settings['task']}``, {settings['examples']:,} examples, {settings['epochs']} epochs, aligned with "
         f'``method="{settings["method"]}"``; {seconds["training"]:.0f} s of training for {len(settings["seeds"])} '
-        f"networks and {seconds['a pair']:.0f} s for all of a pair, on {machine['threads']} thread of "
+        f"networks and {seconds['a pair']:.0f} s for each pair, on {machine['threads']} thread of "
         f"{machine['cpu']}, Python {machine['python']}, torch {machine['versions']['torch']}:"
     )
 

@@ -31,9 +31,10 @@ METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chai
 )
 @click.option(
     "--reference",
-    default="mean",
+    default="auto",
     show_default=True,
-    help="mean, medoid, first, universe, the number of a network, or a file whose first network it is.",
+    help="mean, medoid, first, universe, the number of a network, or a file whose first network it is; auto is medoid "
+    "where the task is known, else mean.",
 )
 @click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
 @click.option(

@@ -82,7 +82,13 @@ def _network(
     if ":" not in Path(source).name:
         from wsflow.persistence import load_population
 
-        return options.load_module(runs) if runs else None, load_population(source).architecture
+        table = load_population(source).architecture
+        if not table.layers and (runs is None or example is None):
+            raise ValueError(
+                f"The networks of {source} do not run themselves: say what runs them, with --module FILE.py:NAME, and "
+                "the shape of its input, such as --input 2,3,32,32."
+            )
+        return options.load_module(runs) if runs else None, table
     module = options.load_module(source)
     if description is not None:
         return module, _described(description)

@@ -144,10 +144,10 @@ def read_npz(path: Path, target: str | int | None = None) -> Table:
             X, y = (read_member(path, archive, name) for name in ("X", "y"))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
-    if X.ndim != 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
+    if X.ndim < 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
         raise InvalidInputError(
-            f"{path}: 'X' is an array of numbers of shape (b, p) and 'y' has b rows, got {X.dtype} {X.shape} and "
-            f"{y.dtype} {y.shape}."
+            f"{path}: 'X' is an array of numbers of shape (b, p) or (b, ...) and 'y' has b rows, got {X.dtype} "
+            f"{X.shape} and {y.dtype} {y.shape}."
         )
     return X.astype(np.float64), y
 

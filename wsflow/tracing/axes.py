@@ -123,7 +123,13 @@ def batch_norm(
     for leg in input.legs:
         t.ledger.still(leg, sign=leg.shear is not None)
     result = unsheared(input).plain()
-    if running_mean is not None:
+    if running_mean is None:
+        # statistics of the tensor itself: what else has neurons, as a standardised kernel has, is averaged over
+        others = [dim for dim in range(len(input.shape)) if dim != 1]
+        for leg in input.touching(others):
+            t.ledger.still(leg)
+        t.tie(input, others)
+    else:
         t.statistic(running_mean, running_var)
         t.still(running_var)
         result = pointwise_on(t, result, running_mean, [1], None)

@@ -8,10 +8,12 @@ https://docs.pytorch.org/docs/stable/export.html
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,9 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
 from wsflow.exceptions import InvalidInputError
+
+# what torch raises where a value decides what is computed next
+DATA_DEPENDENT = ("GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException")
 
 
 @dataclass(frozen=True)
@@ -98,38 +103,43 @@ def operation(target: Any) -> str:
 def _quiet() -> Iterator[None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    loud = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(loud)
         torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
     try:
-        with torch.no_grad():
+        # torch prints the graph of what it cannot export
+        with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return torch.export.export(module, tuple(inputs), strict=False)
     except Exception as error:
-        layer = _failing(module, error)
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        if type(error).__name__ in DATA_DEPENDENT:
+            reason = "what it does depends on the values of tensors (an if on a tensor, .item())."
         raise InvalidInputError(
-            f"The layer {layer} could not be traced: {reason} The forward pass has to run on the example input, and it "
-            "cannot depend on the values of tensors (an if on a tensor, .item()). Rewrite that part, or describe the "
-            "network by hand with Architecture(parameters=..., wires=...)."
+            f"{_failing(module, error)} could not be traced: {reason} The forward pass has to run on the example "
+            "input, and its course may depend on shapes only. Rewrite that part, or describe the network by hand with "
+            "Architecture(parameters=..., wires=...)."
         ) from error
 
 
 def _failing(module: nn.Module, error: BaseException) -> str:
     """The innermost submodule in whose forward pass an error arose."""
     names = {id(child): name for name, child in module.named_modules()}
-    found = "of the module itself"
+    found = f"The module itself ({type(module).__name__})"
     chain: BaseException | None = error
     while chain is not None:
         for frame, _ in traceback.walk_tb(chain.__traceback__):
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and names.get(id(owner)):
-                found = f"{names[id(owner)]!r} ({type(owner).__name__})"
+                found = f"The layer {names[id(owner)]!r} ({type(owner).__name__})"
         chain = chain.__cause__ or chain.__context__
     return found
 

@@ -157,7 +157,10 @@ RULES: dict[str, Rule] = {
     "layer_norm": axes.layer_norm,
     "rms_norm": axes.rms_norm,
     "group_norm": axes.group_norm,
-    **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm"), axes.batch_norm),
+    **dict.fromkeys(
+        ("batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "instance_norm"),
+        axes.batch_norm,
+    ),
     **dict.fromkeys(
         ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
         + ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_linear1d")
