@@ -207,12 +207,20 @@ def test_npz_with_objects_is_never_unpickled(tmp_path):
 def test_other_bad_npz_files(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 no archive")
     np.savez(tmp_path / "b.npz", inputs=np.eye(3), y=np.zeros(3))
-    np.savez(tmp_path / "c.npz", X=np.ones((20, 2, 2)), y=np.zeros(20))
+    np.savez(tmp_path / "c.npz", X=np.ones(20), y=np.zeros(20))
     npz(tmp_path / "d.npz", X=b"nonsense", y=b"")
     messages = {"a": "no npz file", "b": "no array 'X', only inputs, y", "c": r"shape \(b, p\)", "d": "cannot be read"}
     for name, message in messages.items():
         with pytest.raises(InvalidInputError, match=message):
             load_task(tmp_path / f"{name}.npz")
+
+
+def test_images_keep_their_shape(tmp_path):
+    images = np.random.default_rng(0).normal(5, 3, size=(40, 1, 3, 2))
+    np.savez(tmp_path / "images.npz", X=images, y=np.arange(40) % 2)
+    task = load_task(tmp_path / "images.npz")
+    assert task.X.shape == (32, 1, 3, 2) and task.n_inputs == 6
+    np.testing.assert_allclose(task.X.mean(0), 0, atol=1e-6)
 
 
 def test_unknown_tasks_are_answered_with_the_names(tmp_path):

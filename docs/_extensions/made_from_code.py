@@ -96,6 +96,34 @@ def _setting(found: dict[str, Any]) -> str:
     )
 
 
+class BarrierTable(SphinxDirective):
+    """What ``benchmarks/barriers.py`` wrote: barriers by method of alignment, with settings, machine and time."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A sentence, and a list-table with a row for each method."""
+        name, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(name)
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        settings, machine = found["settings"], found["hardware"]
+        widths = "-".join(str(width) for width in settings["widths"])
+        examples = f"{settings['examples']:,} random" if settings["examples"] else "all"
+        text = (
+            f"``{settings['task']}``, hidden layers {widths} ({settings['activation']}), {settings['seeds']} runs of "
+            f"{settings['epochs']} epochs (trained in {found['trained']:.0f} s), all pairs, {settings['points']} points, "
+            f"{examples} training examples; {machine['threads']} thread of {machine['cpu']}, Python "
+            f"{machine['python']}, torch {machine['versions']['torch']}, on a busy machine:"
+        )
+        columns = {"mean": "mean barrier", "largest": "largest", "ratio": "to weight matching", "seconds": "s a pair"}
+        lines = [text, "", ".. list-table::", "   :header-rows: 1", "", "   * - method"]
+        lines += [f"     - {title}" for title in columns.values()]
+        for method, row in found["rows"].items():
+            lines += [f"   * - {method}", *(f"     - {row[column]:.3g}" for column in columns)]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class CommandHelp(SphinxDirective):
     """What each command says with ``--help``."""
 
@@ -130,5 +158,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
     app.add_directive("merging-table", MergingTable)
+    app.add_directive("barrier-table", BarrierTable)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -92,7 +92,8 @@ class Builder:
         self.unknowns = scalings.unknowns(ledger, self.neurons)
         turned = [self.unknowns.of_variable[shift.variables.reshape(-1)] for shift in self.recorder.shifts]
         phases = {int(u) for own in turned for u in own if u >= 0}
-        self.threads = scalings.threads(ledger, self.unknowns, phases)
+        moved = {int(self.unknowns.of_variable[v]) for m in self.recorder.moves for v in m.variables.reshape(-1)}
+        self.threads = scalings.alone(scalings.threads(ledger, self.unknowns, phases), moved - {-1})
         self._scale_of: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for i, thread in enumerate(self.threads):
             for unknown, exponent in thread.exponents.items():

@@ -119,7 +119,7 @@ class Ledger:
     n_atoms: int = 0
     owners: list[Array] = field(default_factory=list)
     equal: list[tuple[Array, Array]] = field(default_factory=list)
-    nested: list[tuple[Array, Array]] = field(default_factory=list)
+    nested: list[tuple[Array, Array, Array]] = field(default_factory=list)
     seen: list[tuple[Array, Array]] = field(default_factory=list)
     vanishing: list[tuple[tuple[int, int], tuple[Term, ...]]] = field(default_factory=list)
     pinned: list[Array] = field(default_factory=list)
@@ -141,10 +141,12 @@ class Ledger:
         keep = (a != ANY) & (b != ANY)
         self.equal.append((a[keep], b[keep]))
 
-    def nest(self, children: Array, parents: Array) -> None:
-        """These neurons lie in those."""
-        keep = (children != ANY) & (parents != ANY)
-        self.nested.append((children[keep], parents[keep]))
+    def nest(self, children: Leg, parents: Leg, sizes: Sequence[int]) -> None:
+        """The neurons of one leg lie in those of another, which covers some of its axes, of these sizes."""
+        places = Leg(parents.dims, np.arange(parents.atoms.size).reshape(parents.atoms.shape))
+        above, where = (leg.spread(children.dims, sizes).atoms for leg in (parents, places))
+        keep = (children.atoms != ANY) & (above != ANY)
+        self.nested.append((children.atoms[keep], above[keep], where[keep]))
 
     def see(self, atoms: Array, tokens: Array | None = None) -> None:
         """These neurons occur together, and each at its place, where tokens say so."""
@@ -280,8 +282,7 @@ def _relate(ledger: Ledger, found: dict[tuple[int, ...], Array], sizes: dict[int
                 continue
             if shared != a and shared not in found:
                 found[shared] = ledger.fresh([sizes[dim] for dim in shared])
-            parent = Leg(shared, found[shared])
-            ledger.nest(found[b], parent.spread(b, [sizes[dim] for dim in b]).atoms)
+            ledger.nest(Leg(b, found[b]), Leg(shared, found[shared]), [sizes[dim] for dim in b])
 
 
 def _owner(leg: Leg, largest: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -343,10 +344,10 @@ def project(ledger: Ledger, legs: Sequence[Leg], out: Sequence[int], sizes: dict
                 if holder is None:
                     kept[rest] = parent
                 else:
-                    ledger.nest(holder.atoms, parent.spread(holder.dims, [sizes[d] for d in holder.dims]).atoms)
+                    ledger.nest(holder, parent, [sizes[dim] for dim in holder.dims])
             else:
                 parent = kept[rest]
-            ledger.nest(leg.atoms, parent.spread(leg.dims, [sizes[dim] for dim in leg.dims]).atoms)
+            ledger.nest(leg, parent, [sizes[dim] for dim in leg.dims])
     return list(kept.values())
 
 

@@ -79,7 +79,7 @@ def find(ledger: Ledger) -> Neurons:
 def _related(ledger: Ledger) -> tuple[Array, Array]:
     """Neurons of atoms, and all pairs of a neuron and a parent."""
     equal = list(ledger.equal)
-    nested = list(ledger.nested)
+    nested = [(children, parents) for children, parents, _ in ledger.nested]
     while True:
         of_atom = _components(ledger.n_atoms, equal)
         events = _functions(of_atom, nested, equal)
@@ -173,6 +173,11 @@ def _refined(ledger: Ledger, of_atom: Array, pairs: Array, count: int) -> Array:
     for event, (atoms, tokens) in enumerate(ledger.seen):
         names = _mix(_mix(np.full(len(atoms), event)) + tokens.reshape(-1).astype(np.uint64))
         np.add.at(marks, of_atom[atoms.reshape(-1)], names)
+    for event, (children, parents, positions) in enumerate(ledger.nested):
+        # where a parent occurs more than once, its neurons there and there are not alike
+        times = _occurrences(of_atom[parents], positions)
+        names = _mix(_mix(np.full(len(children), -1 - event)) + times.astype(np.uint64))
+        np.add.at(marks, of_atom[children], names)
     colours = np.unique(marks, return_inverse=True)[1]
     child, parent = pairs[:, 0], pairs[:, 1]
     while True:
@@ -183,6 +188,13 @@ def _refined(ledger: Ledger, of_atom: Array, pairs: Array, count: int) -> Array:
         if refined.max(initial=0) == colours.max(initial=0):
             return refined
         colours = refined
+
+
+def _occurrences(neurons: Array, positions: Array) -> Array:
+    """For each entry, how many places its neuron has before this one."""
+    pairs, inverse = np.unique(np.stack([neurons, positions], 1), axis=0, return_inverse=True)
+    first = np.searchsorted(pairs[:, 0], pairs[:, 0])
+    return (np.arange(len(pairs)) - first)[inverse.reshape(-1)]
 
 
 def _places(pairs: Array, colours: Array, count: int, order: Array) -> tuple[list[Place], Array]:

@@ -128,7 +128,7 @@ class Recorder:
             if rest:
                 sizes = [label.shape[dim] for dim in rest]
                 parent = Leg(rest, self.ledger.fresh(sizes))
-                self.ledger.nest(leg.atoms, parent.spread(leg.dims, [label.shape[d] for d in leg.dims]).atoms)
+                self.ledger.nest(leg, parent, [label.shape[d] for d in leg.dims])
 
     def consume(
         self, input: Label, weight: Label, bias: Label | None, dims: Sequence[int], axes: Sequence[int]

@@ -9,7 +9,7 @@ produces it, with exponent 1, and what consumes it has exponent -1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
 
@@ -156,6 +156,19 @@ def threads(ledger: Ledger, known: Unknowns, phases: Iterable[int] = ()) -> list
         kinds = (("positive", scales), ("sign", signs))
         found += [Thread(unknown, frozenset({kind}), exponents) for kind, exponents in kinds if exponents]
     return found
+
+
+def alone(found: list[Thread], flipped: set[int]) -> list[Thread]:
+    """Without signs of which several flip the same values: two at once leave nothing behind, which no wire says."""
+    several = {
+        i
+        for unknown in flipped
+        for own in [[i for i, t in enumerate(found) if "sign" in t.kinds and t.exponents.get(unknown, 0) % 2]]
+        if len(own) > 1
+        for i in own
+    }
+    kept = [replace(t, kinds=t.kinds - {"sign"}) if i in several else t for i, t in enumerate(found)]
+    return [thread for thread in kept if thread.kinds]
 
 
 def _sum(terms: Iterable[tuple[int, int]]) -> Sum:
