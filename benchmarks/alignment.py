@@ -3,10 +3,10 @@
 The loop is Git Re-Basin (Ainsworth et al. 2023, arXiv:2209.04836) as its PyTorch port has it: a dict of permutations,
 layers in random order, and for each the sum over all its parameters of products of matrices whose other axes have been
 permuted. The floor is what the batched run's own assignment problems and matrix products cost by themselves: the
-scores are recorded and handed to scipy as they are, and products of the same shapes are made again, of operands that lie in the
-cache. The estimator is measured as well, on networks that nobody has canonicalized: it makes scale-free representatives
-before, and applies what it finds. Times are CPU times of interleaved runs, because a shared machine is not equally fast
-all the time.
+scores are recorded and handed to scipy as they are, and products of the same shapes are made again, of operands that
+lie in the cache. The estimator is measured as well, on networks that nobody has canonicalized: it makes scale-free
+representatives before, and applies what it finds. Times are CPU times of interleaved runs, because a shared machine is
+not equally fast all the time.
 """
 
 from __future__ import annotations

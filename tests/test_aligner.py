@@ -40,6 +40,12 @@ def orbit(row, n=10, log_scale=1.0):
     return WeightArray(action(rows).numpy(), row.architecture)
 
 
+def orbits_of(X):
+    """Each network, its neurons permuted and scaled at random."""
+    action = Action.random(X.architecture, len(X), torch.Generator().manual_seed(1))
+    return X.like(action(torch.from_numpy(np.array(X))).numpy())
+
+
 @pytest.fixture(scope="module")
 def task():
     rng = np.random.default_rng(1)
@@ -118,6 +124,21 @@ class TestReferences:
         assert np.array_equal(by_row.reference_, by_network.reference_)
         assert np.array_equal(by_row.reference_, by_array.reference_)
         assert np.array_equal(np.array(by_row.transform(X))[4], np.array(X)[4])
+
+    def test_the_medoid_is_the_network_nearest_to_all_others(self):
+        X = networks(7, seed=1)
+        near = networks(1)
+        # the last one is what the others are variations of
+        X = X.like(np.concatenate([near + 0.01 * np.array(X)[:6], near]))
+        medoid = PermutationAligner(reference="medoid").fit(orbits_of(X))
+        assert np.allclose(medoid.reference_, ScaleCanonicalizer().fit_transform(orbits_of(X))[6])
+
+    def test_auto_is_a_mean_without_a_task_and_a_network_with_one(self, task):
+        X = networks()
+        for given, expected in ((None, "mean"), (task, "medoid")):
+            auto, said = (PermutationAligner("weight", given, reference).fit(X) for reference in ("auto", expected))
+            assert np.array_equal(auto.reference_, said.reference_)
+            assert PermutationAligner(task=given).reference == "auto"
 
     def test_a_universe_brings_networks_closer_than_a_mean(self):
         X = networks(8, Architecture.mlp([6, 12, 12, 3]))

@@ -399,11 +399,10 @@ def gelu() -> tuple[Architecture, Tensor, Tensor, str]:
 def test_networks_of_one_orbit_are_brought_together(digits):
     architecture, rows, data = digits
     moved = permuted(rows, architecture)
-    for action in (
-        best_chain(moved, rows, architecture, *data, steps=3),
-        activation_matching(moved, rows, architecture, data[0]),
-    ):
-        assert torch.equal(action(moved), rows)
+    assert torch.equal(best_chain(moved, rows, architecture, *data, steps=3)(moved), rows)
+    # the first network has two dead neurons in one layer, which activations do not tell apart
+    moved, rows = moved[1:], rows[1:]
+    assert torch.equal(activation_matching(moved, rows, architecture, data[0])(moved), rows)
 
 
 def test_results_depend_on_the_generator_only_and_not_on_how_rows_are_cut(digits, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from wsflow.activations import POSITIVE, SIGN
@@ -165,6 +166,42 @@ class TestPlanted:
         moved = planted(architecture, 12)(w)
         one, two = (orbit_matching(rows, reference, architecture)(rows) for rows in (w, moved))
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+class TestShortCuts:
+    """What saves time changes nothing."""
+
+    @pytest.mark.parametrize("name", ARCHITECTURES)
+    def test_scaling_on_the_way_is_scaling_before(self, name):
+        architecture = ARCHITECTURES[name]
+        w, reference = drawn(12, architecture.n_weights), drawn(architecture.n_weights, seed=5)
+        scaling = canonical_action(w, architecture)
+        before = ascend(scaling(w), reference, architecture).action()
+        on_the_way = ascend(w, reference, architecture, scaling=scaling).action()
+        torch.testing.assert_close(on_the_way(scaling(w)), before(scaling(w)), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("name", ARCHITECTURES)
+    def test_actions_written_in_place_are_those_with_a_gradient(self, name):
+        architecture = ARCHITECTURES[name]
+        w, action = drawn(12, architecture.n_weights), planted(architecture, 12, log_scale=1.0)
+        leaf = w.clone().requires_grad_()
+        moved = action(leaf)
+        assert torch.equal(moved.detach(), action(w))
+        # linear up to what phases and flips add: g w = J w + g 0
+        (gradient,) = torch.autograd.grad((moved - action(torch.zeros_like(w))).sum(), leaf)
+        torch.testing.assert_close((gradient * w).sum(), (action(w) - action(torch.zeros_like(w))).sum())
+
+    def test_reduced_costs_have_the_same_best_assignments(self):
+        scores = drawn(40, 9, 9) * torch.exp(3 * drawn(40, 1, 9, seed=1)) + 100 * drawn(40, 1, 9, seed=2)
+        found = assignment(scores)
+        for score, columns in zip(scores.numpy(), found.numpy(), strict=True):
+            assert np.array_equal(columns, linear_sum_assignment(score, maximize=True)[1])
+
+    def test_scores_are_left_as_they_are(self):
+        scores = drawn(4, 5, 5)
+        before = scores.clone()
+        assignment(scores)
+        assert torch.equal(scores, before)
 
 
 class TestAscent:

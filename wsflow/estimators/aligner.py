@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.leaders import Leaders, owners
 from wsflow.estimators.matchers import CHOICES, Method, Setting, method_of
 from wsflow.estimators.validation import (
     check_choices,
@@ -36,6 +37,8 @@ from wsflow.weights import WeightArray
 
 REFERENCES = ("auto", "mean", "medoid", "first", "universe")
 BY = ("run", "network")
+# networks that may be the medoid: to know how far all others are, they have to be matched to each
+MEDOIDS = 16
 REPORTED = ("objective", "n_passes", "barrier_before", "barrier_after")
 
 
@@ -58,9 +61,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         Inputs, targets and a loss; barriers are measured on it too.
     reference : {"auto", "mean", "medoid", "first", "universe"}, int, or array-like of shape (d,) or (1, d)
         The iterated mean of the networks, aligned to it by their weights (Ainsworth et al. 2023, section 5.3); the
-        network nearest to all others; the first one; the mean of a cycle-consistent matching (Crisostomi et al. 2024);
-        a row of X; or a network. "auto" is "medoid" where there is a task, and else "mean": a mean of networks brings
-        their weights closest together, but is a poor network itself, and a loss half-way to it tells little.
+        network nearest to all others, of 16 evenly spaced ones where there are more; the first one; the mean of a
+        cycle-consistent matching (Crisostomi et al. 2024); a row of X; or a network. "auto" is "medoid" where there is
+        a task, and else "mean": a mean of networks brings their weights closest together, but is a poor network
+        itself, and a loss half-way to it tells little.
     by : {"run", "network"}
         Whether all networks of a run move as its last snapshot does, or each by itself.
     max_sweeps : int
@@ -261,7 +265,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         self.output_change_ = output_change(values, aligned, self.architecture_)
         self.n_passes_ = passes[leaders.position].numpy()
         everyone = len(leaders.raw) == len(values)
-        after = matched(leaders.scale_free) if everyone else self._scale_free(aligned)
+        after = (matched @ leaders.scaling)(leaders.precise) if everyone else self._scale_free(aligned)
         self._report(values, after)
         return wrapped(self, aligned, X, aligned=True)
 
@@ -320,11 +324,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return method_of(self.method, self.task)
 
     def _leaders(self, values: np.ndarray, X: Any) -> Leaders:
-        owners, position = np.unique(_owners(X, self.by, len(values)), return_inverse=True)
-        raw = viewed(values if len(owners) == len(values) else values[owners])
-        rows = self._precise(raw)
-        scaling = self._scaling(rows)
-        return Leaders(raw, scaling, scaling(rows), torch.from_numpy(position))
+        rows, position = np.unique(owners(X, self.by, len(values)), return_inverse=True)
+        raw = viewed(values if len(rows) == len(values) else values[rows])
+        precise = self._precise(raw)
+        return Leaders(raw, precise, self._scaling(precise), torch.from_numpy(position))
 
     def _precise(self, rows: Tensor) -> Tensor:
         """Rows in the precision in which they are compared: descents need double."""
@@ -342,14 +345,16 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         given = self._given()
         if given is None and isinstance(self.reference, (int, np.integer)):
             given = values[[int(self.reference)]]
+        if given is None and self._reference == "first":
+            given = leaders.raw[:1].numpy()
         if given is not None:
             self.reference_ = self._scale_free(given)[0].double().numpy().copy()
             return
         n = len(leaders.raw)
-        few = torch.from_numpy(np.linspace(0, n - 1, min(n, self.max_reference)).round().astype(int))
+        few = torch.from_numpy(_spaced(n, self.max_reference))
         raw, rows = (part if len(few) == n else part[few] for part in (leaders.raw, leaders.scale_free))
-        find = {"mean": self._mean, "medoid": self._medoid, "universe": self._universe}.get(self._reference)
-        self.reference_ = (rows[0] if find is None else find(raw, rows)).double().numpy().copy()
+        find = {"mean": self._mean, "medoid": self._medoid, "universe": self._universe}[self._reference]
+        self.reference_ = find(raw, rows).double().numpy().copy()
 
     @property
     def _reference(self) -> str:
@@ -358,8 +363,9 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return "mean" if self.task is None else "medoid"
 
     def _medoid(self, raw: Tensor, rows: Tensor) -> Tensor:
-        aligned = self._by_weights(raw, rows, rows[0])
-        return aligned[torch.cdist(aligned, aligned).sum(1).argmin()]
+        candidates = _spaced(len(rows), MEDOIDS)
+        far = [(self._by_weights(raw, rows, rows[i]) - rows[i]).norm(dim=1).sum() for i in candidates]
+        return rows[candidates[int(torch.stack(far).argmin())]]
 
     def _mean(self, raw: Tensor, rows: Tensor) -> Tensor:
         reference, distances = rows[0], []
@@ -401,6 +407,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
     def _match(self, leaders: Leaders) -> tuple[Action, Tensor]:
         setting = Setting(self.task, self.max_sweeps, self._seed, self.options or {})
         reference = tensor(self.reference_)
+        if self._method.scales and not self._held:
+            setting = replace(setting, scaling=leaders.scaling)
+            action, passes = self._method.match(leaders.precise, reference, self._architecture, setting)
+            return action, torch.zeros(len(leaders.raw), dtype=torch.long) if passes is None else passes
 
         def match(some: Tensor, architecture: Architecture) -> Any:
             return self._method.match(some, reference, architecture, setting)
@@ -442,48 +452,6 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         restore_description(self, data)
 
 
-@dataclass(frozen=True, eq=False)
-class Leaders:
-    """The networks that are matched, and those that move with them.
-
-    Parameters
-    ----------
-    raw : Tensor of shape (leaders, d)
-    scaling : Action
-        To the scale-free representatives.
-    scale_free : Tensor of shape (leaders, d)
-    position : LongTensor of shape (n,)
-        Which leader each of all networks follows.
-    """
-
-    raw: Tensor
-    scaling: Action
-    scale_free: Tensor
-    position: Tensor
-
-    def for_all(self, action: Action) -> Action:
-        """The permutations and signs of the leaders, for all networks.
-
-        Parameters
-        ----------
-        action : Action
-            Of the leaders.
-
-        Returns
-        -------
-        Action
-        """
-        # positive scales and phases are not the aligner's business
-        signs = {name: scale.sign() for name, scale in action.scales.items() if (scale < 0).any()}
-        return Action(action.architecture, action.permutations, signs).rows(self.position)
-
-
-def _owners(X: Any, by: str, n: int) -> np.ndarray:
-    """For each row, the row with which it moves."""
-    if by == "network" or not isinstance(X, WeightArray):
-        return np.arange(n)
-    order = np.lexsort((np.arange(n), X.steps, X.runs))
-    runs = X.runs[order]
-    last = np.append(runs[1:] != runs[:-1], True)
-    owner_of = dict(zip(runs[last].tolist(), order[last].tolist(), strict=True))
-    return np.array([owner_of[run] for run in X.runs.tolist()], dtype=np.int64)
+def _spaced(n: int, count: int) -> np.ndarray:
+    """So many of n rows, evenly spaced."""
+    return np.linspace(0, n - 1, min(n, count)).round().astype(int)

@@ -33,12 +33,15 @@ class Setting:
         Of the generator that a method gets, the same one at every call.
     options : mapping
         Further keywords of the method's function.
+    scaling : Action, optional
+        What makes the networks scale-free, for a method that does so itself.
     """
 
     task: Task | None = None
     max_sweeps: int = 50
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    scaling: Action | None = None
 
     def generator(self) -> Any:
         """A new generator with the seed.
@@ -82,24 +85,29 @@ class Method:
         In which scale-free representatives it compares networks. Balanced ones have the smallest sum of squares,
         as trained networks nearly have: half-way between two of them, losses mean most.
     needs_task : bool
+    scales : bool
+        Whether it takes networks as they are, with the setting's scaling, and compares them after it.
     """
 
     match: Match
     form: str
     needs_task: bool
+    scales: bool = False
 
 
 def _weight(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
     from wsflow.symmetry.matching import ascend
 
-    ascent = ascend(rows, reference, architecture, setting.max_sweeps, **setting.options)
+    ascent = ascend(rows, reference, architecture, setting.max_sweeps, setting.scaling, **setting.options)
     return ascent.action(), ascent.passes
 
 
 def _activation(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
     from wsflow.symmetry.activation_matching import activation_matching
 
-    return activation_matching(rows, reference, architecture, setting.tensors()[0], **setting.options), None
+    # dead neurons, whose activations do not tell them apart, stay where their weights say
+    start, rows = _ordered(rows, reference, architecture, setting)
+    return activation_matching(rows, reference, architecture, setting.tensors()[0], **setting.options) @ start, None
 
 
 def _sinkhorn(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
@@ -137,7 +145,7 @@ def _ordered(rows: Tensor, reference: Tensor, architecture: Architecture, settin
 
 
 METHODS: dict[str, Method] = {
-    "weight": Method(_weight, "unit", False),
+    "weight": Method(_weight, "unit", False, scales=True),
     "activation": Method(_activation, "balanced", True),
     "sinkhorn": Method(_sinkhorn, "balanced", False),
     "straight-through": Method(_straight_through, "balanced", True),

@@ -10,7 +10,7 @@ Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836, algorith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from wsflow.architecture import NeuronGroup
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.assignment import Parity, Signs, assignment, picked, rounding
 from wsflow.symmetry.places import Piece, Plan, SignedPart, Term, Unit, rows_of
+from wsflow.symmetry.scaled import Scaled
 
 # scores of all pairs of neurons, by the group and by the wires whose flip changes their sign
 Scores = dict[tuple[str, Parity], Tensor]
@@ -154,6 +155,8 @@ class Ascent:
     weights : Tensor of shape (n, d)
     reference : Tensor of shape (1, d) or (n, d)
     plan : Plan
+    scales : mapping from str to Tensor of shape (n, total), optional
+        By name of the wire: the networks are compared after they have been scaled. Only for scalable plans.
 
     Attributes
     ----------
@@ -161,18 +164,16 @@ class Ascent:
         In how many sweeps something was matched.
     """
 
-    def __init__(self, weights: Tensor, reference: Tensor, plan: Plan) -> None:
+    def __init__(
+        self, weights: Tensor, reference: Tensor, plan: Plan, scales: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.plan = plan
         self.n, self.device = len(weights), weights.device
-        values = [piece.of(weights) for piece in plan.pieces]
+        values = [Scaled.of(piece, weights, scales or {}) for piece in plan.pieces]
         self._goals = [piece.of(reference) for piece in plan.pieces]
-        self._fixed: list[Scores] = [{} for _ in plan.units]
-        for unit, scores in zip(plan.units, self._fixed, strict=True):
-            own: set[tuple[str, Parity]] = set()
-            for term in (term for term in unit.terms if term in unit.fixed):
-                _add(scores, own, term, plan.pieces[term.piece], values[term.piece], self._goals[term.piece])
+        self._fixed = [self._once(unit, values) for unit in plan.units]
         shared = {term.piece for unit in plan.units for term in unit.terms if term not in unit.fixed}
-        self._values = {i: values[i].clone() for i in sorted(shared)}
+        self._values = {i: values[i].copied() for i in sorted(shared)}
         groups, parts = plan.architecture.groups, signed_parts(plan)
         self.places = {g: torch.arange(g.total, device=self.device).repeat(self.n, 1) for g in groups}
         self.signs = {part: weights.new_ones(self.n, group.total) for part, group in parts.items()}
@@ -181,6 +182,19 @@ class Ascent:
         self._moving: set[int] = set()
         self.passes = torch.zeros(self.n, dtype=torch.long, device=self.device)
         self._stale = torch.ones(len(plan.units), self.n, dtype=torch.bool, device=self.device)
+
+    def _once(self, unit: Unit, values: Sequence[Scaled]) -> Scores:
+        """The scores of what no other unit moves."""
+        scores: Scores = {}
+        own: set[tuple[str, Parity]] = set()
+        for term in (term for term in unit.terms if term in unit.fixed):
+            part, piece, key = values[term.piece], self.plan.pieces[term.piece], (term.target, term.odd)
+            # a product is smaller than what is multiplied: it is scaled instead, where only its neurons are
+            late = None if key in scores else part.of_neurons(term)
+            _add(scores, own, term, piece, part.plain if late is not None else part.scaled(), self._goals[term.piece])
+            if late is not None:
+                scores[key] *= late
+        return scores
 
     def begin(self) -> None:
         """Match the units one after the other, looking only at weights between groups that have been reached."""

@@ -122,7 +122,13 @@ def orbit_matching(weights: Tensor, reference: Tensor, architecture: Architectur
     return ascend(weights, reference, architecture, max_sweeps).action()
 
 
-def ascend(weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50) -> Ascent:
+def ascend(
+    weights: Tensor,
+    reference: Tensor,
+    architecture: Architecture,
+    max_sweeps: int = 50,
+    scaling: Action | None = None,
+) -> Ascent:
     """Orbit matching, with what it says of itself: the passes that each row took.
 
     Parameters
@@ -131,12 +137,14 @@ def ascend(weights: Tensor, reference: Tensor, architecture: Architecture, max_s
     reference : Tensor of shape (d,) or (n, d)
     architecture : Architecture
     max_sweeps : int
+    scaling : Action, optional
+        What is done to the weights before they are compared, which moves no neuron.
 
     Returns
     -------
     Ascent
     """
-    ascent = _ascent(weights, reference, architecture)
+    ascent = _ascent(weights, reference, architecture, scaling)
     ascent.begin()
     ascent.climb(max_sweeps)
     return ascent
@@ -160,9 +168,15 @@ def objective(weights: Tensor, reference: Tensor, architecture: Architecture) ->
     return rows @ goals[0] if len(goals) == 1 else torch.linalg.vecdot(rows, goals)
 
 
-def _ascent(weights: Tensor, reference: Tensor, architecture: Architecture) -> Ascent:
+def _ascent(weights: Tensor, reference: Tensor, architecture: Architecture, scaling: Action | None = None) -> Ascent:
+    plan, scales = Plan.of(architecture), {}
+    if scaling is not None and plan.scalable:
+        # most of the weights are not even written
+        scales = scaling.scales
+    elif scaling is not None:
+        weights = scaling(weights)
     goal = _compared(reference.to(weights), architecture)
-    return Ascent(_compared(weights, architecture), goal, Plan.of(architecture))
+    return Ascent(_compared(weights, architecture), goal, plan, scales)
 
 
 def _compared(rows: Tensor, architecture: Architecture) -> Tensor:

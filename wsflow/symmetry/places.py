@@ -8,7 +8,7 @@ group that moves in one assignment problem, together with nested groups that are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -39,12 +39,15 @@ class Piece:
         By axis: the axis of the parent, for nested groups.
     odd : tuple of frozenset of (str, int)
         By axis: the parts of wires whose sign changes the piece's sign along it.
+    block : Block or None
+        The block of which it is the whole, with the same axes.
     """
 
     columns: Tensor
     groups: tuple[NeuronGroup | None, ...]
     parents: tuple[int | None, ...]
     odd: tuple[frozenset[SignedPart], ...]
+    block: Block | None = None
 
     @cached_property
     def start(self) -> int | None:
@@ -197,6 +200,12 @@ class Plan:
         return cls(architecture, pieces, tuple(_unit(draft, drafts) for draft in drafts))
 
     @cached_property
+    def scalable(self) -> bool:
+        """Whether scaled weights can be compared without scaling them first: nothing is cut, and nothing adds up."""
+        blocks = [piece.block for piece in self.pieces]
+        return all(block is not None and not (block.shifts or block.shears) for block in blocks)
+
+    @cached_property
     def touched(self) -> tuple[tuple[int, ...], ...]:
         """For each unit, the pieces that it moves."""
         return tuple(tuple(sorted({term.piece for term in unit.terms})) for unit in self.units)
@@ -258,7 +267,8 @@ def _pieces(architecture: Architecture) -> Iterator[Piece]:
                 )
                 odd = tuple(_odd(block, axis, offset, signed) for axis, (_, offset) in enumerate(parts))
                 parents = tuple(block.parent_axis(axis) for axis in range(len(parts)))
-                yield _split(columns[here], groups, parents, odd)
+                piece = _split(columns[here], groups, parents, odd)
+                yield replace(piece, block=block) if piece.columns.shape == columns.shape else piece
 
 
 def _parts(space: Space) -> list[tuple[Space, int]]:
