@@ -1,8 +1,8 @@
 """The channel groups of wsflow's tracer against torch-pruning's dependency graph, which finds them from autograd.
 
 Pruning a channel and permuting it need the same thing: every layer that has it on an axis (Fang et al. 2023,
-"DepGraph", arXiv:2301.12900). It does not know padded shortcuts, transposed tokens or flattened concatenations, where it
-takes channels for one that are not; those networks are left to the certificate.
+"DepGraph", arXiv:2301.12900). It does not know padded shortcuts, transposed tokens or flattened concatenations, where
+it takes channels for one that are not; those networks are left to the certificate.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ class BarrierTable(SphinxDirective):
         examples = f"{settings['examples']:,} random" if settings["examples"] else "all"
         text = (
             f"``{settings['task']}``, hidden layers {widths} ({settings['activation']}), {settings['seeds']} runs of "
-            f"{settings['epochs']} epochs (trained in {found['trained']:.0f} s), all pairs, {settings['points']} points, "
-            f"{examples} training examples; {machine['threads']} thread of {machine['cpu']}, Python "
+            f"{settings['epochs']} epochs (trained in {found['trained']:.0f} s), all pairs, {settings['points']} "
+            f"points, {examples} training examples; {machine['threads']} thread of {machine['cpu']}, Python "
             f"{machine['python']}, torch {machine['versions']['torch']}, on a busy machine:"
         )
         columns = {"mean": "mean barrier", "largest": "largest", "ratio": "to weight matching", "seconds": "s a pair"}
