@@ -226,6 +226,15 @@ def test_groups_that_change_places_only_together_are_left_out_with_a_warning() -
     assert architecture.certify(network, torch.randn(IMAGES.shape)) < 1e-12
 
 
+def test_a_flip_does_not_pass_a_depthwise_kernel() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(64, 2)
+    )
+    architecture = Architecture.from_module(network, IMAGES)
+    assert [sorted(wire.scalings) for wire in architecture.wires] == [["positive", "sign"]]
+    assert architecture.certify(network, torch.randn(IMAGES.shape)) < 1e-12
+
+
 def test_repeated_channels_tell_their_occurrences_apart() -> None:
     """Three copies of each channel go into a kernel of their own each: outputs of one copy are not those of another."""
     network = nn.Sequential(

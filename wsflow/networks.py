@@ -340,7 +340,12 @@ def to_module(architecture: Architecture, state: Mapping[str, Tensor], template:
     """
     if template is not None:
         module = copy.deepcopy(template)
-        module.load_state_dict(dict(state))
+        missing, unexpected = module.load_state_dict(dict(state), strict=False)
+        if wrong := [name for name in (*missing, *unexpected) if name not in architecture.constants]:
+            raise ValueError(
+                f"The template is not one of this architecture: only one of them has {wrong[0]!r}. Pass a module of "
+                "the class whose networks these are."
+            )
         return module
     if not architecture.layers:
         raise ValueError("This architecture does not say how to build its modules. Pass template=.")

@@ -28,7 +28,22 @@ def layers_of_module(module: Any) -> tuple[Layer, ...]:
     ValueError
         If a layer is neither; the error names it and the way around.
     """
-    return tuple(_flattened(module, ""))
+    layers = tuple(_flattened(module, ""))
+    _check_independent(module)
+    return layers
+
+
+def _check_independent(module: Any) -> None:
+    """Refuse layers that share parameters, or that hooks change: their table would be another."""
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    unique = [name for name, _ in module.named_parameters()]
+    hooked = [n for n, child in module.named_modules() if child._forward_hooks or child._forward_pre_hooks]
+    if len(names) != len(unique) or hooked:
+        what = f"has a hook at {hooked[0]!r}" if hooked else f"uses {sorted({*names} - {*unique})[0]!r} more than once"
+        raise ValueError(
+            f"This Sequential {what}: without an example input, Architecture.from_module reads layers that stand for "
+            "themselves. Pass example_input= to read any module."
+        )
 
 
 def is_plain(module: Any) -> bool:
@@ -44,7 +59,7 @@ def is_plain(module: Any) -> bool:
     """
     try:
         check_layers(layers_of_module(module))
-    except ValueError:
+    except (ValueError, AttributeError):
         return False
     return True
 
@@ -88,7 +103,7 @@ def _beyond(these: Sequence[str], those: Sequence[str]) -> list[str]:
 
 def _flattened(module: Any, prefix: str) -> list[Layer]:
     if type(module).__name__ == "Sequential":
-        return [layer for name, child in module.named_children() for layer in _flattened(child, f"{prefix}{name}.")]
+        return [layer for name, child in module._modules.items() for layer in _flattened(child, f"{prefix}{name}.")]
     return [_layer(module, prefix.rstrip("."))]
 
 

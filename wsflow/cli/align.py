@@ -118,7 +118,11 @@ def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArra
 
     report = aligner.report_
     known = bool(np.isfinite(report["barrier_before"]).all())
-    means = {name: float(report[name].mean()) if known else None for name in ("barrier_before", "barrier_after")}
+    # the reference itself, where it is one of the networks, has no barrier
+    others = (report["barrier_before"] != 0) | (report["barrier_after"] != 0)
+    others |= not others.any()
+    names = ("barrier_before", "barrier_after")
+    means = {name: float(report[name][others].mean()) if known else None for name in names}
     return {
         "networks": len(after),
         "architecture": str(after.architecture),

@@ -255,6 +255,8 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
             self.reference_ = values[0].astype(np.float64)
             return values
         if self.task is not None:
+            if not isinstance(self.task, Task):
+                raise ValueError(f"The 'task' of PermutationAligner is a Task(X, y), got {type(self.task).__name__}.")
             check_task(self.architecture_, self.task)
         leaders = self._leaders(values, X)
         self._hold(leaders.raw)

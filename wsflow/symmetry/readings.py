@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.activations import FLIP, SIGN
+from wsflow.architecture import Architecture, NeuronGroup, Tap
 from wsflow.architecture.layers import LINEAR
 from wsflow.networks import run_layers, run_module, unflatten
 
@@ -163,14 +164,33 @@ def _of_layers(tensors: dict[str, Tensor], architecture: Architecture, inputs: T
 
 
 def _of_taps(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
-    tapped = _Tapped(architecture.module, sorted({tap.layer for tap in architecture.taps}))
+    taps = _signed_alike(architecture)
+    tapped = _Tapped(architecture.module, sorted({tap.layer for tap in taps}))
     outputs = run_module({f"module.{name}": tensor for name, tensor in tensors.items()}, tapped, inputs)
     result = []
-    for tap in architecture.taps:
+    for tap in taps:
         # behind the axis of networks
         found = outputs[tap.layer].movedim(tap.axis + 1 if tap.axis >= 0 else tap.axis, -1)
         result.append((tap.group, found.reshape(len(found), -1, found.shape[-1])))
     return result
+
+
+def _signed_alike(architecture: Architecture) -> list[Tap]:
+    """The taps where a group's signs act as they do on the weights that produce it.
+
+    A sign in front of a batch norm acts on what the convolution puts out, and not behind the norm, whose gain makes up
+    for it. Where no tap is at a producer, all of them are read.
+    """
+    signs = {wire.name for wire in architecture.wires if {SIGN, FLIP} & wire.scalings}
+    producers: dict[str, set[str]] = {}
+    for parameter in architecture.parameters:
+        for block in parameter.blocks if parameter.role == "weight" else ():
+            for wire, axis, exponent in block.wires:
+                space = block.axes[axis]
+                if wire in signs and exponent > 0 and isinstance(space, NeuronGroup):
+                    producers.setdefault(space.name, set()).add(parameter.name.rpartition(".")[0])
+    read = {tap.group for tap in architecture.taps if tap.layer in producers.get(tap.group, set())}
+    return [tap for tap in architecture.taps if tap.group not in read or tap.layer in producers[tap.group]]
 
 
 class _Tapped(nn.Module):

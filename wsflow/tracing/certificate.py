@@ -181,7 +181,10 @@ class _Check:
             found.append((rows[fine], outputs[fine]))
             if sum(len(part) for part, _ in found) >= n:
                 return torch.cat([part for part, _ in found])[:n], torch.cat([part for _, part in found])[:n]
-        raise NumericalError("With random weights this network's outputs are not finite, or all zero: no certificate.")
+        raise NumericalError(
+            "With random weights this network's outputs are not finite, or all zero, so nothing can be certified. Try "
+            "inputs for which they are not, or freeze the layer that makes them so."
+        )
 
     def deviation(self, before: Tensor, rows: Tensor) -> float:
         """The largest change of an output, over the largest output of the network."""

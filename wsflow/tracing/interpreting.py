@@ -17,6 +17,10 @@ from wsflow.tracing.program import Program, operation
 from wsflow.tracing.recording import Recorder, Refused, frozen
 from wsflow.tracing.table import RULES
 
+# torch's names of arguments -> those of the rules
+ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "vec2": "other", "tensor": "other"}
+ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
+
 # operations that take rows of a parameter before it is used: each part is as a parameter of its own
 PARTS = ("split", "split_with_sizes", "chunk", "slice")
 
@@ -138,8 +142,7 @@ class Interpreter:
         schema = node.target._schema.arguments
         given = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
         given.update(node.kwargs)
-        rename = {"self": "input", "tensor": "input", "A": "input"}
-        return {rename.get(k, k): self._label(v) for k, v in given.items() if k not in ("dtype", "memory_format")}
+        return {ARGUMENTS.get(k, k): self._label(v) for k, v in given.items() if k not in ("dtype", "memory_format")}
 
     def _rows(self, node: Any) -> Any:
         """Parts of a parameter along its first axis, if that is what an operation takes."""

@@ -78,6 +78,9 @@ def _each_alone(t: Recorder, input: Label, weight: Label, entering: int) -> tupl
         return input, weight
     inner = legs[entering] if len(legs) > 1 else legs[0]
     own = [leg for leg in input.legs if leg.dims == (1,)]
+    for leg in own:
+        if leg.shear is not None:
+            t.ledger.still(leg, positive=False)
     t.ledger.vanish([*(term for leg in own for term in leg.terms), *inner.terms], inner.atoms)
     kept = tuple(replace(leg, terms=()) if leg.dims == (1,) else leg for leg in input.legs)
     alone = tuple(replace(leg, terms=()) if leg is inner else leg for leg in weight.legs)
@@ -97,9 +100,9 @@ def matmul(t: Recorder, input: Label, other: Label) -> Label:
     return contract(t.ledger, [(input, left), (other, right)], [*range(rank - 1), rank], [1, 1])
 
 
-def addmm(t: Recorder, input: Label, mat1: Label, mat2: Label, **_: Any) -> Label:
+def addmm(t: Recorder, input: Label, mat1: Label, other: Label, **_: Any) -> Label:
     """b + x W."""
-    return add(t, matmul(t, mat1, mat2), input)
+    return add(t, matmul(t, mat1, other), input)
 
 
 def baddbmm(t: Recorder, input: Label, batch1: Label, batch2: Label, **_: Any) -> Label:

@@ -71,7 +71,7 @@ def read(module: nn.Module, inputs: Sequence[Any], unknown: Any) -> Program:
     InvalidInputError
         If the forward pass fails, or depends on the values of tensors; the layer is named.
     """
-    with _quiet():
+    with _quiet(), _named(module):
         exported = _exported(module, inputs)
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
         strange = {target for target in targets if unknown(operation(target))}
@@ -115,10 +115,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
+    # torch prints the graph of what it cannot export
+    with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return torch.export.export(module, tuple(inputs), strict=False)
+
+
+@contextmanager
+def _named(module: nn.Module) -> Iterator[None]:
+    """What torch.export raises as a sentence that names the layer."""
     try:
-        # torch prints the graph of what it cannot export
-        with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            return torch.export.export(module, tuple(inputs), strict=False)
+        yield
     except Exception as error:
         reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         if type(error).__name__ in DATA_DEPENDENT:

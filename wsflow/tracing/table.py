@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -52,13 +53,17 @@ def _select(t: Recorder, input: Label, dim: int, index: int) -> Label:
     return shapes.drop(shapes.take(t.ledger, input, dim, place), dim)
 
 
-def _split(t: Recorder, input: Label, split_size: int, dim: int = 0) -> list[Label]:
+def _split(
+    t: Recorder, input: Label, split_size: int = 0, dim: int = 0, split_sizes: Sequence[int] | None = None
+) -> list[Label]:
+    if split_sizes is not None:
+        return _split_sizes(t, input, split_sizes, dim)
     size = input.shape[dim]
     starts = range(0, size, split_size)
     return [shapes.take(t.ledger, input, dim, np.arange(a, min(a + split_size, size))) for a in starts]
 
 
-def _split_sizes(t: Recorder, input: Label, split_sizes: list[int], dim: int = 0) -> list[Label]:
+def _split_sizes(t: Recorder, input: Label, split_sizes: Sequence[int], dim: int = 0) -> list[Label]:
     stops = np.cumsum(split_sizes)
     return [shapes.take(t.ledger, input, dim, np.arange(b - n, b)) for n, b in zip(split_sizes, stops, strict=True)]
 
@@ -85,7 +90,7 @@ def _pad(t: Recorder, input: Label, pad: list[int], value: Any = None, mode: str
     return grids.spatial(t, input)
 
 
-def _reorder(t: Recorder, input: Label, dims: list[int], shifts: Any = None) -> Label:
+def _reorder(t: Recorder, input: Label, dims: Sequence[int] = (), shifts: Any = None) -> Label:
     for i, dim in enumerate(dims or [0]):
         index = np.arange(input.shape[dim])
         input = shapes.take(t.ledger, input, dim, index[::-1] if shifts is None else np.roll(index, shifts[i]))

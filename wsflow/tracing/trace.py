@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from wsflow.architecture import Architecture
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.tracing.building import Builder
 from wsflow.tracing.certificate import TOLERANCE, Certificate, certify, without
 from wsflow.tracing.interpreting import Interpreter
@@ -61,8 +61,14 @@ def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collec
     interpreter = _interpreter(module, program, working, frozen)
     interpreter.run()
     architecture = _table(module, program, working, interpreter)
-    inputs = tree_map(_random, inputs)
-    certificate = certify(architecture, working, inputs, 1 if architecture.n_weights > MANY else 3)
+    n_trials = 1 if architecture.n_weights > MANY else 3
+    try:
+        random = tree_map(_random, inputs)
+        certificate = certify(architecture, working, random, n_trials)
+        inputs = random
+    except NumericalError:
+        # such as a matrix of neighbours, whose entries cannot be any numbers
+        certificate = certify(architecture, working, inputs, n_trials)
     return (
         architecture if certificate.deviation <= TOLERANCE else _corrected(architecture, working, inputs, certificate)
     )
@@ -129,6 +135,9 @@ def _corrected(
 
 
 def _check_layers(module: nn.Module, frozen: Collection[str]) -> None:
+    if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
+        what = "has no parameters" if isinstance(module, nn.Module) else f"is a {type(module).__name__}"
+        raise ValueError(f"Architecture.from_module reads a torch module with parameters, and this one {what}.")
     if isinstance(frozen, str):
         raise ValueError(f"The 'frozen' of Architecture.from_module is a tuple of names: pass ({frozen!r},).")
     known = dict(module.named_modules(remove_duplicate=False))
