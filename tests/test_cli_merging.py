@@ -93,7 +93,7 @@ class TestBarrier:
         module = f"{files / 'own.py'}:network"
         arguments = ["barrier", files / "normed.safetensors", "--n-points", 1, "--json", "-q"]
         assert np.isfinite(json.loads(run(*arguments, "--module", module).stdout)["mean"])
-        refused(2, "module=", *arguments)
+        refused(3, "--module FILE.py:NAME", *arguments)
         refused(3, "'0.weight'", *arguments, "--module", f"{files / 'own.py'}:other")
 
     def test_refusals(self, files, tmp_path):
@@ -132,7 +132,7 @@ class TestMerge:
     def test_batch_norms_take_a_module_or_another_choice(self, files, tmp_path):
         out = tmp_path / "merged.safetensors"
         arguments = ["merge", files / "normed.safetensors", "-o", out, "-q"]
-        refused(3, "Pass module=", *arguments)
+        refused(3, "--module FILE.py:NAME, or leave statistics", *arguments)
         assert not out.exists()
         run(*arguments, "--statistics", "average")
         columns = normed().architecture.statistic_columns

@@ -10,7 +10,7 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json, echo_table
-from wsflow.cli.runnable import check_figure, load_runnable, task_of
+from wsflow.cli.runnable import check_figure, check_runs, load_runnable, task_of
 
 if TYPE_CHECKING:
     from wsflow import PermutationAligner, WeightArray
@@ -76,6 +76,8 @@ def align(
     check_figure(plot, file, out)
     population = load_runnable(file, module)
     task = task_of(population, file, task_name)
+    if method != "weight" and (task is not None or method != "auto"):
+        check_runs(population, file, ", or align by weights alone with --method weight")
     aligner = wsflow.PermutationAligner(
         method=method, task=task, reference=_reference(reference), by=by, random_state=seed
     )

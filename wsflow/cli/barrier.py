@@ -9,7 +9,7 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json, echo_table
-from wsflow.cli.runnable import check_figure, load_runnable, needed_task
+from wsflow.cli.runnable import check_figure, check_runs, load_runnable, needed_task
 
 if TYPE_CHECKING:
     from wsflow.evaluation.barrier import BarrierMatrix
@@ -61,6 +61,7 @@ def barrier(
     check_figure(plot, file, other)
     population = load_runnable(file, module)
     task = needed_task(population, file, task_name)
+    check_runs(population, file)
     rows = population.weights[:networks]
     columns = None if other is None else load_runnable(other, module).weights[:networks]
     with Bars(quiet).stage("Measuring barriers", "networks") as progress:

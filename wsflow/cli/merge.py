@@ -9,7 +9,7 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json
-from wsflow.cli.runnable import check_figure, load_runnable, task_of
+from wsflow.cli.runnable import check_figure, check_runs, load_runnable, task_of
 
 if TYPE_CHECKING:
     from wsflow.populations.population import Population
@@ -72,6 +72,9 @@ def merge(
     if plot is not None and task is None:
         raise InvalidInputError(f"{file}: the task of these networks is not known. Say it with --task.")
     weights = population.weights
+    recomputed = statistics == "recompute" and len(weights.architecture.statistic_columns) > 0
+    if repair or recomputed or (align and task is not None):
+        check_runs(population, file, ", or leave statistics as they are with --statistics average")
     if align:
         with Bars(quiet).stage("Aligning networks"):
             # a mean is no network yet: there is no loss half-way to it that would tell a good alignment

@@ -45,6 +45,30 @@ def load_runnable(path: Path, module: str | None) -> Population:
     return replace(population, weights=wsflow.WeightArray(weights, architecture, **columns))
 
 
+def check_runs(population: Population, path: Path, otherwise: str = "") -> None:
+    """Refuse networks that nothing runs, where they have to.
+
+    Parameters
+    ----------
+    population : Population
+    path : Path
+    otherwise : str
+        What else could be done.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    from wsflow.exceptions import InvalidInputError
+
+    architecture = population.architecture
+    if not architecture.layers and architecture.module is None:
+        raise InvalidInputError(
+            f"{path}: these networks do not run themselves. Say what makes the module that runs them, with "
+            f"--module FILE.py:NAME{otherwise}."
+        )
+
+
 def _fitting(module: Any, weights: Any, path: Path, spec: str) -> Any:
     from wsflow.exceptions import InvalidInputError
 
