@@ -131,6 +131,16 @@ def test_inputs_that_cannot_be_random_are_taken_as_they_are() -> None:
     assert [g.size for g in architecture.groups] == [5]
 
 
+@pytest.mark.parametrize("resize", [nn.Upsample(scale_factor=2), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Identity()])
+def test_a_linear_layer_viewed_as_an_image_has_channels(resize: nn.Module) -> None:
+    """The generators and decoders that begin with a linear layer: channels move with all of their pixels."""
+    network = nn.Sequential(nn.Linear(3, 5 * 16), nn.Unflatten(1, (5, 4, 4)), resize, nn.Conv2d(5, 4, 3, padding=1))
+    network.extend([nn.ReLU(), nn.Conv2d(4, 1, 1)])
+    architecture = Architecture.from_module(network, torch.randn(2, 3))
+    assert [g.size for g in architecture.groups] == [5, 4]
+    assert architecture.certify(inputs=torch.randn(2, 3)) < 1e-12
+
+
 def test_what_is_no_module_is_refused() -> None:
     for thing in (zoo.GPT, {"a": torch.zeros(2)}, nn.ReLU6()):
         with pytest.raises(ValueError, match="torch module with parameters"):

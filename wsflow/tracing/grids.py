@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from wsflow.tracing import shapes
-from wsflow.tracing.labels import Label
-from wsflow.tracing.operations import pointwise
+from wsflow.tracing.labels import Label, Leg, contract
+from wsflow.tracing.operations import pointwise, unsheared
 from wsflow.tracing.recording import Recorder
 
 
@@ -28,17 +28,22 @@ def max_pool(t: Recorder, input: Label, **_: Any) -> Any:
 def _resized(t: Recorder, input: Label, signs: bool) -> Label:
     shape = t.shape
     moved = [dim for dim in range(len(shape)) if shape[dim] != input.shape[dim] or dim >= 2]
-    for leg in input.touching(moved):
-        t.ledger.pin(leg.atoms)
-        t.ledger.still(leg)
-    legs = []
-    for leg in input.legs:
-        if not signs:
-            t.ledger.still(leg, positive=False)
-        if not set(leg.dims) & set(moved):
-            legs.append(leg if signs else replace(leg, shear=None))
     constant = input.constant - {dim for dim in moved if shape[dim] > 1}
-    return replace(input.plain(), shape=tuple(shape), legs=tuple(legs), constant=constant)
+    result = replace(input.plain(), shape=tuple(shape), constant=constant)
+    if not signs:
+        for leg in input.legs:
+            t.ledger.still(leg, positive=False)
+    if input.touching(moved):
+        return replace(result, legs=_whole(t, input, moved))
+    return replace(result, legs=input.legs if signs else unsheared(input).legs)
+
+
+def _whole(t: Recorder, input: Label, moved: Sequence[int]) -> tuple[Leg, ...]:
+    """Neurons that range over pixels have their places there, in channels that move as wholes."""
+    others = [dim for dim in range(len(input.shape)) if dim not in moved]
+    places = Label(tuple(input.shape[dim] for dim in moved))
+    operands = [(input, range(len(input.shape))), (places, moved)]
+    return tuple(leg.on(others) for leg in contract(t.ledger, operands, others, [1, 1]).legs)
 
 
 def pixel_shuffle(t: Recorder, input: Label, upscale_factor: int) -> Label:
