@@ -285,6 +285,7 @@ class _Buffers(nn.Module):
         self.module, self.names = module, names
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The buffers after a pass, by name."""
         self.module(*inputs)
         buffers = dict(self.module.named_buffers(remove_duplicate=False))
         return {name: buffers[name].clone() for name in self.names}
@@ -310,6 +311,7 @@ class _Channels(nn.Module):
         return f"{kind}{self.places[name]}"
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Statistics of the channels that were seen, by layer."""
         self.seen = {}
         self.module(*inputs)
         return self.seen

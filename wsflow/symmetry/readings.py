@@ -201,6 +201,7 @@ class _Tapped(nn.Module):
         self.module, self.layers = module, layers
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Outputs of the tapped layers, by name."""
         outputs: dict[str, Tensor] = {}
         hooks = [
             self.module.get_submodule(layer).register_forward_hook(_keeper(outputs, layer)) for layer in self.layers

@@ -79,6 +79,7 @@ def _iterate(scores: Tensor, iterations: int, v: Tensor) -> tuple[Tensor, Tensor
 class _Implicit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, iterations: int, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale rows and columns in turn."""
         matrix, potentials = _iterate(scores, iterations, start)
         ctx.save_for_backward(matrix)
         ctx.mark_non_differentiable(potentials)
@@ -86,6 +87,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """The derivative at the fixed point, by the implicit function theorem."""
         (matrix,) = ctx.saved_tensors
         return implicit_gradient(matrix, gradient), None, None
 
