@@ -28,7 +28,9 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests; arguments go to pytest."""
     session.install("-e", ".[test]")
-    session.run("pytest", *(session.posargs or ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]), env=ONE_THREAD)
+    session.run(
+        "pytest", *(session.posargs or ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]), env=ONE_THREAD
+    )
 
 
 @nox.session
