@@ -145,3 +145,36 @@ def test_what_is_no_module_is_refused() -> None:
     for thing in (zoo.GPT, {"a": torch.zeros(2)}, nn.ReLU6()):
         with pytest.raises(ValueError, match="torch module with parameters"):
             Architecture.from_module(thing, torch.zeros(2, 3))
+
+
+def test_a_flip_does_not_pass_a_number_that_stretches_it() -> None:
+    """2 sigmoid(-z) = 2 - 2 sigmoid(z): what is left behind is not the table's, so there is no flip."""
+
+    class Stretched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(2 * torch.sigmoid(self.a(x)))
+
+    architecture = Architecture.from_module(Stretched(), torch.randn(2, 3))
+    assert [g.size for g in architecture.groups] == [5] and not architecture.wires
+
+
+def test_flips_pass_means_over_pixels_views_and_concatenations() -> None:
+    """What keeps c - a keeps the flip; the next layer's bias takes what it leaves."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 5, 3), nn.Linear(9, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = [nn.functional.adaptive_avg_pool2d(torch.sigmoid(f(x)), 1) for f in (self.a, self.b)]
+            return self.c(torch.cat(parts, 1).flatten(1))
+
+    x = torch.randn(2, 3, 8, 8)
+    architecture = Architecture.from_module(Pooled(), x)
+    assert [sorted(wire.scalings) for wire in architecture.wires] == [["flip"], ["flip"]]
+    assert architecture.certify(inputs=x) < 1e-12

@@ -318,7 +318,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     @property
     def _architecture(self) -> Architecture:
-        assert self.architecture_ is not None
+        if self.architecture_ is None:
+            raise ValueError(
+                "Networks without an architecture have no symmetries to be aligned by. Pass architecture=."
+            )
         return self.architecture_
 
     @property

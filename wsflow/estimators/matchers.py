@@ -64,7 +64,8 @@ class Setting:
         """
         import torch
 
-        assert self.task is not None
+        if self.task is None:
+            raise ValueError("This way to align compares networks on data. Pass task=Task(X, y).")
         inputs, targets = (torch.from_numpy(np.array(values)) for values in (self.task.X, self.task.y))
         return inputs, targets, self.task.loss
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsflow.tracing import shapes
 from wsflow.tracing.labels import Label, contract
-from wsflow.tracing.operations import biased, pointwise_on, unsheared
+from wsflow.tracing.operations import biased, pointwise_on
 from wsflow.tracing.recording import Recorder
 
 
@@ -28,16 +28,12 @@ def reduction(t: Recorder, input: Label, dim: Any = None, keepdim: bool = False,
 
 
 def mean(t: Recorder, input: Label, dim: Any = None, keepdim: bool = False, **keywords: Any) -> Label:
-    """A mean over pixels takes a - z to a - mean z, so flips pass."""
+    """A mean over pixels takes c - a to c - mean a, so flips pass where no neurons are averaged."""
     gone = _dims(dim, len(input.shape))
-    shears = {leg.dims: leg.shear for leg in input.legs if not set(leg.dims) & set(gone)}
-    result = reduction(t, unsheared(input) if len(shears) == len(input.legs) else input, dim, keepdim)
-    if len(shears) == len(input.legs) == len(result.legs):
-        result = replace(
-            result,
-            legs=tuple(replace(leg, shear=s) for leg, s in zip(result.legs, shears.values(), strict=True)),
-        )
-    return result
+    if len(input.legs) != 1 or input.touching(gone):
+        return reduction(t, t.ledger.settled(input), dim, keepdim)
+    result = reduction(t, input, dim, keepdim)
+    return replace(result, legs=(replace(result.legs[0], shear=input.legs[0].shear),))
 
 
 def maximum(t: Recorder, input: Label, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
@@ -84,9 +80,9 @@ def rms_norm(t: Recorder, input: Label, normalized_shape: Sequence[int], weight:
     """x / rms x: signs pass."""
     dims = list(range(len(input.shape) - len(normalized_shape), len(input.shape)))
     for leg in input.legs:
-        t.ledger.still(leg, sign=leg.shear is not None)
+        t.ledger.still(leg, sign=False)
     t.tie(input, dims)
-    return affine(t, unsheared(input).plain(), weight, None, dims)
+    return affine(t, input.plain(), weight, None, dims)
 
 
 def affine(t: Recorder, input: Label, weight: Any, bias: Any, dims: Sequence[int]) -> Label:
@@ -121,8 +117,8 @@ def batch_norm(
     statistics computed again.
     """
     for leg in input.legs:
-        t.ledger.still(leg, sign=leg.shear is not None)
-    result = unsheared(input).plain()
+        t.ledger.still(leg, sign=False)
+    result = input.plain()
     if running_mean is None:
         # statistics of the tensor itself: what else has neurons, as a standardised kernel has, is averaged over
         others = [dim for dim in range(len(input.shape)) if dim != 1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsflow.tracing import shapes
 from wsflow.tracing.labels import Label, Leg, contract
-from wsflow.tracing.operations import pointwise, unsheared
+from wsflow.tracing.operations import pointwise
 from wsflow.tracing.recording import Recorder
 
 
@@ -34,8 +34,8 @@ def _resized(t: Recorder, input: Label, signs: bool) -> Label:
         for leg in input.legs:
             t.ledger.still(leg, positive=False)
     if input.touching(moved):
-        return replace(result, legs=_whole(t, input, moved))
-    return replace(result, legs=input.legs if signs else unsheared(input).legs)
+        return replace(result, legs=_whole(t, t.ledger.settled(input), moved))
+    return replace(result, legs=input.legs)
 
 
 def _whole(t: Recorder, input: Label, moved: Sequence[int]) -> tuple[Leg, ...]:

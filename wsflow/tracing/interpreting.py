@@ -15,7 +15,7 @@ from wsflow.tracing.building import Reading
 from wsflow.tracing.labels import Label
 from wsflow.tracing.program import Program, operation
 from wsflow.tracing.recording import Recorder, Refused, frozen
-from wsflow.tracing.table import RULES
+from wsflow.tracing.table import KNOW_FLIPS, RULES
 
 # torch's names of arguments -> those of the rules
 ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "vec2": "other", "tensor": "other"}
@@ -127,7 +127,10 @@ class Interpreter:
         try:
             if name not in RULES:
                 raise Refused(f"the operation {name}")
-            value = RULES[name](self.recorder, **arguments)
+            rule = RULES[name]
+            if rule not in KNOW_FLIPS:
+                arguments = {key: self._settled(value) for key, value in arguments.items()}
+            value = rule(self.recorder, **arguments)
         except Refused as error:
             raise InvalidInputError(self._refusal(node, str(error))) from error
         self._see(value)
@@ -135,6 +138,11 @@ class Interpreter:
             # the last operation of a layer without sublayers is its output
             self.readings[layer] = Reading(layer, value)
         return value
+
+    def _settled(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._settled(item) for item in value]
+        return self.recorder.ledger.settled(value) if isinstance(value, Label) else value
 
     def _arguments(self, node: Any) -> dict[str, Any]:
         if node.target is operator.getitem:

@@ -112,6 +112,11 @@ class Label:
         return replace(self, parameter="", bias=None, zero=False)
 
 
+def unsheared(label: Label) -> Label:
+    """Where flips have been taken care of."""
+    return replace(label, legs=tuple(replace(leg, shear=None) for leg in label.legs))
+
+
 @dataclass
 class Ledger:
     """Everything that the operations of a network demand."""
@@ -122,7 +127,6 @@ class Ledger:
     nested: list[tuple[Array, Array, Array]] = field(default_factory=list)
     seen: list[tuple[Array, Array]] = field(default_factory=list)
     vanishing: list[tuple[tuple[int, int], tuple[Term, ...]]] = field(default_factory=list)
-    pinned: list[Array] = field(default_factory=list)
 
     def fresh(self, shape: Sequence[int]) -> Array:
         """New atoms."""
@@ -157,7 +161,6 @@ class Ledger:
     def pin(self, atoms: Array) -> None:
         """Each of these neurons keeps its place."""
         self.see(atoms, np.arange(1, atoms.size + 1).reshape(atoms.shape))
-        self.pinned.append(atoms[atoms != ANY])
 
     def vanish(self, terms: Sequence[Term], atoms: Array, positive: bool = True, sign: bool = True) -> None:
         """These sums of variables are zero: no scaling there, or no signs."""
@@ -169,6 +172,13 @@ class Ledger:
     def still(self, leg: Leg, positive: bool = True, sign: bool = True) -> None:
         """A leg has no scaling, or no signs."""
         self.vanish(leg.terms, leg.atoms, positive, sign)
+
+    def settled(self, label: Label) -> Label:
+        """Where flips leave something behind that nothing takes up, there are none."""
+        for leg in label.legs:
+            if leg.shear is not None:
+                self.still(leg, positive=False)
+        return unsheared(label)
 
     def freeze(self, label: Label) -> None:
         """No symmetry acts on a tensor."""
@@ -211,12 +221,7 @@ def merge(ledger: Ledger, operands: Sequence[tuple[Label, Sequence[int]]], signs
         None within another.
     """
     sizes = _sizes(operands)
-    legs: list[list[Leg]] = []
-    for label, letters in operands:
-        for leg in label.legs:
-            if leg.shear is not None:
-                ledger.still(leg, positive=False)
-        legs.append([leg.on(letters) for leg in label.legs])
+    legs = [[leg.on(letters) for leg in label.legs] for label, letters in operands]
     found: dict[tuple[int, ...], Array] = {}
     for leg in (leg for own in legs for leg in own):
         if leg.dims in found:
@@ -269,8 +274,6 @@ def _give_places(
         if prod(shape) > 1:
             tokens = np.broadcast_to(np.arange(1, prod(shape) + 1).reshape(shape), atoms.shape)
             ledger.see(atoms, tokens)
-            if shape == list(atoms.shape):
-                ledger.pinned.append(atoms[atoms != ANY])
 
 
 def _relate(ledger: Ledger, found: dict[tuple[int, ...], Array], sizes: dict[int, int]) -> None:

@@ -40,8 +40,6 @@ def nonlinear(t: Recorder, label: Label, row: Elementwise = KEEPS_NOTHING) -> La
     """An elementwise function: scalings pass that its row lets pass."""
     legs = []
     for leg in label.legs:
-        if leg.shear is not None:
-            t.ledger.still(leg, positive=False)
         t.ledger.still(leg, positive=not row.degree, sign=not (row.odd or row.even or row.flip))
         # without a degree, no positive scale is left; its coefficient still tells producers from consumers
         terms = tuple((p * (row.degree or 1), 0 if row.even else s, v) for p, s, v in leg.terms)
@@ -91,12 +89,8 @@ def power(t: Recorder, input: Any, exponent: Any) -> Label:
     if isinstance(exponent, Label) or not isinstance(input, Label) or exponent != int(exponent) or exponent < 1:
         return unscaled(t, input=input, other=exponent)
     k = int(exponent)
-    legs = []
-    for leg in input.legs:
-        if leg.shear is not None:
-            t.ledger.still(leg, positive=False)
-        legs.append(replace(leg, terms=tuple((k * p, k * s % 2, v) for p, s, v in leg.terms), shear=None))
-    return replace(input.plain(), legs=tuple(legs))
+    legs = tuple(replace(leg, terms=tuple((k * p, k * s % 2, v) for p, s, v in leg.terms)) for leg in input.legs)
+    return replace(input.plain(), legs=legs)
 
 
 def unscaled(t: Recorder, **arguments: Any) -> Label:
@@ -157,11 +151,6 @@ def glu(t: Recorder, input: Label, dim: int = -1) -> Label:
     a = shapes.take(t.ledger, input, dim, np.arange(half))
     b = shapes.take(t.ledger, input, dim, np.arange(half, 2 * half))
     return pointwise(t, [a, nonlinear(t, b)], [1, 1])
-
-
-def unsheared(label: Label) -> Label:
-    """Where flips leave nothing behind any more."""
-    return replace(label, legs=tuple(replace(leg, shear=None) for leg in label.legs))
 
 
 def biased(t: Recorder, result: Label, bias: Label | None, dims: Sequence[int]) -> Label:

@@ -11,7 +11,7 @@ import numpy as np
 from wsflow.tracing import shapes
 from wsflow.tracing.axes import softmax
 from wsflow.tracing.labels import Label, contract
-from wsflow.tracing.operations import add, biased, pointwise, unsheared
+from wsflow.tracing.operations import add, biased, pointwise
 from wsflow.tracing.recording import Recorder
 
 
@@ -21,8 +21,7 @@ def linear(t: Recorder, input: Label, weight: Label, bias: Label | None = None) 
     letters, out = [*range(rank)], [*range(rank - 1), rank]
     flat = len(weight.shape) == 1
     rows = [rank - 1] if flat else [rank, rank - 1]
-    t.consume(input, weight, bias, [rank - 1], [len(weight.shape) - 1])
-    input = unsheared(input) if bias is not None and bias.parameter else input
+    input = t.consume(input, weight, bias, [rank - 1], [len(weight.shape) - 1])
     result = contract(t.ledger, [(input, letters), (weight, rows)], out[:-1] if flat else out, [1, 1])
     return biased(t, result, bias, [rank - 1])
 
@@ -32,9 +31,8 @@ def convolution(
 ) -> Label:
     """A sum over input channels and taps; with groups, channels of one group see each other only."""
     padded = padding == "same" or (padding != "valid" and bool(np.any(padding)))
-    if not padded and groups == 1:
-        t.consume(input, weight, bias, [1], [1])
-        input = unsheared(input) if bias is not None and bias.parameter else input
+    plain = not padded and groups == 1
+    input = t.consume(input, weight, bias, [1], [1]) if plain else t.ledger.settled(input)
     return biased(t, _convolved(t, input, weight, groups, transposed=False), bias, [1])
 
 
@@ -78,9 +76,6 @@ def _each_alone(t: Recorder, input: Label, weight: Label, entering: int) -> tupl
         return input, weight
     inner = legs[entering] if len(legs) > 1 else legs[0]
     own = [leg for leg in input.legs if leg.dims == (1,)]
-    for leg in own:
-        if leg.shear is not None:
-            t.ledger.still(leg, positive=False)
     t.ledger.vanish([*(term for leg in own for term in leg.terms), *inner.terms], inner.atoms)
     kept = tuple(replace(leg, terms=()) if leg.dims == (1,) else leg for leg in input.legs)
     alone = tuple(replace(leg, terms=()) if leg is inner else leg for leg in weight.legs)

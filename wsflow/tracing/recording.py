@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from wsflow.tracing import shapes
-from wsflow.tracing.labels import Array, Bias, Label, Ledger, Leg
+from wsflow.tracing.labels import Array, Bias, Label, Ledger, Leg, unsheared
 
 
 class Refused(ValueError):
@@ -132,7 +132,7 @@ class Recorder:
 
     def consume(
         self, input: Label, weight: Label, bias: Label | None, dims: Sequence[int], axes: Sequence[int]
-    ) -> None:
+    ) -> Label:
         """A linear map takes what flips leave behind into its bias, if it has one."""
         known = weight.parameter and weight.shape == self.parameters.get(weight.parameter)
         for leg in input.legs:
@@ -143,6 +143,7 @@ class Recorder:
                 self.moves.append(Move(weight.parameter, bias.parameter, own.terms[0][2], leg.shear))
             else:
                 self.ledger.still(leg, positive=False)
+        return unsheared(input)
 
     def shift(self, label: Label, bias: Bias, phase: float) -> Label:
         """Behind a sine: a phase of the bias turns signs."""

@@ -111,6 +111,13 @@ def cat(ledger: Ledger, labels: Sequence[Label], dim: int) -> Label:
     """Tensors one after the other on an axis."""
     labels = [label for label in labels if label.shape != (0,)]
     dim %= len(labels[0].shape)
+    # flips pass where all parts have the same, and on this axis
+    shears = {leg.shear if dim in leg.dims else None for label in labels for leg in label.legs}
+    if not all(label.legs for label in labels):
+        shears.add(None)
+    shear = shears.pop() if len(shears) == 1 else None
+    if shear is None:
+        labels = [ledger.settled(label) for label in labels]
     sizes = [label.shape[dim] for label in labels]
     shape = (*labels[0].shape[:dim], sum(sizes), *labels[0].shape[dim + 1 :])
     along = sorted({leg.dims for label in labels for leg in label.legs if dim in leg.dims}, key=len)
@@ -118,7 +125,7 @@ def cat(ledger: Ledger, labels: Sequence[Label], dim: int) -> Label:
     if along:
         # parts without neurons on this axis have coordinates with places of their own
         dims = tuple(sorted({d for group in along for d in group}))
-        legs.append(_joined(ledger, labels, dims, dim))
+        legs.append(replace(_joined(ledger, labels, dims, dim), shear=shear))
     others = sorted({leg.dims for label in labels for leg in label.legs if dim not in leg.dims})
     for dims in others:
         legs.append(_shared(ledger, labels, dims))
@@ -146,12 +153,7 @@ def _joined(ledger: Ledger, labels: Sequence[Label], dims: tuple[int, ...], dim:
             blank = [np.full(other.atoms.shape, ANY) for other in parts]
             blank[i] = variables
             terms.append((p, s, np.concatenate(blank, axis)))
-    shears = {part.shear for part in parts}
-    for part in parts if len(shears) > 1 else []:
-        if part.shear is not None:
-            ledger.still(part, positive=False)
-    shear = shears.pop() if len(shears) == 1 else None
-    return Leg(dims, np.concatenate([part.atoms for part in parts], axis), tuple(terms), shear)
+    return Leg(dims, np.concatenate([part.atoms for part in parts], axis), tuple(terms))
 
 
 def _shared(ledger: Ledger, labels: Sequence[Label], dims: tuple[int, ...]) -> Leg:
@@ -167,9 +169,7 @@ def _shared(ledger: Ledger, labels: Sequence[Label], dims: tuple[int, ...]) -> L
         elif leg is not first:
             ledger.unify(first.atoms, leg.atoms)
             ledger.vanish([*first.terms, *((-p, s, v) for p, s, v in leg.terms)], first.atoms)
-        if leg is not None and leg.shear is not None:
-            ledger.still(leg, positive=False)
-    return replace(first, shear=None)
+    return first
 
 
 def pad(ledger: Ledger, label: Label, pads: Sequence[int], value: float = 0.0) -> Label:
@@ -188,9 +188,6 @@ def _padded(ledger: Ledger, label: Label, dim: int, before: int, behind: int, va
         label, before, behind = take(ledger, label, dim, index), max(0, before), max(0, behind)
     legs = []
     for leg in label.legs:
-        if leg.shear is not None:
-            ledger.still(leg, positive=False)
-        leg = replace(leg, shear=None)
         if value and dim not in leg.dims:
             ledger.still(leg)
         if dim in leg.dims:

@@ -190,3 +190,12 @@ RULES: dict[str, Rule] = {
     "fill": grids.fill,
     **dict.fromkeys(("tril", "triu"), grids.triangular),
 }
+
+# rules that know what to do where flips leave something behind; for all others, there are none
+KNOW_FLIPS: frozenset[Rule] = frozenset(
+    (
+        *(_view, _permute, _transpose, _expand, _repeat, _slice, _select, _split, _split_sizes, _chunk, _unbind),
+        *(_cat, _stack, _reorder, _getitem, operations.identity),
+        *(axes.mean, grids.spatial, products.linear, products.convolution),
+    )
+)
