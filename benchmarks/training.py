@@ -1,7 +1,10 @@
 """A step of training for n networks: hand-batched in one tensor program, with vmap of grad, and in a loop.
 
 All three take the same minibatches and end with gradients; the optimizer's step is that of one tensor, of one tensor,
-and of each network's own parameters.
+and of each network's own parameters. With ``--epoch``, an epoch of ``wsflow.train_population`` instead, with random
+data in chunks of several sizes, and without a size:
+
+    python benchmarks/training.py --epoch --widths 784 10 10 -n 256 --examples 11000 --chunks 256 64 32 16
 """
 
 from __future__ import annotations
@@ -10,12 +13,16 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from measure import report, seconds
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.networks import forward, losses
+from wsflow.populations.optimizers import OPTIMIZERS, Rates
+from wsflow.populations.training import train_population
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 LEARNING_RATE = 1e-3
@@ -25,13 +32,14 @@ Step = Callable[[], object]
 def batched(weights: Tensor, architecture: Architecture, X: Tensor, y: Tensor) -> Step:
     """As wsflow.train_population does it."""
     leaf = weights.clone().requires_grad_()
-    optimizer = torch.optim.Adam([leaf], LEARNING_RATE, fused=True)
+    row, memory = OPTIMIZERS["adam"], [torch.zeros_like(weights) for _ in range(2)]
+    rate = torch.full((len(weights), 1), LEARNING_RATE)
 
     def step() -> Tensor:
-        optimizer.zero_grad()
-        losses(forward(leaf, architecture, X), y, "cross_entropy").sum().backward()
-        optimizer.step()
-        return leaf.grad
+        (gradient,) = torch.autograd.grad(losses(forward(leaf, architecture, X), y, "cross_entropy").sum(), leaf)
+        kept = gradient.clone()
+        row.update(leaf.detach(), gradient, memory, Rates(1, rate, rate, rate, torch.empty))
+        return kept
 
     return step
 
@@ -70,6 +78,24 @@ def looped(weights: Tensor, architecture: Architecture, X: Tensor, y: Tensor) ->
     return step
 
 
+def epochs(options: argparse.Namespace) -> None:
+    """An epoch of train_population, for several sizes of chunks."""
+    rng = np.random.default_rng(0)
+    X = rng.random((options.examples, options.widths[0]), dtype=np.float32)
+    task = Task(X, np.arange(len(X)) % options.widths[-1])
+    settings = {"hidden": options.widths[1:-1], "n_runs": options.n, "batch_size": options.batch_size, "epochs": 1}
+    settings |= {"optimizer": options.optimizer, "initialisation": "uniform", "learning_rate": LEARNING_RATE}
+    times = {
+        f"chunks of {size}" if size else "default": seconds(
+            lambda size=size: train_population(task, chunk_size=size, device=options.device, **settings),
+            options.repeats,
+        )
+        for size in (None, *options.chunks)
+    }
+    said = {"widths": options.widths, "networks": options.n, "batch": options.batch_size, "examples": options.examples}
+    report("training of a population", times, "an epoch of all networks", options.out, **said)
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,9 +104,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epoch", action="store_true")
+    parser.add_argument("--examples", type=int, default=11000)
+    parser.add_argument("--chunks", type=int, nargs="*", default=[256, 64, 32, 16])
+    parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.epoch:
+        epochs(options)
+        return
     architecture = Architecture.mlp(options.widths)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(options.n, architecture.n_weights, generator=generator) * 0.1**0.5

@@ -224,7 +224,7 @@ def test_images_keep_their_shape(tmp_path):
 
 
 def test_unknown_tasks_are_answered_with_the_names(tmp_path):
-    with pytest.raises(InvalidInputError, match="breast_cancer, diabetes, digits"):
+    with pytest.raises(InvalidInputError, match="breast_cancer, china, diabetes, digit, digits"):
         load_task("brest_cancer")
     with pytest.raises(InvalidInputError, match="no such file"):
         load_task(tmp_path / "gone.csv")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from wsflow.activations import activation
 from wsflow.architecture import Architecture
+from wsflow.architecture.layers import LINEAR, Layer
+
+OMEGA_0 = 30.0
 
 
 def normal(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
@@ -49,7 +54,67 @@ def uniform(architecture: Architecture, n: int, generator: torch.Generator) -> T
     return (2 * torch.rand(n, architecture.n_weights, generator=generator) - 1) * bound
 
 
+def siren(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
+    """Networks of sines that begin with the same spread of values in all their layers.
+
+    For sin(omega z) and n inputs: weights of the first layer are uniform on +-30 / (omega n), those of hidden layers on
+    +-sqrt(6 / n) / omega, biases on +-30 / (omega sqrt(n)); weights of the last layer on +-sqrt(6 / n) / 30, its
+    biases on +-1 / sqrt(n). With omega = 30 these are the bounds of the paper and its code; another omega changes the
+    scale of the weights, not the functions.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Of linear layers with sines between them.
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        If there is another activation, or the architecture has no list of layers.
+
+    References
+    ----------
+    Sitzmann et al. 2020, "Implicit neural representations with periodic activation functions", arXiv:2006.09661,
+    section 3.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.initialisation import siren
+    >>> weights = siren(Architecture.mlp([2, 16, 1], "sine"), 5, torch.Generator().manual_seed(0))
+    >>> weights.shape, bool(weights[:, :32].abs().max() < 15)
+    (torch.Size([5, 65]), True)
+    """
+    layers = architecture.layers
+    if {layer.kind for layer in layers} != {LINEAR, "sine"} or layers[-1].kind != LINEAR:
+        raise ValueError(
+            f"The initialisation 'siren' is for linear layers with sines between them, and the networks are "
+            f"{architecture}. Choose activation='sine', or another initialisation."
+        )
+    bound = torch.empty(architecture.n_weights)
+    for layer, after in pairwise((*layers, None)):
+        if layer is not None and layer.kind == LINEAR:
+            spread = 1 / layer.inputs if layer is layers[0] else (6 / layer.inputs) ** 0.5 / OMEGA_0
+            scale = 1.0 if after is None else OMEGA_0 / _frequency(after)
+            bound[architecture.slices[f"{layer.name}.weight"]] = spread * scale
+            if layer.bias:
+                bound[architecture.slices[f"{layer.name}.bias"]] = scale * layer.inputs**-0.5
+    return (2 * torch.rand(n, architecture.n_weights, generator=generator) - 1) * bound
+
+
+def _frequency(layer: Layer) -> float:
+    return activation(layer.kind).default if layer.argument is None else layer.argument
+
+
 INITIALISATIONS: dict[str, Callable[[Architecture, int, torch.Generator], Tensor]] = {
     "normal": normal,
+    "siren": siren,
     "uniform": uniform,
 }

@@ -10,6 +10,8 @@ import click
 from wsflow.cli import options
 from wsflow.cli.rendering import echo_json
 
+MENTIONED = 12
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -45,5 +47,12 @@ def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
             for item in value:
                 lines += _lines(item, indent + "  ")
         else:
-            lines.append(f"{indent}{key}: {value}")
+            lines.append(f"{indent}{key}: {_short(value)}")
     return lines
+
+
+def _short(value: Any) -> str:
+    """A value, or the beginning of a long list, such as what each run drew."""
+    if not isinstance(value, list) or len(value) <= MENTIONED:
+        return str(value)
+    return f"[{', '.join(map(str, value[:3]))}, ... {len(value)} in all]"

@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json
+from wsflow.populations.optimizers import OPTIMIZERS
+from wsflow.populations.schedules import SCHEDULES
 
 MAXIMUM_RUN = 2**53  # runs are int64 in the file, with room for -n more
+
+
+class NumberOrRange(click.ParamType):
+    """A number, or LOW:HIGH, from which each run draws its own."""
+
+    name = "number or low:high"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | tuple[float, float]:
+        """The number, or the two numbers."""
+        from wsflow.populations.hyperparameters import check_range
+
+        try:
+            numbers = [float(part) for part in str(value).split(":")]
+            name = (param.name if param is not None else None) or ""
+            return check_range(name, numbers[0] if len(numbers) == 1 else numbers)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number in its range, such as 0.01, nor two of them, such as 0.001:0.1.")
+
+
+def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        option, default=default, show_default=True, type=NumberOrRange(), metavar="NUMBER|LOW:HIGH", help=help_text
+    )
 
 
 @click.command()
@@ -21,14 +50,28 @@ MAXIMUM_RUN = 2**53  # runs are int64 in the file, with room for -n more
 @options.out()
 @click.option("--hidden", default="16,16", show_default=True, callback=options.integers, help="Hidden widths.")
 @click.option("--activation", default="relu", show_default=True, type=click.Choice(sorted(ACTIVATIONS)))
-@click.option("--optimizer", default="adam", show_default=True, help="adam or sgd.")
-@click.option("--learning-rate", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--activation-argument", type=float, help="The activation's parameter, such as the sine's frequency.")
+@click.option("--initialisation", default="normal", show_default=True, help="normal, uniform or siren.")
+@click.option("--optimizer", default="adam", show_default=True, type=click.Choice(sorted(OPTIMIZERS)))
+@_hyperparameter("--learning-rate", 1e-3, "One for all runs, or a range from which each draws its own (log-uniform).")
+@_hyperparameter("--momentum", 0.9, "Of sgd and sghmc; or a range.")
+@_hyperparameter("--weight-decay", 0.0, "The prior of sgld and sghmc; or a range.")
+@_hyperparameter("--temperature", 1.0, "Of sgld and sghmc; or a range.")
+@click.option("--schedule", default="constant", show_default=True, type=click.Choice(sorted(SCHEDULES)))
+@click.option("--cycles", default=1, show_default=True, type=click.IntRange(1), help="Of the schedule cyclical.")
 @click.option("--epochs", default=50, show_default=True, type=click.IntRange(1))
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
-@click.option("--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run.")
+@click.option(
+    "--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run, or cycle."
+)
+@click.option("--snapshot-every", default=4, show_default=True, type=click.IntRange(1), help="Iterations between them.")
 @click.option(
     "--first-run", default=0, show_default=True, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run."
 )
+@click.option("--device", default="cpu", show_default=True, help="Where to train.")
+@click.option("--jobs", type=int, help="Processes that train side by side; -1 for one on each core.")
+@click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), help="Folder for what is done.")
+@click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
 @options.seed
 @options.as_json
 @options.quiet
@@ -38,25 +81,30 @@ def populate(
     out: Path,
     hidden: tuple[int, ...],
     activation: str,
-    optimizer: str,
-    learning_rate: float,
     epochs: int,
     batch_size: int,
+    cycles: int,
     snapshots: int,
     first_run: int,
+    jobs: int | None,
+    checkpoint: Path | None,
+    resume: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
+    **settings: Any,
 ) -> None:
     """Train many networks on TASK at once, and write them to a file.
 
-    TASK is one of scikit-learn's bundled data sets (breast_cancer, diabetes, digits, iris, linnerud, wine), or a
-    .csv or .npz file of your own. Run r of a seed is the same network however many are trained with it.
+    TASK is one of scikit-learn's bundled data sets (breast_cancer, diabetes, digits, iris, linnerud, wine), mnist or
+    fashion_mnist, an image (china, flower, digit:17), or a .csv or .npz file of your own. Run r of a seed is the same
+    network however many are trained with it.
 
     \b
     Example:
       wsflow populate breast_cancer -n 500 -o zoo.safetensors
       wsflow populate breast_cancer -n 50 --first-run 500 -o held_out.safetensors
+      wsflow populate mnist -n 500 --hidden 10 --epochs 5 --checkpoint half_done --resume -o mnist.safetensors
     """
     import wsflow
     from wsflow.evaluation.predictive import predict
@@ -65,7 +113,7 @@ def populate(
     check_target(out)
     loaded = wsflow.load_task(task)
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
-    options.check_size(number * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
+    options.check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
     start = time.perf_counter()
     with Bars(quiet).stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(
@@ -73,14 +121,17 @@ def populate(
             hidden,
             number,
             activation=activation,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
             epochs=epochs,
             batch_size=batch_size,
+            cycles=cycles,
             snapshots=snapshots,
             random_state=seed,
             first_run=first_run,
+            n_jobs=jobs,
+            checkpoint=checkpoint,
+            resume=resume,
             progress=progress,
+            **settings,
         )
     seconds = time.perf_counter() - start
     wsflow.save_population(population, out)

@@ -1,4 +1,4 @@
-"""The table of tasks: scikit-learn's small bundled data sets and MNIST by name, and the user's own files by path.
+"""The table of tasks: scikit-learn's bundled data and MNIST by name, and the user's own files by path.
 
 The split is that of Erdogan 2025: 80% for training, 10% for validation, 10% for the test, by two calls of
 ``train_test_split``; inputs (and the targets of a regression) are standardized with the statistics of the training
@@ -18,6 +18,7 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.idx import read_idx
+from wsflow.populations.images import Digit, Photograph
 from wsflow.populations.readers import READERS, Table
 from wsflow.task import LOSSES, Task
 
@@ -133,17 +134,27 @@ def _images(X: np.ndarray, y: np.ndarray) -> Task:
     return Task(pixels, y.astype(np.int64))
 
 
-DATASETS: dict[str, Dataset | ImageDataset] = {
+DATASETS: dict[str, Dataset | ImageDataset | Photograph | Digit] = {
     "breast_cancer": Dataset("load_breast_cancer", "cross_entropy"),
+    "china": Photograph("china.jpg"),
     "diabetes": Dataset("load_diabetes", "mse"),
+    "digit": Digit(),
     "digits": Dataset("load_digits", "cross_entropy"),
     "fashion_mnist": ImageDataset("fashion", 40996),
+    "flower": Photograph("flower.jpg"),
     "iris": Dataset("load_iris", "cross_entropy"),
     "linnerud": Dataset("load_linnerud", "mse"),
     "mnist": ImageDataset("mnist", 554),
     "wine": Dataset("load_wine", "cross_entropy"),
 }
 TASKS: tuple[str, ...] = tuple(DATASETS)
+
+
+def _row(name: str) -> Dataset | ImageDataset | Photograph | Digit | None:
+    """The row of a name, with a number behind a colon where the row has numbers."""
+    base, colon, _ = name.partition(":")
+    row = DATASETS.get(base)
+    return row if not colon or getattr(row, "numbered", False) else None
 
 
 def load_task(
@@ -154,8 +165,10 @@ def load_task(
     Parameters
     ----------
     name_or_path : str or Path
-        One of `TASKS`, or a file: ``.csv`` (one row an example, with or without a header) or ``.npz`` (arrays ``X``
-        and ``y``). The targets of a csv file are its last column. Labels are encoded in sorted order.
+        One of `TASKS`, such as ``"iris"``, the photograph ``"china"`` or the handwritten ``"digit:17"`` (images as
+        tasks of their own, see `image_task`); or a file: ``.csv`` (one row an example, with or without a header) or
+        ``.npz`` (arrays ``X`` and ``y``). The targets of a csv file are its last column. Labels are encoded in sorted
+        order.
     seed : int
         Random state of the split.
     target : str or int, optional
@@ -166,7 +179,7 @@ def load_task(
     Returns
     -------
     Task
-        The training part, with ``validation`` and ``test``; float32.
+        The training part, with ``validation`` and ``test`` (an image has neither); float32.
 
     Raises
     ------
@@ -189,10 +202,11 @@ def load_task(
     if loss is not None and loss not in LOSSES:
         raise ValueError(f"The 'loss' of a task is one of {', '.join(LOSSES)}, got {loss!r}.")
     name = str(name_or_path)
-    if name in DATASETS:
+    row = _row(name)
+    if row is not None:
         if target is not None or loss is not None:
             raise ValueError(f"'target' and 'loss' are for files; {name!r} has its own.")
-        return DATASETS[name].task(name, seed)
+        return row.task(name, seed)
     path = Path(name)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -237,7 +251,7 @@ def task_from_source(source: Mapping[str, Any], checksum: str | None = None) -> 
     """
     name = source.get("path", source.get("name"))
     keywords = {key: source[key] for key in ("seed", "target", "loss") if key in source}
-    if not isinstance(name, str) or ("name" in source and name not in DATASETS):
+    if not isinstance(name, str) or ("name" in source and _row(name) is None):
         raise InvalidInputError(f"The task {name!r} is not one that wsflow can load: give the task itself.")
     task = load_task(name, **keywords)
     if checksum is not None and task.checksum != checksum:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
@@ -63,6 +65,28 @@ class Population:
     def n_runs(self) -> int:
         """The number of training runs."""
         return len(set(self.weights.runs.tolist()))
+
+    @property
+    def hyperparameters(self) -> dict[str, np.ndarray]:
+        """What runs drew from ranges, by name: arrays of shape (n,), one number for each network.
+
+        Empty where all runs share their settings. Snapshots of a run share its numbers.
+
+        Raises
+        ------
+        InvalidInputError
+            If the provenance does not know a run.
+        """
+        drawn = dict(self.provenance.get("hyperparameters", {}))
+        place = {run: i for i, run in enumerate(drawn.pop("run", ()))}
+        runs = self.weights.runs.tolist()
+        if drawn and (unknown := next((run for run in runs if run not in place), None)) is not None:
+            raise InvalidInputError(
+                f"The provenance has no hyperparameters of run {unknown}. Give the population the provenance of all "
+                "its runs, or give the numbers yourself."
+            )
+        rows = [place[run] for run in runs] if drawn else []
+        return {name: np.asarray(values, dtype=np.float64)[rows] for name, values in drawn.items()}
 
     def __len__(self) -> int:
         return len(self.weights)

@@ -1,72 +1,27 @@
-"""Training of many networks at once: one tensor of weights, one optimizer, a batch of its own for each network."""
+"""Training of many networks at once, in chunks that fit into caches and memory."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.initialisation import INITIALISATIONS
-from wsflow.networks import forward, losses
-from wsflow.populations.optimizers import OPTIMIZERS
+from wsflow.exceptions import InvalidInputError
+from wsflow.populations.checkpoints import Checkpoint
+from wsflow.populations.chunk import Problem
+from wsflow.populations.chunk import chunk_size as default_chunk_size
+from wsflow.populations.hyperparameters import Range, draw, recorded
+from wsflow.populations.jobs import Progress, run_chunks
 from wsflow.populations.population import Population, versions
-from wsflow.task import Task
+from wsflow.populations.settings import Settings, architecture_of
+from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
-
-ACTIVATION_BYTES = 512 * 2**20
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Settings:
-    hidden: tuple[int, ...]
-    n_runs: int
-    activation: str
-    initialisation: str
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    epochs: int
-    batch_size: int
-    snapshots: int
-    snapshot_every: int
-    random_state: int
-    first_run: int
-    device: str
-    chunk_size: int | None
-
-    def __post_init__(self) -> None:
-        counts = ("n_runs", "epochs", "batch_size", "snapshots", "snapshot_every")
-        for name in (*counts, "random_state", "first_run"):
-            _check_integer(name, getattr(self, name), minimum=1 if name in counts else 0)
-        if self.chunk_size is not None:
-            _check_integer("chunk_size", self.chunk_size, minimum=1)
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"The {name!r} of train_population is not negative, got {getattr(self, name)!r}.")
-        for name, table in (("optimizer", OPTIMIZERS), ("initialisation", INITIALISATIONS)):
-            if getattr(self, name) not in table:
-                choices = ", ".join(sorted(table))
-                raise ValueError(f"The {name!r} of train_population is one of {choices}; got {getattr(self, name)!r}.")
-
-    def steps(self, n_examples: int) -> list[int]:
-        """The iterations at which snapshots are taken; the last is the end of training."""
-        total = self.epochs * -(-n_examples // self.batch_size)
-        first = total - (self.snapshots - 1) * self.snapshot_every
-        if first < 1:
-            raise ValueError(
-                f"{self.snapshots} snapshots {self.snapshot_every} iterations apart do not fit into {total} "
-                "iterations. Lower 'snapshots' or 'snapshot_every', or raise 'epochs'."
-            )
-        return list(range(first, total + 1, self.snapshot_every))
 
 
 def train_population(
@@ -75,25 +30,33 @@ def train_population(
     n_runs: int = 100,
     *,
     activation: str = "relu",
+    activation_argument: float | None = None,
     initialisation: str = "normal",
     optimizer: str = "adam",
-    learning_rate: float = 1e-3,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
+    learning_rate: Range = 1e-3,
+    momentum: Range = 0.9,
+    weight_decay: Range = 0.0,
+    temperature: Range = 1.0,
+    schedule: str = "constant",
+    cycles: int = 1,
     epochs: int = 50,
     batch_size: int = 64,
     snapshots: int = 1,
     snapshot_every: int = 4,
+    targets: Any = None,
     random_state: int = 0,
     first_run: int = 0,
     device: str = "cpu",
     chunk_size: int | None = None,
+    n_jobs: int | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Population:
     """Train many MLPs at once, each from its own initial weights and in its own order of the data.
 
     A run depends on `random_state` and its number only (to rounding), so that more runs of a seed, say held-out
-    ones, can be trained later with `first_run`.
+    ones, can be trained later with `first_run`. `n_jobs` and `checkpoint` change nothing, to the bit.
 
     Parameters
     ----------
@@ -101,22 +64,38 @@ def train_population(
     hidden : sequence of int
         Hidden widths.
     n_runs : int
-    activation, initialisation, optimizer : str
-        Keys of `wsflow.activations.ACTIVATIONS`, `wsflow.initialisation.INITIALISATIONS` and
-        `wsflow.populations.OPTIMIZERS`.
-    learning_rate, momentum, weight_decay : float
-        The momentum is that of ``"sgd"``.
+    activation, initialisation, optimizer, schedule : str
+        Keys of `wsflow.activations.ACTIVATIONS`, `wsflow.initialisation.INITIALISATIONS`,
+        `wsflow.populations.OPTIMIZERS` and `wsflow.populations.SCHEDULES`.
+    activation_argument : float, optional
+        The activation's parameter where it is not the table's default, such as the frequency of ``"sine"``.
+    learning_rate, momentum, weight_decay, temperature : float, or (float, float)
+        A number for all runs, or a range from which each run draws its own, log-uniformly: see
+        `Population.hyperparameters`. The momentum is that of ``"sgd"`` and ``"sghmc"``, the temperature that of the
+        samplers ``"sgld"`` and ``"sghmc"``, whose prior is the weight decay: see `wsflow.populations.optimizers`.
+    cycles : int
+        Of the schedule ``"cyclical"``.
     epochs, batch_size : int
     snapshots : int
-        How many networks to keep of each run: the last ones, `snapshot_every` iterations apart.
+        How many networks to keep of each run, or of each cycle of it: the last ones, `snapshot_every` iterations
+        apart.
     snapshot_every : int
+    targets : array-like of shape (n_runs, b) or (n_runs, b, k), optional
+        Targets of its own for each run, instead of ``task.y``: every run fits an image of its own, say.
     random_state : int
     first_run : int
         Number of the first run.
     device : str
         Where to train; the networks come back to the CPU.
     chunk_size : int, optional
-        How many networks to train at once (default: as many as keep their activations below 512 MiB).
+        How many networks to train at once (default: as many as keep a step within 24 MiB on a CPU, a GiB elsewhere).
+    n_jobs : int, optional
+        How many chunks to train side by side, in joblib's processes: those of ``joblib.parallel_config``, if any.
+    checkpoint : str or Path, optional
+        A folder for the chunks that are done, where every process reaches it. One training at a time writes to it, and
+        it is the user's to delete.
+    resume : bool
+        Whether to go on with the checkpoint, if there is one.
     progress : callable, optional
         Called with the epochs done and in total, over all networks.
 
@@ -129,6 +108,8 @@ def train_population(
     ------
     ValueError
         If a parameter is out of its range.
+    InvalidInputError
+        If the checkpoint is of another training, or is there and not to be resumed.
     NumericalError
         If a run diverges; the run and the epoch are named.
 
@@ -145,86 +126,69 @@ def train_population(
     >>> population = train_population(task, hidden=[3], n_runs=2, epochs=5, snapshots=2, snapshot_every=1)
     >>> population.weights.shape, population.weights.runs, population.weights.steps
     ((4, 23), array([0, 0, 1, 1]), array([4, 5, 4, 5]))
+
+    Snapshot ensembles, with a learning rate of its own for each run:
+
+    >>> population = train_population(
+    ...     task, [3], 2, epochs=20, schedule="cyclical", cycles=4, optimizer="sgd", learning_rate=(0.01, 0.1)
+    ... )
+    >>> population.weights.steps, population.hyperparameters["learning_rate"].shape
+    (array([ 5, 10, 15, 20,  5, 10, 15, 20]), (8,))
     """
-    settings = _Settings(
-        tuple(hidden), n_runs, activation, initialisation, optimizer, learning_rate, momentum, weight_decay, epochs,
-        batch_size, snapshots, snapshot_every, random_state, first_run, device, chunk_size,
+    told = Settings(
+        tuple(hidden), n_runs, activation, activation_argument, initialisation, optimizer, learning_rate, momentum,
+        weight_decay, temperature, schedule, cycles, epochs, batch_size, snapshots, snapshot_every, random_state,
+        first_run, device, chunk_size,
     )  # fmt: skip
-    architecture = Architecture.mlp([task.n_inputs, *hidden, task.n_outputs], activation)
+    architecture = architecture_of(task, told.hidden, activation, activation_argument)
+    size = chunk_size or default_chunk_size(architecture, min(batch_size, len(task.X)), device)
+    settings = replace(told, chunk_size=size)
+    if resume and checkpoint is None:
+        raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
     steps = settings.steps(len(task.X))
-    _check_memory(n_runs, snapshots, architecture)
+    _check_memory(n_runs, len(steps), architecture)
+    problem = _problem(task, targets, architecture, settings)
+    held = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
     runs = np.arange(first_run, first_run + n_runs)
-    size = chunk_size or _chunk_size(architecture, min(batch_size, len(task.X)))
-    chunks = []
-    for start in range(0, n_runs, size):
-        report = _reporter(progress, start, min(size, n_runs - start), settings)
-        chunks.append(_train(task, architecture, settings, runs[start : start + size], steps, report))
-    weights = WeightArray(
-        np.concatenate(chunks), architecture, runs=runs.repeat(snapshots), steps=np.tile(steps, n_runs)
-    )
-    return Population(weights, task, _provenance(settings))
+    chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
+    rows = np.concatenate(run_chunks(problem, chunks, held, n_jobs, progress))
+    weights = WeightArray(rows, architecture, runs=runs.repeat(len(steps)), steps=np.tile(steps, n_runs))
+    return Population(weights, task, _provenance(problem, runs))
 
 
-def _train(
-    task: Task,
-    architecture: Architecture,
-    settings: _Settings,
-    runs: np.ndarray,
-    steps: Sequence[int],
-    report: Callable[[int], None],
-) -> np.ndarray:
-    streams = [np.random.default_rng((settings.random_state, int(run))) for run in runs]
-    X, y = (torch.tensor(array, device=settings.device) for array in (task.X, task.y))
-    weights = _initial(architecture, settings, streams).to(X).requires_grad_()
-    optimizer = OPTIMIZERS[settings.optimizer].build(
-        weights, settings.learning_rate, settings.momentum, settings.weight_decay
-    )
-    kept: dict[int, np.ndarray] = {}
-    step = 0
-    for epoch in range(1, settings.epochs + 1):
-        order = torch.from_numpy(np.stack([stream.permutation(len(X)) for stream in streams])).to(X.device)
-        for batch in torch.split(order, settings.batch_size, dim=1):
-            loss = losses(forward(weights, architecture, X[batch]), y[batch], task.loss).sum()
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            step += 1
-            if step in steps:
-                kept[step] = weights.detach().to("cpu", copy=True).numpy()
-        _check_finite(weights, runs, epoch)
-        report(epoch)
-    return np.stack([kept[step] for step in steps], axis=1).reshape(-1, architecture.n_weights)
-
-
-def _initial(architecture: Architecture, settings: _Settings, streams: Sequence[np.random.Generator]) -> Tensor:
-    draw = INITIALISATIONS[settings.initialisation]
-    # drawn on the CPU, so that a run starts from the same weights on every device
-    seeds = [int(stream.integers(2**63)) for stream in streams]
-    return torch.cat([draw(architecture, 1, torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def _check_finite(weights: Tensor, runs: np.ndarray, epoch: int) -> None:
-    bad = ~weights.detach().isfinite().all(dim=1).cpu().numpy()
-    if bad.any():
-        more = f" (and {bad.sum() - 1} more)" if bad.sum() > 1 else ""
-        raise NumericalError(
-            f"Run {runs[bad][0]}{more} diverged in epoch {epoch}: its weights are not finite. "
-            "Lower the learning rate, or check the scale of the task's inputs."
+def _problem(task: Task, targets: Any, architecture: Architecture, settings: Settings) -> Problem:
+    X = task.X.reshape(len(task.X), -1)
+    X = X if X.dtype.kind == "f" else X.astype(np.float32)
+    if targets is None:
+        return Problem(X, task.y, False, task.loss, architecture, settings)
+    y = np.asarray(targets)
+    if y.shape[:2] != (settings.n_runs, len(X)):
+        raise InvalidInputError(
+            f"The 'targets' of {settings.n_runs} runs on {len(X)} examples have shape ({settings.n_runs}, {len(X)}) "
+            f"or ({settings.n_runs}, {len(X)}, k), got {y.shape}."
         )
+    each = [Task(X, row, task.loss) for row in y]
+    for one in each:
+        check_task(architecture, one)
+    return Problem(X, np.stack([one.y for one in each]), True, task.loss, architecture, settings)
 
 
-def _reporter(progress: Progress | None, start: int, size: int, settings: _Settings) -> Callable[[int], None]:
-    def report(epoch: int) -> None:
-        if progress is not None:
-            progress(start * settings.epochs + size * epoch, settings.n_runs * settings.epochs)
-
-    return report
+def _described(task: Task, problem: Problem) -> dict[str, Any]:
+    """What the networks depend on, as JSON data."""
+    data = {"data": task.checksum, "targets": _targets_checksum(problem)}
+    return {**problem.settings.plain(), **data, "versions": versions("torch", "numpy")}
 
 
-def _chunk_size(architecture: Architecture, batch_size: int) -> int:
-    widths = sum(layer.inputs + layer.outputs for layer in architecture.layers)
-    # every activation of the forward pass, what backpropagation makes of it, and the indices of the batch
-    return max(1, ACTIVATION_BYTES // (batch_size * (4 * 4 * widths + 8)))
+def _targets_checksum(problem: Problem) -> str | None:
+    return hashlib.sha256(problem.y.tobytes()).hexdigest() if problem.own_targets else None
+
+
+def _provenance(problem: Problem, runs: np.ndarray) -> dict[str, Any]:
+    settings = problem.settings
+    drawn = draw(settings.ranges(), settings.random_state, runs)
+    own = {"hyperparameters": recorded(settings.ranges(), drawn, runs), "targets": _targets_checksum(problem)}
+    plain = {"made_by": "train_population", **settings.plain(), "versions": versions("torch")}
+    return {**plain, **{name: value for name, value in own.items() if value}}
 
 
 def _check_memory(n_runs: int, snapshots: int, architecture: Architecture) -> None:
@@ -235,14 +199,3 @@ def _check_memory(n_runs: int, snapshots: int, architecture: Architecture) -> No
             f"{n_runs} runs of {snapshots} snapshots are {size / 2**30:.0f} GiB of weights, and this machine has "
             f"{available / 2**30:.0f} GiB of memory. Lower the number of runs or of snapshots."
         )
-
-
-def _check_integer(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"The {name!r} of train_population is an integer of at least {minimum}, got {value!r}.")
-
-
-def _provenance(settings: _Settings) -> dict[str, Any]:
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(settings).items()}
-    plain["hidden"] = [int(width) for width in settings.hidden]
-    return {"made_by": "train_population", **plain, "versions": versions("torch")}

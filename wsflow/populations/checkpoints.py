@@ -1,0 +1,161 @@
+"""Checkpoints of a training: a folder with the chunks that are done, and a description of what they are chunks of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsflow.exceptions import InvalidInputError, OutputError
+
+DESCRIPTION = "training.json"
+KEY = "wsflow"
+MENTIONED = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The folder of one training. A file in it is complete, or is not there.
+
+    Parameters
+    ----------
+    folder : Path
+        Reached by every process that trains.
+    fingerprint : str
+        The SHA-256 of what is trained, which each chunk repeats.
+    """
+
+    folder: Path
+    fingerprint: str
+
+    @classmethod
+    def open(cls, folder: str | Path, description: Mapping[str, Any], resume: bool) -> Checkpoint:
+        """Begin a checkpoint, or go on with one.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where there is none.
+        description : mapping
+            What is trained, as JSON data: settings, data and versions.
+        resume : bool
+            Whether to go on where there is one.
+
+        Returns
+        -------
+        Checkpoint
+
+        Raises
+        ------
+        InvalidInputError
+            If the folder has a checkpoint and `resume` is not set, or one of another training: the differences are
+            named.
+        OutputError
+            If the folder cannot be written.
+        """
+        folder = Path(folder)
+        text = json.dumps(description, sort_keys=True, indent=1)
+        checkpoint = cls(folder, hashlib.sha256(text.encode()).hexdigest())
+        place = folder / DESCRIPTION
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            before = place.read_bytes() if place.exists() else None
+        except OSError as error:
+            raise OutputError(f"{folder}: {error.strerror or error}. Give another folder.") from error
+        if before is None:
+            _replace(place, text.encode())
+        else:
+            _check_same(folder, before, json.loads(text), resume)
+        return checkpoint
+
+    def load(self, index: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The weights of a chunk.
+
+        Parameters
+        ----------
+        index : int
+        shape : tuple of int
+            What they must have.
+
+        Returns
+        -------
+        ndarray or None
+            None where the chunk is not done, or its file is damaged: it is trained again, to the same weights.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            content = self._path(index).read_bytes()
+            weights = load(content)["weights"]
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        return weights if weights.shape == shape and self._pack(weights) == content else None
+
+    def save(self, index: int, weights: np.ndarray) -> None:
+        """Keep the weights of a chunk.
+
+        Parameters
+        ----------
+        index : int
+        weights : ndarray of shape (n, d)
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written.
+        """
+        _replace(self._path(index), self._pack(weights))
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"chunk-{index:06d}.safetensors"
+
+    def _pack(self, weights: np.ndarray) -> bytes:
+        from safetensors.numpy import save
+
+        checksum = hashlib.sha256(weights.tobytes()).hexdigest()
+        content = json.dumps({"checksum": checksum, "training": self.fingerprint}, sort_keys=True)
+        return save({"weights": weights}, metadata={KEY: content})
+
+
+def _check_same(folder: Path, before: bytes, now: dict[str, Any], resume: bool) -> None:
+    try:
+        then = json.loads(before)
+        if not isinstance(then, dict):
+            raise ValueError("it is no JSON object")
+    except ValueError as error:
+        raise InvalidInputError(f"{folder / DESCRIPTION}: it is damaged ({error}). Give another folder.") from error
+    if not resume:
+        raise InvalidInputError(f"{folder}: there is a checkpoint already. Resume it, or give another folder.")
+    differences = [
+        f"{name!r} was {then.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+    if differences:
+        more = f" (and {len(differences) - MENTIONED} more)" if len(differences) > MENTIONED else ""
+        raise InvalidInputError(
+            f"{folder}: this checkpoint is of another training: {'; '.join(differences[:MENTIONED])}{more}. Resume it "
+            "with what it was begun with, or give another folder."
+        )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # a fixed name: what a killed process left is written over when its chunk is trained again
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: it could not be written ({error.strerror or error}). Free some space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""Chunks of a training, one after the other or in joblib's processes; what a checkpoint has is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsflow.populations.checkpoints import Checkpoint
+from wsflow.populations.chunk import Problem, train_chunk
+
+Progress = Callable[[int, int], None]
+
+
+def run_chunks(
+    problem: Problem,
+    chunks: Sequence[np.ndarray],
+    checkpoint: Checkpoint | None = None,
+    n_jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """The weights of all chunks, which do not depend on who trains them.
+
+    Parameters
+    ----------
+    problem : Problem
+    chunks : sequence of ndarray
+        The numbers of the runs of each.
+    checkpoint : Checkpoint, optional
+    n_jobs : int, optional
+        As in scikit-learn: None is 1, unless within ``joblib.parallel_config``; -1 is one for each core.
+    progress : callable, optional
+        Called with the network epochs done and in total: after each epoch, or after each chunk where there are several
+        jobs.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of the chunks.
+    """
+    from joblib import effective_n_jobs
+
+    several = min(effective_n_jobs(n_jobs), len(chunks)) > 1
+    work = _at_once(problem, chunks, checkpoint, n_jobs) if several else _in_turn(problem, chunks, checkpoint, progress)
+    results: list[np.ndarray] = []
+    for weights in work:
+        results.append(weights)
+        if several and progress is not None:
+            _report(progress, problem, chunks, len(results) - 1, problem.settings.epochs)
+    return results
+
+
+def _in_turn(
+    problem: Problem, chunks: Sequence[np.ndarray], checkpoint: Checkpoint | None, progress: Progress | None
+) -> Iterator[np.ndarray]:
+    for index, runs in enumerate(chunks):
+
+        def report(epoch: int, index: int = index) -> None:
+            if progress is not None:
+                _report(progress, problem, chunks, index, epoch)
+
+        yield _one(problem, index, runs, checkpoint, report)
+
+
+def _at_once(
+    problem: Problem, chunks: Sequence[np.ndarray], checkpoint: Checkpoint | None, n_jobs: int | None
+) -> Iterator[np.ndarray]:
+    from joblib import Parallel, delayed
+
+    try:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:
+        # a backend that hands over results when all are there
+        parallel = Parallel(n_jobs=n_jobs)
+    calls: Any = (delayed(_one)(problem, index, runs, checkpoint) for index, runs in enumerate(chunks))
+    yield from parallel(calls)
+
+
+def _one(
+    problem: Problem,
+    index: int,
+    runs: np.ndarray,
+    checkpoint: Checkpoint | None,
+    report: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    settings = problem.settings
+    if checkpoint is None:
+        return train_chunk(problem, runs, report)
+    shape = (len(runs) * settings.cycles * settings.snapshots, problem.architecture.n_weights)
+    weights = checkpoint.load(index, shape)
+    if weights is None:
+        # written by who trains it: what is done is kept whatever becomes of the others
+        weights = train_chunk(problem, runs, report)
+        checkpoint.save(index, weights)
+    elif report is not None:
+        report(settings.epochs)
+    return weights
+
+
+def _report(progress: Progress, problem: Problem, chunks: Sequence[np.ndarray], index: int, epoch: int) -> None:
+    epochs = problem.settings.epochs
+    before = sum(map(len, chunks[:index]))
+    progress(before * epochs + len(chunks[index]) * epoch, sum(map(len, chunks)) * epochs)

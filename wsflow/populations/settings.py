@@ -1,0 +1,177 @@
+"""The settings of a training, checked, as plain values that can be written down and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wsflow.activations import activation as row
+from wsflow.architecture import Architecture
+from wsflow.architecture.layers import mlp_layers
+from wsflow.initialisation import INITIALISATIONS
+from wsflow.populations.hyperparameters import RANGES, Range, check_range
+from wsflow.populations.optimizers import OPTIMIZERS
+from wsflow.populations.schedules import SCHEDULES, snapshot_steps
+from wsflow.task import Task
+
+TABLES: dict[str, Mapping[str, Any]] = {
+    "initialisation": INITIALISATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+COUNTS = ("n_runs", "cycles", "epochs", "batch_size", "snapshots", "snapshot_every", "chunk_size")
+OPTIONAL = ("chunk_size",)
+NUMBERS = ("random_state", "first_run")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `wsflow.train_population` was told, where each parameter is explained.
+
+    Raises
+    ------
+    ValueError
+        If one is out of its range.
+    """
+
+    hidden: tuple[int, ...]
+    n_runs: int
+    activation: str
+    activation_argument: float | None
+    initialisation: str
+    optimizer: str
+    learning_rate: Range
+    momentum: Range
+    weight_decay: Range
+    temperature: Range
+    schedule: str
+    cycles: int
+    epochs: int
+    batch_size: int
+    snapshots: int
+    snapshot_every: int
+    random_state: int
+    first_run: int
+    device: str
+    chunk_size: int | None
+
+    def __post_init__(self) -> None:
+        for name in (*COUNTS, *NUMBERS):
+            if name not in OPTIONAL or getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), minimum=1 if name in COUNTS else 0)
+        for name in RANGES:
+            object.__setattr__(self, name, check_range(name, getattr(self, name)))
+        for name, table in TABLES.items():
+            if getattr(self, name) not in table:
+                choices = ", ".join(sorted(table))
+                raise ValueError(f"The {name!r} of train_population is one of {choices}; got {getattr(self, name)!r}.")
+        if self.cycles > 1 and not SCHEDULES[self.schedule].cycles:
+            raise ValueError(
+                f"The schedule {self.schedule!r} has one cycle, and 'cycles' is {self.cycles}. "
+                "Choose schedule='cyclical'."
+            )
+
+    def ranges(self) -> dict[str, Range]:
+        """The hyperparameters that runs may draw.
+
+        Returns
+        -------
+        dict from str to float or (float, float)
+        """
+        return {name: getattr(self, name) for name in RANGES}
+
+    def iterations(self, n_examples: int) -> int:
+        """How many steps each run takes.
+
+        Parameters
+        ----------
+        n_examples : int
+
+        Returns
+        -------
+        int
+        """
+        return self.epochs * -(-n_examples // self.batch_size)
+
+    def steps(self, n_examples: int) -> list[int]:
+        """The iterations at which snapshots are taken; the last is the end of training.
+
+        Parameters
+        ----------
+        n_examples : int
+
+        Returns
+        -------
+        list of int
+
+        Raises
+        ------
+        ValueError
+            If they do not fit.
+        """
+        return snapshot_steps(self.cycles, self.iterations(n_examples), self.snapshots, self.snapshot_every)
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as JSON data.
+
+        Returns
+        -------
+        dict
+        """
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def architecture_of(
+    task: Task, hidden: tuple[int, ...], activation: str, argument: float | None = None
+) -> Architecture:
+    """The networks of a task.
+
+    Parameters
+    ----------
+    task : Task
+    hidden : tuple of int
+    activation : str
+    argument : float, optional
+        The activation's parameter, where it is not the table's default.
+
+    Returns
+    -------
+    Architecture
+
+    Raises
+    ------
+    ValueError
+        If a width or the activation is none, or the activation takes no parameter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow.populations.settings import architecture_of
+    >>> from wsflow.task import Task
+    >>> architecture_of(Task(np.eye(4), [0, 1, 0, 1]), (3,), "sine", 30.0).layers[1].argument
+    30.0
+    """
+    layers = mlp_layers([task.n_inputs, *hidden, task.n_outputs], activation, bias=True)
+    if argument is None:
+        return Architecture.sequential(layers)
+    if not row(activation).argument:
+        raise ValueError(
+            f"The activation {activation!r} takes no 'activation_argument', got {argument!r}: leave it out."
+        )
+    return Architecture.sequential(
+        [replace(layer, argument=float(argument)) if layer.kind == activation else layer for layer in layers]
+    )
+
+
+def _check_integer(name: str, value: Any, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(f"The {name!r} of train_population is an integer of at least {minimum}, got {value!r}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
