@@ -90,7 +90,7 @@ for name, networks in {"training": weights, "held-out": held_out.weights, "sampl
 
 report = wsflow.evaluate(new, weights, held_out.weights, task, random_state=0)
 for name, row in {"training": report.training, "samples": report.samples, **report.nulls}.items():
-    print(f"{name:20}" + "".join(f"{key} {row[key]:6.3f}   " for key in report.headline))
+    print(f"{name:24}" + "".join(f"{key} {row[key]:6.3f}   " for key in report.headline))
 
 # %%
 # What follows from these numbers, in words:

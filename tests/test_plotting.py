@@ -54,7 +54,7 @@ def test_the_clouds_are_the_networks_and_the_markers_their_means():
     assert np.abs(clouds["samples, each"][:, 1] - REPORT.predictive["samples"].scores).max() < 0.5 / 30
     mean = REPORT.samples["loss"], REPORT.samples["accuracy"]
     np.testing.assert_allclose(clouds["samples, mean"], [mean])
-    assert len(clouds["null: noise (0.02, 0.1, 0.3)"]) == 3
+    assert len(clouds["null: noise (0.02, 0.1, 0.3, 1)"]) == 4
 
 
 def test_the_line_of_likely_copies_is_the_held_out_quantile():

@@ -17,7 +17,7 @@ from wsflow.cli.rendering import Bars, echo_json, echo_report
 )
 @click.option("--held-out", type=click.Path(path_type=Path), help="Networks of other runs.")
 @click.option("--task", "task_name", metavar="TASK", help="Another task than the training networks'.")
-@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
+@click.option("--plot", type=click.Path(path_type=Path), help="File for the report on one page (.png, .pdf, .svg).")
 @options.seed
 @options.as_json
 @options.quiet
@@ -55,9 +55,9 @@ def evaluate(
     with Bars(quiet).stage("Evaluating networks", "steps") as progress:
         report = wsflow.evaluate(samples.weights, training.weights, others, task, random_state=seed, progress=progress)
     if plot is not None:
-        from wsflow.plotting import EvaluationDisplay
+        from wsflow.plotting import ReportDisplay
 
-        EvaluationDisplay.from_report(report).figure_.savefig(plot, dpi=150)
+        ReportDisplay.from_report(report).figure_.savefig(plot, dpi=150)
     if as_json:
         echo_json(report.to_dict())
     else:

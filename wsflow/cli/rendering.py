@@ -109,12 +109,34 @@ def echo_report(report: Report, title: str) -> None:
         f"dispersion: 0 is collapse, 1 as different as training runs; averaged: {report.score} of the model average.",
         "",
         f"Mean midpoint loss barrier: {barrier['before']:.3f} before alignment, {barrier['after']:.3f} after it.",
+        *_details(report),
+        "",
         *report.verdict,
     ]
     columns = ["", report.score, "loss", "novelty", "5%", "copies", "dispersion", "averaged"]
     echo_table(title, columns, rows, sentences)
 
 
+def _details(report: Report) -> list[str]:
+    """What has no column: samples as a set of points beside held-out runs, and their mistakes."""
+    keys = ("precision", "recall", "density", "coverage", "p_value")
+    names = ("precision", "recall", "density", "coverage", "p")
+    found = [
+        f"Beside held-out runs, in {space}: "
+        + ", ".join(f"{name} {_number(row[key])}" for name, key in zip(names, keys, strict=True))
+        + "."
+        for space, row in report.distribution.get("samples", {}).items()
+    ]
+    if report.score == "accuracy":
+        own, others = _number(report.samples["iou"]), _number(report.held_out["iou"])
+        found.append(f"Largest overlap of mistakes with a training network: {own} (held-out runs {others}).")
+    return found
+
+
 def _numbers(row: dict[str, Any], score: str) -> list[str]:
     keys = (score, "loss", "novelty", "novelty_q05", "copies", "dispersion", f"averaged_{score}")
-    return ["-" if row.get(key) is None or row[key] != row[key] else f"{row[key]:.3f}" for key in keys]
+    return [_number(row.get(key)) for key in keys]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"

@@ -148,7 +148,53 @@ def locate(weights: WeightArray, task: Task, reference: Tensor) -> Points:
     return Points(architecture, rows, said / said.shape[1] ** 0.5)
 
 
-def nearest(points: Points, train: Points, candidates: int = CANDIDATES) -> Nearest:
+def some(points: Points, count: int) -> Points:
+    """At most so many of the networks, evenly spaced.
+
+    Parameters
+    ----------
+    points : Points
+    count : int
+
+    Returns
+    -------
+    Points
+    """
+    n = len(points.weights)
+    return take_points(points, np.linspace(0, n - 1, min(n, count)).astype(int))
+
+
+def take_points(points: Points, rows: np.ndarray) -> Points:
+    """Some of the networks.
+
+    Parameters
+    ----------
+    points : Points
+    rows : ndarray of int
+
+    Returns
+    -------
+    Points
+    """
+    return Points(points.architecture, points.weights[rows], points.functions[rows])
+
+
+def join(points: Points, others: Points) -> Points:
+    """The networks of both.
+
+    Parameters
+    ----------
+    points, others : Points
+
+    Returns
+    -------
+    Points
+    """
+    pairs = (points.weights, others.weights), (points.functions, others.functions)
+    return Points(points.architecture, *(torch.cat(pair) for pair in pairs))
+
+
+def nearest(points: Points, train: Points, candidates: int = CANDIDATES, own: Tensor | None = None) -> Nearest:
     """The distance of each network to its nearest training network, in weights and in function.
 
     Only likely neighbours are matched pairwise: the nearest by predictions, and those by aligned weights.
@@ -158,18 +204,21 @@ def nearest(points: Points, train: Points, candidates: int = CANDIDATES) -> Near
     points, train : Points
     candidates : int
         How many of each kind.
+    own : LongTensor of shape (n,), optional
+        The rows of `train` that are the networks themselves, and do not count.
 
     Returns
     -------
     Nearest
     """
-    k = min(candidates, len(train.weights))
+    k = min(candidates + (own is not None), len(train.weights))
     by_function = _neighbours(points.functions, train.functions, k)
     likely = torch.cat([by_function, _neighbours(points.weights, train.weights, k)], 1)
     left = torch.arange(len(likely)).repeat_interleave(2 * k)
-    weights = _matched_distances(points.weights[left], train.weights[likely.flatten()], points.architecture)
-    functions = _norms(points.functions[left] - train.functions[likely.flatten()])
-    return Nearest(weights.reshape(-1, 2 * k).min(1), functions.reshape(-1, 2 * k).min(1))
+    found = [d.reshape(-1, 2 * k) for d in _distances(points, left, train, likely.flatten())]
+    if own is not None:
+        found = [np.where((likely == own.unsqueeze(1)).numpy(), np.inf, d) for d in found]
+    return Nearest(*(d.min(1) for d in found))
 
 
 def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
@@ -185,13 +234,20 @@ def spread(points: Points, pairs: np.ndarray) -> tuple[float, float]:
     weights, functions : float
     """
     left, right = torch.from_numpy(pairs).T
-    weights = _matched_distances(points.weights[left], points.weights[right], points.architecture)
-    functions = _norms(points.functions[left] - points.functions[right])
+    weights, functions = _distances(points, left, points, right)
     return float(np.sqrt(np.square(weights).mean())), float(np.sqrt(np.square(functions).mean()))
 
 
-def _matched_distances(weights: Tensor, references: Tensor, architecture: Architecture) -> np.ndarray:
-    return _norms(align(weights, references, architecture) - references)
+def _distances(points: Points, left: Tensor, others: Points, right: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Distances in weights, matched pairwise, and in function, between rows of the one and rows of the other."""
+    weights, functions = [], []
+    # few pairs at a time: gathered rows of all of them would not stay in the cache, or in memory
+    for part in _chunks(len(left), points.architecture.n_weights):
+        a, b = left[part], right[part]
+        reference = others.weights[b]
+        weights.append(_norms(align(points.weights[a], reference, points.architecture) - reference))
+        functions.append(_norms(points.functions[a] - others.functions[b]))
+    return np.concatenate(weights), np.concatenate(functions)
 
 
 def _neighbours(rows: Tensor, train: Tensor, k: int) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward, losses, predictions, scores
+from wsflow.networks import forward, losses, scores
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
@@ -44,12 +44,15 @@ class Predictive:
     jsd : float
         Generalised Jensen-Shannon divergence between the networks' predictive distributions, H(mean p) -
         mean H(p), averaged over inputs, in nats; NaN for a regression.
+    wrong : ndarray of bool, shape (n, b), optional
+        Which inputs each network classifies wrongly; None for a regression.
     """
 
     scores: np.ndarray
     losses: np.ndarray
     average: np.ndarray
     jsd: float
+    wrong: np.ndarray | None = None
 
 
 def predict(weights: WeightArray, task: Task) -> Predictive:
@@ -81,20 +84,37 @@ def predict(weights: WeightArray, task: Task) -> Predictive:
     check_task(weights.architecture, task)
     if not len(weights):
         raise InvalidInputError("There is no network to evaluate: pass at least one row of weights.")
+    return _classified(weights, task) if task.is_classification else _regressed(weights, task)
+
+
+def _classified(weights: WeightArray, task: Task) -> Predictive:
     targets = torch.from_numpy(task.y)
-    targets = targets if task.is_classification else targets.float()
-    score, loss = [], []
-    total, entropies = np.zeros(1), np.zeros(1)
+    wrong, loss = [], []
+    total, entropies = torch.zeros(1), torch.zeros(1)
     for outputs in chunked_outputs(weights, task.X):
-        said = predictions(outputs, task.loss).double()
+        logs = outputs.log_softmax(-1)
+        chosen = logs.gather(-1, targets.expand(outputs.shape[:2]).unsqueeze(-1)).squeeze(-1)
+        loss.append(-chosen.double().mean(1))
+        wrong.append(outputs.argmax(-1) != targets)
+        said = logs.exp_().double()
+        total = total + said.sum(0)
+        entropies = entropies + torch.special.entr(said).sum((0, 2))
+    average = total / len(weights)
+    jsd = (torch.special.entr(average).sum(-1) - entropies / len(weights)).mean()
+    mistakes = torch.cat(wrong)
+    score = 1 - mistakes.double().mean(1)
+    return Predictive(score.numpy(), torch.cat(loss).numpy(), average.numpy(), float(jsd), mistakes.numpy())
+
+
+def _regressed(weights: WeightArray, task: Task) -> Predictive:
+    targets = torch.from_numpy(task.y).float()
+    score, loss, total = [], [], torch.zeros(1)
+    for outputs in chunked_outputs(weights, task.X):
         score.append(scores(outputs, targets, task.loss).double())
         loss.append(losses(outputs, targets, task.loss).double())
-        total = total + said.sum(0).numpy()
-        if task.is_classification:
-            entropies = entropies + _entropy(said.numpy()).sum(0)
-    average = total / len(weights)
-    jsd = (_entropy(average) - entropies / len(weights)).mean() if task.is_classification else np.nan
-    return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, float(jsd))
+        total = total + outputs.double().sum(0)
+    average = (total / len(weights)).numpy()
+    return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, float("nan"))
 
 
 def chunked_outputs(weights: WeightArray, inputs: np.ndarray, dtype: Any = np.float32) -> Iterator[Tensor]:
@@ -211,14 +231,58 @@ def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray, n
     >>> expected_calibration_error(always_sure, half_right)
     0.5
     """
+    found = reliability(probabilities, targets, n_bins)
+    known = found.share > 0
+    return float((found.share * np.abs(found.accuracy - found.confidence))[known].sum())
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often a forecast is right, by how sure it is: one number for each bin of confidence.
+
+    Parameters
+    ----------
+    confidence, accuracy : ndarray of shape (bins,)
+        Means over the bin's forecasts; NaN where there is none.
+    share : ndarray of shape (bins,)
+        The part of all forecasts that is in the bin.
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    share: np.ndarray
+
+
+def reliability(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 15) -> Reliability:
+    """The reliability diagram: accuracy against confidence max_k p_k, in bins of equal width.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (b, k)
+    targets : ndarray of int, shape (b,)
+    n_bins : int
+
+    Returns
+    -------
+    Reliability
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, section 2.
+
+    Examples
+    --------
+    >>> from wsflow.evaluation.predictive import reliability
+    >>> reliability(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]), n_bins=2).accuracy
+    array([nan, 0.5])
+    """
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == targets
     # bins are open on the left and closed on the right, as in Guo et al.
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(targets))
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    safe = np.where(probabilities > 0, probabilities, 1.0)
-    return -(probabilities * np.log(safe)).sum(-1)
+    count = np.bincount(bins, minlength=n_bins)
+    sure, correct = (
+        np.divide(np.bincount(bins, values, n_bins), count, out=np.full(n_bins, np.nan), where=count > 0)
+        for values in (confidence, right)
+    )
+    return Reliability(sure, correct, count / len(targets))

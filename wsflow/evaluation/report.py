@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
-from wsflow.evaluation.novelty import PAIRS, check_runs, compare_nearest, compare_spread
-from wsflow.evaluation.nulls import null_names, null_samples
-from wsflow.evaluation.points import (
-    Nearest,
-    Points,
-    align,
-    canonical,
-    locate,
-    mean_reference,
-    nearest,
-    spread,
-)
-from wsflow.evaluation.predictive import Predictive, calibration, predict
-from wsflow.evaluation.verdict import describe
+from wsflow.evaluation.distribution import compare_distributions, one_per_run
+from wsflow.evaluation.frontiers import Frontier
+from wsflow.evaluation.novelty import check_runs
+from wsflow.evaluation.nulls import null_curves, null_names, null_samples
+from wsflow.evaluation.points import Nearest, align, canonical, some
+from wsflow.evaluation.predictive import Predictive, Reliability, reliability
+from wsflow.evaluation.verdict import describe, frontier_verdict, mistakes_verdict
+from wsflow.evaluation.yardstick import MEASURED, NULL_PAIRS, Measured, Yardstick, frontier
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task, check_task
@@ -32,13 +26,10 @@ from wsflow.weights import WeightArray
 
 Row = dict[str, float]
 
-# networks of a null or of training that are measured: distances are matched pairwise, and there are many nulls
-MEASURED = 200
-NULL_PAIRS = 1000
+# training examples on which barriers are measured, evenly spaced: 200 pairs on 55,000 images take two minutes
+BARRIER_EXAMPLES = 4096
 # the part of the runs that is held out where no held-out networks are given
 HELD_OUT_PART = 0.2
-
-_NOVELTY = ("weights", "function", "q05", "q05_weights", "q05_function")
 
 
 @dataclass(frozen=True)
@@ -46,8 +37,9 @@ class Report:
     """What `evaluate` found.
 
     Each row has the score (``"accuracy"``, or ``"r2"`` for a regression), ``"loss"``, ``"novelty"`` and
-    ``"dispersion"``, then what they are made of, and the model average: ``"averaged_accuracy"``,
-    ``"averaged_nll"``, ``"averaged_brier"``, ``"averaged_ece"`` and the Jensen-Shannon divergence ``"jsd"``.
+    ``"dispersion"``, then what they are made of, the overlap ``"iou"`` of a network's mistakes with those of its most
+    similar training network, and the model average: ``"averaged_accuracy"``, ``"averaged_nll"``,
+    ``"averaged_brier"``, ``"averaged_ece"`` and the Jensen-Shannon divergence ``"jsd"``.
 
     Parameters
     ----------
@@ -61,12 +53,19 @@ class Report:
         Networks and runs; ``"not_finite"`` counts samples that were left out.
     score : str
         The key of the score.
+    distribution : dict
+        Of ``"samples"``, and of as many ``"training"`` networks to compare with: precision, recall, density, coverage
+        and the two-sample test against held-out runs, in ``"weights"`` and in ``"function"``.
+    frontiers : dict from str to Frontier
+        The curves of the nulls, and the samples' own, ``"samples"``, where networks at other levels were given.
     predictive : dict from str to Predictive
         Scores and losses of each network, by row.
     nearest : dict from str to Nearest
         Distances to the nearest training network, of ``"samples"`` and ``"held_out"``.
     barriers : dict from str to ndarray
         The barriers of each pair, ``"before"`` and ``"after"``.
+    reliability : dict from str to Reliability
+        Of the model average of ``"samples"`` and of ``"training"`` networks; empty for a regression.
     """
 
     training: Row
@@ -77,9 +76,12 @@ class Report:
     verdict: list[str]
     counts: dict[str, int]
     score: str = "accuracy"
+    distribution: dict[str, dict[str, Row]] = field(default_factory=dict)
+    frontiers: dict[str, Frontier] = field(default_factory=dict, repr=False)
     predictive: dict[str, Predictive] = field(default_factory=dict, repr=False)
     nearest: dict[str, Nearest] = field(default_factory=dict, repr=False)
     barriers: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    reliability: dict[str, Reliability] = field(default_factory=dict, repr=False)
 
     @property
     def headline(self) -> tuple[str, str, str, str]:
@@ -93,60 +95,17 @@ class Report:
         -------
         dict
         """
-        names = ("training", "held_out", "samples", "nulls", "barrier", "verdict", "counts", "score")
-        result: dict[str, Any] = _jsonable({name: getattr(self, name) for name in names})
+        names = ("training", "held_out", "samples", "nulls", "barrier", "verdict", "counts", "score", "distribution")
+        curves = {name: self._curve(curve) for name, curve in self.frontiers.items()}
+        result: dict[str, Any] = _jsonable({name: getattr(self, name) for name in names} | {"frontiers": curves})
         return result
 
-
-@dataclass(frozen=True)
-class _Yardstick:
-    """What rows are measured with: the training networks, those of held-out runs, and the task."""
-
-    train: Points
-    held_out: Points
-    held_out_pairs: np.ndarray
-    nearest: Nearest
-    spread: tuple[float, float]
-    task: Task
-    reference: Tensor
-    score: str
-
-    @classmethod
-    def of(cls, train: WeightArray, held_out: WeightArray, task: Task, reference: Tensor) -> _Yardstick:
-        """Everything that is measured once, whatever is judged."""
-        known, others = locate(train, task, reference), locate(held_out, task, reference)
-        pairs = fixed_pairs(held_out.runs, PAIRS)
-        score = "accuracy" if task.is_classification else "r2"
-        return cls(known, others, pairs, nearest(others, known), spread(others, pairs), task, reference, score)
-
-    def measure(
-        self,
-        weights: WeightArray,
-        found: Nearest | None = None,
-        spreads: tuple[float, float] | None = None,
-        pairs: int = PAIRS,
-    ) -> tuple[Row, Predictive, Nearest]:
-        """One row; what is known about distances of its networks may be given."""
-        if found is None or spreads is None:
-            points = locate(weights, self.task, self.reference)
-            found = nearest(points, self.train)
-            spreads = spread(points, fixed_pairs(weights.runs, pairs)) if len(weights) > 1 else (np.nan, np.nan)
-        said = predict(weights, self.task.held_out)
-        new, apart = compare_nearest(found, self.nearest), compare_spread(spreads, self.spread)
-        row = {
-            self.score: float(said.scores.mean()),
-            "loss": float(said.losses.mean()),
-            "novelty": new.value,
-            "dispersion": apart.value,
-            f"{self.score}_sd": float(said.scores.std()),
-            "loss_sd": float(said.losses.std()),
-            **{f"novelty_{name}": getattr(new, name) for name in _NOVELTY},
-            **{name: getattr(new, name) for name in ("copies", "copies_weights", "copies_function")},
-            **{f"dispersion_{name}": getattr(apart, name) for name in ("weights", "function")},
-            **{f"averaged_{k}": v for k, v in calibration(said.average, self.task.held_out).items()},
-            "jsd": said.jsd,
-        }
-        return row, said, found
+    def _curve(self, curve: Frontier) -> dict[str, Any]:
+        """The names of a curve's rows; where it is as good as the samples; and rows that stand nowhere else."""
+        found = None if curve.name == "samples" else curve.reaches(self.samples)
+        rows = {} if set(curve.names) <= set(self.nulls) else {"rows": dict(zip(curve.names, curve.rows, strict=True))}
+        as_good = {} if curve.name == "samples" else {"as_good_at": None if found is None else found[0]}
+        return {"levels": list(curve.names), **as_good, **rows}
 
 
 def evaluate(
@@ -156,13 +115,16 @@ def evaluate(
     task: Task,
     *,
     nulls: bool = True,
+    curve: Mapping[float, WeightArray] | None = None,
     reference: Any = None,
     random_state: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Judge samples by held-out data and networks of held-out runs, beside training networks and nulls.
 
-    All networks may be any representatives: they are canonicalized and aligned to one reference here.
+    All networks may be any representatives: they are canonicalized and aligned to one reference here. What would take
+    long is measured on a part: dispersion on 2,000 pairs, nulls on 200 networks, barriers on 200 pairs and 4,096
+    training examples, fidelity and the two-sample test on 500 networks, functions are compared on 512 inputs.
 
     Parameters
     ----------
@@ -174,10 +136,12 @@ def evaluate(
         Barriers are measured on its own data, everything else on its test (or validation) part.
     nulls : bool
         Whether to measure the nulls too.
+    curve : mapping from float to WeightArray, optional
+        Samples of the same generator at other levels of its knob, such as temperature: its frontier.
     reference : array-like of shape (d,), optional
         A canonical network to align to (default: the mean of the aligned training networks).
     random_state : int
-        Seed of the nulls.
+        Seed of the nulls, and of the permutations of the two-sample test.
     progress : callable, optional
         Called with the steps done and the steps in all.
 
@@ -203,7 +167,7 @@ def evaluate(
     >>> report.verdict[1]
     'Samples are copies of training networks: their novelty is 0.00 and ...'
     """
-    tell = _Steps(progress, 5 + (len(null_names()) if nulls else 0))
+    tell = _Steps(progress, 5 + bool(curve) + (len(null_names()) if nulls else 0))
     notes: list[str] = []
     samples, dropped = _finite_samples(samples, notes)
     train, held_out = _runs_apart(train, held_out, random_state, notes)
@@ -212,67 +176,99 @@ def evaluate(
         notes.append("The task has no held-out data: scores and losses are those on the training data.")
     # the samples' own runs, if they have any, say nothing: each is compared with every other
     samples = WeightArray(samples, samples.architecture, aligned=samples.aligned)
-    centre = mean_reference(train) if reference is None else torch.as_tensor(np.asarray(reference, dtype=np.float64))
-    yardstick = _Yardstick.of(train, held_out, task, centre)
+    centre = None if reference is None else torch.as_tensor(np.asarray(reference, dtype=np.float64))
+    yardstick = Yardstick.of(train, held_out, task, centre)
     tell()
-    measured = {
-        "samples": yardstick.measure(samples),
-        "held_out": yardstick.measure(held_out, yardstick.nearest, yardstick.spread),
-    }
+    measured = {"samples": yardstick.measure(samples), "held_out": yardstick.measure_held_out(held_out)}
+    distribution = _distribution(yardstick, measured["samples"], train, held_out, random_state)
     tell()
-    measured["training"] = _training(yardstick, train)
+    measured["training"] = yardstick.measure_training(train)
     tell()
-    barriers = _barriers(train, task, centre, notes)
+    barriers = _barriers(train, task, yardstick.reference, notes)
     tell()
     if nulls:
-        aligned = align(canonical(train), centre, train.architecture).numpy()
+        aligned = align(canonical(train), yardstick.reference, train.architecture).numpy()
         for name, rows in null_samples(aligned, min(len(samples), MEASURED), random_state):
             measured[name] = yardstick.measure(WeightArray(rows, train.architecture), pairs=NULL_PAIRS)
             tell()
+    own = {}
+    if curve:
+        own = {"samples": frontier({k: _finite_samples(w, [])[0] for k, w in curve.items()}, yardstick)}
+        tell()
     counts = {"training": len(train), "training_runs": len(np.unique(train.runs)), "held_out": len(held_out)}
     counts |= {"held_out_runs": len(np.unique(held_out.runs)), "samples": len(samples), "not_finite": dropped}
-    report = _report(measured, barriers, counts, yardstick.score, notes, train.shape[1])
+    report = _report(measured, own, distribution, barriers, counts, yardstick, notes)
     tell()
     return report
 
 
 def _report(
-    measured: dict[str, tuple[Row, Predictive, Nearest]],
+    measured: dict[str, Measured],
+    own: dict[str, Frontier],
+    distribution: dict[str, dict[str, Row]],
     barriers: dict[str, np.ndarray],
     counts: dict[str, int],
-    score: str,
+    yardstick: Yardstick,
     notes: list[str],
-    n_weights: int,
 ) -> Report:
-    rows = {name: row for name, (row, _, _) in measured.items()}
+    rows, score = {name: found.row for name, found in measured.items()}, yardstick.score
     nulls = {name: row for name, row in rows.items() if name not in ("samples", "held_out", "training")}
+    curves = _curves(nulls, score) if nulls else {}
     before, after = (float(barriers[name].mean()) for name in ("before", "after"))
+    n_weights = yardstick.reference.numel()
+    verdict = describe(rows["samples"], curves, counts, score, n_weights, distribution["samples"])
+    if nulls and score == "accuracy":
+        verdict.append(mistakes_verdict(rows["samples"], rows["held_out"], curves["noise"]))
+    if own and nulls:
+        verdict.append(frontier_verdict(own["samples"], curves))
     return Report(
         training=rows["training"],
         held_out=rows["held_out"],
         samples=rows["samples"],
         nulls=nulls,
         barrier={"before": before, "after": after, "ratio": after / before if before > 0 else float("nan")},
-        verdict=[*describe(rows["samples"], nulls, counts, score, n_weights), *notes],
+        verdict=[sentence for sentence in (*verdict, *notes) if sentence],
         counts=counts,
         score=score,
-        predictive={name: said for name, (_, said, _) in measured.items()},
-        nearest={name: measured[name][2] for name in ("samples", "held_out")},
+        distribution=distribution,
+        frontiers=curves | own,
+        predictive={name: found.predictive for name, found in measured.items()},
+        nearest={name: measured[name].nearest for name in ("samples", "held_out")},
         barriers=barriers,
+        reliability=_reliability(measured, yardstick.task.held_out),
     )
 
 
-def _training(yardstick: _Yardstick, train: WeightArray) -> tuple[Row, Predictive, Nearest]:
-    """Distances of some training networks, which are their own nearest; scores and losses of all of them."""
-    some = np.linspace(0, len(train) - 1, min(len(train), MEASURED)).astype(int)
-    points = Points(train.architecture, yardstick.train.weights[some], yardstick.train.functions[some])
-    spreads = spread(yardstick.train, fixed_pairs(train.runs, PAIRS))
-    return yardstick.measure(train, nearest(points, yardstick.train), spreads)
+def _curves(nulls: dict[str, Row], score: str) -> dict[str, Frontier]:
+    """Every null with a knob as a curve; and those without one that no curve ends in, as points."""
+    names = null_curves()
+    on_curves = {name for curve in names.values() for name in curve}
+    names |= {name: [name] for name in nulls if name not in on_curves}
+    return {key: Frontier(key, tuple(on), tuple(nulls[name] for name in on), score) for key, on in names.items()}
+
+
+def _distribution(
+    yardstick: Yardstick, samples: Measured, train: WeightArray, held_out: WeightArray, random_state: int
+) -> dict[str, dict[str, Row]]:
+    """Samples, and as many training networks, against networks of held-out runs."""
+    real = one_per_run(yardstick.held_out, held_out.runs)
+    known = some(one_per_run(yardstick.train, train.runs), len(samples.points.weights))
+    pairs = {"samples": samples.points, "training": known}
+    return {name: compare_distributions(points, real, random_state) for name, points in pairs.items()}
+
+
+def _reliability(measured: dict[str, Measured], task: Task) -> dict[str, Reliability]:
+    if not task.is_classification:
+        return {}
+    return {name: reliability(measured[name].predictive.average, task.y) for name in ("samples", "training")}
 
 
 def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str]) -> dict[str, np.ndarray]:
     """Midpoint barriers of fixed pairs of training runs: as they are, and with neurons permuted and flipped."""
     left, right = fixed_pairs(train.runs).T
+    if len(task.X) > BARRIER_EXAMPLES:
+        part = np.linspace(0, len(task.X) - 1, BARRIER_EXAMPLES).astype(int)
+        task = replace(task, X=task.X[part], y=task.y[part])
     before = midpoint_barrier(train[left], train[right], task)
     if train.aligned:
         notes.append("The training networks came aligned: the barrier 'before' is not that of networks as trained.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isnan
 
-Row = Mapping[str, float]
+from wsflow.evaluation.frontiers import TOLERANCE, Bound, Frontier, Row
 
 # of networks of held-out runs 1% are that near to a training network, and of 200 honest samples hardly ever 5%
 MAX_COPIES = 0.05
@@ -17,18 +17,21 @@ MIN_NOVELTY = 0.5
 MIN_NOVELTY_Q05 = 0.3
 # below it samples are about half the variance of trained networks: .7^2 = .49
 MIN_DISPERSION = 0.7
-# how far below the samples a null may be in novelty and dispersion: two samplings differ by that much
-TOLERANCE = 0.05
+# with more overlap there are too few mistakes, or they are the task's and not the networks'
+MAX_OVERLAP = 0.9
+# of the test whether samples have the law of held-out networks
+LEVEL = 0.05
 # runs per weight below which more than 5% were likely copies: at 802 weights 22% of 100 runs, 17% of 300, 4% of 600
 RUNS_PER_WEIGHT = 0.7
 
 
-def null_wins(nulls: Mapping[str, Row], samples: Row, score: str = "accuracy") -> list[str]:
+def null_wins(nulls: Mapping[str, Row | Frontier], samples: Row, score: str = "accuracy") -> list[str]:
     """The nulls that are at least as good as the samples, at their novelty and dispersion.
 
     Parameters
     ----------
-    nulls : mapping from str to row
+    nulls : mapping from str to row or Frontier
+        A curve wins with any of its points, also between two levels.
     samples : row
         With the score, ``"loss"``, ``"novelty"`` and ``"dispersion"``.
     score : str
@@ -46,8 +49,7 @@ def null_wins(nulls: Mapping[str, Row], samples: Row, score: str = "accuracy") -
     >>> null_wins({"mean": samples | {"dispersion": 0.0}, "noise 0.1": samples | {"loss": 0.1}}, samples)
     ['noise 0.1']
     """
-    winners = [n for n in comparable(nulls, samples) if _at_least_as_good(nulls[n], samples, score)]
-    return sorted(winners, key=lambda name: -nulls[name][score])
+    return [words for words, _ in _winners(nulls, samples, score)]
 
 
 def comparable(nulls: Mapping[str, Row], samples: Row) -> list[str]:
@@ -67,18 +69,25 @@ def comparable(nulls: Mapping[str, Row], samples: Row) -> list[str]:
 
 
 def describe(
-    samples: Row, nulls: Mapping[str, Row], counts: Mapping[str, int], score: str, n_weights: int
+    samples: Row,
+    nulls: Mapping[str, Row | Frontier],
+    counts: Mapping[str, int],
+    score: str,
+    n_weights: int,
+    distribution: Mapping[str, Row] | None = None,
 ) -> list[str]:
     """The verdict on samples.
 
     Parameters
     ----------
     samples : row
-    nulls : mapping from str to row
+    nulls : mapping from str to row or Frontier
     counts : mapping from str to int
         With ``"training_runs"`` and ``"held_out"``.
     score : str
     n_weights : int
+    distribution : mapping from str to row, optional
+        By space, with the ``"p_value"`` of the test against held-out networks.
 
     Returns
     -------
@@ -89,14 +98,109 @@ def describe(
         _few_runs(counts["training_runs"], n_weights),
         _copies(samples, counts["held_out"]),
         _collapse(samples),
+        _law(distribution or {}),
     ]
     if nulls:
         sentences.append(_nulls(samples, nulls, score))
     return [sentence for sentence in sentences if sentence]
 
 
-def _at_least_as_good(row: Row, samples: Row, score: str) -> bool:
-    return row["loss"] <= samples["loss"] and row[score] >= samples[score]
+def frontier_verdict(curve: Frontier, nulls: Mapping[str, Row | Frontier]) -> str:
+    """The verdict on a generator with a knob, level by level.
+
+    Parameters
+    ----------
+    curve : Frontier
+    nulls : mapping from str to row or Frontier
+
+    Returns
+    -------
+    str
+        A sentence.
+
+    Examples
+    --------
+    >>> from wsflow.evaluation.frontiers import Frontier
+    >>> from wsflow.evaluation.verdict import frontier_verdict
+    >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
+    >>> frontier_verdict(Frontier("flow", ("temperature 1",), (row,)), {"mean": row | {"accuracy": 0.8}})
+    'The frontier of flow lies above every null, at temperature 1.'
+    """
+    found = {name: null_wins(nulls, row, curve.score) for name, row in zip(curve.names, curve.rows, strict=True)}
+    behind = [f"{name} ({winners[0]})" for name, winners in found.items() if winners]
+    if not behind:
+        return f"The frontier of {curve.name} lies above every null, at {', '.join(curve.names)}."
+    ahead = [name for name, winners in found.items() if not winners]
+    above = f", above them at {', '.join(ahead)}" if ahead else ""
+    return (
+        f"The frontier of {curve.name} does not lie above every null: a null is as good at {', '.join(behind)}{above}."
+    )
+
+
+def mistakes_verdict(samples: Row, held_out: Row, noise: Frontier) -> str:
+    """Whether noisy training networks are as good as the samples without making more of one network's mistakes.
+
+    Nothing is said where it would be said of newly trained networks too, or where hardly any mistakes differ.
+
+    Parameters
+    ----------
+    samples, held_out : row
+        With the score and ``"iou"``.
+    noise : Frontier
+
+    Returns
+    -------
+    str
+        A sentence, or "".
+
+    References
+    ----------
+    Zeng et al. 2025, arXiv:2506.07998: the noise frontier.
+
+    Examples
+    --------
+    >>> from wsflow.evaluation.frontiers import Frontier
+    >>> from wsflow.evaluation.verdict import mistakes_verdict
+    >>> row = {"accuracy": 0.9, "loss": 0.3, "iou": 0.5}
+    >>> noise = Frontier("noise", ("noise 0.3",), (row | {"accuracy": 0.8, "iou": 0.4},))
+    >>> mistakes_verdict(row | {"accuracy": 0.7}, row, noise)
+    'Samples lie below the noise frontier: noise 0.3 has accuracy 0.800 at an overlap of mistakes of 0.40, they 0.700
+    at 0.50 (newly trained networks 0.900 at 0.50).'
+    """
+    if not held_out.get("iou", 1.0) <= MAX_OVERLAP or _noise_reaches(noise, held_out):
+        return ""
+    found = _noise_reaches(noise, samples)
+    if found is None:
+        return "Samples lie above the noise frontier, as newly trained networks do."
+    words, row = found
+    return (
+        f"Samples lie below the noise frontier: {words} has accuracy {row['accuracy']:.3f} at an overlap of mistakes "
+        f"of {row['iou']:.2f}, they {samples['accuracy']:.3f} at {samples['iou']:.2f} (newly trained networks "
+        f"{held_out['accuracy']:.3f} at {held_out['iou']:.2f})."
+    )
+
+
+def _noise_reaches(noise: Frontier, row: Row) -> tuple[str, dict[str, float]] | None:
+    return noise.best([Bound("iou", row["iou"], at_most=True), Bound("accuracy", row["accuracy"])])
+
+
+def _frontier(name: str, null: Row | Frontier, score: str) -> Frontier:
+    return null if isinstance(null, Frontier) else Frontier(name, (name,), (null,), score)
+
+
+def _winners(nulls: Mapping[str, Row | Frontier], samples: Row, score: str) -> list[tuple[str, Row]]:
+    """Where on each null's curve it is no worse, and the numbers there, the best score first."""
+    found = (_frontier(name, null, score).reaches(samples) for name, null in nulls.items())
+    # curves share their ends: a point that two of them have is told once
+    points: dict[str, Row] = dict(point for point in found if point is not None)
+    return sorted(points.items(), key=lambda point: -point[1][score])
+
+
+def _rivals(nulls: Mapping[str, Row | Frontier], samples: Row, score: str) -> list[tuple[str, Row]]:
+    """The best point of each null that is as new and as different, the best score first."""
+    bounds = [Bound(key, samples[key] - TOLERANCE) for key in ("novelty", "dispersion")]
+    found = (_frontier(name, null, score).best(bounds) for name, null in nulls.items())
+    return sorted((point for point in found if point is not None), key=lambda point: -point[1][score])
 
 
 def _few_runs(n_runs: int, n_weights: int) -> str:
@@ -140,22 +244,31 @@ def _collapse(samples: Row) -> str:
     return f"Samples differ from each other {value:.2f} times as much as newly trained networks do."
 
 
-def _nulls(samples: Row, nulls: Mapping[str, Row], score: str) -> str:
-    winners = null_wins(nulls, samples, score)
+def _law(distribution: Mapping[str, Row]) -> str:
+    told = [f"{row['p_value']:.3f} in {space}" for space, row in distribution.items() if row["p_value"] <= LEVEL]
+    if told:
+        return f"A test tells samples from networks of held-out runs: p = {' and '.join(told)}."
+    known = [row["p_value"] for row in distribution.values() if not isnan(row["p_value"])]
+    if not known:
+        return ""
+    return f"A test does not tell samples from networks of held-out runs: p is {min(known):.2f} or more."
+
+
+def _nulls(samples: Row, nulls: Mapping[str, Row | Frontier], score: str) -> str:
+    winners = _winners(nulls, samples, score)
     if winners:
-        first, others = winners[0], winners[1:]
+        (first, row), others = winners[0], [name for name, _ in winners[1:]]
         also = f" So do {', '.join(others)}." if others else ""
         return (
-            f"A null wins: {first} has {_numbers(nulls[first], score)}, where the samples have "
-            f"{_numbers(samples, score)}.{also}"
+            f"A null wins: {first} has {_numbers(row, score)}, where the samples have {_numbers(samples, score)}.{also}"
         )
-    rivals = comparable(nulls, samples)
+    rivals = _rivals(nulls, samples, score)
     if not rivals:
         return f"No null reaches the samples' {_numbers(samples, score)}: none is as new and as different."
-    best = max(rivals, key=lambda name: nulls[name][score])
+    best, row = rivals[0]
     return (
         f"No null reaches the samples' {_numbers(samples, score)}: the best that is as new and as different is {best}, "
-        f"with {_numbers(nulls[best], score)}."
+        f"with {_numbers(row, score)}."
     )
 
 

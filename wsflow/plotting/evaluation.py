@@ -9,10 +9,11 @@ import numpy as np
 
 from wsflow.evaluation.report import Report
 from wsflow.evaluation.verdict import comparable
-from wsflow.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
+from wsflow.plotting.colours import BLUE, GREY, ORANGE, SCORES, VERMILION
+from wsflow.plotting.figures import logarithmic
+from wsflow.plotting.panels import draw_nearest, say, shared_bins
 
 _MARKERS = "Ds^vPXph*<>d"
-_SCORES = {"accuracy": "accuracy", "r2": "$R^2$"}
 
 
 class EvaluationDisplay:
@@ -93,9 +94,10 @@ class EvaluationDisplay:
         if self.axes_.size != 4:
             raise ValueError(f"The 'axes' of EvaluationDisplay.plot are 4, got {self.axes_.size}.")
         self.figure_ = self.axes_.flat[0].figure
-        panels = (self._performance, self._barriers, self._curve, self._novelty)
-        for draw, ax in zip(panels, self.axes_.flat, strict=True):
+        for draw, ax in zip((self._performance, self._barriers, self._curve), self.axes_.flat, strict=False):
             draw(ax)
+        draw_nearest(self.axes_.flat[3], self.report)
+        for ax in self.axes_.flat:
             ax.spines[["top", "right"]].set_visible(False)
         return self
 
@@ -111,9 +113,9 @@ class EvaluationDisplay:
                 at["loss"], at[report.score], s=110, c=colour, edgecolors="black", zorder=4, label=f"{label}, mean"
             )
         self._null_markers(ax)
-        _logarithmic(ax.xaxis)
+        logarithmic(ax.xaxis)
         ax.set_ylim(*_limits([report.training, report.samples, *report.nulls.values()], report))
-        ax.set(xlabel="loss on held-out data", ylabel=f"{_SCORES[report.score]} on held-out data")
+        ax.set(xlabel="loss on held-out data", ylabel=f"{SCORES[report.score]} on held-out data")
         ax.set_title("Samples, training networks and nulls")
         # low loss with a low score does not occur: that corner is free
         title = "filled nulls: as new and as\ndifferent as the samples" if report.nulls else None
@@ -140,7 +142,7 @@ class EvaluationDisplay:
 
     def _barriers(self, ax: Any) -> None:
         values = self.report.barriers
-        bins = _bins([values["before"], values["after"]])
+        bins = shared_bins([values["before"], values["after"]])
         for key, colour in (("before", ORANGE), ("after", BLUE)):
             mean = float(values[key].mean())
             ax.hist(values[key], bins, color=colour, alpha=0.6, label=f"{key} alignment, mean {mean:.3f}")
@@ -152,8 +154,7 @@ class EvaluationDisplay:
     def _curve(self, ax: Any) -> None:
         ax.set_title("Training of the flow")
         if self.curve is None or not len(self.curve.get("step", ())):
-            ax.text(0.5, 0.5, "no training curve was given", ha="center", va="center", transform=ax.transAxes)
-            ax.set(xticks=[], yticks=[])
+            say(ax, "no training curve was given")
             return
         step = np.asarray(self.curve["step"], dtype=float)
         for key, label, colour in (("train", "training runs", GREY), ("validation", "held-out runs", BLUE)):
@@ -163,27 +164,9 @@ class EvaluationDisplay:
                 ax.plot(step[known], loss[known], color=colour, linewidth=1.5, label=label)
         low, high = ax.dataLim.intervaly
         if 0 < 10 * low < high:
-            _logarithmic(ax.yaxis)
+            logarithmic(ax.yaxis)
         ax.set(xlabel="optimisation step", ylabel="flow-matching loss")
         ax.legend(frameon=False)
-
-    def _novelty(self, ax: Any) -> None:
-        report = self.report
-        # the space that counts: where samples look less new
-        row = report.samples
-        space = "weights" if row["novelty"] == row["novelty_weights"] else "function"
-        distances = {name: getattr(report.nearest[name], space) for name in ("held_out", "samples")}
-        bins = _bins(list(distances.values()))
-        for name, label, colour in (("held_out", "networks of held-out runs", GREEN), ("samples", "samples", BLUE)):
-            weight = np.full(len(distances[name]), 1 / len(distances[name]))
-            ax.hist(distances[name], bins, weights=weight, color=colour, alpha=0.55, label=label)
-        line = np.quantile(distances["held_out"], 0.01)
-        ax.axvline(line, ymax=0.77, color="black", ls="--", label="held-out 1% quantile (left: likely copies)")
-        ax.set(xlabel=f"distance to the nearest training network, in {space}", ylabel="share of networks")
-        ax.set_title(f"Novelty {row['novelty']:.2f}, dispersion {row['dispersion']:.2f}")
-        # room for the legend, above bars and line
-        ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
-        ax.legend(loc="upper left", frameon=False)
 
 
 def _new_axes() -> np.ndarray:
@@ -192,16 +175,6 @@ def _new_axes() -> np.ndarray:
     figure = Figure(figsize=(12, 9), dpi=120, layout="constrained")
     axes: np.ndarray = figure.subplots(2, 2)
     return axes
-
-
-def _logarithmic(axis: Any) -> None:
-    """A logarithmic axis whose ticks are plain numbers."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _family_label(family: str, names: Sequence[str]) -> str:
@@ -225,10 +198,3 @@ def _limits(rows: Sequence[Mapping[str, float]], report: Report) -> tuple[float,
     high = max(*shown, *(float(cloud.max()) for cloud in clouds))
     margin = 0.06 * (high - low or 1.0)
     return low - margin, high + margin
-
-
-def _bins(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Forty bins over all values but the most extreme hundredth, so that one outlier does not hide the rest."""
-    joined = np.concatenate(values)
-    low, high = float(joined.min()), float(np.quantile(joined, 0.99))
-    return np.linspace(low, high if high > low else low + 1.0, 41)

@@ -1,0 +1,210 @@
+"""Frontiers: a generator with a knob as a curve, and the honest comparison of two.
+
+Near the mean of a population accuracy is cheap, and near its training networks too. So a generator is judged at its
+novelty and dispersion: another is as good if a point of its curve is about as new and as different, and no worse in
+score and in loss. Between two levels of the knob the curve is a straight line, because a mixture of the two levels
+reaches it: scores, losses and distances are means over networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+Row = Mapping[str, float]
+
+# how far below the samples a null may be in novelty and dispersion: two samplings differ by that much
+TOLERANCE = 0.05
+
+
+class Bound(NamedTuple):
+    """What a row must have: at least a value, or at most.
+
+    Parameters
+    ----------
+    key : str
+    value : float
+        NaN asks for nothing.
+    at_most : bool
+    """
+
+    key: str
+    value: float
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A generator's rows at several levels of its knob; one row is a generator without one.
+
+    Parameters
+    ----------
+    name : str
+    names : tuple of str
+        Of the rows, such as ``"temperature 0.5"``.
+    rows : tuple of mapping from str to float
+        In the order of the levels, with the score, ``"loss"``, ``"novelty"`` and ``"dispersion"``.
+    score : str
+        The key of the score.
+
+    Examples
+    --------
+    >>> from wsflow.evaluation.frontiers import Frontier
+    >>> cold = {"accuracy": 0.98, "loss": 0.06, "novelty": 0.8, "dispersion": 0.5}
+    >>> hot = {"accuracy": 0.90, "loss": 0.20, "novelty": 1.0, "dispersion": 1.0}
+    >>> curve = Frontier("flow", ("temperature 0.5", "temperature 1"), (cold, hot))
+    >>> round(curve.at(novelty=0.8, dispersion=0.8)["accuracy"], 3)  # a dispersion of 0.75 is near enough
+    0.94
+    """
+
+    name: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    score: str = "accuracy"
+
+    def at(self, novelty: float, dispersion: float, tolerance: float = TOLERANCE) -> dict[str, float] | None:
+        """The best score among the points of the curve that are about as new and as different, or None.
+
+        Parameters
+        ----------
+        novelty, dispersion : float
+        tolerance : float
+            How far below them a point may be.
+
+        Returns
+        -------
+        dict from str to float, or None
+        """
+        bounds = [Bound("novelty", novelty - tolerance), Bound("dispersion", dispersion - tolerance)]
+        found = self.best(bounds)
+        return None if found is None else found[1]
+
+    def reaches(self, row: Row, tolerance: float = TOLERANCE) -> tuple[str, dict[str, float]] | None:
+        """The point that is about as new and as different as a row, and no worse in score and loss; None if none is.
+
+        Parameters
+        ----------
+        row : mapping from str to float
+        tolerance : float
+
+        Returns
+        -------
+        (str, dict from str to float), or None
+            Where on the curve, in words, and the numbers there.
+        """
+        bounds = [Bound(key, row[key] - tolerance) for key in ("novelty", "dispersion")]
+        return self.best([*bounds, Bound(self.score, row[self.score]), Bound("loss", row["loss"], at_most=True)])
+
+    def best(self, bounds: Sequence[Bound]) -> tuple[str, dict[str, float]] | None:
+        """The point with the best score (then the lowest loss) among those of the curve that keep to bounds.
+
+        Parameters
+        ----------
+        bounds : sequence of Bound
+
+        Returns
+        -------
+        (str, dict from str to float), or None
+        """
+        if not self.rows:
+            return None
+        low, high = _within(self.rows, bounds)
+        open_ = np.flatnonzero(low <= high)
+        places = [(i, float(part[i])) for i in open_ for part in (low, high)]
+        points = [(place, self._point(*place)) for place in places]
+        if not points:
+            return None
+        place, row = max(points, key=lambda found: (found[1][self.score], -found[1]["loss"]))
+        return self._words(*place), row
+
+    def _point(self, index: int, part: float) -> dict[str, float]:
+        start, end = self.rows[index], self.rows[min(index + 1, len(self.rows) - 1)]
+        if part in (0.0, 1.0):
+            return dict(end if part else start)
+        return {key: (1 - part) * start[key] + part * end[key] for key in start if key in end}
+
+    def _words(self, index: int, part: float) -> str:
+        if part in (0.0, 1.0):
+            return self.names[min(index + int(part), len(self.names) - 1)]
+        return f"a mixture of {self.names[index]} and {self.names[index + 1]}"
+
+
+def compare(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> list[dict[str, object]]:
+    """Every row of one generator beside the other generator at that novelty and dispersion.
+
+    Parameters
+    ----------
+    a, b : Frontier
+    tolerance : float
+
+    Returns
+    -------
+    list of dict
+        For each row of `a` its ``"name"``, ``"novelty"`` and ``"dispersion"``, the score and loss of both
+        (``"other"`` is None where `b` is nowhere as new and as different), and whether `a` is ``"ahead"``: no point of
+        `b` that is as new and as different is as good in both.
+
+    Examples
+    --------
+    >>> from wsflow.evaluation.frontiers import Frontier, compare
+    >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
+    >>> flow, mean = Frontier("flow", ("flow",), (row,)), Frontier("mean", ("mean",), (row | {"dispersion": 0.0},))
+    >>> compare(flow, mean)[0]["ahead"]
+    True
+    """
+    found: list[dict[str, object]] = []
+    for name, row in zip(a.names, a.rows, strict=True):
+        other = b.at(row["novelty"], row["dispersion"], tolerance)
+        numbers = {key: row[key] for key in ("novelty", "dispersion", a.score, "loss")}
+        best = None if other is None else {key: other[key] for key in (a.score, "loss")}
+        found.append({"name": name, **numbers, "other": best, "ahead": b.reaches(row, tolerance) is None})
+    return found
+
+
+def beats(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> bool:
+    """Whether one generator is ahead of another at each of its own levels, and is itself never behind.
+
+    Parameters
+    ----------
+    a, b : Frontier
+    tolerance : float
+
+    Returns
+    -------
+    bool
+        True if no row of `a` is reached by `b`. Both may be False: curves that cross.
+
+    Examples
+    --------
+    >>> from wsflow.evaluation.frontiers import Frontier, beats
+    >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
+    >>> flow = Frontier("flow", ("flow",), (row,))
+    >>> null = Frontier("gaussian", ("gaussian",), (row | {"accuracy": 0.8, "loss": 0.3},))
+    >>> beats(flow, null), beats(null, flow)
+    (True, False)
+    """
+    return all(b.reaches(row, tolerance) is None for row in a.rows)
+
+
+def _within(rows: Sequence[Row], bounds: Sequence[Bound]) -> tuple[np.ndarray, np.ndarray]:
+    """The part of each segment between neighbouring rows that keeps to all bounds, low to high; empty if low > high.
+
+    A single row is a segment from itself to itself.
+    """
+    bounds = [bound for bound in bounds if not np.isnan(bound.value)]
+    signs = np.array([-1.0 if bound.at_most else 1.0 for bound in bounds])
+    values = np.array([[row[bound.key] for bound in bounds] for row in rows]).reshape(len(rows), len(bounds))
+    room = signs * (values - np.array([bound.value for bound in bounds]))
+    # a number that does not exist is no reason to leave a row out
+    room = np.where(np.isnan(room), 0.0, room)
+    start, end = (room, room) if len(rows) == 1 else (room[:-1], room[1:])
+    change = np.where(start == end, 1.0, start - end)
+    crossing = start / change
+    low = np.where(start >= 0, 0.0, np.where(end >= 0, crossing, 2.0))
+    high = np.where(end >= 0, 1.0, np.where(start >= 0, crossing, -1.0))
+    if not bounds:
+        return np.zeros(len(start)), np.ones(len(start))
+    return low.max(1), high.min(1)

@@ -1,0 +1,140 @@
+"""Networks as initialisation for a task: how their scores rise with the number of gradient steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsflow.evaluation.predictive import predict
+from wsflow.networks import forward, losses
+from wsflow.task import Task, check_task
+from wsflow.weights import WeightArray
+
+Build = Callable[[Tensor, float, float], torch.optim.Optimizer]
+
+# every row updates each weight by itself, so that all networks share one optimizer
+OPTIMIZERS: dict[str, Build] = {
+    "sgd": lambda leaf, rate, momentum: torch.optim.SGD([leaf], rate, momentum=momentum),
+    "adam": lambda leaf, rate, momentum: torch.optim.Adam([leaf], rate, betas=(momentum, 0.999)),
+}
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """Scores and losses of networks in training, on held-out data.
+
+    Parameters
+    ----------
+    steps : ndarray of int, shape (k,)
+        Gradient steps done; the first is 0.
+    scores, losses : ndarray of shape (k, n)
+        Accuracy or R^2, and mean loss, of each network.
+    """
+
+    steps: np.ndarray
+    scores: np.ndarray
+    losses: np.ndarray
+
+    def steps_to(self, score: float) -> float:
+        """Gradient steps until the mean score reaches a value, interpolated; infinity if it does not.
+
+        Parameters
+        ----------
+        score : float
+
+        Returns
+        -------
+        float
+        """
+        mean = self.scores.mean(1)
+        reached = np.flatnonzero(mean >= score)
+        if not len(reached):
+            return float("inf")
+        k = reached[0]
+        if k == 0:
+            return float(self.steps[0])
+        share = (score - mean[k - 1]) / (mean[k] - mean[k - 1])
+        return float(self.steps[k - 1] + share * (self.steps[k] - self.steps[k - 1]))
+
+
+def learning_curves(
+    weights: WeightArray,
+    task: Task,
+    *,
+    n_steps: int = 100,
+    every: int = 10,
+    optimizer: str = "sgd",
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    batch_size: int = 64,
+    random_state: int = 0,
+    evaluate_on: Task | None = None,
+) -> LearningCurves:
+    """Train given networks on a task, all on the same minibatches, and follow their scores on held-out data.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+        Where training starts; they are left as they are.
+    task : Task
+        Trained on its training part.
+    n_steps, every : int
+        Gradient steps, and steps between evaluations.
+    optimizer : {"sgd", "adam"}
+    learning_rate, momentum : float
+        The momentum is Adam's first decay.
+    batch_size : int
+        Drawn with replacement.
+    random_state : int
+        Of the minibatches: the same for any networks, so that curves compare.
+    evaluate_on : Task, optional
+        Default: the task's held-out part.
+
+    Returns
+    -------
+    LearningCurves
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer, or no step.
+    InvalidInputError
+        If the task is not one of these networks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray
+    >>> from wsflow.evaluation.transfer import learning_curves
+    >>> rows = np.random.default_rng(0).normal(size=(5, 23)).astype("float32")
+    >>> networks, task = WeightArray(rows, Architecture.mlp([4, 3, 2])), Task(np.eye(4), [0, 1, 0, 1])
+    >>> curves = learning_curves(networks, task, n_steps=40, every=20)
+    >>> curves.steps, bool(curves.losses[-1].mean() < curves.losses[0].mean())
+    (array([ 0, 20, 40]), True)
+    """
+    if optimizer not in OPTIMIZERS or min(n_steps, every, batch_size) < 1:
+        raise ValueError(
+            f"learning_curves takes at least one step with one of {tuple(OPTIMIZERS)}, got optimizer={optimizer!r}, "
+            f"n_steps={n_steps}, every={every}, batch_size={batch_size}."
+        )
+    check_task(weights.architecture, task)
+    held_out = task.held_out if evaluate_on is None else evaluate_on
+    leaf = torch.from_numpy(np.array(weights, dtype=np.float32)).requires_grad_()
+    update = OPTIMIZERS[optimizer](leaf, learning_rate, momentum)
+    generator = torch.Generator().manual_seed(random_state)
+    X, y = torch.from_numpy(task.X).to(leaf), torch.from_numpy(task.y)
+    y = y if task.is_classification else y.to(leaf)
+    steps, found = [0], [predict(weights, held_out)]
+    for step in range(1, n_steps + 1):
+        rows = torch.randint(len(X), (batch_size,), generator=generator)
+        update.zero_grad()
+        torch.autograd.backward(losses(forward(leaf, weights.architecture, X[rows]), y[rows], task.loss).sum())
+        update.step()
+        if step % every == 0 or step == n_steps:
+            steps.append(step)
+            found.append(predict(weights.like(leaf.detach().numpy().copy()), held_out))
+    return LearningCurves(np.array(steps), np.stack([f.scores for f in found]), np.stack([f.losses for f in found]))

@@ -1,0 +1,154 @@
+"""Panels that displays of a report are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsflow.evaluation.frontiers import Frontier
+from wsflow.evaluation.report import Report
+from wsflow.plotting.colours import BLUE, GREEN, GREY, ORANGE, SCORES, VERMILION
+from wsflow.plotting.figures import logarithmic
+
+# purple and sky blue of Okabe and Ito, for curves that stand beside the others
+PURPLE, SKY = "#CC79A7", "#56B4E9"
+NULL_COLOURS = (VERMILION, ORANGE, PURPLE, SKY)
+NULL_MARKERS = "s^vD"
+NAMES = {"novelty": "novelty", "dispersion": "dispersion", "loss": "loss on held-out data"}
+
+
+def draw_nearest(ax: Any, report: Report) -> None:
+    """Distances to the nearest training network, in the space that counts: where samples look less new.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    report : Report
+    """
+    row = report.samples
+    space = "weights" if row["novelty"] == row["novelty_weights"] else "function"
+    distances = {name: getattr(report.nearest[name], space) for name in ("held_out", "samples")}
+    bins = shared_bins(list(distances.values()))
+    for name, label, colour in (("held_out", "networks of held-out runs", GREEN), ("samples", "samples", BLUE)):
+        weight = np.full(len(distances[name]), 1 / len(distances[name]))
+        ax.hist(distances[name], bins, weights=weight, color=colour, alpha=0.55, label=label)
+    line = np.quantile(distances["held_out"], 0.01)
+    ax.axvline(line, ymax=0.77, color="black", ls="--", label="held-out 1% quantile (left: likely copies)")
+    ax.set(xlabel=f"distance to the nearest training network, in {space}", ylabel="share of networks")
+    ax.set_title(f"Novelty {row['novelty']:.2f}, dispersion {row['dispersion']:.2f}")
+    # room for the legend, above bars and line
+    ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
+    ax.legend(loc="upper left", frameon=False)
+
+
+def draw_frontiers(ax: Any, report: Report, x: str, y: str) -> None:
+    """Score or loss against novelty or dispersion: nulls as curves, samples and held-out runs as points.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    report : Report
+    x, y : str
+        Keys of rows.
+    """
+    nulls = [curve for name, curve in report.frontiers.items() if name != "samples"]
+    for index, curve in enumerate(nulls):
+        colour = NULL_COLOURS[index % len(NULL_COLOURS)]
+        marker = NULL_MARKERS[index % len(NULL_MARKERS)]
+        _curve(ax, curve, x, y, color=colour, marker=marker, label=f"null: {curve.name.replace('_', ' ')}")
+    if "samples" in report.frontiers:
+        _curve(ax, report.frontiers["samples"], x, y, color=BLUE, marker="o", label="samples, at all levels")
+    for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
+        ax.scatter(row[x], row[y], s=90, c=colour, edgecolors="black", zorder=5, label=label)
+    if y == "loss":
+        # null losses reach over orders of magnitude, and what matters is near the smallest
+        logarithmic(ax.yaxis)
+    ax.set(xlabel=NAMES[x], ylabel=NAMES.get(y, f"{SCORES.get(y, y)} on held-out data"))
+
+
+def draw_overlap(ax: Any, report: Report) -> None:
+    """The noise frontier: accuracy against the overlap of mistakes with the most similar training network.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    report : Report
+
+    References
+    ----------
+    Zeng et al. 2025, arXiv:2506.07998.
+    """
+    ax.set_title("Mistakes shared with a training network")
+    if report.score != "accuracy":
+        say(ax, "a regression has no wrong classes")
+        return
+    if "noise" in report.frontiers:
+        _curve(ax, report.frontiers["noise"], "iou", "accuracy", color=VERMILION, marker="s", label="noise frontier")
+    for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
+        ax.scatter(row["iou"], row["accuracy"], s=90, c=colour, edgecolors="black", zorder=5, label=label)
+    ax.set(xlabel="largest overlap of mistakes (1: a copy)", ylabel="accuracy on held-out data")
+    ax.legend(loc="best", frameon=False)
+
+
+def draw_reliability(ax: Any, report: Report) -> None:
+    """How often the model average is right, by how sure it is.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    report : Report
+    """
+    ax.set_title("Calibration of the model average")
+    if not report.reliability:
+        say(ax, "a regression has no confidence")
+        return
+    ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls="--", label="calibrated")
+    shown = (("training", "training networks", GREY), ("samples", "samples", BLUE))
+    for name, label, colour in shown:
+        found, error = report.reliability[name], getattr(report, name)["averaged_ece"]
+        known = found.share > 0
+        text = f"{label}, error {error:.3f}"
+        ax.plot(found.confidence[known], found.accuracy[known], color=colour, lw=1, label=text)
+        ax.scatter(found.confidence[known], found.accuracy[known], s=8 + 150 * found.share[known], c=colour)
+    ax.set(xlabel="confidence (size: share of examples)", ylabel="accuracy")
+    ax.legend(loc="lower right", frameon=False)
+
+
+def say(ax: Any, text: str) -> None:
+    """Words where nothing can be drawn.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    text : str
+    """
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
+
+
+def shared_bins(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Forty bins over all values but the most extreme hundredth, so that one outlier does not hide the rest.
+
+    Parameters
+    ----------
+    values : sequence of ndarray
+
+    Returns
+    -------
+    ndarray of shape (41,)
+    """
+    joined = np.concatenate(values)
+    low, high = float(joined.min()), float(np.quantile(joined, 0.99))
+    return np.linspace(low, high if high > low else low + 1.0, 41)
+
+
+def _curve(ax: Any, curve: Frontier, x: str, y: str, **style: Any) -> None:
+    points = [(row[x], row[y]) for row in curve.rows if _known(row, x, y)]
+    if points:
+        ax.plot(*np.array(points).T, markersize=5, lw=1.2, alpha=0.85, **style)
+
+
+def _known(row: Mapping[str, float], x: str, y: str) -> bool:
+    return bool(np.isfinite(row[x]) and np.isfinite(row[y]))
