@@ -236,9 +236,25 @@ def test_without_names_a_flow_samples_other_widths(prior, velocity):
     assert new.shape == (3, wide.n_weights) and new.architecture == wide
     with pytest.raises(ValueError, match="same layers"):
         wsflow.sample(model, 3, 0, architecture=Architecture.mlp([4, 7, 5, 2], "tanh"))
-    named = pipeline(geometry="geometric").fit(networks())
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", "normalized", "geometric"])
+def test_with_names_a_wide_network_is_made_of_several(geometry):
+    """With one hidden layer, the mean of the networks' outputs."""
+    narrow, wide = Architecture.mlp([4, 3, 2]), Architecture.mlp([4, 6, 2])
+    rows = np.random.default_rng(0).normal(size=(40, narrow.n_weights))
+    model = pipeline(geometry=geometry).fit(WeightArray(rows, narrow))
+    new = wsflow.sample(model, 3, 0, architecture=wide)
+    parts = wsflow.sample(model, 6, 0)
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outputs = forward(torch.from_numpy(np.array(parts)).double(), narrow, x).reshape(3, 2, 9, 2).mean(1)
+    torch.testing.assert_close(
+        forward(torch.from_numpy(np.array(new)).double(), wide, x), outputs, atol=1e-5, rtol=1e-5
+    )
     with pytest.raises(ValueError, match="identity=None"):
-        wsflow.sample(named, 3, 0, architecture=wide)
+        wsflow.sample(model, 3, 0, architecture=Architecture.mlp([4, 2, 2]))
+    with pytest.raises(ValueError, match="log-density"):
+        wsflow.sample(model, 3, 0, architecture=wide, return_log_prob=True)
 
 
 def test_the_manifold_is_handed_to_the_user():

@@ -455,6 +455,16 @@ class TestStochasticSampling:
         correlation = float(torch.corrcoef(torch.stack([x.flatten(), end.flatten()]))[0, 1])
         assert correlation > 0.999 if noise == 0 else correlation < 0.99
 
+    @pytest.mark.parametrize("method", ["midpoint", "rk4"])
+    def test_few_steps_keep_the_variance_too(self, method, generator):
+        """Euler steps would lose 9% of it."""
+        line = Product([(Euclidean(10), torch.arange(10).unsqueeze(0))])
+        prior = Isotropic(line, torch.ones(10, dtype=torch.float64))
+        x = prior.sample(20_000, generator)
+        end = integrate_stochastic(self.velocity(1.0, 1.0, 1.0), x, line, prior, 0.2, generator, 24, method)
+        assert float(end.mean()) == pytest.approx(1, abs=0.01)
+        assert float(end.var()) == pytest.approx(1, abs=0.012)
+
     def test_noise_of_the_wrong_size_would_be_seen(self, generator):
         line = Product([(Euclidean(10), torch.arange(10).unsqueeze(0))])
         prior, wrong = (Isotropic(line, torch.full((10,), s, dtype=torch.float64)) for s in (1.0, 1.5))

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsflow.activations import ACTIVATIONS, POSITIVE
+from wsflow.activations import ACTIVATIONS, PHASE, POSITIVE
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.geometry import GEOMETRIES, vectors
+from wsflow.geometry import GEOMETRIES, Phases, vectors
 from wsflow.manifolds import Euclidean, Sphere
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.testing import architectures, weights
@@ -57,7 +57,14 @@ class TestCharts:
         w = torch.from_numpy(np.array(data.draw(weights(architecture))))
         points = geometry.to_points(w)
         assert points.isfinite().all()
-        torch.testing.assert_close(geometry.to_weights(points), w, rtol=1e-12, atol=1e-12)
+        found = geometry.to_weights(points)
+        for chart in geometry.charts:
+            if isinstance(chart, Phases):
+                turns = (w - found)[:, chart.columns] / (2 * chart.unit)
+                assert (found[:, chart.columns].abs() <= chart.unit).all()
+                torch.testing.assert_close(turns, turns.round(), rtol=0, atol=1e-10)
+                found[:, chart.columns] = w[:, chart.columns]
+        torch.testing.assert_close(found, w, rtol=1e-12, atol=1e-12)
 
     def test_where_there_is_a_density(self, name, last_layer, bias):
         geometry = GEOMETRIES[name](ARCHITECTURE, last_layer, bias)
@@ -97,10 +104,12 @@ def test_factors_of_the_geometric_geometry(bias):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_spheres_are_where_the_activation_has_positive_scalings(activation):
-    manifold = GEOMETRIES["geometric"](Architecture.mlp([4, 5, 3, 2], activation)).manifold
-    assert manifold.is_flat == (POSITIVE not in ACTIVATIONS[activation].scalings)
-    assert manifold.dimension == manifold.size - (0 if manifold.is_flat else 8)
+def test_spheres_are_where_the_activation_has_positive_scalings_and_circles_where_it_has_phases(activation):
+    architecture, scalings = Architecture.mlp([4, 5, 3, 2], activation), ACTIVATIONS[activation].scalings
+    manifold = GEOMETRIES["geometric"](architecture).manifold
+    assert manifold.is_flat == (not scalings & {POSITIVE, PHASE})
+    assert manifold.dimension == architecture.n_weights - (8 if POSITIVE in scalings else 0)
+    assert manifold.size == architecture.n_weights + (8 if PHASE in scalings else 0)
 
 
 def test_the_polar_output_layer_is_a_direction_and_a_log_norm():

@@ -10,7 +10,9 @@ import torch
 from scipy import stats
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian, tangent_basis
+from wsflow.flow.covariance import LowRank, Triangular, covariance_of, fit_covariance
+from wsflow.flow.frame import Frame
+from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian
 from wsflow.manifolds import Euclidean, Product, Sphere
 
 PLANE = Product([(Euclidean(3), torch.tensor([[2, 0, 1]]))])
@@ -38,9 +40,25 @@ def lower(dimension: int, scale: float, seed: int = 0) -> torch.Tensor:
     return scale * (0.3 * z.tril(-1) + torch.diag(0.5 + z.diagonal().abs()))
 
 
+def basis_at(manifold: Product, point: torch.Tensor) -> torch.Tensor:
+    """The frame at a point as a matrix (size, dimension)."""
+    return Frame(manifold, point).vectors(torch.eye(manifold.dimension, dtype=point.dtype)).T
+
+
+def basis_of(prior: WrappedGaussian) -> torch.Tensor:
+    return basis_at(prior.manifold, prior.mean)
+
+
+def root_of(prior: WrappedGaussian) -> torch.Tensor:
+    """A root of the covariance, as ambient vectors."""
+    return basis_of(prior) @ prior.covariance.factor
+
+
 def wrapped(manifold: Product, scale: float = 0.3, seed: int = 0) -> WrappedGaussian:
     """A wrapped Gaussian about a random point."""
-    return WrappedGaussian(manifold, points(manifold, 1, seed + 5)[0], lower(manifold.dimension, scale, seed))
+    return WrappedGaussian(
+        manifold, points(manifold, 1, seed + 5)[0], Triangular(lower(manifold.dimension, scale, seed))
+    )
 
 
 def quadrature(frame: torch.Tensor, n: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +113,7 @@ class TestIsotropic:
         x = points(manifold, 1).expand(40_000, -1)
         noise = Isotropic(manifold, scale).noise(x, generator)
         torch.testing.assert_close(manifold.to_tangent(x, noise), noise)
-        basis = tangent_basis(manifold, x[0])
+        basis = basis_at(manifold, x[0])
         expected = basis.T @ torch.diag(self.variances(manifold, scale)) @ basis
         z = noise @ basis
         torch.testing.assert_close(z.T @ z / len(z), expected, rtol=0.03, atol=0.04)
@@ -106,13 +124,14 @@ class TestWrappedGaussian:
 
     def test_density_in_a_vector_space_is_scipys(self):
         prior, x = wrapped(PLANE), points(PLANE, 20)
-        covariance = (prior.basis @ prior.factor) @ (prior.basis @ prior.factor).T
+        root = root_of(prior)
+        covariance = root @ root.T
         expected = stats.multivariate_normal(prior.mean.numpy(), covariance.numpy()).logpdf(x.numpy())
         np.testing.assert_allclose(prior.log_prob(x), expected, rtol=1e-10)
 
     def test_density_on_the_circle_is_the_sum_over_all_turns(self):
         sigma = 0.5
-        prior = WrappedGaussian(CIRCLE, points(CIRCLE, 1)[0], torch.tensor([[sigma]], dtype=torch.float64))
+        prior = WrappedGaussian(CIRCLE, points(CIRCLE, 1)[0], Triangular(torch.tensor([[sigma]], dtype=torch.float64)))
         angles = torch.linspace(-2.5, 2.5, 41, dtype=torch.float64)
         turn = torch.stack([torch.stack([angles.cos(), -angles.sin()]), torch.stack([angles.sin(), angles.cos()])])
         x = torch.einsum("ijk,j->ki", turn, prior.mean)
@@ -122,13 +141,13 @@ class TestWrappedGaussian:
     @pytest.mark.parametrize("seed", range(3))
     def test_density_on_the_sphere_integrates_to_one(self, seed):
         prior = wrapped(SPHERE, 0.25, seed)
-        x, weights = quadrature(torch.cat([prior.basis, prior.mean.unsqueeze(1)], 1))
+        x, weights = quadrature(torch.cat([basis_of(prior), prior.mean.unsqueeze(1)], 1))
         assert float((prior.log_prob(x).exp() * weights).sum()) == pytest.approx(1, abs=1e-4)
 
     def test_density_is_that_of_its_samples(self, generator):
         """Shares of samples in caps about the mean, against the integral of the density."""
         prior = wrapped(SPHERE, 0.4)
-        x, weights = quadrature(torch.cat([prior.basis, prior.mean.unsqueeze(1)], 1), 200)
+        x, weights = quadrature(torch.cat([basis_of(prior), prior.mean.unsqueeze(1)], 1), 200)
         samples, density = prior.sample(50_000, generator), prior.log_prob(x).exp() * weights
         for height in (0.6, 0.8, 0.9, 0.97):
             expected = float(density[x @ prior.mean > height].sum())
@@ -138,27 +157,29 @@ class TestWrappedGaussian:
         prior = wrapped(manifold, 0.2)
         x = prior.sample(40_000, generator)
         assert manifold.belongs(x, 1e-12).all()
-        z = prior.displacement(x) @ prior.basis
-        torch.testing.assert_close(z.T @ z / len(z), prior.factor @ prior.factor.T, rtol=0.06, atol=2e-3)
+        z = prior.displacement(x) @ basis_of(prior)
+        torch.testing.assert_close(
+            z.T @ z / len(z), prior.covariance.factor @ prior.covariance.factor.T, rtol=0.06, atol=2e-3
+        )
 
     def test_fit_gives_mean_and_covariance_of_vectors(self):
         x = points(PLANE, 200) @ lower(3, 1.0) + 3
         prior = WrappedGaussian.fit(PLANE, x, shrinkage=0.0)
         torch.testing.assert_close(prior.mean, x.mean(0))
-        root = prior.basis @ prior.factor
+        root = root_of(prior)
         np.testing.assert_allclose(root @ root.T, np.cov(x.T.numpy(), bias=True), rtol=1e-4, atol=1e-5)
 
     def test_fit_recovers_what_it_was_drawn_from(self, manifold, generator):
         truth = wrapped(manifold, 0.2)
         found = WrappedGaussian.fit(manifold, truth.sample(40_000, generator), shrinkage=0.0)
         assert float(manifold.log(truth.mean, found.mean).norm()) < 0.02
-        a, b = (prior.basis @ prior.factor for prior in (truth, found))
+        a, b = (root_of(prior) for prior in (truth, found))
         torch.testing.assert_close(b @ b.T, a @ a.T, rtol=0.1, atol=6e-3)
 
     @pytest.mark.parametrize("shrinkage", [0.3, 1.0])
     def test_shrinkage_takes_from_the_correlations_only(self, shrinkage):
         x = points(PLANE, 200) @ lower(3, 1.0)
-        full, shrunk = (WrappedGaussian.fit(PLANE, x, s).factor for s in (0.0, shrinkage))
+        full, shrunk = (WrappedGaussian.fit(PLANE, x, s).covariance.factor for s in (0.0, shrinkage))
         full, shrunk = full @ full.T, shrunk @ shrunk.T
         expected = (1 - shrinkage) * full + shrinkage * torch.diag(full.diagonal())
         torch.testing.assert_close(shrunk, expected, rtol=1e-5, atol=1e-6)
@@ -192,8 +213,10 @@ class TestWrappedGaussian:
         x = prior.mean.expand(40_000, -1)
         noise = prior.noise(x, generator)
         torch.testing.assert_close(manifold.to_tangent(x, noise), noise)
-        z = noise @ prior.basis
-        torch.testing.assert_close(z.T @ z / len(z), prior.factor @ prior.factor.T, rtol=0.06, atol=4e-3)
+        z = noise @ basis_of(prior)
+        torch.testing.assert_close(
+            z.T @ z / len(z), prior.covariance.factor @ prior.covariance.factor.T, rtol=0.06, atol=4e-3
+        )
 
     def test_float32_points_are_rated_in_float32(self):
         prior, x = wrapped(MIXED), points(MIXED, 10)
@@ -202,10 +225,48 @@ class TestWrappedGaussian:
         torch.testing.assert_close(found.double(), prior.log_prob(x), rtol=1e-4, atol=1e-3)
 
 
+class TestCovariance:
+    """Low rank plus a diagonal, against the dense matrix that it stands for."""
+
+    @pytest.fixture(params=[(3, 7), (1, 4), (6, 7)])
+    def both(self, request):
+        n, dimension = request.param
+        z = torch.randn(n, dimension, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+        low = fit_covariance(z, 0.2)
+        assert isinstance(low, LowRank)
+        dense = 0.8 / n * z.T @ z + torch.diag(0.2 * z.square().mean(0) + 1e-6 * z.square().mean())
+        return low, dense
+
+    def test_fit_is_the_shrunk_covariance(self, both):
+        low, dense = both
+        torch.testing.assert_close(low.times(torch.eye(len(dense), dtype=torch.float64)), dense)
+
+    def test_density_is_scipys(self, both):
+        low, dense = both
+        z = torch.randn(9, len(dense), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        expected = stats.multivariate_normal(np.zeros(len(dense)), dense.numpy()).logpdf(z.numpy())
+        np.testing.assert_allclose(low.log_prob(z), expected, rtol=1e-9)
+        triangular = Triangular(torch.linalg.cholesky(dense))
+        np.testing.assert_allclose(triangular.log_prob(z), expected, rtol=1e-9)
+        torch.testing.assert_close(triangular.times(z), low.times(z))
+
+    def test_draws_have_the_covariance(self, both, generator):
+        low, dense = both
+        z = low.sample(100_000, generator)
+        torch.testing.assert_close(z.T @ z / len(z), dense, rtol=0.05, atol=0.02)
+
+    def test_it_comes_back_from_its_arrays(self, both):
+        low, dense = both
+        for covariance in (low, Triangular(torch.linalg.cholesky(dense))):
+            again = covariance_of(covariance.arrays())
+            assert type(again) is type(covariance)
+            torch.testing.assert_close(again.times(dense), covariance.times(dense))
+
+
 def test_tangent_bases_are_orthonormal_and_tangent(manifold):
     poles = torch.eye(manifold.size, dtype=torch.float64)
     for point in [*points(manifold, 10), *manifold.projection(poles + 1e-9), *manifold.projection(-poles - 1e-9)]:
-        basis = tangent_basis(manifold, point)
+        basis = basis_at(manifold, point)
         torch.testing.assert_close(basis.T @ basis, torch.eye(manifold.dimension, dtype=torch.float64))
         torch.testing.assert_close(manifold.to_tangent(point.expand(manifold.dimension, -1), basis.T), basis.T)
 

@@ -28,6 +28,7 @@ from wsflow.cli.rendering import Bars, echo_json
 )
 @click.option("--guide", metavar="TASK", help="Descend the loss on a task, by name or file.")
 @click.option("--strength", default=1.0, show_default=True, type=click.FloatRange(0), help="Strength of the guidance.")
+@click.option("--log-prob", is_flag=True, help="Say the log-density of each network, taken along its path.")
 @options.seed
 @options.as_json
 @options.quiet
@@ -39,6 +40,7 @@ def sample(
     noise: float,
     guide: str | None,
     strength: float,
+    log_prob: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -49,11 +51,12 @@ def sample(
     Example:
       wsflow sample model.st -n 100 -o new.safetensors
       wsflow sample model.st -n 100 -o new.safetensors --guide breast_cancer --strength 2
+      wsflow sample model.st -n 100 -o new.safetensors --log-prob --json
     """
     import wsflow
     from wsflow.exceptions import InvalidInputError
     from wsflow.persistence import check_target
-    from wsflow.task import check_task
+    from wsflow.task import Task, check_task
 
     check_target(out)
     options.check_apart(out, model)
@@ -63,16 +66,22 @@ def sample(
         raise InvalidInputError(f"{model}: this model does not end with a flow over networks. Fit one with wsflow fit.")
     options.check_size(number, flow.n_features_in_)
     guidance = wsflow.Guidance(wsflow.load_task(guide), strength) if guide else None
-    if guidance is not None:
+    if guidance is not None and isinstance(guidance.task, Task):
         check_task(flow.architecture_, guidance.task)
     arguments: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "noise": noise}
     start = time.perf_counter()
     with Bars(quiet).stage("Sampling networks"):
-        weights = wsflow.sample(loaded, number, seed, **arguments)
+        drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)
+    weights, *densities = drawn if log_prob else (drawn,)
     seconds = time.perf_counter() - start
     provenance = {"model": str(model), "seed": seed, "temperature": temperature, "noise": noise, "guide": guide}
     wsflow.save_population(wsflow.Population(weights, flow.task, provenance), out)
+    result = {"path": str(out), "networks": number, "architecture": str(flow.architecture_), "seconds": seconds}
     if as_json:
-        echo_json({"path": str(out), "networks": number, "architecture": str(flow.architecture_), "seconds": seconds})
-    else:
-        click.echo(f"{out}: {number} new networks {flow.architecture_}, sampled in {seconds:.1f} s.")
+        echo_json(result | ({"log_density": densities[0].tolist()} if densities else {}))
+        return
+    click.echo(f"{out}: {number} new networks {flow.architecture_}, sampled in {seconds:.1f} s.")
+    for values in densities:
+        click.echo(
+            f"Log-densities between {values.min():.1f} and {values.max():.1f} nats, {values.mean():.1f} on average."
+        )

@@ -2,52 +2,90 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
+PARAMETERS = ("solver", "solver_steps", "rtol", "atol", "divergence", "n_probes", "probes")
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("population", type=click.Path(path_type=Path))
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    multiple=True,
+    callback=options.settings,
+    metavar="NAME=VALUE",
+    help=f"How to integrate, such as -p n_probes=32 or -p divergence=hutch++: {', '.join(PARAMETERS)}.",
+)
 @options.seed
 @options.as_json
 @options.quiet
-def score(model: Path, population: Path, seed: int, as_json: bool, quiet: bool) -> None:
+def score(model: Path, population: Path, parameters: dict[str, Any], seed: int, as_json: bool, quiet: bool) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.
 
     The density is with respect to the Riemannian volume of the canonical networks, after the model has aligned
     them (samples too, which may move by it); it compares networks under one model, not models, and is higher for
     networks that the model was fitted to. For more than 64 weights it is Hutchinson's estimate, along
-    directions of the seed that all networks share.
+    directions of the seed that all networks share; its standard error says how far more directions would move it.
 
     \b
     Example:
       wsflow score model.st new.safetensors --json
+      wsflow score model.st new.safetensors -p n_probes=32 -p solver_steps=32
     """
+    import wsflow
+    from wsflow.estimators.assembly import check_parameters
+    from wsflow.exceptions import InvalidInputError
+
+    if unknown := sorted(set(parameters) - set(PARAMETERS)):
+        raise click.UsageError(
+            f"{unknown[0]!r} does not belong to the integration. Choose from {', '.join(PARAMETERS)}."
+        )
+    loaded = wsflow.load_model(model)
+    *steps, flow = [step for _, step in loaded.steps] if hasattr(loaded, "steps") else [loaded]
+    if not isinstance(flow, wsflow.WeightFlow):
+        raise InvalidInputError(f"{model}: this model does not end with a flow. Fit one with wsflow fit.")
+    check_parameters(flow.set_params(random_state=seed, **parameters))
+    networks: Any = wsflow.load_population(population).weights
+    with Bars(quiet).stage("Scoring networks"):
+        for step in steps:
+            networks = step.transform(networks)
+        densities, errors = flow.score_samples(networks, return_std=True)
+    if as_json:
+        known = [None if math.isnan(error) else error for error in errors.tolist()]
+        result = {"path": str(population), "mean": float(densities.mean()), "log_density": densities.tolist()}
+        echo_json({**result, "standard_error": known})
+        return
+    _echo(population, densities, errors)
+
+
+def _echo(population: Path, densities: Any, errors: Any) -> None:
+    """Quantiles, with the standard error of the network that stands there."""
     import numpy as np
 
-    import wsflow
-
-    loaded = wsflow.load_model(model)
-    (loaded[-1] if hasattr(loaded, "steps") else loaded).set_params(random_state=seed)
-    networks = wsflow.load_population(population).weights
-    with Bars(quiet).stage("Scoring networks"):
-        densities = loaded.score_samples(networks)
-    if as_json:
-        echo_json({"path": str(population), "mean": float(densities.mean()), "log_density": densities.tolist()})
-        return
-    levels = (0, 0.05, 0.5, 0.95, 1)
-    quantiles = np.quantile(densities, levels)
-    names = ["mean", "lowest", "5%", "median", "95%", "highest"]
-    rows = [[name, f"{value:.1f}"] for name, value in zip(names, [densities.mean(), *quantiles], strict=True)]
-    lowest = ", ".join(str(i) for i in np.argsort(densities)[:5])
+    order = np.argsort(densities, kind="stable")
+    places = [order[round(level * (len(order) - 1))] for level in (0, 0.05, 0.5, 0.95, 1)]
+    names = ["lowest", "5%", "median", "95%", "highest"]
+    rows = [[name, f"{densities[i]:.1f}", _error(errors[i])] for name, i in zip(names, places, strict=True)]
+    # probes are shared, so that errors of networks go together, and their mean bounds that of the mean
+    rows.insert(0, ["mean", f"{densities.mean():.1f}", _error(errors.mean())])
+    lowest = ", ".join(str(i) for i in order[:5])
     echo_table(
         f"{population}: log-density of {len(densities)} networks",
-        ["", "nats"],
+        ["", "nats", "standard error"],
         rows,
         [f"Least likely networks: {lowest}. All of them: --json."],
     )
+
+
+def _error(error: float) -> str:
+    return "unknown" if math.isnan(error) else "exact" if error == 0 else f"{error:.2f}"

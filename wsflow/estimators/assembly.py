@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,22 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.layers import LINEAR
+from wsflow.estimators import conditioning, density
+from wsflow.estimators.consensus import Consensus, fit_consensus
+from wsflow.estimators.exchangeable import exchangeable_of_width, fit_exchangeable, restore_exchangeable
 from wsflow.estimators.function import function_metric
 from wsflow.estimators.validation import check_choices
 from wsflow.flow.couplings import COUPLINGS
-from wsflow.flow.likelihood import rademacher_probes, unit_probes
+from wsflow.flow.covariance import covariance_of
+from wsflow.flow.hints import GradientHints
 from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
-from wsflow.flow.solvers import TABLEAUX
 from wsflow.flow.training import Metric, Settings, VelocityField
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.velocity.table import VELOCITIES
+from wsflow.velocity.conditions import CONDITIONS
+from wsflow.velocity.table import READ_HINTS, VELOCITIES
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:
@@ -37,16 +40,27 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "bias": ("inside", "outside"),
     "velocity": ("auto", *VELOCITIES),
     "identity": (None, "learned"),
-    "prior": ("auto", "gaussian", "isotropic", "initialisation"),
+    "prior": ("auto", "gaussian", "exchangeable", "isotropic", "standard", "initialisation"),
     "initialisation": tuple(INITIALISATIONS),
     "coupling": tuple(COUPLINGS),
     "prediction": tuple(PREDICTIONS),
     "time": tuple(TIMES),
     "metric": ("auto", "euclidean", "function"),
-    "solver": tuple(TABLEAUX),
-    "divergence": ("auto", "exact", "hutchinson"),
+    "hints": ("auto", "gradient", None),
+    "condition": (None, *CONDITIONS),
+    **density.CHOICES,
 }
-COUNTS = ("max_iter", "batch_size", "width", "depth", "heads", "solver_steps", "n_probes", "metric_inputs")
+COUNTS = (
+    "max_iter",
+    "batch_size",
+    "width",
+    "depth",
+    "heads",
+    "solver_steps",
+    "n_probes",
+    "metric_inputs",
+    "hint_inputs",
+)
 # parameter -> lowest and highest value
 INTERVALS: dict[str, tuple[float, float]] = {
     "shrinkage": (0, 1),
@@ -56,9 +70,10 @@ INTERVALS: dict[str, tuple[float, float]] = {
     "ema_decay": (0, 1),
     "clip": (0, float("inf")),
     "validation_fraction": (0, 0.9),
+    "condition_dropout": (0, 1),
+    "rtol": (1e-13, 1),
+    "atol": (0, 1),
 }
-CHUNK = 128  # rows that pass through the network together, always padded to so many
-EXACT_SIZE = 64  # columns up to which the exact divergence is affordable
 
 
 def check_parameters(flow: WeightFlow) -> None:
@@ -73,7 +88,9 @@ def check_parameters(flow: WeightFlow) -> None:
     ValueError
         Naming the parameter, what is expected, and the value.
     """
-    check_choices(flow, CHOICES)
+    # a mapping names manifolds of one's own, and what is in it is judged when the architecture is known
+    own = isinstance(flow.geometry, Mapping)
+    check_choices(flow, {name: values for name, values in CHOICES.items() if not (own and name == "geometry")})
     for name in (*COUNTS, *(("patience",) if flow.patience is not None else ())):
         check_count(name, getattr(flow, name))
     for name, (low, high) in INTERVALS.items():
@@ -84,6 +101,11 @@ def check_parameters(flow: WeightFlow) -> None:
         raise ValueError(
             "prior='gaussian' knows each neuron by name, identity=None none of them. "
             "Use prior='isotropic' or 'initialisation', or identity='learned'."
+        )
+    if flow.condition is not None and flow.coupling != "independent":
+        raise ValueError(
+            "A condition needs coupling='independent': a plan over a batch would pair source points with conditions, "
+            "and the source of each condition would be another."
         )
     if flow.width % flow.heads:
         raise ValueError(f"The 'width' of WeightFlow is a multiple of its 'heads', got {flow.width} and {flow.heads}.")
@@ -129,6 +151,8 @@ def geometry_of(flow: WeightFlow) -> Geometry:
             "These networks hold running statistics, which are recomputed from data and not modelled. "
             "WeightFlow fits networks without batch norm."
         )
+    if isinstance(name, Mapping):
+        return Geometry.of_blocks(architecture, name, flow.last_layer)
     geometry = GEOMETRIES["geometric" if name == "auto" else name](architecture, flow.last_layer, flow.bias)
     if name in ("normalized", "geometric") and not architecture_has_spheres(architecture):
         warnings.warn(
@@ -151,26 +175,6 @@ def architecture_has_spheres(architecture: Architecture) -> bool:
     bool
     """
     return not GEOMETRIES["geometric"](architecture).target.is_flat
-
-
-def same_but_for_widths(one: Architecture, other: Architecture) -> bool:
-    """Whether two sequential networks differ in nothing but their hidden widths.
-
-    Parameters
-    ----------
-    one, other : Architecture
-
-    Returns
-    -------
-    bool
-    """
-
-    def skeleton(architecture: Architecture) -> list[object]:
-        linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
-        kinds = [(layer.kind, layer.name, layer.bias, layer.argument) for layer in architecture.layers]
-        return [*kinds, linear[0].inputs, linear[-1].outputs] if linear else [architecture]
-
-    return skeleton(one) == skeleton(other)
 
 
 def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:
@@ -217,8 +221,14 @@ def prior_of(flow: WeightFlow, points: Tensor) -> Prior:
     manifold = flow.geometry_.manifold
     if kind == "gaussian":
         return WrappedGaussian.fit(manifold, points, flow.shrinkage)
+    if kind == "exchangeable":
+        if flow.architecture_ is None:
+            raise ValueError("prior='exchangeable' knows neurons, so it needs an architecture: fit a WeightArray.")
+        return fit_exchangeable(flow.geometry_, points, flow.shrinkage)
     if kind == "isotropic":
-        return Isotropic(manifold, _pooled_scale(flow.architecture_, points))
+        return Isotropic(manifold, _pooled_scale(flow.geometry_.layout, points))
+    if kind == "standard":
+        return Isotropic(manifold, torch.ones(manifold.size, dtype=torch.float64))
     if flow.architecture_ is None:
         raise ValueError("prior='initialisation' draws networks, so it needs an architecture: fit a WeightArray.")
     draw = functools.partial(
@@ -231,10 +241,34 @@ def prior_of(flow: WeightFlow, points: Tensor) -> Prior:
     return Drawn(manifold, draw)
 
 
-def _pooled_scale(architecture: Architecture | None, points: Tensor) -> Tensor:
+def restored_prior(flow: WeightFlow, arrays: dict[str, Tensor]) -> Prior:
+    """The source of a saved flow.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    arrays : dict from str to Tensor
+        What it is made of.
+
+    Returns
+    -------
+    Prior
+    """
+    manifold = flow.geometry_.manifold
+    if flow.prior == "exchangeable":
+        return restore_exchangeable(flow.geometry_, arrays)
+    if "mean" in arrays:
+        mean = arrays.pop("mean")
+        return WrappedGaussian(manifold, mean, covariance_of(arrays))
+    if "scale" in arrays:
+        return Isotropic(manifold, arrays["scale"])
+    return prior_of(flow, torch.empty(0))
+
+
+def _pooled_scale(layout: Architecture | None, points: Tensor) -> Tensor:
     """Root mean square of each parameter, the same for all its columns."""
     square = points.square().mean(0)
-    for columns in architecture.slices.values() if architecture is not None else (slice(None),):
+    for columns in layout.slices.values() if layout is not None else (slice(None),):
         square[columns] = square[columns].mean()
     return square.sqrt().clamp_min(1e-6)
 
@@ -244,9 +278,9 @@ def _initial_points(
 ) -> Tensor:
     """Networks as they look before training, on the manifold."""
     weights = INITIALISATIONS[scheme](architecture, n, generator).double()
-    if geometry.name != "euclidean":
+    if geometry.name in GEOMETRIES and geometry.name != "euclidean":
         weights = canonical_action(weights, architecture, bias)(weights)
-    return geometry.to_points(weights)
+    return geometry.target.projection(geometry.to_points(weights))
 
 
 def prior_of_width(flow: WeightFlow, fitted: WeightFlow) -> Prior:
@@ -262,13 +296,15 @@ def prior_of_width(flow: WeightFlow, fitted: WeightFlow) -> Prior:
     -------
     Prior
     """
-    manifold, architecture = flow.geometry_.manifold, flow.architecture_
-    if architecture is None or fitted.architecture_ is None or not isinstance(fitted.prior_, Isotropic):
+    manifold, layout, known = flow.geometry_.manifold, flow.geometry_.layout, fitted.geometry_.layout
+    if isinstance(fitted.prior_, WrappedGaussian):
+        return exchangeable_of_width(fitted.prior_, fitted.geometry_, flow.geometry_)
+    if layout is None or known is None or not isinstance(fitted.prior_, Isotropic):
         return prior_of(flow, torch.empty(0))
     scale = fitted.prior_.scale.new_ones(manifold.size)
-    for name, columns in architecture.slices.items():
-        scale[columns] = fitted.prior_.scale[fitted.architecture_.slices[name]].mean()
-    scale[architecture.n_weights :] = fitted.prior_.scale[fitted.architecture_.n_weights :]
+    for name, columns in layout.slices.items():
+        scale[columns] = fitted.prior_.scale[known.slices[name]].mean()
+    scale[layout.n_weights :] = fitted.prior_.scale[known.n_weights :]
     return Isotropic(manifold, scale)
 
 
@@ -284,17 +320,115 @@ def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityF
     -------
     VelocityField
     """
-    architecture = flow.architecture_
-    name = flow.velocity
-    if name == "auto":
-        name = "mlp" if architecture is None else "neuron"
-    n_extra = flow.geometry_.manifold.size - flow.n_features_in_
-    options = {"dim": flow.width, "depth": flow.depth, "heads": flow.heads, "identity": flow.identity}
+    layout, n_extra = flow.geometry_.layout, flow.geometry_.n_extra
+    name, hints = velocity_name(flow), hints_of(flow)
+    options: dict[str, Any] = {"dim": flow.width, "depth": flow.depth, "heads": flow.heads, "identity": flow.identity}
+    options["condition"] = conditioning.embedding_of(flow)
+    if hints is not None:
+        options["n_hints"] = hints.count
     # torch's layers draw from the global generator when built: fork it, so that it stays as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        network = VELOCITIES[name](flow.n_features_in_ if architecture is None else architecture, n_extra, **options)
-    return VelocityField(network, flow.geometry_.manifold, flow.prior_, flow.prediction).float()
+        network = VELOCITIES[name](flow.n_features_in_ if layout is None else layout, n_extra, **options)
+    return VelocityField(network, flow.geometry_.manifold, flow.prior_, flow.prediction, hints).float()
+
+
+def velocity_name(flow: WeightFlow) -> str:
+    """The key of a flow's velocity network.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+
+    Returns
+    -------
+    str
+    """
+    if flow.velocity != "auto":
+        return flow.velocity
+    return "mlp" if flow.geometry_.layout is None else "neuron"
+
+
+def has_hints(flow: WeightFlow) -> bool:
+    """Whether a flow's velocity network sees gradients of the population's consensus.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If hints are asked for and there is no task, the networks are not sequential, or the velocity cannot read them.
+    """
+    if flow.hints is None:
+        return False
+    reads = velocity_name(flow) in READ_HINTS
+    runs = flow.task is not None and flow.architecture_ is not None and bool(flow.architecture_.layers)
+    if flow.hints == "gradient" and not (reads and runs):
+        raise ValueError(
+            f"hints='gradient' runs the networks: it needs task=Task(X, y), the architecture of a sequential network, "
+            f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
+        )
+    return reads and runs
+
+
+def consensus_of(flow: WeightFlow, points: Tensor, generator: torch.Generator) -> Consensus | None:
+    """What the networks of a population predict on average, where the flow's velocity network has hints of it.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    points : Tensor of shape (n, size)
+    generator : torch.Generator
+
+    Returns
+    -------
+    Consensus or None
+    """
+    if not has_hints(flow) or flow.task is None or flow.architecture_ is None:
+        return None
+    return fit_consensus(flow.task, flow.architecture_, flow.geometry_, points, flow.hint_inputs, generator)
+
+
+def restored_consensus(flow: WeightFlow, arrays: dict[str, Tensor], is_classification: bool) -> Consensus | None:
+    """The consensus of a saved flow, whose task may be gone.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    arrays : dict from str to Tensor
+        What it is made of; empty without one.
+    is_classification : bool
+
+    Returns
+    -------
+    Consensus or None
+    """
+    if not arrays or flow.architecture_ is None:
+        return None
+    return Consensus(flow.architecture_, flow.geometry_, **arrays, is_classification=is_classification)
+
+
+def hints_of(flow: WeightFlow) -> GradientHints | None:
+    """What the velocity network sees beside each point.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+        With its `consensus_`.
+
+    Returns
+    -------
+    GradientHints or None
+    """
+    if flow.consensus_ is None:
+        return None
+    return GradientHints(flow.consensus_, flow.geometry_.manifold, flow.prior_)
 
 
 def metric_of(flow: WeightFlow) -> Metric | None:
@@ -338,43 +472,5 @@ def settings_of(flow: WeightFlow) -> Settings:
     Settings
     """
     same = ("batch_size", "learning_rate", "weight_decay", "ema_decay", "clip", "coupling", "time", "metric_weight")
-    return Settings(n_steps=flow.max_iter, patience=flow.patience, **{name: getattr(flow, name) for name in same})
-
-
-def probes_of(flow: WeightFlow) -> Tensor:
-    """The vectors along which divergences are taken, the same for all rows.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-
-    Returns
-    -------
-    Tensor of shape (probes, size)
-    """
-    size = flow.geometry_.manifold.size
-    if flow.divergence == "exact" or (flow.divergence == "auto" and size <= EXACT_SIZE):
-        return unit_probes(size, torch.float64)
-    seed = flow.random_state if isinstance(flow.random_state, int) else 0
-    return rademacher_probes(size, flow.n_probes, torch.float64, torch.Generator().manual_seed(seed))
-
-
-def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Apply a function to chunks of one size: a row has the same result in any batch.
-
-    Parameters
-    ----------
-    function : callable
-        From (CHUNK, size) to (CHUNK, ...).
-    rows : Tensor of shape (n, size)
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-    """
-    results = []
-    for chunk in rows.split(CHUNK):
-        missing = CHUNK - len(chunk)
-        padded = torch.cat([chunk, chunk[:1].expand(missing, -1)]) if missing else chunk
-        results.append(function(padded)[: len(chunk)])
-    return torch.cat(results)
+    others: dict[str, Any] = {name: getattr(flow, name) for name in (*same, "condition_dropout")}
+    return Settings(n_steps=flow.max_iter, patience=flow.patience, **others)

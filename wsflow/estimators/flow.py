@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +9,9 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.estimators import assembly
-from wsflow.estimators.function import Guidance, task_loss
+from wsflow.estimators import assembly, conditioning, density, drawing, widths
 from wsflow.estimators.validation import (
     description,
     fit_array,
@@ -24,12 +20,8 @@ from wsflow.estimators.validation import (
     tensor,
     torch_generator,
 )
-from wsflow.flow.guidance import guided
-from wsflow.flow.likelihood import log_density
-from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian
-from wsflow.flow.solvers import Field, integrate, integrate_stochastic
-from wsflow.flow.training import History, TrainingInterrupted, VelocityField, train
-from wsflow.task import Task, check_task
+from wsflow.flow.training import History, TrainingInterrupted, train
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 
@@ -38,10 +30,11 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    geometry : {"auto", "euclidean", "normalized", "geometric"}
+    geometry : {"auto", "euclidean", "normalized", "geometric"} or dict
         The manifold: a vector space; a vector space whose samples are projected to unit neurons; or a
-        sphere for each neuron with positive scalings, times a vector space. "auto" is geometric
-        where the architecture is known, and a plain vector space where it is not.
+        sphere for each neuron with positive scalings and a circle for each phase, times a vector space. "auto" is
+        geometric where the architecture is known, and a plain vector space where it is not. A dict names manifolds
+        of geomstats for some parameters, see `Geometry.of_blocks`.
     last_layer : {"euclidean", "polar"}
         Whether the output layer is a vector, or a direction and a log-norm.
     bias : {"inside", "outside"}
@@ -53,9 +46,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         permutations (the law up to relabelling, any hidden width).
     width, depth, heads : int
         Of the velocity network.
-    prior : {"auto", "gaussian", "isotropic", "initialisation"}
-        The source: a Gaussian fitted to the networks (wrapped on spheres), an isotropic one (uniform on
-        spheres), or networks as they look before training. "auto" is "gaussian", or "isotropic"
+    prior : {"auto", "gaussian", "isotropic", "standard", "initialisation"}
+        The source: a Gaussian fitted to the networks (wrapped on spheres), an isotropic one of their scale (uniform
+        on spheres) or of scale 1, or networks as they look before training. "auto" is "gaussian", or "isotropic"
         where neurons have no names.
     shrinkage : float
         Of the fitted covariance towards its diagonal.
@@ -78,6 +71,17 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Share of the function metric in the loss; the rest is Euclidean.
     metric_inputs : int
         Inputs of the task on which it is measured in each step.
+    hints : {"auto", "gradient", None}
+        Whether the velocity network sees, beside x_t, gradients of the networks' distance from what the population
+        predicts on average on inputs of the task (never its targets): see `wsflow.flow.hints`. It learns what to make
+        of them. "auto" is "gradient" where a task is known and the velocity network reads hints.
+    hint_inputs : int
+        Inputs of the task that hints are measured on; they are drawn once.
+    condition : {None, "scalar", "label"}
+        What y of `fit` is: nothing, a number for each network (a loss, an accuracy, a hyperparameter), or a label
+        (a data set). The flow then learns the law of networks given it, and the law over all.
+    condition_dropout : float
+        Share of the conditions that are forgotten in training, from which the law over all is learned.
     max_iter, batch_size : int
         Training steps, and networks in each.
     learning_rate, weight_decay, ema_decay, clip : float
@@ -86,13 +90,21 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Share of the runs held out; the weights with the lowest loss on them are kept.
     patience : int, optional
         Stop early after so many evaluations (every 50 steps) without a better one.
-    solver : {"midpoint", "euler", "rk4"}
+    solver : {"midpoint", "euler", "rk4", "dopri5"}
+        "dopri5" is adaptive: each network takes steps of its own length, in float64.
     solver_steps : int
-    divergence : {"auto", "exact", "hutchinson"}
-        For log-densities; "auto" is exact up to 64 columns.
+        Of the solvers with fixed steps.
+    rtol, atol : float
+        Error of a step of "dopri5", relative to the coordinates of a point and absolute.
+    divergence : {"auto", "exact", "hutchinson", "gaussian", "hutch++"}
+        For log-densities: exact, or estimated along random signs, along normal numbers, or along signs after the
+        largest directions have been taken off. "auto" is exact up to 64 columns, and above it "hutchinson".
     n_probes : int
-        Of Hutchinson's estimate; drawn from an integer `random_state` and shared by all rows, so that their
-        scores compare and a row's score does not depend on its batch.
+        Directions of an estimate, drawn from an integer `random_state`. Each costs a backward pass at each stage of
+        the solver, and three with "hutch++".
+    probes : {"shared", "row"}
+        Whether all rows see the same directions, so that their scores compare best, or each its own, so that errors
+        average out over rows; these are drawn from what is in the row, so that its score does not depend on its batch.
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
     random_state : int, RandomState or None
@@ -111,6 +123,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
     n_iter_ : int
     architecture_ : Architecture or None
     n_features_in_ : int
+    labels_ : ndarray
+        Only with ``condition="label"``: the labels, sorted.
 
     References
     ----------
@@ -129,7 +143,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
     def __init__(
         self,
-        geometry: str = "auto",
+        geometry: Any = "auto",
         *,
         last_layer: str = "euclidean",
         bias: str = "inside",
@@ -148,6 +162,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         metric: str = "auto",
         metric_weight: float = 0.9,
         metric_inputs: int = 32,
+        hints: str | None = "auto",
+        hint_inputs: int = 512,
+        condition: str | None = None,
+        condition_dropout: float = 0.1,
         max_iter: int = 1000,
         batch_size: int = 64,
         learning_rate: float = 2e-3,
@@ -158,8 +176,11 @@ class WeightFlow(DensityMixin, BaseEstimator):
         patience: int | None = None,
         solver: str = "midpoint",
         solver_steps: int = 16,
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
         divergence: str = "auto",
-        n_probes: int = 2,
+        n_probes: int = 8,
+        probes: str = "shared",
         architecture: Architecture | None = None,
         random_state: Any = None,
         progress: Callable[[int, int], None] | None = None,
@@ -182,6 +203,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.metric = metric
         self.metric_weight = metric_weight
         self.metric_inputs = metric_inputs
+        self.hints = hints
+        self.hint_inputs = hint_inputs
+        self.condition = condition
+        self.condition_dropout = condition_dropout
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -192,8 +217,11 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.patience = patience
         self.solver = solver
         self.solver_steps = solver_steps
+        self.rtol = rtol
+        self.atol = atol
         self.divergence = divergence
         self.n_probes = n_probes
+        self.probes = probes
         self.architecture = architecture
         self.random_state = random_state
         self.progress = progress
@@ -204,7 +232,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : WeightArray or array-like of shape (n, d)
-        y : ignored
+        y : array-like of shape (n,), optional
+            The condition of each row; ignored without one.
         groups : array-like of shape (n,), optional
             The run of each row of a plain array; a `WeightArray` knows its runs.
 
@@ -215,9 +244,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter has a wrong value or needs an architecture that is not known.
+            If a parameter has a wrong value or needs an architecture that is not known, or conditions are missing.
         InvalidInputError
-            If rows do not lie on the geometry's manifold.
+            If rows do not lie on the geometry's manifold, or conditions are not what they should be.
         KeyboardInterrupt
             At Ctrl-C; the flow then has the best weights so far, and samples if `n_iter_` is not 0.
         """
@@ -230,15 +259,19 @@ class WeightFlow(DensityMixin, BaseEstimator):
         points = self.geometry_.to_points(weights)
         held_out = assembly.held_out_rows(X, groups, len(points), self.validation_fraction, generator)
         learned = points[~held_out]
+        conditions = conditioning.read_conditions(self, y, len(points))
+        known = None if conditions is None else (conditions[~held_out], conditions[held_out])
         self.prior_ = assembly.prior_of(self, learned)
+        self.consensus_ = assembly.consensus_of(self, learned, generator)
         self.velocity_ = assembly.velocity_field_of(self, generator)
         self.velocity_.fit_scale(learned.float())
+        if known is not None:
+            self.velocity_.network.time.condition.fit(known[0])
         settings, metric = assembly.settings_of(self), assembly.metric_of(self)
         self._dtype = values.dtype
         try:
-            history = train(
-                self.velocity_, learned.float(), settings, generator, metric, points[held_out].float(), self.progress
-            )
+            parts = (metric, points[held_out].float(), self.progress, known)
+            history = train(self.velocity_, learned.float(), settings, generator, *parts)
         except TrainingInterrupted as stop:
             self._finish(stop.history)
             raise
@@ -255,10 +288,13 @@ class WeightFlow(DensityMixin, BaseEstimator):
         n_samples: int = 1,
         random_state: Any = None,
         *,
-        guidance: Guidance | Task | None = None,
+        guidance: Any = None,
         temperature: float = 1.0,
         noise: float = 0.0,
         architecture: Architecture | None = None,
+        condition: Any = None,
+        condition_scale: float = 1.0,
+        return_log_prob: bool = False,
     ) -> Any:
         """Draw new networks.
 
@@ -266,61 +302,83 @@ class WeightFlow(DensityMixin, BaseEstimator):
         ----------
         n_samples : int
         random_state : int, RandomState or None
-        guidance : Guidance or Task, optional
-            Descend a task's loss on the way.
+            With the same one, the first networks of a larger sample are those of a smaller one, bit for bit.
+        guidance : Guidance, optional
+            Descend a task's loss, or another functional of the networks, on the way; a Task or functional stands for
+            a `Guidance` by it.
         temperature : float
             Scales the source around its centre, where it has one: below 1, samples are better and less diverse.
         noise : float
-            Strength of stochastic sampling, by Euler-Maruyama in `solver_steps` steps whatever the solver; 0
-            solves the differential equation. It needs independent coupling, and on spheres it is approximate.
+            Strength of stochastic sampling, in `solver_steps` steps whatever the solver; 0 solves the differential
+            equation. It needs independent coupling, and on spheres it is approximate.
         architecture : Architecture, optional
-            Other hidden widths, for a flow with ``identity=None``.
+            Other hidden widths. A flow with ``identity=None`` samples them itself; one that knows neurons by name makes
+            a wider network of several sampled ones (see `wsflow.estimators.widths`).
+        condition : float or label, optional
+            Of all samples, for a flow with a condition; None samples the law over all.
+        condition_scale : float
+            Of classifier-free guidance: above 1, the condition is exaggerated.
+        return_log_prob : bool
+            Whether to return log-densities too. Paths are then followed in float64.
 
         Returns
         -------
-        WeightArray, or ndarray without an architecture, of shape (n_samples, d)
+        networks : WeightArray, or ndarray without an architecture, of shape (n_samples, d)
+        log_prob : ndarray of shape (n_samples,)
+            Only if `return_log_prob`: as `score_samples` of the networks, up to the error of the solver, and at another
+            temperature with the density of the source at that temperature.
 
         Raises
         ------
         ValueError
-            If `n_samples` is not positive.
+            If `n_samples` is not positive, or the samples have no log-density that could be returned: those of a flow
+            without one, guided and stochastic ones, wider ones of several, and those at temperature 0.
         NumericalError
             If the flow leaves the finite numbers.
         """
         check_is_fitted(self)
-        if noise > 0 and self.coupling != "independent":
-            raise ValueError("Stochastic sampling needs the score of coupling='independent'. Use noise=0.")
         assembly.check_count("n_samples", n_samples)
-        if min(temperature, noise) < 0:
-            raise ValueError(f"'temperature' and 'noise' are not negative, got {temperature} and {noise}.")
-        flow = self if architecture is None else self._for_width(architecture)
+        drawing.check_request(self, temperature, noise)
+        if architecture is not None:
+            widths.check_width(self, architecture, return_log_prob)
+        wide = architecture if self.identity == "learned" else None
+        copies = 1 if wide is None else widths.copies_needed(self, wide)
+        flow = self if architecture is None or wide is not None else widths.of_width(self, architecture)
+        flow = conditioning.under(flow, condition, condition_scale)
         generator = torch_generator(random_state)
-        source = flow._source(n_samples, temperature, generator)
-        field: Field = flow.velocity_
+        transport = drawing.plain(flow, drawing.velocity_of(flow), noise)
         if guidance is not None:
-            if flow.architecture_ is None:
-                raise ValueError("Guidance runs the networks, so it needs an architecture: fit a WeightArray.")
-            if isinstance(guidance, Task):
-                guidance = Guidance(guidance)
-            check_task(flow.architecture_, guidance.task)
-            loss = task_loss(guidance.task, flow.architecture_, flow.geometry_)
-            field = guided(field, loss, flow.geometry_.manifold, guidance.strength, guidance.clip)
-        points = assembly.in_chunks(functools.partial(flow._transport, field, noise, generator), source.float())
+            transport = drawing.guided(flow, guidance, noise, generator)
+        if return_log_prob:
+            drawing.check_rated(flow, guidance is not None, temperature, noise)
+            transport = drawing.with_density(flow, temperature)
+        points, log_prob = drawing.draw(flow, transport, n_samples * copies, temperature, generator)
         weights = flow.geometry_.to_weights(flow.geometry_.target.projection(points.double()))
+        if wide is not None:
+            return widths.combined_networks(flow, weights, wide)
         rows = weights.numpy().astype(self._dtype)
-        return rows if flow.architecture_ is None else WeightArray(rows, flow.architecture_, aligned=True)
+        networks = rows if flow.architecture_ is None else WeightArray(rows, flow.architecture_, aligned=True)
+        return (networks, log_prob.numpy()) if return_log_prob else networks
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, return_std: bool = False, condition: Any = None) -> Any:
         """Log-density of networks, with respect to the Riemannian volume of their canonical forms.
 
         Parameters
         ----------
         X : WeightArray or array-like of shape (n, d)
+        return_std : bool
+            Whether to return standard errors too.
+        condition : float or label, optional
+            Of all rows, for a flow with a condition; None takes the law over all.
 
         Returns
         -------
-        ndarray of shape (n,)
+        log_density : ndarray of shape (n,)
             In nats. They compare within one geometry and one preprocessing only.
+        standard_error : ndarray of shape (n,)
+            Only if `return_std`: of the mean over the probes, from the spread of their own estimates. It is zero with
+            the exact divergence, and not a number with a single probe. It has ``n_probes - 1`` degrees of freedom: with
+            8 probes 91% of the means lie within two standard errors. Errors of the solver are not in it.
 
         Raises
         ------
@@ -328,24 +386,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
             If there is no density: for the normalized geometry and for a prior that is only drawn from.
         """
         check_is_fitted(self)
-        if not self.geometry_.has_density:
-            raise ValueError(
-                "The normalized geometry has no density: its networks lie on spheres, which have no volume in the "
-                "space in which it flows. Use geometry='geometric' or 'euclidean'."
-            )
-        if isinstance(self.prior_, Drawn):
-            raise ValueError("prior='initialisation' has no density. Use prior='gaussian' or 'isotropic'.")
-        weights = tensor(later_array(self, X)).double()
-        self.geometry_.check(weights, atol=1e-4)
-        field = copy.deepcopy(self.velocity_).double()
-        points = self.geometry_.to_points(weights)
-        probes = assembly.probes_of(self)
-        manifold = self.geometry_.manifold
-
-        def density(chunk: Tensor) -> Tensor:
-            return log_density(field, chunk, manifold, self.prior_, probes, self.solver, self.solver_steps)
-
-        return assembly.in_chunks(density, points).numpy()
+        found, error = density.scores(conditioning.under(self, condition, 1.0), X)
+        return (found.numpy(), error.numpy()) if return_std else found.numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-density of networks.
@@ -381,59 +423,33 @@ class WeightFlow(DensityMixin, BaseEstimator):
         points = self.geometry_.to_points(tensor(later_array(self, X)).double())
         return points[:, self.geometry_.manifold.order].numpy()
 
-    def _source(self, n: int, temperature: float, generator: torch.Generator) -> Tensor:
-        """Points of the prior, moved along geodesics to or from its centre by the temperature."""
-        x = self.prior_.sample(n, generator)
-        if temperature == 1.0:
-            return x
-        return self.geometry_.manifold.exp(x, (1 - temperature) * self.prior_.to_centre(x))
-
-    def _transport(self, field: Any, noise: float, generator: torch.Generator, x: Tensor) -> Tensor:
-        manifold = self.geometry_.manifold
-        if noise > 0:
-            return integrate_stochastic(field, x, manifold, self.prior_, noise, generator, self.solver_steps)
-        return integrate(lambda p, t: (field(p, t), None), x, manifold, self.solver, self.solver_steps)[0]
-
-    def _for_width(self, architecture: Architecture) -> WeightFlow:
-        """This flow for networks of another hidden width."""
-        if self.architecture_ is None or self.identity is not None or not hasattr(self.velocity_.network, "bind"):
-            raise ValueError(
-                "Only a flow with identity=None and velocity='neuron' or 'relational' samples networks of another "
-                "width."
-            )
-        if not assembly.same_but_for_widths(architecture, self.architecture_):
-            raise ValueError(f"Another width means the same layers: {self.architecture_} against {architecture}.")
-        other = copy.copy(self)
-        other.architecture_ = architecture
-        other.geometry_ = assembly.geometry_of(other)
-        other.n_features_in_ = architecture.n_weights
-        network = copy.deepcopy(self.velocity_.network)
-        network.bind(architecture, other.geometry_.manifold.size - architecture.n_weights)
-        other.prior_ = assembly.prior_of_width(other, self)
-        other.velocity_ = VelocityField(network, other.geometry_.manifold, other.prior_, self.prediction).eval()
-        return other
-
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"network.{k}": v.numpy() for k, v in self.velocity_.network.state_dict().items()}
-        for name in ("mean", "factor", "scale"):
-            if hasattr(self.prior_, name):
-                arrays[f"prior.{name}"] = getattr(self.prior_, name).numpy()
+        arrays |= {f"prior.{k}": v.numpy() for k, v in self.prior_.arrays().items()}
         history = {"step": self.history_.step, "train": self.history_.train, "validation": self.history_.validation}
         data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
+        if self.consensus_ is not None and self.velocity_.hints is not None:
+            consensus = {"inputs": self.consensus_.inputs, "targets": self.consensus_.targets}
+            consensus["scale"] = self.velocity_.hints.scale
+            arrays |= {f"consensus.{k}": v.numpy() for k, v in consensus.items()}
+            data["is_classification"] = self.consensus_.is_classification
+        if self.condition == "label":
+            data["labels"] = self.labels_.tolist()
         return arrays, {**data, **description(self)}
 
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
         restore_description(self, data)
+        if self.condition == "label":
+            self.labels_ = np.array(data["labels"])
         self.geometry_ = assembly.geometry_of(self)
         prior = {k.removeprefix("prior."): tensor(v) for k, v in arrays.items() if k.startswith("prior.")}
-        manifold = self.geometry_.manifold
-        if "factor" in prior:
-            self.prior_ = WrappedGaussian(manifold, prior["mean"], prior["factor"])
-        elif "scale" in prior:
-            self.prior_ = Isotropic(manifold, prior["scale"])
-        else:
-            self.prior_ = assembly.prior_of(self, torch.empty(0))
+        self.prior_ = assembly.restored_prior(self, prior)
+        consensus = {k.removeprefix("consensus."): tensor(v) for k, v in arrays.items() if k.startswith("consensus.")}
+        scale = consensus.pop("scale", None)
+        self.consensus_ = assembly.restored_consensus(self, consensus, data.get("is_classification", True))
         self.velocity_ = assembly.velocity_field_of(self, torch.Generator())
+        if scale is not None and self.velocity_.hints is not None:
+            self.velocity_.hints.scale.copy_(scale)
         network = {k.removeprefix("network."): tensor(v) for k, v in arrays.items() if k.startswith("network.")}
         self.velocity_.network.load_state_dict(network)
         self._finish(History(**data["history"], best_step=data["best_step"]))

@@ -16,12 +16,13 @@ def sample(model: Any, n_samples: int = 1, random_state: Any = None, **options: 
     n_samples : int
     random_state : int, RandomState or None
     **options
-        Of `WeightFlow.sample`, such as `guidance` or `temperature`.
+        Of `WeightFlow.sample`, such as `guidance`, `temperature` or `return_log_prob`.
 
     Returns
     -------
     WeightArray, or ndarray without an architecture, of shape (n_samples, d)
-        Canonical representatives; what ``ScaleCanonicalizer(last_layer="unit")`` dropped is put back.
+        Canonical representatives; what ``ScaleCanonicalizer(last_layer="unit")`` dropped is put back. With
+        ``return_log_prob=True`` a pair, of these and their log-densities before it was.
 
     Raises
     ------
@@ -40,11 +41,12 @@ def sample(model: Any, n_samples: int = 1, random_state: Any = None, **options: 
     """
     if not isinstance(model, Pipeline):
         return model.sample(n_samples, random_state, **options)
-    rows = model[-1].sample(n_samples, random_state, **options)
+    drawn = model[-1].sample(n_samples, random_state, **options)
     if options.get("architecture") is not None:
         # another hidden width: the transformers know only their own, and what they would restore is the function
-        return rows
+        return drawn
+    rows, *log_prob = drawn if options.get("return_log_prob") else (drawn,)
     for _, step in reversed(model.steps[:-1]):
         if step is not None and step != "passthrough":
             rows = step.inverse_transform(rows)
-    return rows
+    return (rows, *log_prob) if log_prob else rows

@@ -1,93 +1,28 @@
 """Log-density by the instantaneous change of variables, on manifolds.
 
-log p_1(x_1) = log p_0(x_0) - int_0^1 div v(x_t, t) dt along the flow's own path. A tangent field
-that is extended by v(x) = v(nearest point of x) has as its Riemannian divergence the trace of its ambient
-Jacobian.
+log p_1(x_1) = log p_0(x_0) - int_0^1 div v(x_t, t) dt along the flow's own path, which is followed back from points
+that are given, or along with points that are sampled. A tangent field that is extended by v(x) = v(nearest point of x)
+has as its Riemannian divergence the trace of its ambient Jacobian.
 
 References
 ----------
-Chen et al. 2018, arXiv:1806.07366; Grathwohl et al. 2019, "FFJORD", arXiv:1810.01367 (Hutchinson);
+Chen et al. 2018, arXiv:1806.07366; Grathwohl et al. 2019, "FFJORD", arXiv:1810.01367;
 Mathieu and Nickel 2020, arXiv:2006.10605 (manifolds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from wsflow.flow.divergence import Rate
 from wsflow.flow.priors import Prior
-from wsflow.flow.solvers import Field, integrate
+from wsflow.flow.solvers import Field, RatedField, Solver, integrate
 from wsflow.manifolds import Manifold
-
-Divergence = Callable[[Tensor, Tensor], Tensor]
-
-
-def divergence_along(probes: Tensor) -> Divergence:
-    """sum_k e_k^T J e_k over probe vectors e_k: the trace of J when e_k are the unit vectors.
-
-    Parameters
-    ----------
-    probes : Tensor of shape (k, size)
-        Shared by all points.
-
-    Returns
-    -------
-    callable
-        From x and v, with v computed from x, to a Tensor of shape (n,).
-    """
-
-    def divergence(x: Tensor, v: Tensor) -> Tensor:
-        total = x.new_zeros(len(x))
-        for probe in probes:
-            (gradient,) = torch.autograd.grad((v * probe).sum(), x, retain_graph=True, allow_unused=True)
-            total = total + (0.0 if gradient is None else (gradient * probe).sum(-1))
-        return total
-
-    return divergence
-
-
-def unit_probes(size: int, dtype: torch.dtype) -> Tensor:
-    """Probes that give the exact trace.
-
-    Parameters
-    ----------
-    size : int
-    dtype : torch.dtype
-
-    Returns
-    -------
-    Tensor of shape (size, size)
-    """
-    return torch.eye(size, dtype=dtype)
-
-
-def rademacher_probes(size: int, n_probes: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Probes whose expected trace estimate is exact (Hutchinson), scaled by 1/sqrt(n_probes).
-
-    Parameters
-    ----------
-    size, n_probes : int
-    dtype : torch.dtype
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n_probes, size)
-    """
-    signs = 2.0 * torch.randint(2, (n_probes, size), generator=generator) - 1
-    return signs.to(dtype) / n_probes**0.5
 
 
 def log_density(
-    field: Field,
-    x: Tensor,
-    manifold: Manifold,
-    prior: Prior,
-    probes: Tensor,
-    method: str = "midpoint",
-    n_steps: int = 32,
+    field: Field, x: Tensor, manifold: Manifold, prior: Prior, divergence: Rate, solver: Solver = integrate
 ) -> Tensor:
     """Log-density of points under the flow, with respect to the Riemannian volume.
 
@@ -99,14 +34,15 @@ def log_density(
         Points at t = 1.
     manifold : Manifold
     prior : Prior
-    probes : Tensor of shape (k, size)
-        From `unit_probes` (exact) or `rademacher_probes`.
-    method, n_steps
-        As in `integrate`.
+    divergence : callable
+        A row of `DIVERGENCES`, along probes.
+    solver : callable
+        `integrate`, or another one, with its settings.
 
     Returns
     -------
-    Tensor of shape (n,)
+    Tensor of shape (n, k)
+        One for each estimate of the divergence, along one and the same path: `mean_and_error` sums them up.
 
     Raises
     ------
@@ -118,26 +54,95 @@ def log_density(
     The velocity x has divergence 1 on a line, so the density falls by a factor of e:
 
     >>> import torch
-    >>> from wsflow.flow.likelihood import log_density, unit_probes
+    >>> from wsflow.flow.divergence import DIVERGENCES
+    >>> from wsflow.flow.likelihood import log_density
     >>> from wsflow.flow.priors import Isotropic
     >>> from wsflow.manifolds import Euclidean, Product
     >>> line = Product([(Euclidean(1), torch.tensor([[0]]))])
     >>> prior = Isotropic(line, torch.ones(1, dtype=torch.float64))
     >>> at_zero = torch.zeros(1, 1, dtype=torch.float64)
-    >>> found = log_density(lambda x, t: x, at_zero, line, prior, unit_probes(1, torch.float64))
+    >>> exact = DIVERGENCES["exact"].along(torch.ones(1, 1))
+    >>> found = log_density(lambda x, t: x, at_zero, line, prior, exact)
     >>> round(float(found - prior.log_prob(at_zero)), 6)
     -1.0
     """
-    divergence = divergence_along(probes)
+    source, total = solver(rated(field, manifold, divergence), x, manifold, start=1.0, stop=0.0)
+    # integrated from 1 to 0, the total is minus the integral from 0 to 1
+    return prior.log_prob(source).unsqueeze(1) + total
 
-    def rated(points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+
+def sample_with_log_density(
+    field: Field, source: Tensor, manifold: Manifold, prior: Prior, divergence: Rate, solver: Solver = integrate
+) -> tuple[Tensor, Tensor]:
+    """Follow the flow from its source, and the log-density with it.
+
+    Parameters
+    ----------
+    field : callable
+        The velocity.
+    source : Tensor of shape (n, size)
+        Points at t = 0, drawn from the prior.
+    manifold : Manifold
+    prior : Prior
+    divergence : callable
+        A row of `DIVERGENCES`, along probes.
+    solver : callable
+        `integrate`, or another one, with its settings.
+
+    Returns
+    -------
+    x : Tensor of shape (n, size)
+        Points at t = 1.
+    log_density : Tensor of shape (n, k)
+        As `log_density` of these points, up to the error of the solver.
+
+    Raises
+    ------
+    NumericalError
+        If the path leaves the finite numbers, or the prior has no density.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.divergence import DIVERGENCES
+    >>> from wsflow.flow.likelihood import sample_with_log_density
+    >>> from wsflow.flow.priors import Isotropic
+    >>> from wsflow.manifolds import Euclidean, Product
+    >>> line = Product([(Euclidean(1), torch.tensor([[0]]))])
+    >>> prior = Isotropic(line, torch.ones(1, dtype=torch.float64))
+    >>> exact = DIVERGENCES["exact"].along(torch.ones(1, 1))
+    >>> source = torch.zeros(1, 1, dtype=torch.float64)
+    >>> x, density = sample_with_log_density(lambda x, t: x, source, line, prior, exact)
+    >>> round(float(density - prior.log_prob(source)), 6)
+    -1.0
+    """
+    start = prior.log_prob(source).unsqueeze(1)
+    x, total = solver(rated(field, manifold, divergence), source, manifold)
+    return x, start - total
+
+
+def rated(field: Field, manifold: Manifold, divergence: Rate) -> RatedField:
+    """A velocity with its divergence as the rate.
+
+    Parameters
+    ----------
+    field : callable
+        The velocity; it is asked for on the manifold only, and its normal part does not count.
+    manifold : Manifold
+    divergence : callable
+
+    Returns
+    -------
+    callable
+        From x (n, size) and t (n,) to the velocity (n, size) and the estimates (n, k), without a graph.
+    """
+
+    def velocity(points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             nearest = manifold.projection(points)
             v = manifold.to_tangent(nearest, field(nearest, t))
-            rate = divergence(points, v) if v.requires_grad else points.new_zeros(len(points))
+            rate = divergence(points, v)
         return v.detach(), rate.detach()
 
-    source, total = integrate(rated, x, manifold, method, n_steps, start=1.0, stop=0.0)
-    # integrated from 1 to 0, the total is minus the integral from 0 to 1
-    return prior.log_prob(source) + total
+    return velocity

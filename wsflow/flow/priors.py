@@ -16,11 +16,16 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
+from wsflow.flow.covariance import Covariance, fit_covariance
+from wsflow.flow.frame import Frame
 from wsflow.manifolds import Euclidean, Product, Sphere
 
 
 class Prior(Protocol):
     """What a flow needs of its source."""
+
+    def to(self, dtype: torch.dtype) -> Prior:
+        """The same in another precision."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points of the manifold."""
@@ -36,6 +41,12 @@ class Prior(Protocol):
 
     def displacement(self, x: Tensor) -> Tensor:
         """log_m(x) as an ambient vector: x - m in a vector space; zero on factors without a centre."""
+
+    def spread(self, v: Tensor) -> Tensor:
+        """C v for vectors v, with the prior's covariance C."""
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What it was fitted to be, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +71,23 @@ class Isotropic:
 
     manifold: Product
     scale: Tensor
+
+    def __deepcopy__(self, memo: object) -> Isotropic:
+        # it never changes, and copies of a flow may share it
+        return self
+
+    def to(self, dtype: torch.dtype) -> Isotropic:
+        """The same in another precision.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+
+        Returns
+        -------
+        Isotropic
+        """
+        return Isotropic(self.manifold, self.scale.to(dtype))
 
     def _flat(self, x: Tensor) -> Tensor:
         """x on Euclidean factors, zero on spheres."""
@@ -109,10 +137,18 @@ class Isotropic:
         """x on Euclidean factors, zero on spheres."""
         return self._flat(x)
 
+    def spread(self, v: Tensor) -> Tensor:
+        """Each coordinate times its variance."""
+        return v * self._deviation.to(v).square()
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The scale."""
+        return {"scale": self.scale}
+
 
 @dataclass(frozen=True, eq=False)
 class WrappedGaussian:
-    """exp_m(B L z) with z standard normal: a Gaussian in the tangent space at m, wrapped onto the manifold.
+    """exp_m(B z) with z from N(0, C): a Gaussian in the tangent space at m, wrapped onto the manifold.
 
     The density counts the nearest preimage of a point only: the mass that the Gaussian has beyond a distance of
     pi from m on some sphere is missing from it, and nothing else is.
@@ -122,8 +158,8 @@ class WrappedGaussian:
     manifold : Product
     mean : Tensor of shape (size,)
         The centre m.
-    factor : Tensor of shape (dimension, dimension)
-        Lower triangular L of the covariance L L^T in an orthonormal basis B of the tangent space.
+    covariance : Covariance
+        C, in an orthonormal basis B of the tangent space.
 
     References
     ----------
@@ -145,7 +181,7 @@ class WrappedGaussian:
 
     manifold: Product
     mean: Tensor
-    factor: Tensor
+    covariance: Covariance
 
     @classmethod
     def fit(cls, manifold: Product, x: Tensor, shrinkage: float = 0.1, steps: int = 20) -> WrappedGaussian:
@@ -174,33 +210,36 @@ class WrappedGaussian:
         mean = manifold.projection(x.mean(0, keepdim=True))
         for _ in range(0 if manifold.is_flat else steps):
             mean = manifold.exp(mean, manifold.log(mean.expand_as(x), x).mean(0, keepdim=True))
-        basis = tangent_basis(manifold, mean[0])
-        z = manifold.log(mean.expand_as(x), x) @ basis
-        covariance = z.T @ z / len(z)
-        variance = covariance.diagonal()
-        ridge = 1e-6 * variance.mean().clamp_min(1e-12)
-        covariance = (1 - shrinkage) * covariance + torch.diag(shrinkage * variance + ridge)
-        factor, failed = torch.linalg.cholesky_ex(covariance)
-        if failed:
-            raise NumericalError("The covariance of the fitted Gaussian prior is singular: use a larger shrinkage.")
-        return cls(manifold, mean[0], factor)
+        z = Frame(manifold, mean[0]).coordinates(manifold.log(mean.expand_as(x), x))
+        return cls(manifold, mean[0], fit_covariance(z, shrinkage))
 
     @cached_property
-    def basis(self) -> Tensor:
-        """Tensor of shape (size, dimension): B, an orthonormal basis of the tangent space at m."""
-        return tangent_basis(self.manifold, self.mean)
+    def frame(self) -> Frame:
+        """B, an orthonormal basis of the tangent space at m."""
+        return Frame(self.manifold, self.mean)
+
+    def __deepcopy__(self, memo: object) -> WrappedGaussian:
+        # it never changes, it can be large, and copies of a flow may share it
+        return self
+
+    def to(self, dtype: torch.dtype) -> WrappedGaussian:
+        """The same in another precision.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+
+        Returns
+        -------
+        WrappedGaussian
+        """
+        return WrappedGaussian(self.manifold, self.mean.to(dtype), self.covariance.to(dtype))
 
     def _centre(self, x: Tensor) -> Tensor:
         return self.mean.to(x).expand_as(x)
 
     def _tangent(self, n: int, generator: torch.Generator) -> Tensor:
-        z = torch.randn(n, self.manifold.dimension, generator=generator, dtype=self.mean.dtype)
-        return z @ self._root.T
-
-    @cached_property
-    def _root(self) -> Tensor:
-        """B L: from standard normal coordinates to tangent vectors."""
-        return self.basis @ self.factor
+        return self.frame.vectors(self.covariance.sample(n, generator))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points."""
@@ -208,11 +247,9 @@ class WrappedGaussian:
         return self.manifold.exp(centre, self._tangent(n, generator))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log N(log_m(x); 0, L L^T) - sum_f (dim_f - 1) log(sin(theta_f) / theta_f) over the spheres f."""
+        """log N(log_m(x); 0, C) - sum_f (dim_f - 1) log(sin(theta_f) / theta_f) over the spheres f."""
         v = self.manifold.log(self._centre(x), x)
-        factor = self.factor.to(x)
-        z = torch.linalg.solve_triangular(factor, (v @ self.basis.to(x)).T, upper=False)
-        total = -0.5 * z.square().sum(0) - factor.diagonal().log().sum() - 0.5 * len(factor) * log(2 * pi)
+        total = self._covariance(x.dtype).log_prob(self.frame.coordinates(v))
         for (manifold, _), part in zip(self.manifold.factors, self.manifold.split(v), strict=True):
             if isinstance(manifold, Sphere):
                 theta = torch.linalg.vector_norm(part, dim=-1)
@@ -231,6 +268,24 @@ class WrappedGaussian:
         """log_m(x)."""
         return self.manifold.log(self._centre(x), x)
 
+    def spread(self, v: Tensor) -> Tensor:
+        """B C B^T v, in the basis B at m wherever v is."""
+        return self.frame.vectors(self._covariance(v.dtype).times(self.frame.coordinates(v)))
+
+    def _covariance(self, dtype: torch.dtype) -> Covariance:
+        if dtype not in self._covariances:
+            self._covariances[dtype] = self.covariance.to(dtype)
+        return self._covariances[dtype]
+
+    @cached_property
+    def _covariances(self) -> dict[torch.dtype, Covariance]:
+        """The covariance by precision: it can be large."""
+        return {}
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The mean, and what the covariance is made of."""
+        return {"mean": self.mean, **self.covariance.arrays()}
+
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
@@ -245,6 +300,19 @@ class Drawn:
 
     manifold: Product
     draw: Callable[[int, torch.Generator], Tensor]
+
+    def to(self, dtype: torch.dtype) -> Drawn:
+        """Itself: points are drawn in the function's own precision.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+
+        Returns
+        -------
+        Drawn
+        """
+        return self
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points."""
@@ -276,31 +344,10 @@ class Drawn:
         """Zero."""
         return torch.zeros_like(x)
 
+    def spread(self, v: Tensor) -> Tensor:
+        """The vectors themselves."""
+        return v
 
-def tangent_basis(manifold: Product, point: Tensor) -> Tensor:
-    """An orthonormal basis of the tangent space of a product at one point.
-
-    On a sphere it is the Householder reflection that takes the last axis to the point, without its
-    last column.
-
-    Parameters
-    ----------
-    manifold : Product
-    point : Tensor of shape (size,)
-
-    Returns
-    -------
-    Tensor of shape (size, dimension)
-    """
-    basis = point.new_zeros(manifold.size, manifold.dimension)
-    start = 0
-    for (factor, columns), part in zip(manifold.factors, manifold.split(point), strict=True):
-        for x, rows in zip(part, columns, strict=True):
-            frame = torch.eye(factor.size, dtype=point.dtype)
-            if isinstance(factor, Sphere):
-                sign = 1.0 if x[-1] >= 0 else -1.0
-                mirror = x + sign * frame[-1]
-                frame = frame - 2 * torch.outer(mirror, mirror) / mirror.dot(mirror)
-            basis[rows, start : start + factor.dimension] = frame[:, : factor.dimension]
-            start += factor.dimension
-    return basis
+    def arrays(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}

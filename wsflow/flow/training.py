@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from wsflow.exceptions import NumericalError
 from wsflow.flow.couplings import COUPLINGS
+from wsflow.flow.hints import GradientHints
 from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.priors import Prior
 from wsflow.manifolds import Manifold
 
 Metric = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 Progress = Callable[[int, int], None]
+
+SCALED = 256  # points from which the scale of hints is taken
 
 
 class VelocityField(nn.Module):
@@ -39,23 +42,106 @@ class VelocityField(nn.Module):
         Its centre is m.
     prediction : str
         A key of `PREDICTIONS`; it says c(t).
+    hints : GradientHints, optional
+        What the network is shown beside each point.
     """
 
-    def __init__(self, network: nn.Module, manifold: Manifold, prior: Prior, prediction: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        manifold: Manifold,
+        prior: Prior,
+        prediction: str,
+        hints: GradientHints | None = None,
+    ) -> None:
         super().__init__()
+        self.hints = hints
         self.network: Any = network
         self.manifold = manifold
         self.prior = prior
         self.prediction = prediction
 
     def fit_scale(self, x: Tensor) -> None:
-        """Tell the network the scale of points (n, size)."""
+        """Tell the network the scale of points (n, size) at t = 1, and of hints along the way to them."""
         self.network.fit_scale(x)
+        if self.hints is not None:
+            x = x[:: -(-len(x) // SCALED)]
+            x0 = self.prior.sample(len(x), torch.Generator().manual_seed(0)).to(x)
+            t = torch.linspace(0, 1, len(x)).to(x)
+            xt, ut = self.manifold.geodesic(x0, x, t)
+            self.hints.fit_scale(xt, t, ut)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The velocity (n, size) at points (n, size) and times (n,), given conditions (n,) if there are some."""
+        if self.hints is None:
+            return self._look(x, t, condition, None)
+        guess = self.hints.first_guess(x, t)
+        # in training half of the points have a second look: both are learned, by one gradient
+        first = slice(len(x) // 2 if self.training else 0, None)
+        with torch.set_grad_enabled(x.requires_grad):
+            mine = None if condition is None else condition[first]
+            better = self._look(x[first], t[first], mine, guess[first])
+        return self._look(x, t, condition, torch.cat([guess[: len(x) - len(better)], better]))
+
+    def _look(self, x: Tensor, t: Tensor, condition: Tensor | None, guess: Tensor | None) -> Tensor:
+        seen: dict[str, Tensor] = {} if condition is None else {"condition": condition}
+        if self.hints is not None and guess is not None:
+            seen["hints"] = self.hints(x, t, guess)
+        drift = PREDICTIONS[self.prediction].drift(t).unsqueeze(-1)
+        return self.manifold.to_tangent(x, self.network(x, t, **seen) - drift * self.prior.to_centre(x))
+
+    def given(self, condition: Tensor, scale: float = 1.0) -> GivenVelocity:
+        """This velocity under conditions, as a field of points and times.
+
+        Parameters
+        ----------
+        condition : Tensor of shape () or (n,)
+        scale : float
+            See `GivenVelocity`.
+
+        Returns
+        -------
+        GivenVelocity
+        """
+        return GivenVelocity(self, condition, scale)
+
+
+class GivenVelocity(nn.Module):
+    """v(x, t) + s (v(x, t | c) - v(x, t)): a velocity with its condition bound, which solvers need not know of.
+
+    Parameters
+    ----------
+    velocity : VelocityField
+    condition : Tensor of shape () or (n,)
+        c, one for all points or one for each.
+    scale : float
+        s: 1 is the conditional law, 0 the unconditional one; above 1 the condition is exaggerated.
+
+    References
+    ----------
+    Ho and Salimans 2022, "Classifier-free diffusion guidance", arXiv:2207.12598.
+    """
+
+    condition: Tensor
+
+    def __init__(self, velocity: VelocityField, condition: Tensor, scale: float = 1.0) -> None:
+        super().__init__()
+        self.velocity = velocity
+        self.register_buffer("condition", condition)
+        self.scale = scale
+
+    @property
+    def network(self) -> Any:
+        """The velocity's own."""
+        return self.velocity.network
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) at points (n, size) and times (n,)."""
-        drift = PREDICTIONS[self.prediction].drift(t).unsqueeze(-1)
-        return self.manifold.to_tangent(x, self.network(x, t) - drift * self.prior.to_centre(x))
+        given = self.velocity(x, t, self.condition.expand(len(x)))
+        if self.scale == 1.0:
+            return given
+        free = self.velocity(x, t)
+        return free + self.scale * (given - free)
 
 
 @dataclass(frozen=True)
@@ -79,6 +165,8 @@ class Settings:
         Stop when more than so many evaluations in a row were no better on the validation points.
     evaluate_every : int
         Steps between evaluations on the validation points.
+    condition_dropout : float
+        Share of the conditions that are forgotten in each step.
     """
 
     n_steps: int = 1000
@@ -92,6 +180,7 @@ class Settings:
     metric_weight: float = 0.9
     patience: int | None = None
     evaluate_every: int = 50
+    condition_dropout: float = 0.1
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -177,6 +266,7 @@ def train(
     metric: Metric | None = None,
     validation: Tensor | None = None,
     progress: Progress | None = None,
+    conditions: tuple[Tensor, Tensor] | None = None,
 ) -> History:
     """Fit a velocity to points at t = 1, in place; it ends with the best averaged weights.
 
@@ -193,6 +283,8 @@ def train(
         Points of held-out runs: the weights with the lowest loss on them are kept.
     progress : callable, optional
         Called with the steps done and their number.
+    conditions : pair of Tensor of shapes (n,) and (m,), optional
+        Of the points and of the validation points, for a velocity that takes them.
 
     Returns
     -------
@@ -205,11 +297,13 @@ def train(
     TrainingInterrupted
         At Ctrl-C, with the best weights so far in place.
     """
+    velocity.train()
     objective = Objective(velocity, settings, metric)
-    average = copy.deepcopy(velocity)
-    keeper = _Keeper(average, objective, validation, generator)
+    average = copy.deepcopy(velocity).eval()
+    learned, held_out = conditions or (None, None)
+    keeper = _Keeper(average, objective, validation, generator, held_out)
     try:
-        _loop(velocity, average, x1, settings, generator, objective, keeper, progress)
+        _loop(velocity, average, x1, settings, generator, objective, keeper, progress, learned)
     except KeyboardInterrupt:
         velocity.load_state_dict(keeper.best)
         raise TrainingInterrupted(keeper.history) from None
@@ -226,15 +320,19 @@ def _loop(
     objective: Objective,
     keeper: _Keeper,
     progress: Progress | None,
+    conditions: Tensor | None,
 ) -> None:
     optimizer = torch.optim.AdamW(
         velocity.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
     recent: list[float] = []
+    source = velocity.prior.to(x1.dtype)
     for step in range(settings.n_steps):
         optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate(step, settings.n_steps)
         rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
-        loss = objective(velocity, *objective.batch(x1[rows], velocity.prior, generator), generator)
+        pairs = objective.batch(x1[rows], source, generator)
+        seen = None if conditions is None else dropped(conditions[rows], settings.condition_dropout, generator)
+        loss = objective(_under(velocity, seen), *pairs, generator)
         if not math.isfinite(loss.item()):
             _stop_at_nan(step, keeper)
             break
@@ -255,6 +353,35 @@ def _loop(
             recent = []
             if settings.patience is not None and waited >= settings.patience:
                 break
+
+
+def dropped(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Conditions of which some are forgotten, so that a velocity learns to do without them too.
+
+    Parameters
+    ----------
+    condition : Tensor of shape (n,)
+    probability : float
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        NaN where forgotten.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.training import dropped
+    >>> dropped(torch.ones(1000), 0.1, torch.Generator().manual_seed(0)).isnan().float().mean() < 0.15
+    tensor(True)
+    """
+    forgotten = torch.rand(len(condition), generator=generator) < probability
+    return condition.masked_fill(forgotten.to(condition.device), math.nan)
+
+
+def _under(velocity: VelocityField, condition: Tensor | None) -> nn.Module:
+    return velocity if condition is None else velocity.given(condition)
 
 
 def _rate(step: int, n_steps: int) -> float:
@@ -279,8 +406,14 @@ class _Keeper:
     """Looks at the validation loss of the averaged weights, on fixed pairs and times, and keeps the best."""
 
     def __init__(
-        self, average: VelocityField, objective: Objective, validation: Tensor | None, generator: torch.Generator
+        self,
+        average: VelocityField,
+        objective: Objective,
+        validation: Tensor | None,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
     ) -> None:
+        self._condition = condition
         self.average = average
         self.objective = objective
         self.history = History()
@@ -300,7 +433,8 @@ class _Keeper:
         if self._pairs is not None:
             with torch.no_grad():
                 generator = torch.Generator().manual_seed(self._seed)
-                loss = float(self.objective(self.average, *self._pairs, generator))
+                view = _under(self.average, self._condition)
+                loss = float(self.objective(view, *self._pairs, generator))
             self.history.validation.append(loss)
         self._waited += 1
         if loss < self._lowest:

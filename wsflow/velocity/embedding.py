@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ class TimeEmbedding(nn.Module):
     ----------
     dim : int
         Width of the embedding.
+    condition : callable, optional
+        From the width to the embedding of a condition, which is added; a row of `wsflow.velocity.conditions`.
 
     References
     ----------
@@ -25,15 +28,19 @@ class TimeEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, condition: Callable[[int], nn.Module] | None = None) -> None:
         super().__init__()
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.linspace(-1, 4, 16))
         self.network = nn.Sequential(nn.Linear(33, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.condition = None if condition is None else condition(dim)
 
-    def forward(self, t: Tensor) -> Tensor:
-        """From times (n,) to (n, dim)."""
+    def forward(self, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """From times (n,), and conditions (n,) where there are some, to (n, dim); None is an unknown condition."""
         phase = t.unsqueeze(-1) * self.frequencies.to(t)
-        return self.network(torch.cat([phase.sin(), phase.cos(), t.unsqueeze(-1)], -1))
+        time = self.network(torch.cat([phase.sin(), phase.cos(), t.unsqueeze(-1)], -1))
+        if self.condition is None:
+            return time
+        return time + self.condition(torch.full_like(t, math.nan) if condition is None else condition.to(t))
 
 
 class InputScale(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,10 @@ class FlatMLP(nn.Module):
         Number of columns.
     dim, depth : int
         Width and number of residual blocks.
+    condition : callable, optional
+        As in `TimeEmbedding`.
+    n_hints : int
+        As in `wsflow.velocity.neuron.NeuronTransformer`, with a factor for each hint.
 
     Examples
     --------
@@ -29,16 +35,25 @@ class FlatMLP(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, size: int, *, dim: int = 256, depth: int = 3) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        dim: int = 256,
+        depth: int = 3,
+        condition: Callable[[int], nn.Module] | None = None,
+        n_hints: int = 0,
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
-        self.time = TimeEmbedding(dim)
-        self.read = nn.Linear(size, dim)
+        self.time = TimeEmbedding(dim, condition)
+        self.read = nn.Linear((1 + n_hints) * size, dim)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)) for _ in range(depth)
         )
         self.write = zero(nn.Linear(dim, size))
+        self.follow = zero(nn.Linear(dim, n_hints)) if n_hints else None
 
     def fit_scale(self, x: Tensor) -> None:
         """Take the standardization from points of shape (n, size).
@@ -50,10 +65,12 @@ class FlatMLP(nn.Module):
         self.mean.copy_(x.mean(0))
         self.deviation.copy_(x.std(0, correction=0).clamp_min(1e-6))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """From points (n, size) and times (n,) to vectors (n, size)."""
-        h = self.read((x - self.mean) / self.deviation)
-        time = self.time(t)
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """From points (n, size), times (n,), conditions (n,) and hints (n, n_hints, size) to vectors (n, size)."""
+        seen = (x - self.mean) / self.deviation
+        h = self.read(seen if hints is None else torch.cat([seen, hints.flatten(1)], 1))
+        time = self.time(t, condition)
         for block in self.blocks:
             h = h + block(h + time)
-        return self.write(h) * self.deviation
+        out: Tensor = self.write(h) * self.deviation
+        return out if hints is None or self.follow is None else out + (self.follow(h).unsqueeze(-1) * hints).sum(1)

@@ -9,6 +9,8 @@ Vaswani et al. 2017, arXiv:1706.03762; Peebles and Xie 2023, arXiv:2212.09748 (t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -71,6 +73,13 @@ def _along(w: Tensor, values: Tensor) -> Tensor:
     return torch.bmm(w.reshape(n, receivers, senders * channels), values)
 
 
+def _channels(seen: Tensor, columns: Tensor) -> Tensor:
+    """Weights between neurons (n, target, source, kinds * channels), by what is seen of them (n, kinds, size)."""
+    n, kinds, _ = seen.shape
+    some = take(seen.flatten(0, 1), columns).reshape(n, kinds, *columns.shape) / max(columns.shape[:2]) ** 0.5
+    return some.permute(0, 2, 3, 1, 4).flatten(3)
+
+
 class NeuronTransformer(nn.Module):
     """A velocity network that is equivariant to permutations of neurons.
 
@@ -85,6 +94,11 @@ class NeuronTransformer(nn.Module):
         None: neurons have no names; the network is equivariant to any permutation and works on other
         hidden widths. "learned": each aligned neuron has a name, a learned vector; the width is
         fixed, and permutations commute only when the names move along.
+    condition : callable, optional
+        As in `TimeEmbedding`.
+    n_hints : int
+        Vectors that it is shown with each point, such as gradients: it reads them, and follows each of them as far as
+        it learned to, by a factor for each neuron.
 
     Examples
     --------
@@ -105,25 +119,28 @@ class NeuronTransformer(nn.Module):
         depth: int = 3,
         heads: int = 4,
         identity: str | None = None,
+        condition: Callable[[int], nn.Module] | None = None,
+        n_hints: int = 0,
     ) -> None:
         super().__init__()
         self.scale = InputScale(architecture, n_extra)
         self.bind(architecture, n_extra)
         folding = self.folding
         channels = [edges.columns.shape[2] for edges in folding.edges]
-        self.time = TimeEmbedding(dim)
+        self.time = TimeEmbedding(dim, condition)
         self.names = nn.ParameterList(
             nn.Parameter(0.5 * torch.randn(g.size, dim)) for g in (folding.groups if identity == "learned" else ())
         )
-        self.read = nn.ModuleList(linear(f.shape[1], dim) for f in folding.features)
-        self.read_free = linear(len(folding.free), dim)
+        self.read = nn.ModuleList(linear((1 + n_hints) * f.shape[1], dim) for f in folding.features)
+        self.read_free = linear((1 + n_hints) * len(folding.free), dim)
         self.kinds = nn.Parameter(0.5 * torch.randn(len(folding.groups), dim))
-        self.layers = nn.ModuleList(Layer(dim, heads, channels) for _ in range(depth))
+        self.layers = nn.ModuleList(Layer(dim, heads, [(1 + n_hints) * c for c in channels]) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.write = nn.ModuleList(zero(linear(dim, f.shape[1])) for f in folding.features)
         self.write_free = zero(linear(dim, len(folding.free)))
         self.write_targets = nn.ModuleList(zero(nn.Linear(dim, c * dim)) for c in channels)
         self.write_sources = nn.ModuleList(nn.Linear(dim, dim) for _ in channels)
+        self.follow = zero(linear(dim, n_hints)) if n_hints else None
 
     def bind(self, architecture: Architecture, n_extra: int = 0) -> None:
         """Use another hidden width of the same architecture (with ``identity=None``).
@@ -156,34 +173,54 @@ class NeuronTransformer(nn.Module):
         """
         self.scale.fit(x)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """From points (n, size) and times (n,) to vectors (n, size)."""
-        x = self.scale(x)
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """From points (n, size), times (n,), conditions (n,) and hints (n, n_hints, size) to vectors (n, size)."""
         folding = self.folding
-        weights = [(e.target, e.source, take(x, e.columns) / max(e.columns.shape[:2]) ** 0.5) for e in folding.edges]
-        h = self._tokens(x)
-        time = self.time(t)
+        seen = self.scale(x).unsqueeze(1)
+        if hints is not None:
+            seen = torch.cat([seen, hints], 1)
+        weights = [(e.target, e.source, _channels(seen, e.columns)) for e in folding.edges]
+        h = self._tokens(seen)
+        time = self.time(t, condition)
         for layer in self.layers:
             h = layer(h, time, weights, self._sizes)
         *tokens, free = self.norm(h).split(self._sizes, 1)
         features = [write(token) for write, token in zip(self.write, tokens, strict=True)]
         edges = [
-            self._edge(tokens[target], tokens[source], i, w.shape) for i, (target, source, w) in enumerate(weights)
+            self._edge(tokens[e.target], tokens[e.source], i, e.columns.shape) for i, e in enumerate(folding.edges)
         ]
-        return folding.join(features, edges, self.write_free(free.squeeze(1)))
+        out = folding.join(features, edges, self.write_free(free.squeeze(1)))
+        return out if hints is None or self.follow is None else out + self._followed(hints, tokens, free, self.follow)
 
-    def _tokens(self, x: Tensor) -> Tensor:
+    def _tokens(self, seen: Tensor) -> Tensor:
         folding = self.folding
         tokens = []
         for i, (read, columns) in enumerate(zip(self.read, folding.features, strict=True)):
-            token = read(take(x, columns)) + self.kinds[i]
+            mine = take(seen.flatten(0, 1), columns).reshape(*seen.shape[:2], *columns.shape)
+            token = read(mine.transpose(1, 2).flatten(2)) + self.kinds[i]
             tokens.append(token + self.names[i] if len(self.names) else token)
-        tokens.append(self.read_free(take(x, folding.free)).unsqueeze(1))
+        tokens.append(self.read_free(seen[..., folding.free].flatten(1)).unsqueeze(1))
         return torch.cat(tokens, 1)
+
+    def _followed(self, hints: Tensor, tokens: list[Tensor], free: Tensor, follow: nn.Module) -> Tensor:
+        """Hints times the factors that their neurons' tokens give, the mean of two for a weight between neurons."""
+        own = [follow(token) for token in tokens]
+        features = [
+            (take(hints.flatten(0, 1), c).reshape(*hints.shape[:2], *c.shape) * f.transpose(1, 2).unsqueeze(-1)).sum(1)
+            for c, f in zip(self.folding.features, own, strict=True)
+        ]
+        edges = []
+        for e in self.folding.edges:
+            factor = (own[e.target].unsqueeze(2) + own[e.source].unsqueeze(1)) / 2
+            some = take(hints.flatten(0, 1), e.columns).reshape(*hints.shape[:2], *e.columns.shape)
+            edges.append((some * factor.permute(0, 3, 1, 2).unsqueeze(-1)).sum(1))
+        rest = (hints[..., self.folding.free] * follow(free).transpose(1, 2)).sum(1)
+        return self.folding.join(features, edges, rest)
 
     def _edge(self, targets: Tensor, sources: Tensor, i: int, shape: torch.Size) -> Tensor:
         """<A h_i, B h_j> for each channel."""
-        n, size, others, channels = shape
+        n = len(targets)
+        size, others, channels = shape
         a = self.write_targets[i](targets).reshape(n, size * channels, -1)
         b = self.write_sources[i](sources)
         product = torch.bmm(a, b.transpose(1, 2)) / b.shape[-1] ** 0.5

@@ -11,6 +11,8 @@ Diao and Loynd 2023, "Relational attention", arXiv:2210.05062; Erdogan 2025 (for
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -100,6 +102,8 @@ class RelationalTransformer(nn.Module):
     dim, depth, heads : int
     identity : {None, "learned"}
         Whether hidden neurons have names; inputs and outputs always do.
+    condition : callable, optional
+        As in `TimeEmbedding`.
 
     Raises
     ------
@@ -125,6 +129,7 @@ class RelationalTransformer(nn.Module):
         depth: int = 3,
         heads: int = 4,
         identity: str | None = None,
+        condition: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.scale = InputScale(architecture, n_extra)
@@ -134,7 +139,7 @@ class RelationalTransformer(nn.Module):
             nn.Parameter(0.5 * torch.randn(space.total if self._named(space) else 1, dim)) for space in self._spaces
         )
         blocks = len(self._ends)
-        self.time = TimeEmbedding(dim)
+        self.time = TimeEmbedding(dim, condition)
         self.read_vector = nn.ModuleList(nn.Linear(1, dim, bias=False) for _ in self._vectors)
         self.read_free = nn.Linear(n_extra, dim) if n_extra else None
         self.read_edge = nn.ModuleList(nn.Linear(1, dim) for _ in range(blocks))
@@ -178,7 +183,9 @@ class RelationalTransformer(nn.Module):
             if len(block.axes) == 2:
                 self._add_edges(block.axes, torch.from_numpy(columns))
             else:
-                self._vectors.append(self._ends[-1][0] if self._ends else self._node(block.axes[0]))
+                # fixed coordinates have no name: a vector on them is the bias of the matrix before it
+                ends = [] if isinstance(block.axes[0], NeuronGroup) else self._ends
+                self._vectors.append(ends[-1][0] if ends else self._node(block.axes[0]))
                 self._vector_columns.append(torch.from_numpy(columns))
         order = [*self._edge_columns, *self._vector_columns, self._free]
         self._back = torch.cat([c.reshape(-1) for c in order]).argsort()
@@ -207,8 +214,8 @@ class RelationalTransformer(nn.Module):
         """
         self.scale.fit(x)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """From points (n, size) and times (n,) to vectors (n, size)."""
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """From points (n, size), times (n,) and conditions (n,), if there are some, to vectors (n, size)."""
         x = self.scale(x)
         n = len(x)
         nodes = [name.expand(n, space.total, -1) for name, space in zip(self.names, self._spaces, strict=True)]
@@ -220,7 +227,7 @@ class RelationalTransformer(nn.Module):
             read(take(x, columns).unsqueeze(-1))
             for columns, read in zip(self._edge_columns, self.read_edge, strict=True)
         ]
-        time = self.time(t)
+        time = self.time(t, condition)
         for layer in self.layers:
             nodes, edges = layer(nodes, edges, self._ends, time)
         parts = [write(edge).reshape(n, -1) for edge, write in zip(edges, self.write_edge, strict=True)]

@@ -1,0 +1,216 @@
+"""Networks of another hidden width, from a flow that was fitted at one width.
+
+Where neurons have no names (``identity=None``), the flow itself works at any width. Where they have names, a wide
+network is made of several sampled ones: neuron J of a group is neuron J mod w of network J // w, and whoever listens
+to a group takes the mean over the neurons of one name. With one hidden layer this is, at a multiple of the width, the
+mean of the networks' outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.layers import LINEAR
+from wsflow.estimators import assembly
+from wsflow.flow.training import VelocityField
+from wsflow.networks import flatten, unflatten
+from wsflow.symmetry.canonical import canonical_action
+from wsflow.weights import WeightArray
+
+if TYPE_CHECKING:
+    from wsflow.estimators.flow import WeightFlow
+
+
+def check_width(flow: WeightFlow, architecture: Architecture, rated: bool = False) -> None:
+    """Refuse an architecture that is not the flow's own at another hidden width.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    architecture : Architecture
+    rated : bool
+        Whether log-densities are asked for.
+
+    Raises
+    ------
+    ValueError
+    """
+    own = flow.architecture_
+    if own is None or not own.layers or not _same_but_for_widths(architecture, own):
+        raise ValueError(f"Another width means the same layers of sequential networks: {own} against {architecture}.")
+    narrow, wide = _linear(own), _linear(architecture)
+    if flow.identity == "learned" and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
+        raise ValueError(
+            f"A flow that knows its neurons by name makes wider networks, not narrower ones: {own} against "
+            f"{architecture}. Fit with identity=None."
+        )
+    if flow.identity == "learned" and rated:
+        raise ValueError("A network made of several sampled ones has no log-density here. Fit with identity=None.")
+
+
+def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
+    """A flow with ``identity=None``, for networks of another hidden width.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    architecture : Architecture
+
+    Returns
+    -------
+    WeightFlow
+
+    Raises
+    ------
+    ValueError
+        If its velocity network has one width.
+    """
+    if not hasattr(flow.velocity_.network, "bind"):
+        raise ValueError("Another hidden width needs velocity='neuron' or 'relational', or identity='learned'.")
+    other = copy.copy(flow)
+    other.architecture_ = architecture
+    other.geometry_ = assembly.geometry_of(other)
+    other.n_features_in_ = architecture.n_weights
+    network = copy.deepcopy(flow.velocity_.network)
+    network.bind(other.geometry_.layout, other.geometry_.n_extra)
+    other.prior_ = assembly.prior_of_width(other, flow)
+    other.consensus_ = flow.consensus_ and flow.consensus_.of_width(architecture, other.geometry_)
+    hints = assembly.hints_of(other)
+    if hints is not None and flow.velocity_.hints is not None:
+        hints.scale.copy_(flow.velocity_.hints.scale)
+    other.velocity_ = VelocityField(network, other.geometry_.manifold, other.prior_, flow.prediction, hints).eval()
+    return other
+
+
+def copies_needed(flow: WeightFlow, wide: Architecture) -> int:
+    """How many of a flow's networks one wide network is made of.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    wide : Architecture
+
+    Returns
+    -------
+    int
+    """
+    return 1 if flow.architecture_ is None else _copies(flow.architecture_, wide)
+
+
+def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tensor:
+    """Wide networks, each made of as many successive rows as it needs.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n * copies, d)
+    narrow, wide : Architecture
+
+    Returns
+    -------
+    Tensor of shape (n, wide d)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow import Architecture
+    >>> from wsflow.networks import forward
+    >>> narrow, wide = Architecture.mlp([4, 3, 2]), Architecture.mlp([4, 6, 2])
+    >>> rows, x = torch.randn(2, 23), torch.randn(5, 4)
+    >>> mean = forward(rows, narrow, x).mean(0)
+    >>> torch.allclose(forward(combined(rows, narrow, wide), wide, x)[0], mean, atol=1e-5)
+    True
+    """
+    copies = _copies(narrow, wide)
+    tensors = {k: v.reshape(-1, copies, *v.shape[1:]) for k, v in unflatten(weights, narrow).items()}
+    made: dict[str, Tensor] = {}
+    sources: _Group | None = None
+    pairs = list(zip(_linear(narrow), _linear(wide), strict=True))
+    for i, (small, large) in enumerate(pairs):
+        last = i + 1 == len(pairs)
+        targets = None if last else _Group.of(small.outputs, large.outputs)
+        made[f"{small.name}.weight"] = _weight(tensors[f"{small.name}.weight"], targets, sources)
+        if small.bias:
+            made[f"{small.name}.bias"] = _bias(tensors[f"{small.name}.bias"], targets, sources)
+        sources = targets
+    return flatten(made, wide)
+
+
+def combined_networks(flow: WeightFlow, weights: Tensor, architecture: Architecture) -> WeightArray:
+    """Wide networks made of sampled ones, in their canonical form where the flow's networks have one.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    weights : Tensor of shape (n * copies, d)
+    architecture : Architecture
+        The wide one.
+
+    Returns
+    -------
+    WeightArray of shape (n, wide d)
+    """
+    assert flow.architecture_ is not None
+    wide = combined(weights, flow.architecture_, architecture)
+    if flow.geometry_.name != "euclidean":
+        bias: Any = flow.bias
+        wide = canonical_action(wide, architecture, bias)(wide)
+    return WeightArray(wide.numpy().astype(flow._dtype), architecture, aligned=True)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The neurons of a wide group: of which copy and by which name each is, and its share in the mean of its name."""
+
+    copy: Tensor
+    name: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, narrow: int, wide: int) -> _Group:
+        index = torch.arange(wide)
+        name = index % narrow
+        return cls(index // narrow, name, 1 / torch.bincount(name, minlength=narrow)[name])
+
+
+def _weight(weight: Tensor, targets: _Group | None, sources: _Group | None) -> Tensor:
+    """From weights (n, copies, outputs, inputs) to wide ones (n, outputs, inputs)."""
+    if targets is not None:
+        mine = weight[:, targets.copy, targets.name]
+        return mine if sources is None else mine[..., sources.name] * sources.share.to(weight)
+    if sources is None:
+        return weight.mean(1)
+    return weight[:, sources.copy, :, sources.name].permute(1, 2, 0) * sources.share.to(weight)
+
+
+def _bias(bias: Tensor, targets: _Group | None, sources: _Group | None) -> Tensor:
+    """From biases (n, copies, outputs) to wide ones; outputs have the mean, copies by their part of the neurons."""
+    if targets is not None:
+        return bias[:, targets.copy, targets.name]
+    if sources is None:
+        return bias.mean(1)
+    part = torch.bincount(sources.copy, minlength=bias.shape[1]).to(bias)
+    return torch.einsum("nco,c->no", bias, part / part.sum())
+
+
+def _copies(narrow: Architecture, wide: Architecture) -> int:
+    pairs = zip(_linear(narrow), _linear(wide), strict=True)
+    return max(-(-b.outputs // a.outputs) for a, b in pairs)
+
+
+def _linear(architecture: Architecture) -> list[Layer]:
+    return [layer for layer in architecture.layers if layer.kind == LINEAR]
+
+
+def _same_but_for_widths(one: Architecture, other: Architecture) -> bool:
+    def skeleton(architecture: Architecture) -> list[object]:
+        linear = _linear(architecture)
+        kinds = [(layer.kind, layer.name, layer.bias, layer.argument) for layer in architecture.layers]
+        return [*kinds, linear[0].inputs, linear[-1].outputs] if linear else [architecture]
+
+    return skeleton(one) == skeleton(other)

@@ -1,0 +1,232 @@
+"""Covariances of Gaussians: a triangular factor where points are many, low rank plus a diagonal where they are few."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log, pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wsflow.exceptions import NumericalError
+
+
+class Covariance(Protocol):
+    """What a Gaussian N(0, C) needs of its covariance."""
+
+    def to(self, dtype: torch.dtype) -> Covariance:
+        """The same in another precision."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, a Tensor of shape (n, dimension)."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log N(z; 0, C) of rows."""
+
+    def times(self, z: Tensor) -> Tensor:
+        """C z for each row z."""
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What it is made of, by field."""
+
+
+@dataclass(frozen=True, eq=False)
+class Triangular:
+    """C = L L^T.
+
+    Parameters
+    ----------
+    factor : Tensor of shape (dimension, dimension)
+        Lower triangular L.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Triangular(torch.eye(2)).log_prob(torch.zeros(1, 2)).exp()  # 1 / (2 pi)
+    tensor([0.1592])
+    """
+
+    factor: Tensor
+
+    def to(self, dtype: torch.dtype) -> Triangular:
+        """The same in another precision."""
+        return Triangular(self.factor.to(dtype))
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """L e with e standard normal."""
+        e = torch.randn(n, len(self.factor), generator=generator, dtype=self.factor.dtype)
+        return e @ self.factor.T
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """By one triangular solve."""
+        e = torch.linalg.solve_triangular(self.factor, z.T, upper=False)
+        return _log_normal(e.square().sum(0), 2 * self.factor.diagonal().log().sum(), z.shape[1])
+
+    def times(self, z: Tensor) -> Tensor:
+        """L (L^T z)."""
+        return z @ self.factor @ self.factor.T
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The factor."""
+        return {"factor": self.factor}
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """C = U U^T + diag(variance), which never needs a square matrix of the dimension.
+
+    Parameters
+    ----------
+    root : Tensor of shape (dimension, rank)
+        U.
+    variance : Tensor of shape (dimension,)
+        Positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z = torch.tensor([[1.0, 2.0]])
+    >>> LowRank(torch.ones(2, 1), torch.ones(2)).times(z)
+    tensor([[4., 5.]])
+    """
+
+    root: Tensor
+    variance: Tensor
+
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """The same in another precision."""
+        return LowRank(self.root.to(dtype), self.variance.to(dtype))
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """U e + sqrt(variance) f with e and f standard normal."""
+        dimension, rank = self.root.shape
+        e, f = (torch.randn(n, size, generator=generator, dtype=self.root.dtype) for size in (rank, dimension))
+        return torch.addmm(f * self.variance.sqrt(), e, self.root.T)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """By Woodbury's identity and the matrix determinant lemma, with M = I + U^T diag(variance)^-1 U."""
+        scaled = z / self.variance
+        seen = torch.linalg.solve_triangular(self._capacitance, (scaled @ self.root).T, upper=False)
+        square = (z * scaled).sum(1) - seen.square().sum(0)
+        log_det = 2 * self._capacitance.diagonal().log().sum() + self.variance.log().sum()
+        return _log_normal(square, log_det, z.shape[1])
+
+    def times(self, z: Tensor) -> Tensor:
+        """U (U^T z) + variance z."""
+        return z @ self.root @ self.root.T + z * self.variance
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The root and the variances."""
+        return {"root": self.root, "variance": self.variance}
+
+    @cached_property
+    def _capacitance(self) -> Tensor:
+        """The triangular factor of M."""
+        inner = self.root.T @ (self.root / self.variance.unsqueeze(1))
+        return torch.linalg.cholesky(inner + torch.eye(len(inner), dtype=inner.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Independent parts, in each of which some copies are independent and have one covariance.
+
+    Parameters
+    ----------
+    parts : tuple of (LongTensor, Covariance)
+        Coordinates of shape (copies, k), and what a copy's k coordinates have as covariance. Each coordinate is in one
+        part.
+
+    Examples
+    --------
+    >>> import torch
+    >>> twice = Blocks(((torch.tensor([[0, 1], [2, 3]]), Triangular(torch.eye(2))),))
+    >>> twice.log_prob(torch.zeros(1, 4)).exp()  # 1 / (2 pi)^2
+    tensor([0.0253])
+    """
+
+    parts: tuple[tuple[Tensor, Covariance], ...]
+
+    def to(self, dtype: torch.dtype) -> Blocks:
+        """The same in another precision."""
+        return Blocks(tuple((columns, part.to(dtype)) for columns, part in self.parts))
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Copies drawn apart, put where they belong."""
+        return self._put([part.sample(n * len(columns), generator) for columns, part in self.parts], n)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The sum over all copies of all parts."""
+        found = [part.log_prob(self._rows(z, columns)).reshape(len(z), -1).sum(1) for columns, part in self.parts]
+        return torch.stack(found).sum(0)
+
+    def times(self, z: Tensor) -> Tensor:
+        """Each part's covariance times its copies."""
+        return self._put([part.times(self._rows(z, columns)) for columns, part in self.parts], len(z))
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What the parts are made of, numbered."""
+        return {f"{i}.{name}": a for i, (_, part) in enumerate(self.parts) for name, a in part.arrays().items()}
+
+    @staticmethod
+    def _rows(z: Tensor, columns: Tensor) -> Tensor:
+        return z[:, columns.reshape(-1)].reshape(-1, columns.shape[1])
+
+    def _put(self, pieces: list[Tensor], n: int) -> Tensor:
+        flat = torch.cat([piece.reshape(n, -1) for piece in pieces], 1)
+        return flat[:, self._back]
+
+    @cached_property
+    def _back(self) -> Tensor:
+        return torch.cat([columns.reshape(-1) for columns, _ in self.parts]).argsort()
+
+
+def covariance_of(arrays: dict[str, Tensor]) -> Covariance:
+    """The covariance that is made of some arrays.
+
+    Parameters
+    ----------
+    arrays : dict from str to Tensor
+        As `Covariance.arrays` gives them.
+
+    Returns
+    -------
+    Covariance
+    """
+    return Triangular(**arrays) if "factor" in arrays else LowRank(**arrays)
+
+
+def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:
+    """(1 - shrinkage) S + shrinkage diag(S) of centred rows, with S = Z^T Z / n.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n, dimension)
+    shrinkage : float
+
+    Returns
+    -------
+    Covariance
+        Triangular where there are at least as many rows as dimensions, else low rank: S has no more than rank n.
+
+    Raises
+    ------
+    NumericalError
+        If it is not positive definite although shrunk.
+    """
+    n, dimension = z.shape
+    variance = z.square().mean(0)
+    ridge = 1e-6 * variance.mean().clamp_min(1e-12)
+    diagonal = shrinkage * variance + ridge
+    if n < dimension:
+        return LowRank(((1 - shrinkage) / n) ** 0.5 * z.T.contiguous(), diagonal)
+    covariance = (1 - shrinkage) / n * z.T @ z + torch.diag(diagonal)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:
+        raise NumericalError("The covariance of the fitted Gaussian prior is singular: use a larger shrinkage.")
+    return Triangular(factor)
+
+
+def _log_normal(square: Tensor, log_det: Tensor, dimension: int) -> Tensor:
+    return -0.5 * (square + log_det + dimension * log(2 * pi))

@@ -1,0 +1,235 @@
+"""Geometry: a manifold for the networks of an architecture, with its charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
+from wsflow.geometry.blocks import check_apart, factors_of_blocks
+from wsflow.geometry.charts import Chart
+from wsflow.geometry.products import polar_of, product_of
+from wsflow.geometry.representatives import Representatives
+from wsflow.manifolds import Euclidean, Product, Sphere
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A manifold for networks, with its charts.
+
+    Parameters
+    ----------
+    name : str
+        The key of the table.
+    manifold : Product
+        Where the flow lives.
+    target : Product
+        Where the networks lie; a flow on a larger manifold (normalized) is projected to it at the end.
+    charts : tuple of Chart
+        Between weights and points, on columns of their own; the coordinates that they add follow the weights.
+    layout : Architecture, optional
+        What the coordinates of a point are, but for the last ones, which belong to no neuron: a velocity network
+        is made for it. None for plain vectors.
+    architecture : Architecture, optional
+        Of the networks.
+    remedy : str
+        What to do about rows that are not on the target.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.geometry import GEOMETRIES
+    >>> geometry = GEOMETRIES["geometric"](Architecture.mlp([30, 16, 16, 2]))
+    >>> [(type(factor).__name__, factor.size, len(copies)) for factor, copies in geometry.manifold.factors]
+    [('Sphere', 31, 16), ('Sphere', 17, 16), ('Euclidean', 34, 1)]
+    """
+
+    name: str
+    manifold: Product
+    target: Product
+    charts: tuple[Chart, ...] = ()
+    layout: Architecture | None = None
+    architecture: Architecture | None = None
+    remedy: str = ""
+
+    @classmethod
+    def of_blocks(
+        cls, architecture: Architecture, blocks: Mapping[str, Any], last_layer: str = "euclidean"
+    ) -> Geometry:
+        """Manifolds of one's own for some parameters, and a vector space for the rest.
+
+        Parameters
+        ----------
+        architecture : Architecture
+        blocks : mapping from str to manifold
+            By name of the parameter: a space of geomstats with a metric, or a `wsflow.manifolds.Manifold`. The last
+            axes of the parameter are a point; the axes before count copies.
+        last_layer : {"euclidean", "polar"}
+
+        Returns
+        -------
+        Geometry
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, its shape does not end with that of a point, or two manifolds want the same
+            columns.
+
+        Examples
+        --------
+        Unit vectors as the first layer's incoming weights, and a rotation behind them:
+
+        >>> from geomstats.geometry.hypersphere import Hypersphere
+        >>> from geomstats.geometry.special_orthogonal import SpecialOrthogonal
+        >>> from wsflow.architecture import Architecture
+        >>> from wsflow.geometry import Geometry
+        >>> architecture = Architecture.mlp([2, 3, 3, 1], "tanh")
+        >>> blocks = {"0.weight": Hypersphere(1), "2.weight": SpecialOrthogonal(3)}
+        >>> geometry = Geometry.of_blocks(architecture, blocks)
+        >>> geometry.manifold.dimension, architecture.n_weights
+        (16, 25)
+        """
+        charts = tuple(polar_of(architecture, last_layer))
+        if charts:
+            check_apart(architecture, blocks)
+        manifold = product_of(architecture.n_weights, list(factors_of_blocks(architecture, blocks)), charts)
+        remedy = (
+            f"each of {', '.join(map(repr, blocks))} is a point of its own manifold. Train networks that are "
+            "parametrized so, or project them, or leave the parameter out of geometry=."
+        )
+        return cls("own", manifold, manifold, charts, architecture, architecture, remedy)
+
+    @property
+    def has_density(self) -> bool:
+        """Whether samples have a density on the flow's manifold."""
+        return not self.no_density
+
+    @property
+    def no_density(self) -> str:
+        """Why there is no density, as a sentence with the remedy; empty where there is one."""
+        if self.manifold is not self.target:
+            return (
+                f"The {self.name} geometry has no density: its networks lie on spheres, which have no volume in the "
+                "space in which it flows. Use geometry='geometric' or 'euclidean'."
+            )
+        if not all(isinstance(factor, (Euclidean, Sphere)) for factor, _ in self.manifold.factors):
+            return (
+                "Densities are those of vector spaces and spheres, and some of these blocks lie on other manifolds. "
+                "Use geometry='geometric' or 'euclidean', or wsflow.manifolds.Sphere for the blocks."
+            )
+        return ""
+
+    @property
+    def n_extra(self) -> int:
+        """The number of coordinates of a point behind its layout, which belong to no neuron."""
+        return self.manifold.size - (self.manifold.size if self.layout is None else self.layout.n_weights)
+
+    def to_points(self, weights: Tensor) -> Tensor:
+        """From networks to points of the manifold.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, manifold size)
+        """
+        added = []
+        for chart in self.charts:
+            weights, extra = chart.to_points(weights)
+            added.append(extra)
+        return torch.cat([weights, *added], 1) if added else weights
+
+    def to_weights(self, points: Tensor) -> Tensor:
+        """From points of the manifold to networks; the inverse of `to_points` on the target, up to whole periods.
+
+        Parameters
+        ----------
+        points : Tensor of shape (n, manifold size)
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+        """
+        if not self.charts:
+            return points
+        sizes = [chart.n_extra for chart in self.charts]
+        weights, *added = points.split([points.shape[1] - sum(sizes), *sizes], 1)
+        for chart, extra in zip(self.charts, added, strict=True):
+            weights = chart.to_weights(weights, extra)
+        return weights
+
+    @cached_property
+    def _representatives(self) -> Representatives | None:
+        if self.architecture is None:
+            return None
+        return Representatives(self.architecture, self.target, self.charts)
+
+    def nearest(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of all points that are the same function as y by signs, flips and phases of neurons, the nearest to x.
+
+        A flow whose pairs are joined so takes its paths modulo these changes, as on a projective space. It learns the
+        law of networks up to them; that is what to ask for where no aligner has chosen signs.
+
+        Parameters
+        ----------
+        x, y : Tensor of shape (n, manifold size)
+
+        Returns
+        -------
+        Tensor of shape (n, manifold size)
+            Each neuron's incoming and outgoing weights turn together. Nearest in ambient coordinates; with several
+            hidden layers a local minimum.
+
+        Examples
+        --------
+        The sine's half period turns the weight behind: from b = 1.5 to b = -1.5 it is a short way.
+
+        >>> import torch
+        >>> from wsflow.architecture import Architecture
+        >>> from wsflow.geometry import GEOMETRIES
+        >>> geometry = GEOMETRIES["geometric"](Architecture.mlp([1, 1, 1], "sine"))
+        >>> x, y = geometry.to_points(torch.tensor([[1.0, 1.5, 2.0, 0.0], [1.0, -1.5, -2.0, 0.0]])).split(1)
+        >>> geometry.to_weights(geometry.nearest(x, y))
+        tensor([[1.0000, 1.6416, 2.0000, 0.0000]])
+        """
+        return y if self._representatives is None else self._representatives.nearest(x, y)
+
+    def _has_dead_neuron(self, point: Tensor) -> bool:
+        parts = zip(self.target.factors, self.target.split(point), strict=True)
+        return any(bool((part == 0).all(-1).any()) for (factor, _), part in parts if isinstance(factor, Sphere))
+
+    def check(self, weights: Tensor, atol: float) -> None:
+        """Refuse networks that are not on the manifold.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n, d)
+        atol : float
+
+        Raises
+        ------
+        InvalidInputError
+            Naming the first row that is not, and the remedy.
+        """
+        points = self.to_points(weights)
+        outside = ~self.target.belongs(points, atol)
+        if outside.any():
+            row = int(outside.nonzero()[0])
+            if self._has_dead_neuron(points[row]):
+                raise InvalidInputError(
+                    f"Network {row} has a dead neuron: all its incoming weights are zero, so it has no direction in "
+                    f"the {self.name} geometry. Drop the network, or use geometry='euclidean'."
+                )
+            raise InvalidInputError(
+                f"{int(outside.sum())} of {len(weights)} rows, the first of them row {row}, do not lie on the manifold "
+                f"of the {self.name} geometry: {self.remedy}"
+            )
