@@ -22,6 +22,7 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
     "made_from_code",
+    "made_from_results",
     "plain_mathematics",
 ]
 templates_path = ["_templates"]

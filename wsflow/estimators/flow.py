@@ -46,10 +46,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         permutations (the law up to relabelling, any hidden width).
     width, depth, heads : int
         Of the velocity network.
-    prior : {"auto", "gaussian", "isotropic", "standard", "initialisation"}
-        The source: a Gaussian fitted to the networks (wrapped on spheres), an isotropic one of their scale (uniform
-        on spheres) or of scale 1, or networks as they look before training. "auto" is "gaussian", or "isotropic"
-        where neurons have no names.
+    prior : {"auto", "gaussian", "exchangeable", "isotropic", "standard", "initialisation"}
+        The source: a Gaussian fitted to the networks (wrapped on spheres), the one that does not tell neurons apart
+        (`wsflow.estimators.exchangeable`), an isotropic one of their scale (uniform on spheres) or of scale 1, or
+        networks as they look before training. "auto" is "gaussian", or "isotropic" where neurons have no names.
     shrinkage : float
         Of the fitted covariance towards its diagonal.
     initialisation : {"normal", "uniform"}
@@ -166,7 +166,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         hint_inputs: int = 512,
         condition: str | None = None,
         condition_dropout: float = 0.1,
-        max_iter: int = 1000,
+        max_iter: int = 600,
         batch_size: int = 64,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,

@@ -175,7 +175,7 @@ class _Group:
     def of(cls, narrow: int, wide: int) -> _Group:
         index = torch.arange(wide)
         name = index % narrow
-        return cls(index // narrow, name, 1 / torch.bincount(name, minlength=narrow)[name])
+        return cls(index // narrow, name, 1 / torch.bincount(name, minlength=narrow)[name].double())
 
 
 def _weight(weight: Tensor, targets: _Group | None, sources: _Group | None) -> Tensor:

@@ -1,0 +1,329 @@
+"""Directives that make tables and a picture of what the benchmarks wrote; what is not measured yet, they say."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+Row = Mapping[str, Any]
+
+STAGES = ("training runs", "held-out runs", "alignment", "flow", "samples", "evaluation")
+AVERAGED = "averaged_50"
+# the picture of runs: title -> label -> where in a row the number is
+PANELS: dict[str, dict[str, tuple[str, str]]] = {
+    "accuracy": {
+        "flow": ("samples", "accuracy"),
+        "best null there": ("beside", "null_accuracy"),
+        "held-out networks": ("held_out", "accuracy"),
+    },
+    "loss": {
+        "flow": ("samples", "loss"),
+        "best null there": ("beside", "null_loss"),
+        "held-out networks": ("held_out", "loss"),
+    },
+    "the flow's samples": {
+        "novelty": ("samples", "novelty"),
+        "dispersion": ("samples", "dispersion"),
+        "likely copies": ("samples", "copies"),
+    },
+}
+
+
+def list_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A list-table in reStructuredText."""
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in (header, *rows):
+        lines += [f"   {'* -' if not i else '  -'} {cell}".rstrip() for i, cell in enumerate(row)]
+    return [*lines, ""]
+
+
+def over_seeds(rows: Iterable[Row], key: str, digits: int = 3) -> str:
+    """The mean of a number over seeds, with their standard deviation where there are several; "" if it is missing."""
+    values = [row[key] for row in rows if row.get(key) is not None]
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def share(rows: Sequence[Row], key: str) -> str:
+    """For how many seeds something is true."""
+    return f"{sum(bool(row[key]) for row in rows)} of {len(rows)}"
+
+
+def machines(rows: Iterable[Row]) -> str:
+    """On what rows were measured, in words."""
+    found = []
+    for row in rows:
+        machine = row["hardware"]
+        threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+        text = f"{threads} of {machine['cpu']} ({machine['cores']} cores), torch {machine['versions']['torch']}"
+        found += [text] if text not in found else []
+    return "; ".join(found)
+
+
+def options_of(recipe: Row) -> str:
+    """Settings as they are written in Python."""
+    return ", ".join(f"``{name}={value!r}``" for name, value in recipe.items()) or "defaults"
+
+
+def quality_lines(found: Row) -> list[str]:
+    """What ``benchmarks/quality.py`` wrote: what was done, three tables, and the verdict of each seed."""
+    rows, settings = found["rows"], found["settings"]
+    seeds = list(rows.values())
+    temperatures = sorted(seeds[0]["samples"], key=lambda name: -float(name.split()[-1]))
+    lines = [*quality_settings(rows, settings), ""]
+    names = {"training networks": "training", "held-out networks": "held_out"}
+    numbers = [quality_cells(name, [row[key] for row in seeds]) for name, key in names.items()]
+    numbers += [quality_cells(name, [row["samples"][name] for row in seeds]) for name in temperatures]
+    header = ["networks", "accuracy", "loss", "novelty", "weights, function", "dispersion", "weights, function"]
+    lines += list_table([*header, "likely copies", "average of 50", "must", "aim"], numbers)
+    lines += ["The flow and the best null that is about as new and as different, at each temperature:", ""]
+    beside = [null_cells(name, [row["samples"][name] for row in seeds]) for name in temperatures]
+    lines += list_table(["flow", "accuracy", "loss", "best null there", "accuracy", "loss", "flow ahead"], beside)
+    lines += ["The nulls, as curves between these levels:", ""]
+    nulls = [quality_cells(name, [row["nulls"][name] for row in seeds])[:-3] for name in seeds[0]["nulls"]]
+    lines += list_table([*header, "likely copies"], nulls)
+    lines += [f"- Seed {seed}: {frontier_sentence(row)}" for seed, row in sorted(rows.items())]
+    return [*lines, ""]
+
+
+def quality_settings(rows: Mapping[str, Row], settings: Row) -> list[str]:
+    """The recipe, the machine and the time in sentences."""
+    minutes, seeds = settings["minutes"], list(rows.values())
+    spent = [f"{stage} {over_seeds([row['seconds'] for row in seeds], stage, 0)}" for stage in STAGES]
+    training = {**settings["training"], **settings["snapshots"]}
+    return [
+        f"Seeds {', '.join(sorted(rows))}; {settings['runs']:,} training runs ({options_of(training)}), "
+        f"{settings['held_out']} held-out runs; flow: {options_of(settings['flow'])}; {settings['samples']} samples at "
+        f"each temperature; {machines(seeds)}.",
+        f"All in {over_seeds([row['seconds'] for row in seeds], 'all', 0)} s, of {60 * minutes} s that the job may "
+        f"take (kept by {share(seeds, 'in_time')} seeds): {', '.join(spent)}.",
+    ]
+
+
+def quality_cells(name: str, rows: Sequence[Row]) -> list[str]:
+    """A row of the table of quality."""
+    both = [
+        ", ".join(over_seeds(rows, f"{key}_{space}", 2).split(" ± ")[0] for space in ("weights", "function"))
+        for key in ("novelty", "dispersion")
+    ]
+    values = [over_seeds(rows, key) for key in ("accuracy", "loss")]
+    values += [over_seeds(rows, "novelty", 2), both[0], over_seeds(rows, "dispersion", 2), both[1]]
+    values += [over_seeds(rows, "copies", 2), over_seeds(rows, AVERAGED)]
+    return [name.replace("_", "-"), *values, *(share(rows, key) if key in rows[0] else "" for key in ("must", "aim"))]
+
+
+def null_cells(name: str, rows: Sequence[Row]) -> list[str]:
+    """A row of the table of the flow beside the best null."""
+    names = dict.fromkeys(str(row["null"] or "none").replace("_", "-") for row in rows)
+    numbers = [over_seeds(rows, key) for key in ("accuracy", "loss")]
+    other = [over_seeds(rows, f"null_{key}") for key in ("accuracy", "loss")]
+    return [name, *numbers, "; ".join(names), *other, share(rows, "ahead")]
+
+
+def frontier_sentence(row: Row) -> str:
+    """What the verdict says of the curves."""
+    said = [sentence for sentence in row["verdict"] if sentence.startswith("The frontier of")]
+    return " ".join(said).replace("_", "-")
+
+
+def width_lines(found: Row) -> list[str]:
+    """What ``benchmarks/width.py`` wrote: a table over geometries."""
+    rows, settings = found["rows"], found["settings"]
+    seeds = sorted({key.partition("/")[0] for key in rows})
+    lines = [
+        f"Seeds {', '.join(seeds)}; {settings['runs']:,} training runs, {settings['samples']} networks each; must "
+        f"{settings['must']:g}, aim {settings['aim']:g}; {machines(rows.values())}.",
+        "",
+    ]
+    cells = [
+        [geometry, name, *width_cells([row["rows"][name] for row in group])]
+        for geometry, group in by_geometry(found).items()
+        for name in group[0]["rows"]
+    ]
+    header = ["flow", "networks", "accuracy", "sd over networks", "loss", "sd over networks", "average of 50"]
+    return [*lines, *list_table([*header, "average of as many samples"], cells)]
+
+
+def by_geometry(found: Row) -> dict[str, list[Row]]:
+    """The rows of all seeds, by geometry, and of trained networks."""
+    groups: dict[str, list[Row]] = {}
+    for key, row in found["rows"].items():
+        groups.setdefault(key.partition("/")[2], []).append(row)
+    return groups
+
+
+def width_cells(rows: Sequence[Row]) -> list[str]:
+    """The numbers of a row of the table of widths."""
+    keys = ("accuracy", "accuracy_sd", "loss", "loss_sd", AVERAGED, "averaged_as_many")
+    return [over_seeds(rows, key) for key in keys]
+
+
+def runs_by_count(found: Row) -> dict[int, list[Row]]:
+    """What ``benchmarks/runs.py`` wrote, by number of runs."""
+    counts: dict[int, list[Row]] = {}
+    for key, row in found["rows"].items():
+        counts.setdefault(int(key.partition("/")[2]), []).append(row)
+    return dict(sorted(counts.items()))
+
+
+def runs_lines(found: Row) -> list[str]:
+    """A table over the number of runs."""
+    counts, settings = runs_by_count(found), found["settings"]
+    seeds = sorted({key.partition("/")[0] for key in found["rows"]})
+    lines = [
+        f"Seeds {', '.join(seeds)}; {settings['held_out']} held-out runs, {settings['samples']} samples; "
+        f"{machines(found['rows'].values())}.",
+        "",
+    ]
+    header = ["runs", "accuracy", "loss", "novelty", "dispersion", "likely copies", "best null there", "accuracy"]
+    return [*lines, *list_table([*header, "loss", "flow ahead"], [runs_cells(n, rows) for n, rows in counts.items()])]
+
+
+def runs_cells(count: int, rows: Sequence[Row]) -> list[str]:
+    """A row of the table of runs."""
+    samples, beside = [row["samples"] for row in rows], [row["beside"] for row in rows]
+    numbers = [over_seeds(samples, key) for key in ("accuracy", "loss", "novelty", "dispersion")]
+    names = dict.fromkeys(str(row["null"] or "none").replace("_", "-") for row in beside)
+    other = [over_seeds(beside, f"null_{key}") for key in ("accuracy", "loss")]
+    return [f"{count:,}", *numbers, over_seeds(samples, "copies"), "; ".join(names), *other, share(beside, "ahead")]
+
+
+def draw_runs(found: Row, path: Path) -> None:
+    """The picture of quality against the number of runs: a point for each seed, lines through their means."""
+    from matplotlib.figure import Figure
+
+    counts = runs_by_count(found)
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        for colour, (label, (part, key)) in enumerate(lines.items()):
+            _line(axis, {n: [row[part].get(key) for row in rows] for n, rows in counts.items()}, label, f"C{colour}")
+        axis.set(xscale="log", xlabel="training runs", title=title)
+        axis.set_xticks(list(counts), [f"{count:,}" for count in counts], rotation=45, fontsize="small")
+        axis.minorticks_off()
+        axis.yaxis.set_major_formatter("{x:.2f}")
+        axis.legend(fontsize="x-small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _line(axis: Any, values: Mapping[int, Sequence[float | None]], label: str, colour: str) -> None:
+    points = [(n, value) for n, row in values.items() for value in row if value is not None]
+    means = {n: statistics.fmean(of) for n in values if (of := [value for at, value in points if at == n])}
+    axis.plot(list(means), list(means.values()), "-", label=label, color=colour)
+    axis.plot([n for n, _ in points], [value for _, value in points], ".", color=colour)
+
+
+def compared_lines(job: str, published: Row, found: Row | None) -> list[str]:
+    """Published numbers, and ours where they are measured."""
+    keys = ("networks", "accuracy", "loss", "averaged", "novelty", "dispersion", "time")
+    unsaid = {"novelty": "not reported", "dispersion": "not reported"}
+    rows = [[(unsaid | row).get(key, "") for key in keys] for row in published[job]]
+    if found is not None:
+        rows += wide_cells(found) if job == "width" else own_cells(found)
+    header = ["networks", "accuracy", "loss", "model average", "novelty", "dispersion", "time and hardware"]
+    return list_table(header, rows)
+
+
+def own_cells(found: Row) -> list[list[str]]:
+    """Rows of a job of ``benchmarks/quality.py``, beside published ones."""
+    rows, keys = found["rows"].values(), ("accuracy", "loss", AVERAGED, "novelty", "dispersion")
+    time = f"{over_seeds([row['seconds'] for row in rows], 'all', 0)} s, {machines(rows)}"
+    return [
+        [f"wsflow, {name}", *(over_seeds([row["samples"][name] for row in rows], key) for key in keys), time]
+        for name in ("temperature 1", "temperature 0.7")
+    ]
+
+
+def wide_cells(found: Row) -> list[list[str]]:
+    """Rows of ``benchmarks/width.py``, beside published ones; of its seconds, those of fitting and sampling."""
+    cells = []
+    for geometry, rows in by_geometry(found).items():
+        for name in rows[0]["rows"]:
+            if name.startswith("width 32"):
+                numbers = width_cells([row["rows"][name] for row in rows])
+                time = f"{over_seeds([row['seconds'] for row in rows], 'all', 0)} s, {machines(rows)}"
+                cells.append([f"wsflow, {geometry}, {name}", numbers[0], numbers[2], numbers[4], "", "", time])
+    return cells
+
+
+class Measured(SphinxDirective):
+    """A table, or a picture, of a file of a benchmark; a sentence where there is no file yet."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """What `lines` makes of the file."""
+        found = self.load(self.arguments[0])
+        lines = (
+            [f"Not measured yet: ``docs/{self.arguments[0]}`` is not there."] if found is None else self.lines(found)
+        )
+        return self.parse_text_to_nodes("\n".join(lines))
+
+    def load(self, name: str) -> Row | None:
+        """The file's rows, if it has any."""
+        relative, path = self.env.relfn2path(name)
+        self.env.note_dependency(relative)
+        if not Path(path).exists():
+            return None
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        return found if found.get("rows", True) else None
+
+    def lines(self, found: Row) -> list[str]:
+        """The text."""
+        raise NotImplementedError
+
+
+class QualityTable(Measured):
+    """What ``benchmarks/quality.py`` wrote."""
+
+    def lines(self, found: Row) -> list[str]:
+        """Tables and sentences."""
+        return quality_lines(found)
+
+
+class WidthTable(Measured):
+    """What ``benchmarks/width.py`` wrote."""
+
+    def lines(self, found: Row) -> list[str]:
+        """A table."""
+        return width_lines(found)
+
+
+class RunsFigure(Measured):
+    """What ``benchmarks/runs.py`` wrote: a picture that is drawn now, and a table."""
+
+    def lines(self, found: Row) -> list[str]:
+        """The picture, and the table."""
+        draw_runs(found, Path(self.env.srcdir) / "generated" / "runs.png")
+        text = "Accuracy, loss, novelty, dispersion and the share of likely copies by the number of training runs"
+        return [".. image:: /generated/runs.png", f"   :alt: {text}", "", *runs_lines(found)]
+
+
+class ComparedTable(Measured):
+    """Published numbers of a job beside ours: the file of the former, the job, and the file of the latter, if any."""
+
+    required_arguments = 2
+    optional_arguments = 1
+
+    def lines(self, found: Row) -> list[str]:
+        """A table."""
+        ours = self.load(self.arguments[2]) if len(self.arguments) > 2 else None
+        return compared_lines(self.arguments[1], found, ours)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("quality-table", QualityTable)
+    app.add_directive("width-table", WidthTable)
+    app.add_directive("runs-figure", RunsFigure)
+    app.add_directive("compared-table", ComparedTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
