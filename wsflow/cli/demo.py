@@ -28,7 +28,7 @@ from wsflow.cli.rendering import Bars, Progress, echo_json, echo_report
 @click.option("--samples", default=200, show_default=True, type=click.IntRange(2), help="Networks to sample.")
 @click.option("--geometry", default="geometric", show_default=True, help="euclidean, normalized or geometric.")
 @click.option(
-    "--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
+    "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
 @options.seed
 @options.as_json

@@ -18,7 +18,7 @@ from wsflow.cli.rendering import Bars, echo_json
 @options.out()
 @click.option("--geometry", default="auto", show_default=True, help="auto, euclidean, normalized or geometric.")
 @click.option(
-    "--iterations", default=1000, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
+    "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
 @click.option("--reference", default="mean", show_default=True, help="What to align to: mean, medoid or first.")
 @click.option(

@@ -169,7 +169,7 @@ class Settings:
         Share of the conditions that are forgotten in each step.
     """
 
-    n_steps: int = 1000
+    n_steps: int = 600
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
