@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "n_jobs": 2,
         },
         "snapshots": {},
-        "flow": {"geometry": "euclidean", "prior": "gaussian", "prediction": "velocity", "max_iter": 1000},
+        "flow": {"geometry": "euclidean", "prediction": "velocity", "max_iter": 2000},
         "minutes": 20,
     },
 }

@@ -19,10 +19,10 @@ from sklearn.base import clone
 import wsflow
 from wsflow import Architecture, WeightArray, WeightFlow
 from wsflow.exceptions import InvalidInputError
+from wsflow.flow.field import VelocityField
 from wsflow.flow.frame import Frame
 from wsflow.flow.priors import WrappedGaussian
 from wsflow.flow.solvers import integrate
-from wsflow.flow.training import VelocityField
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Bridge, Euclidean, Product, Sphere
 from wsflow.velocity.mlp import FlatMLP

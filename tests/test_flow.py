@@ -13,11 +13,12 @@ from torch import nn
 
 from wsflow.exceptions import NumericalError
 from wsflow.flow.couplings import COUPLINGS, optimal_transport, squared_distances
+from wsflow.flow.field import VelocityField
 from wsflow.flow.guidance import guided
 from wsflow.flow.paths import PREDICTIONS, TIMES, gaussian_drift
 from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate, integrate_stochastic
-from wsflow.flow.training import Objective, Settings, VelocityField, train
+from wsflow.flow.training import Objective, Settings, train
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.velocity.mlp import FlatMLP
 

@@ -8,9 +8,9 @@ import torch
 
 from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.estimators.consensus import Consensus, fit_consensus
+from wsflow.flow.field import VelocityField
 from wsflow.flow.hints import GradientHints
 from wsflow.flow.priors import Isotropic
-from wsflow.flow.training import VelocityField
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Product
 from wsflow.networks import forward

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -14,21 +13,17 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators import conditioning, density
-from wsflow.estimators.consensus import Consensus, fit_consensus
-from wsflow.estimators.exchangeable import exchangeable_of_width, fit_exchangeable, restore_exchangeable
+from wsflow.estimators.consensus import hints_of
 from wsflow.estimators.function import function_metric
 from wsflow.estimators.validation import check_choices
 from wsflow.flow.couplings import COUPLINGS
-from wsflow.flow.covariance import covariance_of
-from wsflow.flow.hints import GradientHints
+from wsflow.flow.field import VelocityField
 from wsflow.flow.paths import PREDICTIONS, TIMES
-from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
-from wsflow.flow.training import Metric, Settings, VelocityField
+from wsflow.flow.training import Metric, Settings
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
 from wsflow.initialisation import INITIALISATIONS
-from wsflow.symmetry.canonical import canonical_action
 from wsflow.velocity.conditions import CONDITIONS
-from wsflow.velocity.table import READ_HINTS, VELOCITIES
+from wsflow.velocity.table import VELOCITIES, velocity_name
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:
@@ -203,111 +198,6 @@ def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch
     return torch.from_numpy(np.isin(runs, chosen))
 
 
-def prior_of(flow: WeightFlow, points: Tensor) -> Prior:
-    """The source of a flow, fitted to points where it is one that is fitted.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    points : Tensor of shape (n, size)
-
-    Returns
-    -------
-    Prior
-    """
-    kind = flow.prior
-    if kind == "auto":
-        kind = "gaussian" if flow.identity == "learned" else "isotropic"
-    manifold = flow.geometry_.manifold
-    if kind == "gaussian":
-        return WrappedGaussian.fit(manifold, points, flow.shrinkage)
-    if kind == "exchangeable":
-        if flow.architecture_ is None:
-            raise ValueError("prior='exchangeable' knows neurons, so it needs an architecture: fit a WeightArray.")
-        return fit_exchangeable(flow.geometry_, points, flow.shrinkage)
-    if kind == "isotropic":
-        return Isotropic(manifold, _pooled_scale(flow.geometry_.layout, points))
-    if kind == "standard":
-        return Isotropic(manifold, torch.ones(manifold.size, dtype=torch.float64))
-    if flow.architecture_ is None:
-        raise ValueError("prior='initialisation' draws networks, so it needs an architecture: fit a WeightArray.")
-    draw = functools.partial(
-        _initial_points,
-        architecture=flow.architecture_,
-        geometry=flow.geometry_,
-        scheme=flow.initialisation,
-        bias=flow.bias,
-    )
-    return Drawn(manifold, draw)
-
-
-def restored_prior(flow: WeightFlow, arrays: dict[str, Tensor]) -> Prior:
-    """The source of a saved flow.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    arrays : dict from str to Tensor
-        What it is made of.
-
-    Returns
-    -------
-    Prior
-    """
-    manifold = flow.geometry_.manifold
-    if flow.prior == "exchangeable":
-        return restore_exchangeable(flow.geometry_, arrays)
-    if "mean" in arrays:
-        mean = arrays.pop("mean")
-        return WrappedGaussian(manifold, mean, covariance_of(arrays))
-    if "scale" in arrays:
-        return Isotropic(manifold, arrays["scale"])
-    return prior_of(flow, torch.empty(0))
-
-
-def _pooled_scale(layout: Architecture | None, points: Tensor) -> Tensor:
-    """Root mean square of each parameter, the same for all its columns."""
-    square = points.square().mean(0)
-    for columns in layout.slices.values() if layout is not None else (slice(None),):
-        square[columns] = square[columns].mean()
-    return square.sqrt().clamp_min(1e-6)
-
-
-def _initial_points(
-    n: int, generator: torch.Generator, *, architecture: Architecture, geometry: Geometry, scheme: str, bias: Any
-) -> Tensor:
-    """Networks as they look before training, on the manifold."""
-    weights = INITIALISATIONS[scheme](architecture, n, generator).double()
-    if geometry.name in GEOMETRIES and geometry.name != "euclidean":
-        weights = canonical_action(weights, architecture, bias)(weights)
-    return geometry.target.projection(geometry.to_points(weights))
-
-
-def prior_of_width(flow: WeightFlow, fitted: WeightFlow) -> Prior:
-    """The source for another hidden width.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-        Of the other width.
-    fitted : WeightFlow
-
-    Returns
-    -------
-    Prior
-    """
-    manifold, layout, known = flow.geometry_.manifold, flow.geometry_.layout, fitted.geometry_.layout
-    if isinstance(fitted.prior_, WrappedGaussian):
-        return exchangeable_of_width(fitted.prior_, fitted.geometry_, flow.geometry_)
-    if layout is None or known is None or not isinstance(fitted.prior_, Isotropic):
-        return prior_of(flow, torch.empty(0))
-    scale = fitted.prior_.scale.new_ones(manifold.size)
-    for name, columns in layout.slices.items():
-        scale[columns] = fitted.prior_.scale[known.slices[name]].mean()
-    scale[layout.n_weights :] = fitted.prior_.scale[known.n_weights :]
-    return Isotropic(manifold, scale)
-
-
 def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityField:
     """An untrained velocity.
 
@@ -321,7 +211,7 @@ def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityF
     VelocityField
     """
     layout, n_extra = flow.geometry_.layout, flow.geometry_.n_extra
-    name, hints = velocity_name(flow), hints_of(flow)
+    name, hints = velocity_name(flow.velocity, layout), hints_of(flow)
     options: dict[str, Any] = {"dim": flow.width, "depth": flow.depth, "heads": flow.heads, "identity": flow.identity}
     options["condition"] = conditioning.embedding_of(flow)
     if hints is not None:
@@ -331,104 +221,6 @@ def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityF
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         network = VELOCITIES[name](flow.n_features_in_ if layout is None else layout, n_extra, **options)
     return VelocityField(network, flow.geometry_.manifold, flow.prior_, flow.prediction, hints).float()
-
-
-def velocity_name(flow: WeightFlow) -> str:
-    """The key of a flow's velocity network.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-
-    Returns
-    -------
-    str
-    """
-    if flow.velocity != "auto":
-        return flow.velocity
-    return "mlp" if flow.geometry_.layout is None else "neuron"
-
-
-def has_hints(flow: WeightFlow) -> bool:
-    """Whether a flow's velocity network sees gradients of the population's consensus.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-
-    Returns
-    -------
-    bool
-
-    Raises
-    ------
-    ValueError
-        If hints are asked for and there is no task, the networks are not sequential, or the velocity cannot read them.
-    """
-    if flow.hints is None:
-        return False
-    reads = velocity_name(flow) in READ_HINTS
-    runs = flow.task is not None and flow.architecture_ is not None and bool(flow.architecture_.layers)
-    if flow.hints == "gradient" and not (reads and runs):
-        raise ValueError(
-            f"hints='gradient' runs the networks: it needs task=Task(X, y), the architecture of a sequential network, "
-            f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
-        )
-    return reads and runs
-
-
-def consensus_of(flow: WeightFlow, points: Tensor, generator: torch.Generator) -> Consensus | None:
-    """What the networks of a population predict on average, where the flow's velocity network has hints of it.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    points : Tensor of shape (n, size)
-    generator : torch.Generator
-
-    Returns
-    -------
-    Consensus or None
-    """
-    if not has_hints(flow) or flow.task is None or flow.architecture_ is None:
-        return None
-    return fit_consensus(flow.task, flow.architecture_, flow.geometry_, points, flow.hint_inputs, generator)
-
-
-def restored_consensus(flow: WeightFlow, arrays: dict[str, Tensor], is_classification: bool) -> Consensus | None:
-    """The consensus of a saved flow, whose task may be gone.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    arrays : dict from str to Tensor
-        What it is made of; empty without one.
-    is_classification : bool
-
-    Returns
-    -------
-    Consensus or None
-    """
-    if not arrays or flow.architecture_ is None:
-        return None
-    return Consensus(flow.architecture_, flow.geometry_, **arrays, is_classification=is_classification)
-
-
-def hints_of(flow: WeightFlow) -> GradientHints | None:
-    """What the velocity network sees beside each point.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-        With its `consensus_`.
-
-    Returns
-    -------
-    GradientHints or None
-    """
-    if flow.consensus_ is None:
-        return None
-    return GradientHints(flow.consensus_, flow.geometry_.manifold, flow.prior_)
 
 
 def metric_of(flow: WeightFlow) -> Metric | None:

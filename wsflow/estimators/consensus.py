@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.flow.hints import GradientHints
 from wsflow.geometry import Geometry
 from wsflow.networks import forward
 from wsflow.task import Task
+from wsflow.velocity.table import READ_HINTS, velocity_name
+
+if TYPE_CHECKING:
+    from wsflow.estimators.flow import WeightFlow
 
 # networks that run at once
 ROWS = 32
@@ -92,3 +98,85 @@ def fit_consensus(
             outputs = forward(geometry.to_weights(some), architecture, inputs)
             total = total + (outputs.softmax(-1) if task.is_classification else outputs).sum(0)
     return Consensus(architecture, geometry, inputs, total / len(points), task.is_classification)
+
+
+def has_hints(flow: WeightFlow) -> bool:
+    """Whether a flow's velocity network sees gradients of the population's consensus.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If hints are asked for and there is no task, the networks are not sequential, or the velocity cannot read them.
+    """
+    if flow.hints is None:
+        return False
+    reads = velocity_name(flow.velocity, flow.geometry_.layout) in READ_HINTS
+    runs = flow.task is not None and flow.architecture_ is not None and bool(flow.architecture_.layers)
+    if flow.hints == "gradient" and not (reads and runs):
+        raise ValueError(
+            f"hints='gradient' runs the networks: it needs task=Task(X, y), the architecture of a sequential network, "
+            f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
+        )
+    return reads and runs
+
+
+def consensus_of(flow: WeightFlow, points: Tensor, generator: torch.Generator) -> Consensus | None:
+    """What the networks of a population predict on average, where the flow's velocity network has hints of it.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    points : Tensor of shape (n, size)
+    generator : torch.Generator
+
+    Returns
+    -------
+    Consensus or None
+    """
+    if not has_hints(flow) or flow.task is None or flow.architecture_ is None:
+        return None
+    return fit_consensus(flow.task, flow.architecture_, flow.geometry_, points, flow.hint_inputs, generator)
+
+
+def restored_consensus(flow: WeightFlow, arrays: dict[str, Tensor], is_classification: bool) -> Consensus | None:
+    """The consensus of a saved flow, whose task may be gone.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+    arrays : dict from str to Tensor
+        What it is made of; empty without one.
+    is_classification : bool
+
+    Returns
+    -------
+    Consensus or None
+    """
+    if not arrays or flow.architecture_ is None:
+        return None
+    return Consensus(flow.architecture_, flow.geometry_, **arrays, is_classification=is_classification)
+
+
+def hints_of(flow: WeightFlow) -> GradientHints | None:
+    """What the velocity network sees beside each point.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+        With its `consensus_`.
+
+    Returns
+    -------
+    GradientHints or None
+    """
+    if flow.consensus_ is None:
+        return None
+    return GradientHints(flow.consensus_, flow.geometry_.manifold, flow.prior_)

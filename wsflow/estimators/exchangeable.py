@@ -156,7 +156,8 @@ def exchangeable_of_width(prior: WrappedGaussian, fitted: Geometry, geometry: Ge
 
 
 def _folding(geometry: Geometry) -> Folding:
-    assert geometry.layout is not None
+    if geometry.layout is None:
+        raise ValueError("prior='exchangeable' knows neurons, so it needs an architecture: fit a WeightArray.")
     return Folding(geometry.layout, geometry.n_extra)
 
 

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from wsflow.architecture import Architecture
-from wsflow.estimators import assembly, conditioning, density, drawing, widths
+from wsflow.estimators import assembly, conditioning, consensus, density, drawing, sources, widths
 from wsflow.estimators.validation import (
     description,
     fit_array,
@@ -261,8 +261,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         learned = points[~held_out]
         conditions = conditioning.read_conditions(self, y, len(points))
         known = None if conditions is None else (conditions[~held_out], conditions[held_out])
-        self.prior_ = assembly.prior_of(self, learned)
-        self.consensus_ = assembly.consensus_of(self, learned, generator)
+        self.prior_ = sources.prior_of(self, learned)
+        self.consensus_ = consensus.consensus_of(self, learned, generator)
         self.velocity_ = assembly.velocity_field_of(self, generator)
         self.velocity_.fit_scale(learned.float())
         if known is not None:
@@ -429,9 +429,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         history = {"step": self.history_.step, "train": self.history_.train, "validation": self.history_.validation}
         data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
         if self.consensus_ is not None and self.velocity_.hints is not None:
-            consensus = {"inputs": self.consensus_.inputs, "targets": self.consensus_.targets}
-            consensus["scale"] = self.velocity_.hints.scale
-            arrays |= {f"consensus.{k}": v.numpy() for k, v in consensus.items()}
+            agreed = {"inputs": self.consensus_.inputs, "targets": self.consensus_.targets}
+            agreed["scale"] = self.velocity_.hints.scale
+            arrays |= {f"consensus.{k}": v.numpy() for k, v in agreed.items()}
             data["is_classification"] = self.consensus_.is_classification
         if self.condition == "label":
             data["labels"] = self.labels_.tolist()
@@ -443,10 +443,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
             self.labels_ = np.array(data["labels"])
         self.geometry_ = assembly.geometry_of(self)
         prior = {k.removeprefix("prior."): tensor(v) for k, v in arrays.items() if k.startswith("prior.")}
-        self.prior_ = assembly.restored_prior(self, prior)
-        consensus = {k.removeprefix("consensus."): tensor(v) for k, v in arrays.items() if k.startswith("consensus.")}
-        scale = consensus.pop("scale", None)
-        self.consensus_ = assembly.restored_consensus(self, consensus, data.get("is_classification", True))
+        self.prior_ = sources.restored_prior(self, prior)
+        agreed = {k.removeprefix("consensus."): tensor(v) for k, v in arrays.items() if k.startswith("consensus.")}
+        scale = agreed.pop("scale", None)
+        self.consensus_ = consensus.restored_consensus(self, agreed, data.get("is_classification", True))
         self.velocity_ = assembly.velocity_field_of(self, torch.Generator())
         if scale is not None and self.velocity_.hints is not None:
             self.velocity_.hints.scale.copy_(scale)

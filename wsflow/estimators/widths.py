@@ -9,7 +9,9 @@ mean of the networks' outputs.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,13 +20,50 @@ from torch import Tensor
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.layers import LINEAR
 from wsflow.estimators import assembly
-from wsflow.flow.training import VelocityField
+from wsflow.estimators.consensus import hints_of
+from wsflow.estimators.sources import prior_of_width
+from wsflow.flow.field import VelocityField
 from wsflow.networks import flatten, unflatten
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow
+
+
+def of_hidden(architecture: Architecture, hidden: Sequence[int]) -> Architecture:
+    """The same layers at other hidden widths.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Sequential.
+    hidden : sequence of int
+
+    Returns
+    -------
+    Architecture
+
+    Raises
+    ------
+    ValueError
+        If the network is not sequential, or has another number of hidden layers.
+
+    Examples
+    --------
+    >>> from wsflow import Architecture
+    >>> from wsflow.estimators.widths import of_hidden
+    >>> of_hidden(Architecture.mlp([4, 8, 2]), [32]) == Architecture.mlp([4, 32, 2])
+    True
+    """
+    linear = _linear(architecture)
+    if len(hidden) != len(linear) - 1:
+        raise ValueError(
+            f"{architecture} does not have {len(hidden)} hidden layers: give the width of each that it has."
+        )
+    widths = iter(pairwise([linear[0].inputs, *hidden, linear[-1].outputs]))
+    layers = [_resized(layer, *next(widths)) if layer.kind == LINEAR else layer for layer in architecture.layers]
+    return Architecture.sequential(layers)
 
 
 def check_width(flow: WeightFlow, architecture: Architecture, rated: bool = False) -> None:
@@ -79,9 +118,9 @@ def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
     other.n_features_in_ = architecture.n_weights
     network = copy.deepcopy(flow.velocity_.network)
     network.bind(other.geometry_.layout, other.geometry_.n_extra)
-    other.prior_ = assembly.prior_of_width(other, flow)
+    other.prior_ = prior_of_width(other, flow)
     other.consensus_ = flow.consensus_ and flow.consensus_.of_width(architecture, other.geometry_)
-    hints = assembly.hints_of(other)
+    hints = hints_of(other)
     if hints is not None and flow.velocity_.hints is not None:
         hints.scale.copy_(flow.velocity_.hints.scale)
     other.velocity_ = VelocityField(network, other.geometry_.manifold, other.prior_, flow.prediction, hints).eval()
@@ -155,8 +194,8 @@ def combined_networks(flow: WeightFlow, weights: Tensor, architecture: Architect
     -------
     WeightArray of shape (n, wide d)
     """
-    assert flow.architecture_ is not None
-    wide = combined(weights, flow.architecture_, architecture)
+    narrow = flow.architecture_ or architecture
+    wide = combined(weights, narrow, architecture)
     if flow.geometry_.name != "euclidean":
         bias: Any = flow.bias
         wide = canonical_action(wide, architecture, bias)(wide)
@@ -173,6 +212,7 @@ class _Group:
 
     @classmethod
     def of(cls, narrow: int, wide: int) -> _Group:
+        """The group of a wide network that is made of narrow ones."""
         index = torch.arange(wide)
         name = index % narrow
         return cls(index // narrow, name, 1 / torch.bincount(name, minlength=narrow)[name].double())
@@ -201,6 +241,10 @@ def _bias(bias: Tensor, targets: _Group | None, sources: _Group | None) -> Tenso
 def _copies(narrow: Architecture, wide: Architecture) -> int:
     pairs = zip(_linear(narrow), _linear(wide), strict=True)
     return max(-(-b.outputs // a.outputs) for a, b in pairs)
+
+
+def _resized(layer: Layer, inputs: int, outputs: int) -> Layer:
+    return replace(layer, inputs=inputs, outputs=outputs)
 
 
 def _linear(architecture: Architecture) -> list[Layer]:

@@ -57,9 +57,11 @@ class Frame:
 class _Basis(Protocol):
     """Bases at some points of one factor, between parts (n, copies, size) and coordinates (n, copies, dimension)."""
 
-    def coordinates(self, v: Tensor) -> Tensor: ...
+    def coordinates(self, v: Tensor) -> Tensor:
+        """Coordinates of tangent vectors."""
 
-    def vectors(self, z: Tensor) -> Tensor: ...
+    def vectors(self, z: Tensor) -> Tensor:
+        """Tangent vectors of coordinates."""
 
 
 class _Axes:

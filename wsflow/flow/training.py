@@ -12,136 +12,18 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wsflow.exceptions import NumericalError
 from wsflow.flow.couplings import COUPLINGS
-from wsflow.flow.hints import GradientHints
+from wsflow.flow.field import VelocityField
 from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.priors import Prior
-from wsflow.manifolds import Manifold
 
 Metric = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 Progress = Callable[[int, int], None]
-
-SCALED = 256  # points from which the scale of hints is taken
-
-
-class VelocityField(nn.Module):
-    """v(x, t) = P_x F(x, t) - c(t) log_x(m): the network's output, made tangent, and the drift between Gaussians.
-
-    Parameters
-    ----------
-    network : nn.Module
-        F, from x (n, size) and t (n,) to (n, size), with a method `fit_scale`.
-    manifold : Manifold
-    prior : Prior
-        Its centre is m.
-    prediction : str
-        A key of `PREDICTIONS`; it says c(t).
-    hints : GradientHints, optional
-        What the network is shown beside each point.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        manifold: Manifold,
-        prior: Prior,
-        prediction: str,
-        hints: GradientHints | None = None,
-    ) -> None:
-        super().__init__()
-        self.hints = hints
-        self.network: Any = network
-        self.manifold = manifold
-        self.prior = prior
-        self.prediction = prediction
-
-    def fit_scale(self, x: Tensor) -> None:
-        """Tell the network the scale of points (n, size) at t = 1, and of hints along the way to them."""
-        self.network.fit_scale(x)
-        if self.hints is not None:
-            x = x[:: -(-len(x) // SCALED)]
-            x0 = self.prior.sample(len(x), torch.Generator().manual_seed(0)).to(x)
-            t = torch.linspace(0, 1, len(x)).to(x)
-            xt, ut = self.manifold.geodesic(x0, x, t)
-            self.hints.fit_scale(xt, t, ut)
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The velocity (n, size) at points (n, size) and times (n,), given conditions (n,) if there are some."""
-        if self.hints is None:
-            return self._look(x, t, condition, None)
-        guess = self.hints.first_guess(x, t)
-        # in training half of the points have a second look: both are learned, by one gradient
-        first = slice(len(x) // 2 if self.training else 0, None)
-        with torch.set_grad_enabled(x.requires_grad):
-            mine = None if condition is None else condition[first]
-            better = self._look(x[first], t[first], mine, guess[first])
-        return self._look(x, t, condition, torch.cat([guess[: len(x) - len(better)], better]))
-
-    def _look(self, x: Tensor, t: Tensor, condition: Tensor | None, guess: Tensor | None) -> Tensor:
-        seen: dict[str, Tensor] = {} if condition is None else {"condition": condition}
-        if self.hints is not None and guess is not None:
-            seen["hints"] = self.hints(x, t, guess)
-        drift = PREDICTIONS[self.prediction].drift(t).unsqueeze(-1)
-        return self.manifold.to_tangent(x, self.network(x, t, **seen) - drift * self.prior.to_centre(x))
-
-    def given(self, condition: Tensor, scale: float = 1.0) -> GivenVelocity:
-        """This velocity under conditions, as a field of points and times.
-
-        Parameters
-        ----------
-        condition : Tensor of shape () or (n,)
-        scale : float
-            See `GivenVelocity`.
-
-        Returns
-        -------
-        GivenVelocity
-        """
-        return GivenVelocity(self, condition, scale)
-
-
-class GivenVelocity(nn.Module):
-    """v(x, t) + s (v(x, t | c) - v(x, t)): a velocity with its condition bound, which solvers need not know of.
-
-    Parameters
-    ----------
-    velocity : VelocityField
-    condition : Tensor of shape () or (n,)
-        c, one for all points or one for each.
-    scale : float
-        s: 1 is the conditional law, 0 the unconditional one; above 1 the condition is exaggerated.
-
-    References
-    ----------
-    Ho and Salimans 2022, "Classifier-free diffusion guidance", arXiv:2207.12598.
-    """
-
-    condition: Tensor
-
-    def __init__(self, velocity: VelocityField, condition: Tensor, scale: float = 1.0) -> None:
-        super().__init__()
-        self.velocity = velocity
-        self.register_buffer("condition", condition)
-        self.scale = scale
-
-    @property
-    def network(self) -> Any:
-        """The velocity's own."""
-        return self.velocity.network
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The velocity (n, size) at points (n, size) and times (n,)."""
-        given = self.velocity(x, t, self.condition.expand(len(x)))
-        if self.scale == 1.0:
-            return given
-        free = self.velocity(x, t)
-        return free + self.scale * (given - free)
 
 
 @dataclass(frozen=True)

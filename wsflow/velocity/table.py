@@ -75,3 +75,20 @@ VELOCITIES: dict[str, Callable[..., nn.Module]] = {"neuron": neuron, "relational
 
 # which of them read hints, gradients that come with each point
 READ_HINTS = ("neuron", "mlp")
+
+
+def velocity_name(choice: str, layout: Architecture | None) -> str:
+    """The key of the network that a choice stands for: "auto" is "neuron", or "mlp" without an architecture.
+
+    Parameters
+    ----------
+    choice : str
+    layout : Architecture or None
+
+    Returns
+    -------
+    str
+    """
+    if choice != "auto":
+        return choice
+    return "mlp" if layout is None else "neuron"
