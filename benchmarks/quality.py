@@ -22,7 +22,7 @@ import wsflow
 from wsflow import Task, WeightArray
 from wsflow.evaluation import Report, predictive_curve
 
-WDBC = {"geometry": "geometric"}
+WDBC = {"geometry": "geometric", "solver_steps": 16}
 RECIPES: dict[str, dict[str, Any]] = {
     "wdbc": {
         "task": "breast_cancer",
@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "n_jobs": 2,
         },
         "snapshots": {},
-        "flow": {"geometry": "euclidean", "prediction": "velocity", "max_iter": 2000},
+        "flow": {"geometry": "euclidean", "prediction": "velocity", "max_iter": 2000, "solver_steps": 16},
         "minutes": 20,
     },
 }

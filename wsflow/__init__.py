@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow as WeightFlow
     from wsflow.estimators.function import Guidance as Guidance
     from wsflow.estimators.sampling import sample as sample
+    from wsflow.evaluation.averaging import posterior_predictive as posterior_predictive
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
     from wsflow.evaluation.connectivity import interpolate as interpolate
+    from wsflow.evaluation.detection import detect as detect
     from wsflow.evaluation.merging import merge as merge
+    from wsflow.evaluation.posterior import predictive_curve as predictive_curve
     from wsflow.evaluation.report import evaluate as evaluate
+    from wsflow.evaluation.transfer import learning_curves as learning_curves
+    from wsflow.flow.guidance import Descent as Descent
     from wsflow.persistence import load_model as load_model
     from wsflow.persistence import load_population as load_population
     from wsflow.persistence import save_model as save_model
@@ -36,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Architecture": "wsflow.architecture",
+    "Descent": "wsflow.flow.guidance",
     "Guidance": "wsflow.estimators.function",
     "PermutationAligner": "wsflow.estimators.aligner",
     "Population": "wsflow.populations.population",
@@ -43,8 +49,10 @@ _HOMES = {
     "Task": "wsflow.task",
     "WeightArray": "wsflow.weights",
     "WeightFlow": "wsflow.estimators.flow",
+    "detect": "wsflow.evaluation.detection",
     "evaluate": "wsflow.evaluation.report",
     "interpolate": "wsflow.evaluation.connectivity",
+    "learning_curves": "wsflow.evaluation.transfer",
     "load_model": "wsflow.persistence",
     "load_networks": "wsflow.populations.importers",
     "load_population": "wsflow.persistence",
@@ -53,6 +61,8 @@ _HOMES = {
     "merge": "wsflow.evaluation.merging",
     "plot_barrier_matrix": "wsflow.plotting",
     "plot_path": "wsflow.plotting",
+    "posterior_predictive": "wsflow.evaluation.averaging",
+    "predictive_curve": "wsflow.evaluation.posterior",
     "sample": "wsflow.estimators.sampling",
     "save_model": "wsflow.persistence",
     "save_population": "wsflow.persistence",

@@ -52,6 +52,14 @@ def integers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
     return numbers
 
 
+def optional_integers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Comma-separated positive integers, at least one of them, or nothing."""
+    numbers = None if value is None else integers(ctx, param, value)
+    if numbers == ():
+        raise click.BadParameter("name at least one width, such as 32.")
+    return numbers
+
+
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs; values are numbers, true, false, none or text."""
     result: dict[str, Any] = {}

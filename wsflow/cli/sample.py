@@ -11,6 +11,8 @@ import click
 from wsflow.cli import options
 from wsflow.cli.rendering import Bars, echo_json
 
+FLOW_STEPS = 16  # of a guided descent, at most
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -28,6 +30,14 @@ from wsflow.cli.rendering import Bars, echo_json
 )
 @click.option("--guide", metavar="TASK", help="Descend the loss on a task, by name or file.")
 @click.option("--strength", default=1.0, show_default=True, type=click.FloatRange(0), help="Strength of the guidance.")
+@click.option(
+    "--gradients",
+    type=click.IntRange(1),
+    help="Gradients of the guidance in all: a descent that carries momentum, along the flow and on at its end.",
+)
+@click.option(
+    "--hidden", callback=options.optional_integers, metavar="WIDTHS", help="Other hidden widths, such as 32 or 32,32."
+)
 @click.option("--log-prob", is_flag=True, help="Say the log-density of each network, taken along its path.")
 @options.seed
 @options.as_json
@@ -40,6 +50,8 @@ def sample(
     noise: float,
     guide: str | None,
     strength: float,
+    gradients: int | None,
+    hidden: tuple[int, ...] | None,
     log_prob: bool,
     seed: int,
     as_json: bool,
@@ -50,37 +62,49 @@ def sample(
     \b
     Example:
       wsflow sample model.st -n 100 -o new.safetensors
-      wsflow sample model.st -n 100 -o new.safetensors --guide breast_cancer --strength 2
+      wsflow sample model.st -n 100 -o new.safetensors --guide breast_cancer --gradients 64
+      wsflow sample model.st -n 100 -o wide.safetensors --hidden 32,32
       wsflow sample model.st -n 100 -o new.safetensors --log-prob --json
     """
     import wsflow
+    from wsflow.estimators.widths import of_hidden
     from wsflow.exceptions import InvalidInputError
     from wsflow.persistence import check_target
     from wsflow.task import Task, check_task
 
+    if gradients is not None and guide is None:
+        raise click.UsageError("--gradients belong to a guidance: say by which task with --guide.")
     check_target(out)
     options.check_apart(out, model)
     loaded = wsflow.load_model(model)
     flow = loaded[-1] if hasattr(loaded, "steps") else loaded
     if not isinstance(flow, wsflow.WeightFlow) or flow.architecture_ is None:
         raise InvalidInputError(f"{model}: this model does not end with a flow over networks. Fit one with wsflow fit.")
-    options.check_size(number, flow.n_features_in_)
-    guidance = wsflow.Guidance(wsflow.load_task(guide), strength) if guide else None
+    architecture = flow.architecture_ if hidden is None else of_hidden(flow.architecture_, hidden)
+    options.check_size(number, max(architecture.n_weights, flow.n_features_in_))
+    guidance = None
+    if guide:
+        # no more steps along the flow than gradients
+        descent = wsflow.Descent(gradients, flow_steps=min(gradients, FLOW_STEPS)) if gradients else None
+        guidance = wsflow.Guidance(wsflow.load_task(guide), strength, descent=descent)
     if guidance is not None and isinstance(guidance.task, Task):
         check_task(flow.architecture_, guidance.task)
     arguments: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "noise": noise}
+    if hidden is not None:
+        arguments["architecture"] = architecture
     start = time.perf_counter()
     with Bars(quiet).stage("Sampling networks"):
         drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)
     weights, *densities = drawn if log_prob else (drawn,)
     seconds = time.perf_counter() - start
-    provenance = {"model": str(model), "seed": seed, "temperature": temperature, "noise": noise, "guide": guide}
+    told = {"temperature": temperature, "noise": noise, "guide": guide, "gradients": gradients}
+    provenance = {"model": str(model), "seed": seed, **told}
     wsflow.save_population(wsflow.Population(weights, flow.task, provenance), out)
-    result = {"path": str(out), "networks": number, "architecture": str(flow.architecture_), "seconds": seconds}
+    result = {"path": str(out), "networks": number, "architecture": str(architecture), "seconds": seconds}
     if as_json:
         echo_json(result | ({"log_density": densities[0].tolist()} if densities else {}))
         return
-    click.echo(f"{out}: {number} new networks {flow.architecture_}, sampled in {seconds:.1f} s.")
+    click.echo(f"{out}: {number} new networks {architecture}, sampled in {seconds:.1f} s.")
     for values in densities:
         click.echo(
             f"Log-densities between {values.min():.1f} and {values.max():.1f} nats, {values.mean():.1f} on average."

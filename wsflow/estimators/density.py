@@ -22,7 +22,8 @@ from wsflow.flow.solvers import TABLEAUX, Solver, integrate
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow
 
-CHUNK = 128  # rows that pass through the network together, always padded to so many
+CHUNK = 128  # rows that are sampled together, always so many
+RATED = 32  # rows that are scored together, padded to so many: derivatives of gradients cost more
 EXACT_SIZE = 64  # columns up to which the exact divergence is affordable
 CHOICES: dict[str, tuple[Any, ...]] = {
     "solver": (*TABLEAUX, *EMBEDDED),
@@ -180,7 +181,7 @@ def in_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     Parameters
     ----------
     function : callable
-        From one or more (CHUNK, ...) to (CHUNK, ...).
+        From one or more (RATED, ...) to (RATED, ...).
     *rows : Tensor of shape (n, ...)
 
     Returns
@@ -188,12 +189,12 @@ def in_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     Tensor of shape (n, ...)
     """
     results = []
-    for chunks in zip(*(values.split(CHUNK) for values in rows), strict=True):
+    for chunks in zip(*(values.split(RATED) for values in rows), strict=True):
         n = len(chunks[0])
         results.append(function(*(_padded(chunk) for chunk in chunks))[:n])
     return torch.cat(results)
 
 
 def _padded(chunk: Tensor) -> Tensor:
-    missing = CHUNK - len(chunk)
+    missing = RATED - len(chunk)
     return torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
