@@ -42,7 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "training": {},
         # steps 96 to 400 of 400, where the protocol has every fourth after 80, a quarter as many networks
         "snapshots": {"snapshots": 20, "snapshot_every": 16},
-        "flow": WDBC,
+        "flow": {"geometry": "geometric"},
         "minutes": 3,
     },
     "mnist": {
