@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from wsflow.architecture import Architecture
-from wsflow.estimators import assembly, conditioning, consensus, density, drawing, sources, widths
+from wsflow.estimators import assembly, conditioning, consensus, density, drawing, orbits, sources, widths
 from wsflow.estimators.validation import (
     description,
     fit_array,
@@ -54,8 +54,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Of the fitted covariance towards its diagonal.
     initialisation : {"normal", "uniform"}
         For ``prior="initialisation"``.
-    coupling : {"independent", "ot"}
-        How source and target points of a batch are paired: as they come, or by optimal transport.
+    coupling : {"independent", "ot", "orbit"}
+        How source and target points of a batch are paired: as they come, by optimal transport, or as they come with
+        that representative of the target which is nearest to the source, by signs and phases and, where neurons have
+        no names, by permutations: transport modulo the symmetries. The law is then known up to them.
     prediction : {"preconditioned", "x1", "velocity"}
         How the velocity is made and regressed: the drift between equal Gaussians plus the network's output;
         the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone.
@@ -267,10 +269,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.velocity_.fit_scale(learned.float())
         if known is not None:
             self.velocity_.network.time.condition.fit(known[0])
-        settings, metric = assembly.settings_of(self), assembly.metric_of(self)
+        settings, metric, nearest = assembly.settings_of(self), assembly.metric_of(self), orbits.nearest_of(self)
         self._dtype = values.dtype
         try:
-            parts = (metric, points[held_out].float(), self.progress, known)
+            parts = (metric, points[held_out].float(), self.progress, known, nearest)
             history = train(self.velocity_, learned.float(), settings, generator, *parts)
         except TrainingInterrupted as stop:
             self._finish(stop.history)

@@ -3,7 +3,8 @@
 References
 ----------
 Tong et al. 2024, "Improving and generalizing flow-based generative models with minibatch optimal
-transport", arXiv:2302.00482.
+transport", arXiv:2302.00482; Klein, Kraemer and Noe 2023, "Equivariant flow matching", arXiv:2306.15030 (modulo a
+group).
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from torch import Tensor
 from wsflow.exceptions import NumericalError
 from wsflow.manifolds import Manifold
 
-Coupling = Callable[[Tensor, Tensor, Manifold], tuple[Tensor, Tensor]]
+# from points x and y (n, size) to what of each y's orbit is nearest to x
+Nearest = Callable[[Tensor, Tensor], Tensor]
+Coupling = Callable[[Tensor, Tensor, Manifold, Nearest | None], tuple[Tensor, Tensor]]
 
 
-def independent(x0: Tensor, x1: Tensor, manifold: Manifold) -> tuple[Tensor, Tensor]:
+def independent(x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = None) -> tuple[Tensor, Tensor]:
     """Pairs as they come.
 
     Parameters
     ----------
     x0, x1 : Tensor of shape (n, size)
     manifold : Manifold
+    nearest : callable, optional
+        Not used.
 
     Returns
     -------
@@ -34,13 +39,37 @@ def independent(x0: Tensor, x1: Tensor, manifold: Manifold) -> tuple[Tensor, Ten
     return x0, x1
 
 
-def optimal_transport(x0: Tensor, x1: Tensor, manifold: Manifold) -> tuple[Tensor, Tensor]:
+def orbit(x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = None) -> tuple[Tensor, Tensor]:
+    """Pairs as they come, of each target the point of its orbit that is nearest to its source.
+
+    With a group G of isometries that the law of x1 does not tell apart, this is transport modulo G: paths are shorter,
+    and the marginals are the same up to G.
+
+    Parameters
+    ----------
+    x0, x1 : Tensor of shape (n, size)
+    manifold : Manifold
+    nearest : callable, optional
+        ``nearest(x0, x1)``; without one, orbits are single points.
+
+    Returns
+    -------
+    x0, x1 : Tensor of shape (n, size)
+    """
+    return x0, x1 if nearest is None else nearest(x0, x1)
+
+
+def optimal_transport(
+    x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = None
+) -> tuple[Tensor, Tensor]:
     """The pairing with the smallest sum of squared geodesic distances.
 
     Parameters
     ----------
     x0, x1 : Tensor of shape (n, size)
     manifold : Manifold
+    nearest : callable, optional
+        Not used.
 
     Returns
     -------
@@ -88,4 +117,4 @@ def squared_distances(x: Tensor, y: Tensor, manifold: Manifold) -> Tensor:
     return torch.stack(rows)
 
 
-COUPLINGS: dict[str, Coupling] = {"independent": independent, "ot": optimal_transport}
+COUPLINGS: dict[str, Coupling] = {"independent": independent, "ot": optimal_transport, "orbit": orbit}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.couplings import COUPLINGS
+from wsflow.flow.couplings import COUPLINGS, Nearest
 from wsflow.flow.field import VelocityField
 from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.priors import Prior
@@ -106,9 +106,14 @@ class Objective:
     metric : callable, optional
         ``metric(x, v, generator)`` maps tangent vectors v at x linearly to (n, k); its squared norm is the
         metric's.
+    nearest : callable, optional
+        For ``coupling="orbit"``: see `wsflow.flow.couplings.orbit`.
     """
 
-    def __init__(self, velocity: VelocityField, settings: Settings, metric: Metric | None) -> None:
+    def __init__(
+        self, velocity: VelocityField, settings: Settings, metric: Metric | None, nearest: Nearest | None = None
+    ) -> None:
+        self.nearest = nearest
         self.manifold = velocity.manifold
         self.prediction = PREDICTIONS[velocity.prediction]
         self.settings = settings
@@ -118,7 +123,7 @@ class Objective:
     def batch(self, x1: Tensor, prior: Prior, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Coupled source points, target points and times."""
         x0 = prior.sample(len(x1), generator).to(x1)
-        x0, x1 = COUPLINGS[self.settings.coupling](x0, x1, self.manifold)
+        x0, x1 = COUPLINGS[self.settings.coupling](x0, x1, self.manifold, self.nearest)
         return x0, x1, TIMES[self.settings.time](len(x1), generator).to(x1)
 
     def __call__(self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,6 +154,7 @@ def train(
     validation: Tensor | None = None,
     progress: Progress | None = None,
     conditions: tuple[Tensor, Tensor] | None = None,
+    nearest: Nearest | None = None,
 ) -> History:
     """Fit a velocity to points at t = 1, in place; it ends with the best averaged weights.
 
@@ -167,6 +173,8 @@ def train(
         Called with the steps done and their number.
     conditions : pair of Tensor of shapes (n,) and (m,), optional
         Of the points and of the validation points, for a velocity that takes them.
+    nearest : callable, optional
+        See `Objective`.
 
     Returns
     -------
@@ -180,7 +188,7 @@ def train(
         At Ctrl-C, with the best weights so far in place.
     """
     velocity.train()
-    objective = Objective(velocity, settings, metric)
+    objective = Objective(velocity, settings, metric, nearest)
     average = copy.deepcopy(velocity).eval()
     learned, held_out = conditions or (None, None)
     keeper = _Keeper(average, objective, validation, generator, held_out)
