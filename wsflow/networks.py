@@ -319,6 +319,30 @@ def predictions(outputs: Tensor, loss: str) -> Tensor:
     return outputs.softmax(-1) if loss == "cross_entropy" else outputs
 
 
+def deviation(before: Tensor, after: Tensor) -> Tensor:
+    """The largest change of an output of each network, over its largest output.
+
+    Parameters
+    ----------
+    before, after : Tensor of shape (n, ...)
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        Zero without a change, and infinite where outputs that were all zero have changed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.networks import deviation
+    >>> deviation(torch.tensor([[1.0, -4.0], [0.0, 0.0]]), torch.tensor([[1.5, -5.0], [0.0, 0.0]]))
+    tensor([0.2500, 0.0000])
+    """
+    before, after = before.flatten(1), after.flatten(1)
+    change, largest = (after - before).abs().amax(1), before.abs().amax(1)
+    return torch.where(change == 0, change, change / largest)
+
+
 def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:
     """One network as a torch module.
 

@@ -18,7 +18,7 @@ import torch
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
 from wsflow.architecture.spaces import groups_of
-from wsflow.networks import forward
+from wsflow.networks import deviation, forward
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import incoming_columns
 from wsflow.weights import WeightArray
@@ -264,6 +264,4 @@ def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = No
             raise ValueError("This architecture does not say how to run its networks. Pass inputs= and module=.")
         inputs = np.random.default_rng(0).standard_normal((16, architecture.layers[0].inputs))
     batch = torch.as_tensor(inputs).to(first)
-    old, new = (forward(w, architecture, batch, module).flatten(1) for w in (first, second))
-    change, largest = (new - old).abs().amax(1), old.abs().amax(1)
-    return torch.where(change == 0, change, change / largest).numpy()
+    return deviation(*(forward(w, architecture, batch, module) for w in (first, second))).numpy()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward
+from wsflow.networks import deviation, forward
 from wsflow.weights import WeightArray
 
 FLOATS = [np.float64, np.float32]
@@ -152,7 +152,7 @@ def torch_generator(random_state: Any) -> torch.Generator:
 
 
 def output_change(before: np.ndarray, after: np.ndarray, architecture: Architecture | None) -> float:
-    """The largest relative change of any output that a transform caused, on normal inputs.
+    """The largest change of an output that a transform caused on normal inputs, over its network's largest output.
 
     Parameters
     ----------
@@ -170,8 +170,8 @@ def output_change(before: np.ndarray, after: np.ndarray, architecture: Architect
     rows = slice(None, None, max(1, len(before) // 16))
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(32, architecture.layers[0].inputs, generator=generator, dtype=torch.float64)
-    outputs = [forward(tensor(np.asarray(w)[rows]).double(), architecture, inputs) for w in (before, after)]
-    return float((outputs[1] - outputs[0]).abs().max() / outputs[0].abs().max().clamp_min(1e-300))
+    outputs = (forward(tensor(np.asarray(w)[rows]).double(), architecture, inputs) for w in (before, after))
+    return float(deviation(*outputs).max())
 
 
 def tensor(values: np.ndarray) -> Tensor:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wsflow.evaluation.predictive import predict
 from wsflow.networks import forward, losses
+from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
-Build = Callable[[Tensor, float, float], torch.optim.Optimizer]
-
-# every row updates each weight by itself, so that all networks share one optimizer
-OPTIMIZERS: dict[str, Build] = {
-    "sgd": lambda leaf, rate, momentum: torch.optim.SGD([leaf], rate, momentum=momentum),
-    "adam": lambda leaf, rate, momentum: torch.optim.Adam([leaf], rate, betas=(momentum, 0.999)),
-}
+# noise belongs to sampling a posterior, not to learning curves
+CHOICES = tuple(name for name, row in OPTIMIZERS.items() if not row.sampler)
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def learning_curves(
         Gradient steps, and steps between evaluations.
     optimizer : {"sgd", "adam"}
     learning_rate, momentum : float
-        The momentum is Adam's first decay.
+        Adam takes no momentum.
     batch_size : int
         Drawn with replacement.
     random_state : int
@@ -116,25 +110,28 @@ def learning_curves(
     >>> curves.steps, bool(curves.losses[-1].mean() < curves.losses[0].mean())
     (array([ 0, 20, 40]), True)
     """
-    if optimizer not in OPTIMIZERS or min(n_steps, every, batch_size) < 1:
+    if optimizer not in CHOICES or min(n_steps, every, batch_size) < 1:
         raise ValueError(
-            f"learning_curves takes at least one step with one of {tuple(OPTIMIZERS)}, got optimizer={optimizer!r}, "
+            f"learning_curves takes at least one step with one of {CHOICES}, got optimizer={optimizer!r}, "
             f"n_steps={n_steps}, every={every}, batch_size={batch_size}."
         )
     check_task(weights.architecture, task)
     held_out = task.held_out if evaluate_on is None else evaluate_on
-    leaf = torch.from_numpy(np.array(weights, dtype=np.float32)).requires_grad_()
-    update = OPTIMIZERS[optimizer](leaf, learning_rate, momentum)
+    rows = torch.from_numpy(np.array(weights, dtype=np.float32))
+    rule = OPTIMIZERS[optimizer]
+    memory = [torch.zeros_like(rows) for _ in range(rule.memory)]
+    rate, decay = (torch.tensor([[value]]).to(rows) for value in (learning_rate, momentum))
     generator = torch.Generator().manual_seed(random_state)
-    X, y = torch.from_numpy(task.X).to(leaf), torch.from_numpy(task.y)
-    y = y if task.is_classification else y.to(leaf)
+    X, y = torch.from_numpy(task.X).to(rows), torch.from_numpy(task.y)
+    y = y if task.is_classification else y.to(rows)
     steps, found = [0], [predict(weights, held_out)]
     for step in range(1, n_steps + 1):
-        rows = torch.randint(len(X), (batch_size,), generator=generator)
-        update.zero_grad()
-        torch.autograd.backward(losses(forward(leaf, weights.architecture, X[rows]), y[rows], task.loss).sum())
-        update.step()
+        some = torch.randint(len(X), (batch_size,), generator=generator)
+        leaf = rows.detach().requires_grad_()
+        loss = losses(forward(leaf, weights.architecture, X[some]), y[some], task.loss).sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        rule.update(rows, gradient, memory, Rates(step, rate, decay, torch.zeros(1, 1), lambda: torch.zeros_like(rows)))
         if step % every == 0 or step == n_steps:
             steps.append(step)
-            found.append(predict(weights.like(leaf.detach().numpy().copy()), held_out))
+            found.append(predict(weights.like(rows.numpy().copy()), held_out))
     return LearningCurves(np.array(steps), np.stack([f.scores for f in found]), np.stack([f.losses for f in found]))

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.networks import forward, unflatten
+from wsflow.networks import deviation, forward, unflatten
 from wsflow.symmetry.actions import Action
 from wsflow.tracing.program import evaluation_copy
 
@@ -188,8 +188,7 @@ class _Check:
 
     def deviation(self, before: Tensor, rows: Tensor) -> float:
         """The largest change of an output, over the largest output of the network."""
-        after = self.outputs(rows)
-        return float(((after - before).abs().amax(-1) / before.abs().amax(-1)).max())
+        return float(deviation(before, self.outputs(rows)).max())
 
 
 def _generators(architecture: Architecture) -> list[str]:
