@@ -61,14 +61,15 @@ class WeightFlow(DensityMixin, BaseEstimator):
     prediction : {"preconditioned", "x1", "velocity"}
         How the velocity is made and regressed: the drift between equal Gaussians plus the network's output;
         the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone.
-    time : {"uniform", "beta"}
-        Of the training times; "beta" is Beta(1, 2). With "x1", which weighs late times down already, use "uniform".
+    time : {"uniform", "beta", "logit_normal"}
+        Of the training times; "beta" is Beta(1, 2), "logit_normal" has most of them in the middle. With "x1", which
+        weighs late times down already, use "uniform".
     task : Task, optional
         What the networks are for: its inputs (never its targets) define the function metric.
     metric : {"auto", "euclidean", "function"}
         How errors of the velocity are weighed: by their length, or by the change of the network's
-        outputs that they cause at x_t (the pull-back metric of x_t's own Jacobian). The minimizer is the
-        same; capacity goes where it matters. "auto" is "function" where a task is known.
+        outputs that they cause where the velocity leads (the pull-back metric of the Jacobian there). The minimizer
+        is the same; capacity goes where it matters. "auto" is "function" where a task is known.
     metric_weight : float
         Share of the function metric in the loss; the rest is Euclidean.
     metric_inputs : int

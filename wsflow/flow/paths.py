@@ -49,7 +49,30 @@ def beta(n: int, generator: torch.Generator) -> Tensor:
     return 1 - torch.rand(n, generator=generator).sqrt()
 
 
-TIMES: dict[str, Callable[[int, torch.Generator], Tensor]] = {"uniform": uniform, "beta": beta}
+def logit_normal(n: int, generator: torch.Generator) -> Tensor:
+    """Times whose logit is standard normal: most of them in the middle, where the end is neither unknown nor plain.
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of shape (n,)
+
+    References
+    ----------
+    Esser et al. 2024, "Scaling rectified flow transformers for high-resolution image synthesis", arXiv:2403.03206.
+    """
+    return torch.randn(n, generator=generator).sigmoid()
+
+
+TIMES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+    "uniform": uniform,
+    "beta": beta,
+    "logit_normal": logit_normal,
+}
 
 
 def gaussian_drift(t: Tensor) -> Tensor:

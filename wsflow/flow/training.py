@@ -1,8 +1,9 @@
 """Training a velocity by flow matching.
 
-The loss is E w(t) |v(x_t, t) - u_t|^2 in the tangent space at x_t. A metric M(x_t, t) in place of the
-identity leaves the minimizer, the conditional mean E[u_t | x_t], as it is: it only says where the
-network's capacity goes.
+The loss is E w(t) |v(x_t, t) - u_t|^2 in the tangent space at x_t. A metric that depends on (x_t, t) alone, in place of
+the identity, leaves the minimizer, the conditional mean E[u_t | x_t], as it is: it only says where the network's capacity
+goes. A function's metric is taken where the velocity leads, x_1 = exp_{x_t}((1 - t) v) with v held fixed: at x_t, which
+is half noise, it is that of no trained network.
 """
 
 from __future__ import annotations
@@ -129,18 +130,20 @@ class Objective:
     def __call__(self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         """The mean loss of a velocity on pairs and times."""
         xt, ut = self.manifold.geodesic(x0, x1, t)
-        error = velocity(xt, t) - ut
+        v = velocity(xt, t)
+        error = v - ut
         loss = error.square().mean(-1)
         if self.metric is not None:
+            end = self.manifold.exp(xt, (1 - t).unsqueeze(-1) * v.detach())
             share = self.settings.metric_weight
-            seen = self.metric(xt, error, generator).square().mean(-1)
-            loss = share * self._normalized(xt, ut, generator) * seen + (1 - share) * loss
+            seen = self.metric(end, self.manifold.to_tangent(end, error), generator).square().mean(-1)
+            loss = share * self._normalized(end, ut, generator) * seen + (1 - share) * loss
         return (self.prediction.weight(t) * loss).mean()
 
-    def _normalized(self, xt: Tensor, ut: Tensor, generator: torch.Generator) -> float:
+    def _normalized(self, end: Tensor, ut: Tensor, generator: torch.Generator) -> float:
         """What makes the metric's loss of the zero velocity equal to the plain one's, on the first batch."""
         if self._scale is None and self.metric is not None:
-            seen = self.metric(xt, ut, generator).square().mean()
+            seen = self.metric(end, self.manifold.to_tangent(end, ut), generator).square().mean()
             self._scale = float(ut.square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny))
         return self._scale or 1.0
 
