@@ -16,7 +16,7 @@ from wsflow.architecture import Architecture, Fixed, NeuronGroup
 from wsflow.networks import take
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures
-from wsflow.velocity.embedding import InputScale, TimeEmbedding
+from wsflow.velocity.embedding import Scale, TimeEmbedding
 from wsflow.velocity.folding import Folding
 from wsflow.velocity.mlp import FlatMLP
 from wsflow.velocity.neuron import NeuronTransformer
@@ -196,7 +196,7 @@ class TestNothingIsLeftOut:
         network = built(kind, architecture, 1, lively=False)
         x, t = drawn(5, architecture.n_weights + 1), torch.linspace(0, 1, 5, dtype=torch.float64)
         assert not network(x, t).any()
-        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        optimizer = torch.optim.SGD(network.parameters(), 0.01)
         target = drawn(5, architecture.n_weights + 1, seed=2)
         losses = []
         for _ in range(3):
@@ -273,16 +273,29 @@ class TestParts:
 
     def test_input_scales_are_those_of_parameters(self):
         architecture = Architecture.mlp([4, 3, 2])
-        scale, x = InputScale(architecture, 1).double(), drawn(500, 24) * torch.linspace(1, 9, 24, dtype=torch.float64)
+        scale, x = Scale(architecture, 1).double(), drawn(500, 24) * torch.linspace(1, 9, 24, dtype=torch.float64)
         scale.fit(x)
         scaled = scale(x)
         for columns in [*architecture.slices.values(), slice(23, 24)]:
             assert float(scaled[:, columns].square().mean()) == pytest.approx(1)
             ratio = x[:, columns] / scaled[:, columns]
             close(ratio, ratio[0, 0].expand_as(ratio))
+        close(scale.inverse(scaled), x)
+        assert float(scale.overall) == pytest.approx(float(x.square().mean().sqrt()))
+
+    def test_what_networks_say_has_the_scale_of_what_they_saw(self):
+        architecture = Architecture.mlp([4, 3, 2])
+        network, x, t = NeuronTransformer(architecture, dim=8, depth=1, heads=2), drawn(50, 23), torch.rand(50)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        ends = []
+        for factor in (1.0, 100.0):
+            network.fit_scale(factor * x.float())
+            ends.append(network(factor * x.float(), t))
+        torch.testing.assert_close(ends[1], 100 * ends[0], rtol=1e-4, atol=1e-4)
 
     def test_columns_that_are_always_zero_stay_finite(self):
-        scale = InputScale(Architecture.mlp([4, 3, 2]))
+        scale = Scale(Architecture.mlp([4, 3, 2]))
         scale.fit(torch.zeros(5, 23))
         assert scale(torch.ones(5, 23)).isfinite().all()
 

@@ -43,11 +43,11 @@ class TimeEmbedding(nn.Module):
         return time + self.condition(torch.full_like(t, math.nan) if condition is None else condition.to(t))
 
 
-class InputScale(nn.Module):
-    """Divides each column by the root mean square of its parameter over the population.
+class Scale(nn.Module):
+    """Divides each column by the root mean square of its parameter over the population, and multiplies by it.
 
-    One number for each parameter tensor, so that it commutes with permutations of neurons and fits
-    any hidden width.
+    One number for each parameter tensor, so that it commutes with permutations of neurons and fits any hidden width.
+    Velocities have the scale of points, so that a network behind it sees and says numbers of order one.
 
     Parameters
     ----------
@@ -89,6 +89,24 @@ class InputScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """From points (n, size) to scaled points."""
         return x / self.rms[self._parameter].to(x)
+
+    @property
+    def overall(self) -> Tensor:
+        """The root mean square of all columns, a number."""
+        return self.rms[self._parameter].square().mean().sqrt()
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """From scaled points or velocities (n, size) to those of the population's scale.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, size)
+
+        Returns
+        -------
+        Tensor of shape (n, size)
+        """
+        return x * self.rms[self._parameter].to(x)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.networks import take
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, linear, zero
+from wsflow.velocity.embedding import Scale, TimeEmbedding, linear, zero
 from wsflow.velocity.folding import Folding
 
 
@@ -123,7 +123,7 @@ class NeuronTransformer(nn.Module):
         n_hints: int = 0,
     ) -> None:
         super().__init__()
-        self.scale = InputScale(architecture, n_extra)
+        self.scale = Scale(architecture, n_extra)
         self.bind(architecture, n_extra)
         folding = self.folding
         channels = [edges.columns.shape[2] for edges in folding.edges]
@@ -190,7 +190,11 @@ class NeuronTransformer(nn.Module):
             self._edge(tokens[e.target], tokens[e.source], i, e.columns.shape) for i, e in enumerate(folding.edges)
         ]
         out = folding.join(features, edges, self.write_free(free.squeeze(1)))
-        return out if hints is None or self.follow is None else out + self._followed(hints, tokens, free, self.follow)
+        out = self.scale.inverse(out)
+        if hints is not None and self.follow is not None:
+            # hints have one scale for all columns, so that one factor is enough to follow them
+            out = out + self.scale.overall.to(x) * self._followed(hints, tokens, free, self.follow)
+        return out
 
     def _tokens(self, seen: Tensor) -> Tensor:
         folding = self.folding

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
 from wsflow.networks import take
-from wsflow.velocity.embedding import InputScale, TimeEmbedding, zero
+from wsflow.velocity.embedding import Scale, TimeEmbedding, zero
 
 
 class RelationalAttention(nn.Module):
@@ -132,7 +132,7 @@ class RelationalTransformer(nn.Module):
         condition: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.scale = InputScale(architecture, n_extra)
+        self.scale = Scale(architecture, n_extra)
         self.identity = identity
         self.bind(architecture, n_extra)
         self.names = nn.ParameterList(
@@ -234,4 +234,4 @@ class RelationalTransformer(nn.Module):
         parts += [write(nodes[v]).reshape(n, -1) for v, write in zip(self._vectors, self.write_vector, strict=True)]
         if self.write_free is not None:
             parts.append(self.write_free(nodes[-1].mean(1)))
-        return torch.cat(parts, 1).index_select(1, self._back.to(x.device))
+        return self.scale.inverse(torch.cat(parts, 1).index_select(1, self._back.to(x.device)))
