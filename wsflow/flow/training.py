@@ -1,9 +1,9 @@
 """Training a velocity by flow matching.
 
-The loss is E w(t) |v(x_t, t) - u_t|^2 in the tangent space at x_t. A metric that depends on (x_t, t) alone, in place of
-the identity, leaves the minimizer, the conditional mean E[u_t | x_t], as it is: it only says where the network's capacity
-goes. A function's metric is taken where the velocity leads, x_1 = exp_{x_t}((1 - t) v) with v held fixed: at x_t, which
-is half noise, it is that of no trained network.
+The loss is E w(t) |v(x_t, t) - u_t|^2 in the tangent space at x_t. A metric that depends on (x_t, t) alone, in place
+of the identity, leaves the minimizer, the conditional mean E[u_t | x_t], as it is: it only says where the network's
+capacity goes. A function's metric is taken where the velocity leads, x_1 = exp_{x_t}((1 - t) v) with v held fixed: at
+x_t, which is half noise, it is that of no trained network.
 """
 
 from __future__ import annotations
