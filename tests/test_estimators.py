@@ -297,7 +297,7 @@ def test_guidance_takes_a_task_that_fits(task):
         (WeightFlow(architecture=MLP, **FAST), np.zeros((5, 8)), "describes 35 weights, but X has 8 columns"),
         (WeightFlow(geometry="hyperbolic"), networks(), "'geometry' parameter of WeightFlow"),
         (WeightFlow(max_iter=0), networks(), "'max_iter' parameter of WeightFlow"),
-        (WeightFlow(identity=None, prior="gaussian"), networks(), "knows each neuron by name"),
+        (WeightFlow("euclidean", identity=None, prior="gaussian"), networks(), "knows each neuron by name"),
         (WeightFlow(geometry="euclidean", metric="function", max_iter=1), networks(), "needs task="),
         (PermutationAligner(reference="median"), networks(), "'reference' parameter"),
         (ScaleCanonicalizer(last_layer="drop"), networks(), "'last_layer' parameter"),

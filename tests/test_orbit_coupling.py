@@ -24,7 +24,7 @@ def rows(architecture: Architecture, n: int, seed: int, scale: float = 1.0) -> t
 
 
 def nearest(geometry, identity: str | None, coupling: str = "orbit"):
-    return nearest_of(SimpleNamespace(geometry_=geometry, identity=identity, coupling=coupling))
+    return nearest_of(SimpleNamespace(geometry_=geometry, velocity="auto", identity=identity, coupling=coupling))
 
 
 def distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

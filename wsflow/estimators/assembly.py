@@ -92,11 +92,6 @@ def check_parameters(flow: WeightFlow) -> None:
         value = getattr(flow, name)
         if not isinstance(value, Real) or not low <= float(value) <= high:
             raise ValueError(f"The {name!r} parameter of WeightFlow is between {low} and {high}, got {value!r}.")
-    if flow.identity is None and flow.prior == "gaussian":
-        raise ValueError(
-            "prior='gaussian' knows each neuron by name, identity=None none of them. "
-            "Use prior='isotropic' or 'initialisation', or identity='learned'."
-        )
     if flow.condition is not None and flow.coupling != "independent":
         raise ValueError(
             "A condition needs coupling='independent': a plan over a batch would pair source points with conditions, "

@@ -159,8 +159,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         shrinkage: float = 0.1,
         initialisation: str = "normal",
         coupling: str = "independent",
-        prediction: str = "preconditioned",
-        time: str = "uniform",
+        prediction: str = "velocity",
+        time: str = "logit_normal",
         task: Task | None = None,
         metric: str = "auto",
         metric_weight: float = 0.9,
@@ -344,7 +344,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         drawing.check_request(self, temperature, noise)
         if architecture is not None:
             widths.check_width(self, architecture, return_log_prob)
-        wide = architecture if self.identity == "learned" else None
+        wide = architecture if widths.is_combined(self) else None
         copies = 1 if wide is None else widths.copies_needed(self, wide)
         flow = self if architecture is None or wide is not None else widths.of_width(self, architecture)
         flow = conditioning.under(flow, condition, condition_scale)

@@ -15,6 +15,7 @@ from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
 from wsflow.geometry import GEOMETRIES, Geometry
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.symmetry.canonical import canonical_action
+from wsflow.velocity.table import knows_names
 
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow
@@ -32,10 +33,15 @@ def prior_of(flow: WeightFlow, points: Tensor) -> Prior:
     -------
     Prior
     """
-    kind = flow.prior
+    kind, manifold = flow.prior, flow.geometry_.manifold
+    named = knows_names(flow.velocity, flow.geometry_.layout, flow.identity)
     if kind == "auto":
-        kind = "gaussian" if flow.identity == "learned" else "isotropic"
-    manifold = flow.geometry_.manifold
+        kind = "gaussian" if named else "isotropic"
+    if kind == "gaussian" and not named:
+        raise ValueError(
+            "prior='gaussian' knows each neuron by name, identity=None none of them. "
+            "Use prior='isotropic', 'exchangeable' or 'initialisation', or identity='learned'."
+        )
     if kind == "gaussian":
         return WrappedGaussian.fit(manifold, points, flow.shrinkage)
     if kind == "exchangeable":

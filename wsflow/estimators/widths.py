@@ -25,6 +25,7 @@ from wsflow.estimators.sources import prior_of_width
 from wsflow.flow.field import VelocityField
 from wsflow.networks import flatten, unflatten
 from wsflow.symmetry.canonical import canonical_action
+from wsflow.velocity.table import knows_names
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:
@@ -83,18 +84,32 @@ def check_width(flow: WeightFlow, architecture: Architecture, rated: bool = Fals
     own = flow.architecture_
     if own is None or not own.layers or not _same_but_for_widths(architecture, own):
         raise ValueError(f"Another width means the same layers of sequential networks: {own} against {architecture}.")
-    narrow, wide = _linear(own), _linear(architecture)
-    if flow.identity == "learned" and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
+    narrow, wide, named = _linear(own), _linear(architecture), is_combined(flow)
+    if named and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
         raise ValueError(
             f"A flow that knows its neurons by name makes wider networks, not narrower ones: {own} against "
             f"{architecture}. Fit with identity=None."
         )
-    if flow.identity == "learned" and rated:
+    if named and rated:
         raise ValueError("A network made of several sampled ones has no log-density here. Fit with identity=None.")
 
 
+def is_combined(flow: WeightFlow) -> bool:
+    """Whether a flow makes wide networks of several, because it knows its neurons by name.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+
+    Returns
+    -------
+    bool
+    """
+    return knows_names(flow.velocity, flow.geometry_.layout, flow.identity)
+
+
 def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
-    """A flow with ``identity=None``, for networks of another hidden width.
+    """A flow that does not know neurons by name, for networks of another hidden width.
 
     Parameters
     ----------
@@ -104,14 +119,7 @@ def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
     Returns
     -------
     WeightFlow
-
-    Raises
-    ------
-    ValueError
-        If its velocity network has one width.
     """
-    if not hasattr(flow.velocity_.network, "bind"):
-        raise ValueError("Another hidden width needs velocity='neuron' or 'relational', or identity='learned'.")
     other = copy.copy(flow)
     other.architecture_ = architecture
     other.geometry_ = assembly.geometry_of(other)

@@ -75,6 +75,8 @@ VELOCITIES: dict[str, Callable[..., nn.Module]] = {"neuron": neuron, "relational
 
 # which of them read hints, gradients that come with each point
 READ_HINTS = ("neuron", "mlp")
+# which of them are equivariant to permutations of neurons, unless they give them names
+EQUIVARIANT = ("neuron", "relational")
 
 
 def velocity_name(choice: str, layout: Architecture | None) -> str:
@@ -92,3 +94,20 @@ def velocity_name(choice: str, layout: Architecture | None) -> str:
     if choice != "auto":
         return choice
     return "mlp" if layout is None else "neuron"
+
+
+def knows_names(choice: str, layout: Architecture | None, identity: str | None) -> bool:
+    """Whether a network tells neurons apart: those without symmetry know every column by its place.
+
+    Parameters
+    ----------
+    choice : str
+    layout : Architecture or None
+        As in `velocity_name`.
+    identity : {"learned", None}
+
+    Returns
+    -------
+    bool
+    """
+    return identity == "learned" or velocity_name(choice, layout) not in EQUIVARIANT
