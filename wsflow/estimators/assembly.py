@@ -38,7 +38,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "prior": ("auto", "gaussian", "exchangeable", "isotropic", "standard", "initialisation"),
     "initialisation": tuple(INITIALISATIONS),
     "coupling": tuple(COUPLINGS),
-    "prediction": tuple(PREDICTIONS),
+    "prediction": ("auto", *PREDICTIONS),
     "time": tuple(TIMES),
     "metric": ("auto", "euclidean", "function"),
     "hints": ("auto", "gradient", None),
@@ -215,7 +215,26 @@ def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityF
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         network = VELOCITIES[name](flow.n_features_in_ if layout is None else layout, n_extra, **options)
-    return VelocityField(network, flow.geometry_.manifold, flow.prior_, flow.prediction, hints).float()
+    return VelocityField(network, flow.geometry_.manifold, flow.prior_, prediction_of(flow), hints).float()
+
+
+def prediction_of(flow: WeightFlow) -> str:
+    """How the velocity is made: "auto" leaves the drift between Gaussians to the hints, where there are some.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+        With its `consensus_`.
+
+    Returns
+    -------
+    str
+        A key of `wsflow.flow.paths.PREDICTIONS`.
+    """
+    if flow.prediction != "auto":
+        return flow.prediction
+    # tokens are narrower than networks, so that without hints nothing else would carry each weight's own drift
+    return "preconditioned" if flow.consensus_ is None else "velocity"
 
 
 def metric_of(flow: WeightFlow) -> Metric | None:

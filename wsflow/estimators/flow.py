@@ -43,7 +43,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         The network v(x, t); "auto" is "neuron", or "mlp" without an architecture.
     identity : {"learned", None}
         Whether aligned neurons have names (sharper law, fixed width), or the network is equivariant to
-        permutations (the law up to relabelling, any hidden width).
+        permutations (the law up to relabelling, any hidden width; for few runs of small networks).
     width, depth, heads : int
         Of the velocity network.
     prior : {"auto", "gaussian", "exchangeable", "isotropic", "standard", "initialisation"}
@@ -58,9 +58,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         How source and target points of a batch are paired: as they come, by optimal transport, or as they come with
         that representative of the target which is nearest to the source, by signs and phases and, where neurons have
         no names, by permutations: transport modulo the symmetries. The law is then known up to them.
-    prediction : {"preconditioned", "x1", "velocity"}
+    prediction : {"auto", "preconditioned", "x1", "velocity"}
         How the velocity is made and regressed: the drift between equal Gaussians plus the network's output;
-        the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone.
+        the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone. "auto" is "velocity" where
+        hints show the drift, else "preconditioned".
     time : {"uniform", "beta", "logit_normal"}
         Of the training times; "beta" is Beta(1, 2), "logit_normal" has most of them in the middle. With "x1", which
         weighs late times down already, use "uniform".
@@ -159,7 +160,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         shrinkage: float = 0.1,
         initialisation: str = "normal",
         coupling: str = "independent",
-        prediction: str = "velocity",
+        prediction: str = "auto",
         time: str = "logit_normal",
         task: Task | None = None,
         metric: str = "auto",
