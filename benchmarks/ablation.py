@@ -39,7 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shrinkage=0.3": {"shrinkage": 0.3},
     "prediction='x1'": {"prediction": "x1"},
     "prediction='preconditioned'": {"prediction": "preconditioned"},
-    "prediction='velocity'": {"prediction": "velocity"},
     "time='beta'": {"time": "beta"},
     "time='uniform'": {"time": "uniform"},
     "coupling='ot'": {"coupling": "ot"},

@@ -60,8 +60,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         no names, by permutations: transport modulo the symmetries. The law is then known up to them.
     prediction : {"auto", "preconditioned", "x1", "velocity"}
         How the velocity is made and regressed: the drift between equal Gaussians plus the network's output;
-        the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone. "auto" is "velocity" where
-        hints show the drift, else "preconditioned".
+        the same with the errors of x_1, which weigh (1 - t)^2; or the network's output alone. "auto" is "velocity"
+        where hints show the drift, else "preconditioned".
     time : {"uniform", "beta", "logit_normal"}
         Of the training times; "beta" is Beta(1, 2), "logit_normal" has most of them in the middle. With "x1", which
         weighs late times down already, use "uniform".
