@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from demo_seeds import RESULTS
 from ledger import Clock, Ledger
-from quality import RECIPES, fitted, population
+from quality import RECIPES, fitted, population, quick
 from torch import Tensor, nn
 
 import wsflow
@@ -158,11 +158,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure seeds that the file has, too")
-    parser.add_argument("--out", type=Path, help="default: docs/results/transfer.json")
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, on the small digits")
+    parser.add_argument("--out", type=Path, help="default: docs/results/transfer.json; none with --quick")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.quick and options.out is None:
+        parser.error("--quick needs --out: what it measures says nothing")
     names = ("temperature", "networks", "gradients", "batch_size")
-    recipe, fashion = RECIPES["mnist"], wsflow.load_task("fashion_mnist")
+    recipe, other = RECIPES["mnist"], "fashion_mnist"
+    if options.quick:
+        recipe, other, options.networks, options.gradients = quick(recipe), "digits", 4, [4]
+    fashion = wsflow.load_task(other)
     settings = {**recipe, **{name: getattr(options, name) for name in names}, "descents": DESCENTS, "rates": RATES}
     ledger = Ledger(options.out or RESULTS / "transfer.json", settings, options.again)
     for seed in options.seeds:

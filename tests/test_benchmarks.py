@@ -21,6 +21,7 @@ SCRIPTS = {
     "quality": ["--job", "wdbc", "--seeds", "0", "1"],
     "width": ["--seeds", "0", "--geometries", "geometric", "euclidean"],
     "runs": ["--seeds", "0", "1"],
+    "transfer": ["--seeds", "0"],
     "ablation": ["--seeds", "0", "--variants", "defaults", "hints=None", "temperature=0.7"],
 }
 
@@ -177,7 +178,12 @@ def test_scripts_run(benchmark, monkeypatch, tmp_path, name):
     assert file.read_bytes() == written
     pytest.importorskip("sphinx")
     found, made = json.loads(written), benchmark("made_from_results")
-    lines = {"quality": made.quality_lines, "width": made.width_lines, "runs": made.runs_lines}
+    lines = {
+        "quality": made.quality_lines,
+        "width": made.width_lines,
+        "transfer": made.transfer_lines,
+        "runs": made.runs_lines,
+    }
     parse(lines[name](found) if name in lines else (tmp_path / "ablation.inc").read_text().splitlines())
     if name == "runs":
         made.draw_runs(found, tmp_path / "runs.png")

@@ -167,6 +167,42 @@ def width_cells(rows: Sequence[Row]) -> list[str]:
     return [over_seeds(rows, key) for key in keys]
 
 
+def transfer_lines(found: Row) -> list[str]:
+    """What ``benchmarks/transfer.py`` wrote: a table of guidance, and one of learning curves."""
+    rows, settings = found["rows"], found["settings"]
+    seeds = list(rows.values())
+    lines = [
+        f"Seeds {', '.join(sorted(rows))}; {settings['runs']:,} training runs on MNIST, {settings['networks']} "
+        f"networks each, batches of {settings['batch_size']:,}, flow at temperature {settings['temperature']:g}; "
+        f"{machines(seeds)}.",
+        "",
+    ]
+    numbers = ("accuracy", "error", "loss", "average")
+    cells = [
+        [name, *(over_seeds([row["guidance"][name] for row in seeds], key) for key in numbers)]
+        for name in seeds[0]["guidance"]
+    ]
+    header = ["start, optimizer, gradients", "accuracy", "standard error", "loss", "model average"]
+    lines += list_table(header, cells)
+    learning = [row["learning"] for row in seeds]
+    target = over_seeds(learning, "target")
+    lines += [f"As initialisation: steps of SGD to the accuracy of random networks after one epoch, {target}:", ""]
+    cells = [
+        [
+            name,
+            steps_to([row["rows"][name] for row in learning]),
+            over_seeds([row["rows"][name] for row in learning], "after one epoch"),
+        ]
+        for name in learning[0]["rows"]
+    ]
+    return [*lines, *list_table(["start", "steps", "accuracy after one epoch"], cells)]
+
+
+def steps_to(rows: Sequence[Row]) -> str:
+    """Steps to a target over seeds, "not reached" where one of them never does."""
+    return "not reached" if any(row["steps"] is None for row in rows) else over_seeds(rows, "steps", 0)
+
+
 def runs_by_count(found: Row) -> dict[int, list[Row]]:
     """What ``benchmarks/runs.py`` wrote, by number of runs."""
     counts: dict[int, list[Row]] = {}
@@ -298,6 +334,14 @@ class WidthTable(Measured):
         return width_lines(found)
 
 
+class TransferTable(Measured):
+    """What ``benchmarks/transfer.py`` wrote."""
+
+    def lines(self, found: Row) -> list[str]:
+        """Two tables."""
+        return transfer_lines(found)
+
+
 class RunsFigure(Measured):
     """What ``benchmarks/runs.py`` wrote: a picture that is drawn now, and a table."""
 
@@ -324,6 +368,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("quality-table", QualityTable)
     app.add_directive("width-table", WidthTable)
+    app.add_directive("transfer-table", TransferTable)
     app.add_directive("runs-figure", RunsFigure)
     app.add_directive("compared-table", ComparedTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
