@@ -174,12 +174,21 @@ class TestPaths:
         others = [law for other, law in self.laws.items() if other != name]
         assert all(stats.kstest(t, law).pvalue < 1e-10 for law in others)
 
+    @pytest.mark.parametrize("scale", [1.0, 0.5, 3.0])
     @pytest.mark.parametrize("t", [0.0, 0.2, 0.5, 0.9, 1.0])
-    def test_the_drift_is_the_regression_between_equal_gaussians(self, t):
-        x0, x1 = drawn(400_000) * 3 + 1, drawn(400_000, seed=1) * 3 + 1
+    def test_the_drift_is_the_regression_between_gaussians(self, t, scale):
+        x0, x1 = drawn(400_000) * 3 + 1, drawn(400_000, seed=1) * 3 * scale + 1
         xt, ut = (1 - t) * x0 + t * x1, x1 - x0
         slope = float(((xt - 1) * ut).sum() / (xt - 1).square().sum())
-        assert slope == pytest.approx(float(gaussian_drift(torch.tensor(t))), abs=0.01)
+        assert slope == pytest.approx(float(gaussian_drift(torch.tensor(t), scale**2)), abs=0.01)
+
+    def test_a_velocity_knows_the_ratio_of_variances(self):
+        source = Isotropic(PLANE, torch.ones(2).double())
+        velocity = VelocityField(lively(PLANE.size), PLANE, source, "preconditioned").double()
+        velocity.fit_scale(0.5 * drawn(4000, 2) + 7)
+        assert float(velocity.ratio) == pytest.approx(0.25, rel=0.25)
+        velocity.fit_scale(drawn(1, 2))
+        assert velocity.ratio > 0
 
     @pytest.mark.parametrize("name", PREDICTIONS)
     def test_drifts_are_finite_at_both_ends(self, name):

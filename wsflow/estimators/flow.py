@@ -430,6 +430,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"network.{k}": v.numpy() for k, v in self.velocity_.network.state_dict().items()}
         arrays |= {f"prior.{k}": v.numpy() for k, v in self.prior_.arrays().items()}
+        arrays["ratio"] = self.velocity_.ratio.numpy()
         history = {"step": self.history_.step, "train": self.history_.train, "validation": self.history_.validation}
         data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
         if self.consensus_ is not None and self.velocity_.hints is not None:
@@ -456,5 +457,6 @@ class WeightFlow(DensityMixin, BaseEstimator):
             self.velocity_.hints.scale.copy_(scale)
         network = {k.removeprefix("network."): tensor(v) for k, v in arrays.items() if k.startswith("network.")}
         self.velocity_.network.load_state_dict(network)
+        self.velocity_.ratio.copy_(tensor(arrays["ratio"]))
         self._finish(History(**data["history"], best_step=data["best_step"]))
         self._dtype = np.dtype(data["dtype"])

@@ -131,9 +131,9 @@ def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
     hints = hints_of(other)
     if hints is not None and flow.velocity_.hints is not None:
         hints.scale.copy_(flow.velocity_.hints.scale)
-    other.velocity_ = VelocityField(
-        network, other.geometry_.manifold, other.prior_, flow.velocity_.prediction, hints
-    ).eval()
+    parts = (network, other.geometry_.manifold, other.prior_, flow.velocity_.prediction, hints)
+    other.velocity_ = VelocityField(*parts).eval()
+    other.velocity_.ratio.copy_(flow.velocity_.ratio)
     return other
 
 

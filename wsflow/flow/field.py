@@ -22,7 +22,7 @@ SCALED = 256  # points from which the scale of hints is taken
 
 
 class VelocityField(nn.Module):
-    """v(x, t) = P_x F(x, t) - c(t) log_x(m): the network's output, made tangent, and the drift between Gaussians.
+    """v(x, t) = P_x F(x, t) - c(t, r) log_x(m): the network's output, made tangent, and the drift between Gaussians.
 
     Parameters
     ----------
@@ -32,10 +32,12 @@ class VelocityField(nn.Module):
     prior : Prior
         Its centre is m.
     prediction : str
-        A key of `PREDICTIONS`; it says c(t).
+        A key of `PREDICTIONS`; it says c. The ratio r of the variances of points and source is fitted.
     hints : GradientHints, optional
         What the network is shown beside each point.
     """
+
+    ratio: Tensor
 
     def __init__(
         self,
@@ -51,13 +53,17 @@ class VelocityField(nn.Module):
         self.manifold = manifold
         self.prior = prior
         self.prediction = prediction
+        self.register_buffer("ratio", torch.ones(()))
 
     def fit_scale(self, x: Tensor) -> None:
-        """Tell the network the scale of points (n, size) at t = 1, and of hints along the way to them."""
+        """Take the scale of points (n, size) at t = 1, that of the source, and that of hints along the way."""
         self.network.fit_scale(x)
+        x = x[:: -(-len(x) // SCALED)]
+        x0 = self.prior.sample(len(x), torch.Generator().manual_seed(0)).to(x)
+        after, before = (self.prior.to_centre(points).var(0, correction=0).mean() for points in (x, x0))
+        if before > 0 and after > 0:
+            self.ratio.copy_(after / before)
         if self.hints is not None:
-            x = x[:: -(-len(x) // SCALED)]
-            x0 = self.prior.sample(len(x), torch.Generator().manual_seed(0)).to(x)
             t = torch.linspace(0, 1, len(x)).to(x)
             xt, ut = self.manifold.geodesic(x0, x, t)
             self.hints.fit_scale(xt, t, ut)
@@ -78,7 +84,7 @@ class VelocityField(nn.Module):
         seen: dict[str, Tensor] = {} if condition is None else {"condition": condition}
         if self.hints is not None and guess is not None:
             seen["hints"] = self.hints(x, t, guess)
-        drift = PREDICTIONS[self.prediction].drift(t).unsqueeze(-1)
+        drift = PREDICTIONS[self.prediction].drift(t, self.ratio.to(t)).unsqueeze(-1)
         return self.manifold.to_tangent(x, self.network(x, t, **seen) - drift * self.prior.to_centre(x))
 
     def given(self, condition: Tensor, scale: float = 1.0) -> GivenVelocity:

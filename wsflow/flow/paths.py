@@ -75,16 +75,18 @@ TIMES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 }
 
 
-def gaussian_drift(t: Tensor) -> Tensor:
-    """The factor of (x - m) in the velocity between two equal Gaussians, (2t - 1) / (t^2 + (1 - t)^2).
+def gaussian_drift(t: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
+    """The factor of (x - m) in the velocity between Gaussians, (r t - (1 - t)) / (r t^2 + (1 - t)^2).
 
-    With x_0 and x_1 independent and equally distributed N(m, S), E[x_1 - x_0 | x_t = x] is this
-    times (x - m): the network need only learn what is not Gaussian. In terms of x_1 it is the skip
-    x_1 = m + t / (t^2 + (1 - t)^2) (x - m) + (1 - t) F, whose velocity is finite at t = 1.
+    With independent x_0 from N(m, S) and x_1 from N(m, r S), E[x_1 - x_0 | x_t = x] is this times (x - m): the network
+    need only learn what is not Gaussian, and a difference of means, which is constant. In terms of x_1 it is the skip
+    x_1 = m + r t / (r t^2 + (1 - t)^2) (x - m) + (1 - t) F, whose velocity is finite at t = 1.
 
     Parameters
     ----------
     t : Tensor
+    ratio : Tensor or float
+        r, of the variances.
 
     Returns
     -------
@@ -97,15 +99,17 @@ def gaussian_drift(t: Tensor) -> Tensor:
     >>> gaussian_drift(torch.tensor([0.0, 0.5, 1.0]))
     tensor([-1.,  0.,  1.])
     """
-    return (2 * t - 1) / (t.square() + (1 - t).square())
+    return (ratio * t - (1 - t)) / (ratio * t.square() + (1 - t).square())
 
 
-def no_drift(t: Tensor) -> Tensor:
+def no_drift(t: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
     """Zero: the network's output is the velocity.
 
     Parameters
     ----------
     t : Tensor
+    ratio : Tensor or float
+        Not used.
 
     Returns
     -------
@@ -121,14 +125,14 @@ class Prediction:
     Parameters
     ----------
     drift : callable
-        c(t) in v(x, t) = P_x F(x, t) - c(t) log_x(m), with m the centre of the source and P_x the projection to the
+        c(t, r) in v(x, t) = P_x F(x, t) - c(t) log_x(m), with m the centre of the source and P_x the projection to the
         tangent space at x.
     weight : callable
         w(t) in the loss w(t) |v(x_t, t) - u_t|^2. On a geodesic log_xt(x_1) = (1 - t) u_t, so the
         squared error of x_1, measured in the tangent space at x_t, is w(t) = (1 - t)^2.
     """
 
-    drift: Callable[[Tensor], Tensor]
+    drift: Callable[[Tensor, Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
 
 
