@@ -148,6 +148,11 @@ class TestFlows:
         assert self.fitted(velocity=velocity, hints=None).consensus_ is None
         assert self.fitted(task=None).consensus_ is None
 
+    def test_the_drift_is_left_to_them(self):
+        assert self.fitted().velocity_.prediction == "velocity"
+        assert self.fitted(hints=None).velocity_.prediction == "preconditioned"
+        assert self.fitted(prediction="x1").velocity_.prediction == "x1"
+
     @pytest.mark.parametrize("changes", [{"task": None}, {"velocity": "relational"}])
     def test_asking_for_them_needs_a_task_and_a_network_that_reads_them(self, changes):
         with pytest.raises(ValueError, match="hints='gradient'"):
