@@ -88,6 +88,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(files, tmp_path):
 
 def test_demo_writes_its_files_and_its_report(tmp_path):
     arguments = ["--runs", 40, "--held-out", 12, "--samples", 10, "--iterations", 3, "--out", tmp_path / "demo"]
+    arguments += ["-p", "identity=none"]
     result = json.loads(run("demo", *arguments, "--json", "-q").stdout)
     names = {
         "population.safetensors",
@@ -178,6 +179,7 @@ class TestRefusals:
     )
     def test_a_wrong_parameter(self, parameter, message, files, out):
         self.refused(2, message, "fit", files / "zoo.safetensors", "-o", out, "-p", parameter, "-q")
+        self.refused(2, message, "demo", "--out", files / "demo", "-p", parameter, "-q")
 
     def test_a_file_that_is_read_is_not_written_over(self, files):
         zoo, model = files / "zoo.safetensors", files / "model.st"

@@ -30,6 +30,7 @@ from wsflow.cli.rendering import Bars, Progress, echo_json, echo_report
 @click.option(
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
+@options.parameters
 @options.seed
 @options.as_json
 @options.quiet
@@ -41,6 +42,7 @@ def demo(
     samples: int,
     geometry: str,
     iterations: int,
+    parameters: dict[str, Any],
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -50,19 +52,21 @@ def demo(
     Trains MLPs 30-16-16-2 on the Wisconsin breast-cancer data, learns their distribution, samples new
     networks, and compares them on held-out data and held-out runs with the training networks and with
     trivial generators. With --runs 100 --snapshots 20 it is the protocol of the thesis, where few runs
-    make copies likely and nulls hard to beat.
+    make copies likely and nulls hard to beat; without names of neurons (-p identity=none) less so.
 
     \b
     Example:
       wsflow demo --out wsflow-demo
-      wsflow demo --runs 100 --held-out 100 --snapshots 20 --json
+      wsflow demo --runs 100 --held-out 100 --snapshots 20 -p identity=none --json
     """
     from sklearn.pipeline import make_pipeline
 
     import wsflow
+    from wsflow.estimators.assembly import check_parameters
     from wsflow.persistence import check_target
     from wsflow.plotting import EvaluationDisplay
 
+    options.check_parameters(parameters)
     out.mkdir(parents=True, exist_ok=True)
     files = {name: check_target(out / name) for name in ("population.safetensors", "held_out.safetensors", "model.st")}
     files |= {name: check_target(out / name) for name in ("samples.safetensors", "report.png", "report.json")}
@@ -70,6 +74,10 @@ def demo(
     clock = Clock(Bars(quiet))
 
     task = wsflow.load_task("breast_cancer")
+    settings = {"geometry": geometry, "max_iter": iterations, "task": task, "random_state": seed, **parameters}
+    flow = wsflow.WeightFlow(**settings)
+    # now, not after the networks have been trained
+    check_parameters(flow)
     with clock.stage("populate", "Training networks", "network epochs") as progress:
         everything = wsflow.train_population(
             task, n_runs=runs + held_out, snapshots=snapshots, random_state=seed, progress=progress
@@ -80,7 +88,6 @@ def demo(
     transformers = make_pipeline(wsflow.PermutationAligner(), wsflow.ScaleCanonicalizer())
     with clock.stage("align", "Aligning and canonicalizing"):
         canonical = transformers.fit_transform(population.weights)
-    flow = wsflow.WeightFlow(geometry=geometry, task=task, max_iter=iterations, random_state=seed)
     with clock.stage("fit", "Fitting the flow", "steps") as progress:
         flow.set_params(progress=progress).fit(canonical)
         flow.set_params(progress=None)

@@ -21,15 +21,7 @@ from wsflow.cli.rendering import Bars, echo_json
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
 @click.option("--reference", default="mean", show_default=True, help="What to align to: mean, medoid or first.")
-@click.option(
-    "-p",
-    "--parameter",
-    "parameters",
-    multiple=True,
-    callback=options.settings,
-    metavar="NAME=VALUE",
-    help="Any further parameter of WeightFlow, such as -p prior=isotropic.",
-)
+@options.parameters
 @options.seed
 @options.as_json
 @options.quiet
@@ -58,7 +50,7 @@ def fit(
 
     check_target(out)
     options.check_apart(out, population)
-    _check_names(parameters)
+    options.check_parameters(parameters)
     loaded = wsflow.load_population(population)
     settings = {"geometry": geometry, "max_iter": iterations, "task": loaded.task, "random_state": seed, **parameters}
     flow = wsflow.WeightFlow(**settings)
@@ -100,13 +92,3 @@ def fit(
             f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {seconds:.1f} s, {flow.n_iter_} steps; "
             f"validation loss {result['loss']:.4f}."
         )
-
-
-def _check_names(parameters: dict[str, Any]) -> None:
-    import wsflow
-
-    # these are objects, which no text stands for: the population knows its architecture and its task
-    known = set(wsflow.WeightFlow().get_params()) - {"architecture", "progress", "task"}
-    unknown = sorted(set(parameters) - known)
-    if unknown:
-        raise click.UsageError(f"There is no parameter {unknown[0]!r} to set. Choose from {', '.join(sorted(known))}.")

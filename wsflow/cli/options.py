@@ -60,6 +60,40 @@ def optional_integers(ctx: click.Context, param: click.Parameter, value: str | N
     return numbers
 
 
+def parameters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-p, for what has no option of its own."""
+    return click.option(
+        "-p",
+        "--parameter",
+        "parameters",
+        multiple=True,
+        callback=settings,
+        metavar="NAME=VALUE",
+        help="Any further parameter of WeightFlow, such as -p prior=isotropic.",
+    )(command)
+
+
+def check_parameters(parameters: dict[str, Any]) -> None:
+    """Refuse parameters that WeightFlow does not have.
+
+    Parameters
+    ----------
+    parameters : dict
+
+    Raises
+    ------
+    click.UsageError
+        With those that it has.
+    """
+    import wsflow
+
+    # these are objects, which no text stands for: the population knows its architecture and its task
+    known = set(wsflow.WeightFlow().get_params()) - {"architecture", "progress", "task"}
+    unknown = sorted(set(parameters) - known)
+    if unknown:
+        raise click.UsageError(f"There is no parameter {unknown[0]!r} to set. Choose from {', '.join(sorted(known))}.")
+
+
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs; values are numbers, true, false, none or text."""
     result: dict[str, Any] = {}
