@@ -73,7 +73,7 @@ def widened(
     clock = Clock()
     model = fitted(known, task, seed, flow, clock)
     wide = Architecture.mlp([task.n_inputs, WIDE, task.n_outputs])
-    copies = copies_needed(model[-1], wide) if model[-1].identity == "learned" else 1
+    copies = copies_needed(model[-1], wide)
     rows: dict[str, dict[str, float]] = {}
     for temperature in temperatures:
         options = {"random_state": seed, "temperature": temperature}

@@ -62,22 +62,17 @@ def demo(
     from sklearn.pipeline import make_pipeline
 
     import wsflow
-    from wsflow.estimators.assembly import check_parameters
     from wsflow.persistence import check_target
     from wsflow.plotting import EvaluationDisplay
 
-    options.check_parameters(parameters)
+    task = wsflow.load_task("breast_cancer")
+    flow = options.flow_of(geometry, iterations, task, seed, parameters)
     out.mkdir(parents=True, exist_ok=True)
     files = {name: check_target(out / name) for name in ("population.safetensors", "held_out.safetensors", "model.st")}
     files |= {name: check_target(out / name) for name in ("samples.safetensors", "report.png", "report.json")}
     options.check_size((runs + held_out) * snapshots, 802)
     clock = Clock(Bars(quiet))
 
-    task = wsflow.load_task("breast_cancer")
-    settings = {"geometry": geometry, "max_iter": iterations, "task": task, "random_state": seed, **parameters}
-    flow = wsflow.WeightFlow(**settings)
-    # now, not after the networks have been trained
-    check_parameters(flow)
     with clock.stage("populate", "Training networks", "network epochs") as progress:
         everything = wsflow.train_population(
             task, n_runs=runs + held_out, snapshots=snapshots, random_state=seed, progress=progress
@@ -105,7 +100,7 @@ def demo(
         )
         curve = {"step": flow.history_.step, "train": flow.history_.train, "validation": flow.history_.validation}
         EvaluationDisplay.from_report(report, curve=curve).figure_.savefig(files["report.png"], dpi=150)
-    result: dict[str, Any] = {"seed": seed, "geometry": geometry, "seconds": clock.seconds, **report.to_dict()}
+    result: dict[str, Any] = {"seed": seed, "geometry": flow.geometry, "seconds": clock.seconds, **report.to_dict()}
     files["report.json"].write_text(_dump(result))
     if as_json:
         echo_json(result)

@@ -50,13 +50,11 @@ def fit(
 
     check_target(out)
     options.check_apart(out, population)
-    options.check_parameters(parameters)
     loaded = wsflow.load_population(population)
-    settings = {"geometry": geometry, "max_iter": iterations, "task": loaded.task, "random_state": seed, **parameters}
-    flow = wsflow.WeightFlow(**settings)
+    flow = options.flow_of(geometry, iterations, loaded.task, seed, parameters)
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference),
-        wsflow.ScaleCanonicalizer(bias=settings.get("bias", "inside")),
+        wsflow.ScaleCanonicalizer(bias=flow.bias),
         flow,
     )
     start = time.perf_counter()

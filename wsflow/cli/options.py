@@ -73,25 +73,41 @@ def parameters(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def check_parameters(parameters: dict[str, Any]) -> None:
-    """Refuse parameters that WeightFlow does not have.
+def flow_of(geometry: str, iterations: int, task: Any, seed: int, parameters: dict[str, Any]) -> Any:
+    """A flow by the options of a command; what is wrong with them is said now, not after minutes of other work.
 
     Parameters
     ----------
+    geometry : str
+    iterations : int
+    task : Task or None
+    seed : int
     parameters : dict
+        Of ``-p``; they count where they say the same as another option.
+
+    Returns
+    -------
+    WeightFlow
 
     Raises
     ------
     click.UsageError
-        With those that it has.
+        If WeightFlow does not have a parameter: with those that it has.
+    ValueError
+        If one has a wrong value.
     """
     import wsflow
+    from wsflow.estimators.assembly import check_parameters
 
     # these are objects, which no text stands for: the population knows its architecture and its task
     known = set(wsflow.WeightFlow().get_params()) - {"architecture", "progress", "task"}
     unknown = sorted(set(parameters) - known)
     if unknown:
         raise click.UsageError(f"There is no parameter {unknown[0]!r} to set. Choose from {', '.join(sorted(known))}.")
+    values = {"geometry": geometry, "max_iter": iterations, "task": task, "random_state": seed, **parameters}
+    flow = wsflow.WeightFlow(**values)
+    check_parameters(flow)
+    return flow
 
 
 def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

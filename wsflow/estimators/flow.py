@@ -345,7 +345,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         drawing.check_request(self, temperature, noise)
         if architecture is not None:
             widths.check_width(self, architecture, return_log_prob)
-        wide = architecture if widths.is_combined(self) else None
+        wide = architecture if sources.is_named(self) else None
         copies = 1 if wide is None else widths.copies_needed(self, wide)
         flow = self if architecture is None or wide is not None else widths.of_width(self, architecture)
         flow = conditioning.under(flow, condition, condition_scale)

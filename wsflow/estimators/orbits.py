@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from wsflow.estimators.sources import is_named
 from wsflow.flow.couplings import Nearest
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching import weight_matching
-from wsflow.velocity.table import knows_names
 
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow
@@ -41,7 +41,7 @@ def nearest_of(flow: WeightFlow) -> Nearest | None:
     layout, geometry = flow.geometry_.layout, flow.geometry_
     if layout is None:
         raise ValueError("coupling='orbit' knows symmetries, so it needs an architecture: fit a WeightArray.")
-    n, named = layout.n_weights, knows_names(flow.velocity, layout, flow.identity)
+    n, named = layout.n_weights, is_named(flow)
 
     def nearest(x: Tensor, y: Tensor) -> Tensor:
         if not named:

@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow
 
 
+def is_named(flow: WeightFlow) -> bool:
+    """Whether a flow tells neurons apart by their names.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+        With its geometry.
+
+    Returns
+    -------
+    bool
+    """
+    return knows_names(flow.velocity, flow.geometry_.layout, flow.identity)
+
+
 def prior_of(flow: WeightFlow, points: Tensor) -> Prior:
     """The source of a flow, fitted to points where it is one that is fitted.
 
@@ -33,8 +48,7 @@ def prior_of(flow: WeightFlow, points: Tensor) -> Prior:
     -------
     Prior
     """
-    kind, manifold = flow.prior, flow.geometry_.manifold
-    named = knows_names(flow.velocity, flow.geometry_.layout, flow.identity)
+    kind, manifold, named = flow.prior, flow.geometry_.manifold, is_named(flow)
     if kind == "auto":
         kind = "gaussian" if named else "isotropic"
     if kind == "gaussian" and not named:

@@ -21,11 +21,10 @@ from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.layers import LINEAR
 from wsflow.estimators import assembly
 from wsflow.estimators.consensus import hints_of
-from wsflow.estimators.sources import prior_of_width
+from wsflow.estimators.sources import is_named, prior_of_width
 from wsflow.flow.field import VelocityField
 from wsflow.networks import flatten, unflatten
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.velocity.table import knows_names
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:
@@ -81,10 +80,10 @@ def check_width(flow: WeightFlow, architecture: Architecture, rated: bool = Fals
     ------
     ValueError
     """
-    own = flow.architecture_
-    if own is None or not own.layers or not _same_but_for_widths(architecture, own):
+    own = _own(flow)
+    if not own.layers or not _same_but_for_widths(architecture, own):
         raise ValueError(f"Another width means the same layers of sequential networks: {own} against {architecture}.")
-    narrow, wide, named = _linear(own), _linear(architecture), is_combined(flow)
+    narrow, wide, named = _linear(own), _linear(architecture), is_named(flow)
     if named and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
         raise ValueError(
             f"A flow that knows its neurons by name makes wider networks, not narrower ones: {own} against "
@@ -92,20 +91,6 @@ def check_width(flow: WeightFlow, architecture: Architecture, rated: bool = Fals
         )
     if named and rated:
         raise ValueError("A network made of several sampled ones has no log-density here. Fit with identity=None.")
-
-
-def is_combined(flow: WeightFlow) -> bool:
-    """Whether a flow makes wide networks of several, because it knows its neurons by name.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-
-    Returns
-    -------
-    bool
-    """
-    return knows_names(flow.velocity, flow.geometry_.layout, flow.identity)
 
 
 def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
@@ -138,7 +123,7 @@ def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
 
 
 def copies_needed(flow: WeightFlow, wide: Architecture) -> int:
-    """How many of a flow's networks one wide network is made of.
+    """How many of a flow's networks one wide network is made of: several, where the flow knows its neurons by name.
 
     Parameters
     ----------
@@ -149,7 +134,7 @@ def copies_needed(flow: WeightFlow, wide: Architecture) -> int:
     -------
     int
     """
-    return 1 if flow.architecture_ is None else _copies(flow.architecture_, wide)
+    return _copies(_own(flow), wide) if is_named(flow) else 1
 
 
 def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tensor:
@@ -204,8 +189,7 @@ def combined_networks(flow: WeightFlow, weights: Tensor, architecture: Architect
     -------
     WeightArray of shape (n, wide d)
     """
-    narrow = flow.architecture_ or architecture
-    wide = combined(weights, narrow, architecture)
+    wide = combined(weights, _own(flow), architecture)
     if flow.geometry_.name != "euclidean":
         bias: Any = flow.bias
         wide = canonical_action(wide, architecture, bias)(wide)
@@ -246,6 +230,12 @@ def _bias(bias: Tensor, targets: _Group | None, sources: _Group | None) -> Tenso
         return bias.mean(1)
     part = torch.bincount(sources.copy, minlength=bias.shape[1]).to(bias)
     return torch.einsum("nco,c->no", bias, part / part.sum())
+
+
+def _own(flow: WeightFlow) -> Architecture:
+    if flow.architecture_ is None:
+        raise ValueError("Another width needs an architecture of the flow's own: fit a WeightArray.")
+    return flow.architecture_
 
 
 def _copies(narrow: Architecture, wide: Architecture) -> int:

@@ -125,8 +125,8 @@ class Prediction:
     Parameters
     ----------
     drift : callable
-        c(t, r) in v(x, t) = P_x F(x, t) - c(t) log_x(m), with m the centre of the source and P_x the projection to the
-        tangent space at x.
+        c(t, r) in v(x, t) = P_x F(x, t) - c(t, r) log_x(m), with m the centre of the source, P_x the projection to the
+        tangent space at x, and r the ratio of variances.
     weight : callable
         w(t) in the loss w(t) |v(x_t, t) - u_t|^2. On a geodesic log_xt(x_1) = (1 - t) u_t, so the
         squared error of x_1, measured in the tangent space at x_t, is w(t) = (1 - t)^2.
