@@ -1,8 +1,9 @@
 """From MNIST to Fashion-MNIST: guided samples of a flow, and its samples as initialisation.
 
-Guidance spends a number of gradients of the training loss on minibatches. It stands beside the same integration
-without a velocity from the same source (guidance alone), and beside SGD and Adam from random networks with the same
-number of gradients of the same batch size, each with the best of some constant rates on the validation data. The
+Guidance spends a number of gradients of the training loss on minibatches. It stands beside the same descent without a
+velocity, from the same source (guidance alone) and from random networks, and beside SGD and Adam from random networks
+with the same number of gradients of the same batch size, each with the best of some constant rates on the validation
+data, for a few networks. The
 learning curves start from random networks, from trained networks of MNIST and from samples of the flow, as they are
 and brought to the scale of the new inputs, with the rate that is best for random networks. Accuracy is that on the
 test part. Population and flow are those of ``quality.py --job mnist``. Writes a row for each seed. The data are where
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 import wsflow
 from wsflow import Guidance, WeightArray, WeightFlow
+from wsflow.estimators.sources import prior_of
 from wsflow.estimators.standardizing import standardized
 from wsflow.evaluation.predictive import predict
 from wsflow.evaluation.transfer import learning_curves
@@ -38,6 +40,8 @@ DESCENTS: dict[str, dict[str, Any]] = {
     "natural": {"optimizer": "gradient", "natural": True, "rate": 0.5, "damping": 0.01, "cooling": "cosine"},
     "adam": {"optimizer": "adam", "rate": 0.01},
 }
+# networks by which a rate is chosen
+TUNED = 5
 
 
 class Still(nn.Module):
@@ -46,6 +50,16 @@ class Still(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Zeros."""
         return torch.zeros_like(x)
+
+
+def without_velocity(flow: WeightFlow, initialisation: str | None = None) -> WeightFlow:
+    """A flow that stays where it starts: at its source, or at random networks."""
+    still = copy.copy(flow)
+    still.velocity_ = Still()
+    if initialisation is not None:
+        still.prior, still.initialisation = "initialisation", initialisation
+        still.prior_ = prior_of(still, torch.empty(0))
+    return still
 
 
 def guided(
@@ -69,7 +83,7 @@ def tuned(
     """Training from a start with the rate that is best on the validation data."""
     options = {"n_steps": steps, "every": steps, "optimizer": optimizer, "batch_size": batch, "random_state": seed}
     valid = {
-        rate: learning_curves(start, fashion, learning_rate=rate, evaluate_on=fashion.validation, **options)
+        rate: learning_curves(start[:TUNED], fashion, learning_rate=rate, evaluate_on=fashion.validation, **options)
         for rate in RATES[optimizer]
     }
     rate = max(valid, key=lambda r: valid[r].scores[-1].mean())
@@ -86,7 +100,7 @@ def standard(rows: WeightArray, fashion: wsflow.Task) -> WeightArray:
 def curves(starts: dict[str, WeightArray], fashion: wsflow.Task, seed: int) -> dict[str, Any]:
     """Steps to the accuracy that random networks have after one epoch."""
     epoch = len(fashion.X) // 64
-    rates = {r: tuned_rate(starts["random"], fashion, r, epoch, seed) for r in RATES["sgd"]}
+    rates = {r: tuned_rate(starts["random"][:TUNED], fashion, r, epoch, seed) for r in RATES["sgd"]}
     rate = max(rates, key=lambda r: rates[r])
     found = {
         name: learning_curves(rows, fashion, n_steps=epoch, every=10, learning_rate=rate, random_state=seed)
@@ -112,8 +126,7 @@ def measured(recipe: dict[str, Any], fashion: wsflow.Task, seed: int, options: a
     known, _ = population({**recipe, "held_out": 1}, mnist, seed, clock)
     model = fitted(known, mnist, seed, recipe["flow"], clock)
     flow: WeightFlow = model[-1]
-    still = copy.copy(flow)
-    still.velocity_ = Still()
+    fields = {"flow": flow, "v = 0": without_velocity(flow), "random": without_velocity(flow, "normal")}
     generator = torch.Generator().manual_seed(seed)
     n, architecture = options.networks, known.architecture
     random = {
@@ -129,7 +142,7 @@ def measured(recipe: dict[str, Any], fashion: wsflow.Task, seed: int, options: a
     for count in options.gradients:
         for kind, settings in DESCENTS.items():
             descent = Descent(count, flow_steps=0, clip=10.0, standardize=True, **settings)
-            for name, field in (("flow", flow), ("v = 0", still)):
+            for name, field in fields.items():
                 note(f"{name}, {kind}, {count}", guided(field, fashion, descent, seed, options))
         for name, start in random.items():
             for optimizer in RATES:
@@ -154,7 +167,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--temperature", type=float, default=0.5)
     parser.add_argument("--networks", type=int, default=20)
-    parser.add_argument("--gradients", type=int, nargs="+", default=[32, 128, 512])
+    parser.add_argument("--gradients", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure seeds that the file has, too")
@@ -169,7 +182,13 @@ def main() -> None:
     if options.quick:
         recipe, other, options.networks, options.gradients = quick(recipe), "digits", 4, [4]
     fashion = wsflow.load_task(other)
-    settings = {**recipe, **{name: getattr(options, name) for name in names}, "descents": DESCENTS, "rates": RATES}
+    settings = {
+        **recipe,
+        **{name: getattr(options, name) for name in names},
+        "descents": DESCENTS,
+        "rates": RATES,
+        "tuned": TUNED,
+    }
     ledger = Ledger(options.out or RESULTS / "transfer.json", settings, options.again)
     for seed in options.seeds:
         ledger.measure(str(seed), lambda s=seed: measured(recipe, fashion, s, options))
