@@ -22,6 +22,7 @@ SCRIPTS = {
     "width": ["--seeds", "0", "--geometries", "geometric", "euclidean"],
     "runs": ["--seeds", "0", "1"],
     "transfer": ["--seeds", "0"],
+    "posterior": ["--seeds", "0"],
     "ablation": ["--seeds", "0", "--variants", "defaults", "hints=None", "temperature=0.7"],
 }
 
@@ -178,13 +179,8 @@ def test_scripts_run(benchmark, monkeypatch, tmp_path, name):
     assert file.read_bytes() == written
     pytest.importorskip("sphinx")
     found, made = json.loads(written), benchmark("made_from_results")
-    lines = {
-        "quality": made.quality_lines,
-        "width": made.width_lines,
-        "transfer": made.transfer_lines,
-        "runs": made.runs_lines,
-    }
-    parse(lines[name](found) if name in lines else (tmp_path / "ablation.inc").read_text().splitlines())
+    table = {**made.TABLES, "runs-table": made.runs_lines}.get(f"{name}-table")
+    parse((tmp_path / "ablation.inc").read_text().splitlines() if table is None else table(found))
     if name == "runs":
         made.draw_runs(found, tmp_path / "runs.png")
         assert (tmp_path / "runs.png").stat().st_size > 1000

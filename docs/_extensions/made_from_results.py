@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ Row = Mapping[str, Any]
 
 STAGES = ("training runs", "held-out runs", "alignment", "flow", "samples", "evaluation")
 AVERAGED = "averaged_50"
+# of guided networks
+GUIDED = ("accuracy", "loss", "average")
+# of model averages: key -> title
+SCORES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "ood_auroc": "OOD AUROC"}
 # the picture of runs: title -> label -> where in a row the number is
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "accuracy": {
@@ -233,6 +237,33 @@ def runs_cells(count: int, rows: Sequence[Row]) -> list[str]:
     return [f"{count:,}", *numbers, over_seeds(samples, "copies"), "; ".join(names), *other, share(beside, "ahead")]
 
 
+def posterior_lines(found: Row) -> list[str]:
+    """What ``benchmarks/posterior.py`` wrote: model averages by their size, for every source of networks."""
+    rows, settings = found["rows"], found["settings"]
+    seeds = list(rows.values())
+    lines = [
+        f"Seeds {', '.join(sorted(rows))}; {settings['networks']} networks of each source, "
+        f"{settings['draws']} averages of each size; a flow with its population costs as much as "
+        f"{over_seeds(seeds, 'affordable', 0)} training runs; "
+        f"{machines(seeds)}.",
+        "",
+    ]
+    cells = [
+        [name, f"{size:,}", *posterior_cells([row["sources"][name] for row in seeds], size)]
+        for name, source in seeds[0]["sources"].items()
+        for size in source["sizes"]
+        if size in (1, 10, source["sizes"][-1])
+    ]
+    return [*lines, *list_table(["networks", "averaged", *SCORES.values(), "seconds"], cells)]
+
+
+def posterior_cells(rows: Sequence[Row], size: int) -> list[str]:
+    """The scores of averages of one size, and the seconds that the networks of a source took."""
+    at = [row["sizes"].index(size) for row in rows]
+    scores = [{key: row["mean"][key][i] for key in SCORES} for row, i in zip(rows, at, strict=True)]
+    return [*(over_seeds(scores, key) for key in SCORES), over_seeds(rows, "seconds", 1)]
+
+
 def draw_runs(found: Row, path: Path) -> None:
     """The picture of quality against the number of runs: a point for each seed, lines through their means."""
     from matplotlib.figure import Figure
@@ -264,7 +295,7 @@ def compared_lines(job: str, published: Row, found: Row | None) -> list[str]:
     unsaid = {"novelty": "not reported", "dispersion": "not reported"}
     rows = [[(unsaid | row).get(key, "") for key in keys] for row in published[job]]
     if found is not None:
-        rows += wide_cells(found) if job == "width" else own_cells(found)
+        rows += OWN.get(job, own_cells)(found)
     header = ["networks", "accuracy", "loss", "model average", "novelty", "dispersion", "time and hardware"]
     return list_table(header, rows)
 
@@ -291,6 +322,20 @@ def wide_cells(found: Row) -> list[list[str]]:
     return cells
 
 
+def guided_cells(found: Row) -> list[list[str]]:
+    """Rows of ``benchmarks/transfer.py``, beside published ones."""
+    rows = [row["guidance"] for row in found["rows"].values()]
+    return [
+        [f"wsflow, {name} gradients", *(over_seeds([row[name] for row in rows], key) for key in GUIDED), "", "", ""]
+        for name in rows[0]
+        if name.startswith("flow")
+    ]
+
+
+OWN = {"width": wide_cells, "transfer": guided_cells}
+"""Jobs whose rows are not those of ``benchmarks/quality.py``, and what makes their cells."""
+
+
 class Measured(SphinxDirective):
     """A table, or a picture, of a file of a benchmark; a sentence where there is no file yet."""
 
@@ -314,32 +359,8 @@ class Measured(SphinxDirective):
         return found if found.get("rows", True) else None
 
     def lines(self, found: Row) -> list[str]:
-        """The text."""
-        raise NotImplementedError
-
-
-class QualityTable(Measured):
-    """What ``benchmarks/quality.py`` wrote."""
-
-    def lines(self, found: Row) -> list[str]:
-        """Tables and sentences."""
-        return quality_lines(found)
-
-
-class WidthTable(Measured):
-    """What ``benchmarks/width.py`` wrote."""
-
-    def lines(self, found: Row) -> list[str]:
-        """A table."""
-        return width_lines(found)
-
-
-class TransferTable(Measured):
-    """What ``benchmarks/transfer.py`` wrote."""
-
-    def lines(self, found: Row) -> list[str]:
-        """Two tables."""
-        return transfer_lines(found)
+        """What the directive's row of `TABLES` makes of the file."""
+        return TABLES[self.name](found)
 
 
 class RunsFigure(Measured):
@@ -364,11 +385,19 @@ class ComparedTable(Measured):
         return compared_lines(self.arguments[1], found, ours)
 
 
+TABLES: dict[str, Callable[[Row], list[str]]] = {
+    "quality-table": quality_lines,
+    "width-table": width_lines,
+    "posterior-table": posterior_lines,
+    "transfer-table": transfer_lines,
+}
+"""Directives, and what makes their text."""
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
-    app.add_directive("quality-table", QualityTable)
-    app.add_directive("width-table", WidthTable)
-    app.add_directive("transfer-table", TransferTable)
+    for name in TABLES:
+        app.add_directive(name, Measured)
     app.add_directive("runs-figure", RunsFigure)
     app.add_directive("compared-table", ComparedTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
