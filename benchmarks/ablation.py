@@ -47,8 +47,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "geometry='normalized'": {"geometry": "normalized"},
     "last_layer='polar'": {"last_layer": "polar"},
     "validation_fraction=0": {"validation_fraction": 0.0},
+    "weight_decay=0": {"weight_decay": 0.0},
+    "ema_decay=0": {"ema_decay": 0.0},
+    "not aligned": {"aligned": False},
+    "not aligned, identity=None": {"aligned": False, "identity": None},
+    "64 principal components": {"components": 64, "geometry": "auto"},
+    "256 principal components": {"components": 256, "geometry": "auto"},
     "temperature=0.7": {"temperature": 0.7},
 }
+# what is no parameter of WeightFlow
+PIPELINE = ("aligned", "components")
 # a variant that is the default says nothing
 DEFAULTS = wsflow.WeightFlow().get_params()
 VARIANTS = {n: v for n, v in VARIANTS.items() if not v or any(DEFAULTS.get(k, 1.0) != x for k, x in v.items())}
@@ -62,8 +70,9 @@ def measured(
     """Fit and judge one variant; with the nulls come the rows that it stands beside."""
     settings = {"geometry": "geometric", **changes}
     temperature = settings.pop("temperature", 1.0)
+    pipeline = {name: settings.pop(name) for name in PIPELINE if name in settings}
     clock = Clock()
-    model = fitted(known, task, seed, settings, clock)
+    model = fitted(known, task, seed, settings, clock, **pipeline)
     samples = wsflow.sample(model, n, random_state=seed, temperature=temperature)
     report = wsflow.evaluate(samples, known, unseen, task, nulls=nulls, random_state=seed)
     beside = {HELD_OUT: report.held_out, NULL: report.nulls["gaussian_full"]} if nulls else {}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from demo_seeds import RESULTS
 from ledger import Clock, Ledger, rival
+from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import wsflow
@@ -134,10 +135,23 @@ def population(recipe: dict[str, Any], task: Task, seed: int, clock: Clock) -> t
     return known.weights, unseen.weights
 
 
-def fitted(known: WeightArray, task: Task, seed: int, flow: dict[str, Any], clock: Clock) -> Pipeline:
-    """Alignment, canonical form and flow."""
+def fitted(
+    known: WeightArray,
+    task: Task,
+    seed: int,
+    flow: dict[str, Any],
+    clock: Clock,
+    *,
+    aligned: bool = True,
+    components: int | None = None,
+) -> Pipeline:
+    """Alignment, canonical form, principal components where a number of them is given, and flow."""
     last = wsflow.WeightFlow(task=task, random_state=seed, **flow)
-    model = make_pipeline(wsflow.PermutationAligner(), wsflow.ScaleCanonicalizer(), last)
+    steps: list[Any] = [wsflow.PermutationAligner()] if aligned else []
+    steps += [wsflow.ScaleCanonicalizer()]
+    if components is not None:
+        steps.append(PCA(min(components, len(known)), random_state=seed))
+    model = make_pipeline(*steps, last)
     with clock("alignment"):
         canonical = model[:-1].fit_transform(known)
     with clock("flow"):
