@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "n_jobs": 2,
         },
         "snapshots": {},
-        "flow": {"geometry": "euclidean", "learning_rate": 0.004},
+        "flow": {"geometry": "euclidean", "learning_rate": 0.004, "predictive_iter": 150},
         "minutes": 20,
     },
 }

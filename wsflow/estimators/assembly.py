@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -14,12 +15,13 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.estimators import conditioning, density
 from wsflow.estimators.consensus import hints_of
-from wsflow.estimators.function import function_metric
+from wsflow.estimators.function import function_metric, predictions_of
 from wsflow.estimators.validation import check_choices
 from wsflow.flow.couplings import COUPLINGS
 from wsflow.flow.field import VelocityField
+from wsflow.flow.matching import Matching, Predictions
 from wsflow.flow.paths import PREDICTIONS, TIMES
-from wsflow.flow.training import Metric, Settings
+from wsflow.flow.training import Metric, Progress, Settings
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.velocity.conditions import CONDITIONS
@@ -56,6 +58,8 @@ COUNTS = (
     "metric_inputs",
     "hint_inputs",
 )
+# these may be 0
+STEPS = ("predictive_iter",)
 # parameter -> lowest and highest value
 INTERVALS: dict[str, tuple[float, float]] = {
     "shrinkage": (0, 1),
@@ -66,6 +70,7 @@ INTERVALS: dict[str, tuple[float, float]] = {
     "clip": (0, float("inf")),
     "validation_fraction": (0, 0.9),
     "condition_dropout": (0, 1),
+    "predictive_weight": (0, float("inf")),
     "rtol": (1e-13, 1),
     "atol": (0, 1),
 }
@@ -92,6 +97,10 @@ def check_parameters(flow: WeightFlow) -> None:
         value = getattr(flow, name)
         if not isinstance(value, Real) or not low <= float(value) <= high:
             raise ValueError(f"The {name!r} parameter of WeightFlow is between {low} and {high}, got {value!r}.")
+    for name in STEPS:
+        value = getattr(flow, name)
+        if not isinstance(value, Integral) or value < 0:
+            raise ValueError(f"The {name!r} parameter of WeightFlow is a whole number of at least 0, got {value!r}.")
     if flow.condition is not None and flow.coupling != "independent":
         raise ValueError(
             "A condition needs coupling='independent': a plan over a batch would pair source points with conditions, "
@@ -264,6 +273,59 @@ def metric_of(flow: WeightFlow) -> Metric | None:
     if flow.metric == "euclidean":
         return None
     return function_metric(task, architecture, flow.geometry_, flow.metric_inputs)
+
+
+def matching_of(flow: WeightFlow) -> tuple[Matching, Predictions] | None:
+    """How predictions are matched after flow matching, where they are.
+
+    Parameters
+    ----------
+    flow : WeightFlow
+
+    Returns
+    -------
+    pair of Matching and a callable, or None
+
+    Raises
+    ------
+    ValueError
+        If they are to be matched, and there is no task or nothing says how to run the networks.
+    """
+    if not flow.predictive_iter:
+        return None
+    task, architecture = flow.task, flow.architecture_
+    if task is None or architecture is None or not architecture.layers:
+        raise ValueError(
+            "Matching predictions (predictive_iter) runs the networks: it needs task=Task(X, y) and the architecture "
+            "of a sequential network."
+        )
+    matching = Matching(flow.predictive_iter, flow.predictive_weight, flow.solver_steps, max(2, flow.batch_size // 2))
+    return matching, predictions_of(task, architecture, flow.geometry_)
+
+
+def stages(progress: Progress | None, *lengths: int) -> list[Progress | None]:
+    """Progress of stages that follow each other, each of which counts its own steps.
+
+    Parameters
+    ----------
+    progress : callable or None
+        Called with the steps done and their number, of all stages.
+    *lengths : int
+
+    Returns
+    -------
+    list of callable or None
+
+    Examples
+    --------
+    >>> from wsflow.estimators.assembly import stages
+    >>> stages(print, 5, 3)[1](1, 3)
+    6 8
+    """
+    if progress is None:
+        return [None] * len(lengths)
+    starts = itertools.accumulate(lengths[:-1], initial=0)
+    return [lambda done, _, start=start: progress(start + done, sum(lengths)) for start in starts]  # type: ignore[misc]
 
 
 def settings_of(flow: WeightFlow) -> Settings:

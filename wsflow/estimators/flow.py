@@ -20,7 +20,8 @@ from wsflow.estimators.validation import (
     tensor,
     torch_generator,
 )
-from wsflow.flow.training import History, TrainingInterrupted, train
+from wsflow.flow.matching import match_predictions
+from wsflow.flow.training import History, Objective, TrainingInterrupted, train
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -88,6 +89,12 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Share of the conditions that are forgotten in training, from which the law over all is learned.
     max_iter, batch_size : int
         Training steps, and networks in each.
+    predictive_iter : int
+        Further steps, after those, which also bring what samples predict on inputs of the task (never its targets) to
+        the law of what the training networks predict: see `wsflow.flow.matching`. For networks of many weights,
+        whose samples are worse than they are; a step takes about five times as long.
+    predictive_weight : float
+        Of the energy distance of predictions in the loss of these steps.
     learning_rate, weight_decay, ema_decay, clip : float
         Of AdamW with a cosine schedule, gradient clipping and weight averaging.
     validation_fraction : float
@@ -171,6 +178,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         condition: str | None = None,
         condition_dropout: float = 0.1,
         max_iter: int = 600,
+        predictive_iter: int = 0,
+        predictive_weight: float = 1.0,
         batch_size: int = 64,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
@@ -212,6 +221,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.condition = condition
         self.condition_dropout = condition_dropout
         self.max_iter = max_iter
+        self.predictive_iter = predictive_iter
+        self.predictive_weight = predictive_weight
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -272,10 +283,18 @@ class WeightFlow(DensityMixin, BaseEstimator):
         if known is not None:
             self.velocity_.network.time.condition.fit(known[0])
         settings, metric, nearest = assembly.settings_of(self), assembly.metric_of(self), orbits.nearest_of(self)
+        matching = assembly.matching_of(self)
         self._dtype = values.dtype
+        first, second = assembly.stages(self.progress, self.max_iter, self.predictive_iter)
         try:
-            parts = (metric, points[held_out].float(), self.progress, known, nearest)
+            parts = (metric, points[held_out].float(), first, known, nearest)
             history = train(self.velocity_, learned.float(), settings, generator, *parts)
+            if matching is not None:
+                objective = Objective(self.velocity_, settings, metric, nearest)
+                rows = None if known is None else known[0]
+                match_predictions(
+                    self.velocity_, learned.float(), objective, *matching, generator, history, second, rows
+                )
         except TrainingInterrupted as stop:
             self._finish(stop.history)
             raise
@@ -431,7 +450,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         arrays = {f"network.{k}": v.numpy() for k, v in self.velocity_.network.state_dict().items()}
         arrays |= {f"prior.{k}": v.numpy() for k, v in self.prior_.arrays().items()}
         arrays["ratio"] = self.velocity_.ratio.numpy()
-        history = {"step": self.history_.step, "train": self.history_.train, "validation": self.history_.validation}
+        history = {name: getattr(self.history_, name) for name in ("step", "train", "validation", "energy")}
         data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
         if self.consensus_ is not None and self.velocity_.hints is not None:
             agreed = {"inputs": self.consensus_.inputs, "targets": self.consensus_.targets}

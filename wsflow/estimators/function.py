@@ -15,11 +15,15 @@ from wsflow.estimators.functionals import as_functional, bind
 from wsflow.estimators.natural import NaturalGradient
 from wsflow.estimators.standardizing import standardizer
 from wsflow.flow.guidance import SCHEDULES, Descent, Slope, guided, guided_sample, slope_of
+from wsflow.flow.matching import Predictions
 from wsflow.flow.solvers import Field
 from wsflow.flow.training import Metric
 from wsflow.geometry import Geometry
 from wsflow.networks import forward
 from wsflow.task import Task, check_task
+
+# inputs on which predictions are compared in each step of energy matching
+PREDICTED = 256
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,37 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
         return (change - change.mean(-1, keepdim=True) if centred else change).flatten(1)
 
     return metric
+
+
+def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -> Predictions:
+    """What networks predict on inputs of a task, drawn anew by each generator; its targets are not used.
+
+    Of a classification these are the square roots of the probabilities, whose distances are those of Hellinger.
+
+    Parameters
+    ----------
+    task : Task
+    architecture : Architecture
+    geometry : Geometry
+
+    Returns
+    -------
+    callable
+        See `wsflow.flow.matching`.
+    """
+    inputs = torch.from_numpy(task.X)
+
+    def drawn(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        rows = torch.randint(len(inputs), (PREDICTED,), generator=generator)
+
+        def predicted(points: Tensor) -> Tensor:
+            outputs = forward(geometry.to_weights(points), architecture, inputs[rows].to(points))
+            # a root has no slope at zero
+            return outputs.softmax(-1).clamp_min(1e-6).sqrt() if task.is_classification else outputs
+
+        return predicted
+
+    return drawn
 
 
 def on_points(functional: Callable[[Tensor], Tensor], geometry: Geometry) -> Callable[[Tensor], Tensor]:

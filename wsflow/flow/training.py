@@ -89,12 +89,15 @@ class History:
         Training loss since the evaluation before, and validation loss; empty without validation points.
     best_step : int
         Where the kept weights were taken.
+    energy : list
+        Of energy matching: see `wsflow.flow.matching`.
     """
 
     step: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best_step: int = 0
+    energy: list[float] = field(default_factory=list)
 
 
 class Objective:
@@ -225,7 +228,7 @@ def _loop(
         rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
         pairs = objective.batch(x1[rows], source, generator)
         seen = None if conditions is None else dropped(conditions[rows], settings.condition_dropout, generator)
-        loss = objective(_under(velocity, seen), *pairs, generator)
+        loss = objective(under(velocity, seen), *pairs, generator)
         if not math.isfinite(loss.item()):
             _stop_at_nan(step, keeper)
             break
@@ -233,10 +236,7 @@ def _loop(
         loss.backward()
         nn.utils.clip_grad_norm_(velocity.parameters(), settings.clip)
         optimizer.step()
-        # a young average forgets its start faster
-        decay = min(settings.ema_decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(velocity.parameters()), 1 - decay)
+        averaged_into(average, velocity, settings.ema_decay, step)
         recent.append(loss.item())
         if progress is not None:
             progress(step + 1, settings.n_steps)
@@ -246,6 +246,22 @@ def _loop(
             recent = []
             if settings.patience is not None and waited >= settings.patience:
                 break
+
+
+def averaged_into(average: nn.Module, velocity: nn.Module, decay: float, step: int) -> None:
+    """Move an exponential moving average by one step, in place; a young one forgets its start faster.
+
+    Parameters
+    ----------
+    average, velocity : nn.Module
+    decay : float
+        The largest share of the average that stays.
+    step : int
+        Its number, from 0 on.
+    """
+    stays = min(decay, (step + 1) / (step + 10))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(velocity.parameters()), 1 - stays)
 
 
 def dropped(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -273,7 +289,18 @@ def dropped(condition: Tensor, probability: float, generator: torch.Generator) -
     return condition.masked_fill(forgotten.to(condition.device), math.nan)
 
 
-def _under(velocity: VelocityField, condition: Tensor | None) -> nn.Module:
+def under(velocity: VelocityField, condition: Tensor | None) -> nn.Module:
+    """A velocity with its conditions bound, where there are some.
+
+    Parameters
+    ----------
+    velocity : VelocityField
+    condition : Tensor of shape (n,) or None
+
+    Returns
+    -------
+    nn.Module
+    """
     return velocity if condition is None else velocity.given(condition)
 
 
@@ -326,7 +353,7 @@ class _Keeper:
         if self._pairs is not None:
             with torch.no_grad():
                 generator = torch.Generator().manual_seed(self._seed)
-                view = _under(self.average, self._condition)
+                view = under(self.average, self._condition)
                 loss = float(self.objective(view, *self._pairs, generator))
             self.history.validation.append(loss)
         self._waited += 1
