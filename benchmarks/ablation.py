@@ -55,8 +55,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "256 principal components": {"components": 256, "geometry": "auto"},
     "temperature=0.7": {"temperature": 0.7},
 }
-# what is no parameter of WeightFlow
-PIPELINE = ("aligned", "components")
+# what is no parameter of WeightFlow, and what it is by default
+PIPELINE: dict[str, Any] = {"aligned": True, "components": None}
 # a variant that is the default says nothing
 DEFAULTS = wsflow.WeightFlow().get_params()
 VARIANTS = {n: v for n, v in VARIANTS.items() if not v or any(DEFAULTS.get(k, 1.0) != x for k, x in v.items())}

@@ -128,7 +128,7 @@ def test_a_ledger_does_not_mix_settings(benchmark, tmp_path, monkeypatch):
 
 def test_variants_of_the_ablation_are_parameters_and_no_defaults(benchmark):
     ablation = benchmark("ablation")
-    defaults = ablation.DEFAULTS | {"temperature": 1.0}
+    defaults = ablation.DEFAULTS | {"temperature": 1.0} | ablation.PIPELINE
     assert "defaults" in ablation.VARIANTS and len(ablation.VARIANTS) > 15
     for name, changes in ablation.VARIANTS.items():
         assert set(changes) <= set(defaults), name
