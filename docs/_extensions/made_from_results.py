@@ -184,7 +184,7 @@ def transfer_lines(found: Row) -> list[str]:
     numbers = ("accuracy", "error", "loss", "average")
     cells = [
         [name, *(over_seeds([row["guidance"][name] for row in seeds], key) for key in numbers)]
-        for name in seeds[0]["guidance"]
+        for name in by_gradients(seeds[0]["guidance"])
     ]
     header = ["start, optimizer, gradients", "accuracy", "standard error", "loss", "model average"]
     lines += list_table(header, cells)
@@ -200,6 +200,11 @@ def transfer_lines(found: Row) -> list[str]:
         for name in learning[0]["rows"]
     ]
     return [*lines, *list_table(["start", "steps", "accuracy after one epoch"], cells)]
+
+
+def by_gradients(names: Iterable[str]) -> list[str]:
+    """Names that end with a number of gradients, those of one number together."""
+    return sorted(names, key=lambda name: (int(name.rpartition(", ")[2]), name))
 
 
 def steps_to(rows: Sequence[Row]) -> str:
@@ -327,7 +332,7 @@ def guided_cells(found: Row) -> list[list[str]]:
     rows = [row["guidance"] for row in found["rows"].values()]
     return [
         [f"wsflow, {name} gradients", *(over_seeds([row[name] for row in rows], key) for key in GUIDED), "", "", ""]
-        for name in rows[0]
+        for name in by_gradients(rows[0])
         if name.startswith("flow")
     ]
 
