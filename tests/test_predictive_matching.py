@@ -10,6 +10,7 @@ import torch
 import wsflow
 from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.estimators.function import predictions_of
+from wsflow.flow.field import VelocityField
 from wsflow.flow.matching import energy_distance
 
 
@@ -107,6 +108,21 @@ def test_conditions_go_along(population):
     weights, task = population
     flow = flow_of(task, predictive_iter=3, condition="scalar").fit(weights, np.linspace(0, 1, len(weights)))
     assert np.isfinite(np.array(flow.sample(3, 0, condition=0.5))).all()
+
+
+def test_conditions_are_forgotten_while_predictions_are_matched_too(population, monkeypatch):
+    weights, task = population
+    shares = []
+
+    def spy(self, condition, given=VelocityField.given):
+        if self.training:
+            shares.append(condition.isnan().double().mean().item())
+        return given(self, condition)
+
+    monkeypatch.setattr(VelocityField, "given", spy)
+    flow = flow_of(task, predictive_iter=30, condition="scalar")
+    flow.fit(weights, np.linspace(0, 1, len(weights)))
+    assert len(shares) == 50 and 0.05 < np.mean(shares[-30:]) < 0.15
 
 
 def test_a_matched_flow_is_reproducible_and_survives_its_file(population, tmp_path):

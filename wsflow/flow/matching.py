@@ -20,7 +20,6 @@ batches of samples in diffusion models).
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -29,8 +28,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wsflow.exceptions import NumericalError
 from wsflow.flow.field import VelocityField
-from wsflow.flow.training import History, Objective, Progress, TrainingInterrupted, averaged_into, under
+from wsflow.flow.solvers import integrate
+from wsflow.flow.training import History, Learner, Objective, Progress, TrainingInterrupted, under
+from wsflow.manifolds import Manifold
 
 # from points (n, size) to predictions (n, inputs, k), on inputs that a generator draws
 Predictions = Callable[[torch.Generator], Callable[[Tensor], Tensor]]
@@ -129,58 +131,40 @@ def match_predictions(
     TrainingInterrupted
         At Ctrl-C, with the averaged weights so far in place.
     """
-    average, settings = copy.deepcopy(velocity), objective.settings
-    optimizer = torch.optim.AdamW(
-        velocity.parameters(), RATE * settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, matching.n_steps))
+    learner, recent = Learner(velocity, objective.settings, RATE), list[float]()
     source = velocity.prior.to(x1.dtype)
-    recent: list[float] = []
     try:
         for step in range(matching.n_steps):
-            rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
-            seen = None if conditions is None else conditions[rows]
-            view = under(velocity.train(), seen)
-            loss = objective(view, *objective.batch(x1[rows], source, generator), generator)
-            rows = torch.randint(len(x1), (2, matching.batch_size), generator=generator)
-            view = under(velocity.eval(), None if conditions is None else conditions[rows[0]])
+            loss = learner.loss(objective, x1, conditions, generator)
+            rows, others = torch.randint(len(x1), (2, matching.batch_size), generator=generator)
+            view = under(velocity.eval(), None if conditions is None else conditions[rows])
             predict = predictions(generator)
-            drawn = _drawn(view, source.sample(matching.batch_size, generator).to(x1), matching.path_steps, velocity)
-            distance, spread = energy_distance(predict(drawn), predict(x1[rows[1]]))
+            drawn = _drawn(view, source.sample(matching.batch_size, generator).to(x1), velocity.manifold, matching)
+            distance, spread = energy_distance(predict(drawn), predict(x1[others]))
             relative = distance / spread.detach().clamp_min(torch.finfo(x1.dtype).tiny)
-            loss = loss + matching.weight * relative
-            if not math.isfinite(loss.item()):
-                warnings.warn(
-                    f"Predictions were not finite at step {step + 1} of matching them, and it stopped there. Use a "
-                    "smaller learning_rate.",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-                break
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(velocity.parameters(), settings.clip)
-            optimizer.step()
-            schedule.step()
-            averaged_into(average, velocity, settings.ema_decay, step)
+            learner.step(loss + matching.weight * relative, _rate(step, matching.n_steps))
             recent.append(relative.item())
             if progress is not None:
                 progress(step + 1, matching.n_steps)
             if (step + 1) % EVERY == 0 or step + 1 == matching.n_steps:
                 history.energy.append(sum(recent) / len(recent))
                 recent = []
+    except NumericalError:
+        warnings.warn(
+            f"Predictions were not finite at step {step + 1} of matching them, and it stopped there. Use a smaller "
+            "learning_rate.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     except KeyboardInterrupt:
-        velocity.load_state_dict(average.state_dict())
         raise TrainingInterrupted(history) from None
-    velocity.load_state_dict(average.state_dict())
+    finally:
+        velocity.load_state_dict(learner.average.state_dict())
 
 
-def _drawn(view: nn.Module, x: Tensor, n_steps: int, velocity: VelocityField) -> Tensor:
+def _drawn(view: nn.Module, x: Tensor, manifold: Manifold, matching: Matching) -> Tensor:
     """Samples by Euler's method, of which each velocity moves the end by as much as it moves its own step."""
-    for step in range(n_steps):
-        t = x.new_full((len(x),), step / n_steps)
-        x = velocity.manifold.projection(x + view(x.detach(), t) / n_steps)
-    return x
+    return integrate(lambda x, t: (view(x.detach(), t), None), x, manifold, "euler", matching.path_steps)[0]
 
 
 def _rate(step: int, n_steps: int) -> float:

@@ -151,6 +151,53 @@ class Objective:
         return self._scale or 1.0
 
 
+class Learner:
+    """A velocity in training: AdamW's steps on a loss, gradients clipped, and the moving average of its weights.
+
+    Parameters
+    ----------
+    velocity : VelocityField
+    settings : Settings
+    share : float
+        Of the learning rate.
+    """
+
+    def __init__(self, velocity: VelocityField, settings: Settings, share: float = 1.0) -> None:
+        self.velocity = velocity
+        self.average = copy.deepcopy(velocity).eval()
+        self.settings = settings
+        self._learning_rate = share * settings.learning_rate
+        self._optimizer = torch.optim.AdamW(
+            velocity.parameters(), self._learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+        )
+        self._steps = 0
+
+    def loss(self, objective: Objective, x1: Tensor, conditions: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The flow-matching loss of a batch of points, some of whose conditions are forgotten."""
+        settings = self.settings
+        rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
+        pairs = objective.batch(x1[rows], self.velocity.prior.to(x1.dtype), generator)
+        seen = None if conditions is None else dropped(conditions[rows], settings.condition_dropout, generator)
+        return objective(under(self.velocity.train(), seen), *pairs, generator)
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Move by a part of the learning rate; a NumericalError, and nothing moves, where something is not finite."""
+        if not math.isfinite(loss.item()):
+            raise NumericalError("The loss is not finite.")
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.velocity.parameters(), self.settings.clip)
+        if not math.isfinite(norm.item()):
+            raise NumericalError("The gradient of the loss is not finite.")
+        self._optimizer.param_groups[0]["lr"] = self._learning_rate * rate
+        self._optimizer.step()
+        self._steps += 1
+        # a young average forgets its start faster
+        stays = min(self.settings.ema_decay, self._steps / (self._steps + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.velocity.parameters()), 1 - stays)
+
+
 def train(
     velocity: VelocityField,
     x1: Tensor,
@@ -193,13 +240,11 @@ def train(
     TrainingInterrupted
         At Ctrl-C, with the best weights so far in place.
     """
-    velocity.train()
-    objective = Objective(velocity, settings, metric, nearest)
-    average = copy.deepcopy(velocity).eval()
+    objective, learner = Objective(velocity, settings, metric, nearest), Learner(velocity, settings)
     learned, held_out = conditions or (None, None)
-    keeper = _Keeper(average, objective, validation, generator, held_out)
+    keeper = _Keeper(learner.average, objective, validation, generator, held_out)
     try:
-        _loop(velocity, average, x1, settings, generator, objective, keeper, progress, learned)
+        _loop(learner, x1, generator, objective, keeper, progress, learned)
     except KeyboardInterrupt:
         velocity.load_state_dict(keeper.best)
         raise TrainingInterrupted(keeper.history) from None
@@ -208,35 +253,23 @@ def train(
 
 
 def _loop(
-    velocity: VelocityField,
-    average: VelocityField,
+    learner: Learner,
     x1: Tensor,
-    settings: Settings,
     generator: torch.Generator,
     objective: Objective,
     keeper: _Keeper,
     progress: Progress | None,
     conditions: Tensor | None,
 ) -> None:
-    optimizer = torch.optim.AdamW(
-        velocity.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
+    settings = learner.settings
     recent: list[float] = []
-    source = velocity.prior.to(x1.dtype)
     for step in range(settings.n_steps):
-        optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate(step, settings.n_steps)
-        rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
-        pairs = objective.batch(x1[rows], source, generator)
-        seen = None if conditions is None else dropped(conditions[rows], settings.condition_dropout, generator)
-        loss = objective(under(velocity, seen), *pairs, generator)
-        if not math.isfinite(loss.item()):
+        loss = learner.loss(objective, x1, conditions, generator)
+        try:
+            learner.step(loss, _rate(step, settings.n_steps))
+        except NumericalError:
             _stop_at_nan(step, keeper)
             break
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(velocity.parameters(), settings.clip)
-        optimizer.step()
-        averaged_into(average, velocity, settings.ema_decay, step)
         recent.append(loss.item())
         if progress is not None:
             progress(step + 1, settings.n_steps)
@@ -246,22 +279,6 @@ def _loop(
             recent = []
             if settings.patience is not None and waited >= settings.patience:
                 break
-
-
-def averaged_into(average: nn.Module, velocity: nn.Module, decay: float, step: int) -> None:
-    """Move an exponential moving average by one step, in place; a young one forgets its start faster.
-
-    Parameters
-    ----------
-    average, velocity : nn.Module
-    decay : float
-        The largest share of the average that stays.
-    step : int
-        Its number, from 0 on.
-    """
-    stays = min(decay, (step + 1) / (step + 10))
-    with torch.no_grad():
-        torch._foreach_lerp_(list(average.parameters()), list(velocity.parameters()), 1 - stays)
 
 
 def dropped(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -313,7 +330,7 @@ def _stop_at_nan(step: int, keeper: _Keeper) -> None:
     if not keeper.history.step:
         raise NumericalError(
             f"The loss of the flow was not finite at step {step + 1}: use a smaller learning_rate or check the weights."
-        )
+        ) from None
     warnings.warn(
         f"The loss of the flow was not finite at step {step + 1}: training stopped, and the weights of step "
         f"{keeper.history.best_step} are kept. Use a smaller learning_rate.",
