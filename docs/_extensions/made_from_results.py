@@ -73,6 +73,12 @@ def machines(rows: Iterable[Row]) -> str:
     return "; ".join(found)
 
 
+def headline(found: Row, *said: str) -> str:
+    """Of which seeds a table is, what else is to be said of it, and on what it was measured."""
+    seeds = sorted({key.partition("/")[0] for key in found["rows"]}, key=int)
+    return f"Seeds {', '.join(seeds)}; {'; '.join((*said, machines(found['rows'].values())))}."
+
+
 def options_of(recipe: Row) -> str:
     """Settings as they are written in Python."""
     return ", ".join(f"``{name}={value!r}``" for name, value in recipe.items()) or "defaults"
@@ -80,10 +86,9 @@ def options_of(recipe: Row) -> str:
 
 def quality_lines(found: Row) -> list[str]:
     """What ``benchmarks/quality.py`` wrote: what was done, three tables, and the verdict of each seed."""
-    rows, settings = found["rows"], found["settings"]
-    seeds = list(rows.values())
+    rows, seeds = found["rows"], list(found["rows"].values())
     temperatures = sorted(seeds[0]["samples"], key=lambda name: -float(name.split()[-1]))
-    lines = [*quality_settings(rows, settings), ""]
+    lines = [*quality_settings(found), ""]
     names = {"training networks": "training", "held-out networks": "held_out"}
     numbers = [quality_cells(name, [row[key] for row in seeds]) for name, key in names.items()]
     numbers += [quality_cells(name, [row["samples"][name] for row in seeds]) for name in temperatures]
@@ -99,15 +104,19 @@ def quality_lines(found: Row) -> list[str]:
     return [*lines, ""]
 
 
-def quality_settings(rows: Mapping[str, Row], settings: Row) -> list[str]:
+def quality_settings(found: Row) -> list[str]:
     """The recipe, the machine and the time in sentences."""
-    minutes, seeds = settings["minutes"], list(rows.values())
+    settings, seeds = found["settings"], list(found["rows"].values())
+    minutes = settings["minutes"]
     spent = [f"{stage} {over_seeds([row['seconds'] for row in seeds], stage, 0)}" for stage in STAGES]
     training = {**settings["training"], **settings["snapshots"]}
     return [
-        f"Seeds {', '.join(sorted(rows))}; {settings['runs']:,} training runs ({options_of(training)}), "
-        f"{settings['held_out']} held-out runs; flow: {options_of(settings['flow'])}; {settings['samples']} samples at "
-        f"each temperature; {machines(seeds)}.",
+        headline(
+            found,
+            f"{settings['runs']:,} training runs ({options_of(training)}), {settings['held_out']} held-out runs",
+            f"flow: {options_of(settings['flow'])}",
+            f"{settings['samples']} samples at each temperature",
+        ),
         f"All in {over_seeds([row['seconds'] for row in seeds], 'all', 0)} s, of {60 * minutes} s that the job may "
         f"take (kept by {share(seeds, 'in_time')} seeds): {', '.join(spent)}.",
     ]
@@ -141,13 +150,9 @@ def frontier_sentence(row: Row) -> str:
 
 def width_lines(found: Row) -> list[str]:
     """What ``benchmarks/width.py`` wrote: a table over geometries."""
-    rows, settings = found["rows"], found["settings"]
-    seeds = sorted({key.partition("/")[0] for key in rows})
-    lines = [
-        f"Seeds {', '.join(seeds)}; {settings['runs']:,} training runs, {settings['samples']} networks each; must "
-        f"{settings['must']:g}, aim {settings['aim']:g}; {machines(rows.values())}.",
-        "",
-    ]
+    settings = found["settings"]
+    said = f"{settings['runs']:,} training runs, {settings['samples']} networks each"
+    lines = [headline(found, said, f"must {settings['must']:g}, aim {settings['aim']:g}"), ""]
     cells = [
         [geometry, name, *width_cells([row["rows"][name] for row in group])]
         for geometry, group in by_geometry(found).items()
@@ -173,14 +178,12 @@ def width_cells(rows: Sequence[Row]) -> list[str]:
 
 def transfer_lines(found: Row) -> list[str]:
     """What ``benchmarks/transfer.py`` wrote: a table of guidance, and one of learning curves."""
-    rows, settings = found["rows"], found["settings"]
-    seeds = list(rows.values())
-    lines = [
-        f"Seeds {', '.join(sorted(rows))}; {settings['runs']:,} training runs on MNIST, {settings['networks']} "
-        f"networks each, batches of {settings['batch_size']:,}, flow at temperature {settings['temperature']:g}; "
-        f"{machines(seeds)}.",
-        "",
-    ]
+    settings, seeds = found["settings"], list(found["rows"].values())
+    said = (
+        f"{settings['runs']:,} training runs on MNIST, {settings['networks']} networks each, batches of "
+        f"{settings['batch_size']:,}, flow at temperature {settings['temperature']:g}"
+    )
+    lines = [headline(found, said), ""]
     numbers = ("accuracy", "error", "loss", "average")
     cells = [
         [name, *(over_seeds([row["guidance"][name] for row in seeds], key) for key in numbers)]
@@ -223,12 +226,7 @@ def runs_by_count(found: Row) -> dict[int, list[Row]]:
 def runs_lines(found: Row) -> list[str]:
     """A table over the number of runs."""
     counts, settings = runs_by_count(found), found["settings"]
-    seeds = sorted({key.partition("/")[0] for key in found["rows"]})
-    lines = [
-        f"Seeds {', '.join(seeds)}; {settings['held_out']} held-out runs, {settings['samples']} samples; "
-        f"{machines(found['rows'].values())}.",
-        "",
-    ]
+    lines = [headline(found, f"{settings['held_out']} held-out runs, {settings['samples']} samples"), ""]
     header = ["runs", "accuracy", "loss", "novelty", "dispersion", "likely copies", "best null there", "accuracy"]
     return [*lines, *list_table([*header, "loss", "flow ahead"], [runs_cells(n, rows) for n, rows in counts.items()])]
 
@@ -244,15 +242,10 @@ def runs_cells(count: int, rows: Sequence[Row]) -> list[str]:
 
 def posterior_lines(found: Row) -> list[str]:
     """What ``benchmarks/posterior.py`` wrote: model averages by their size, for every source of networks."""
-    rows, settings = found["rows"], found["settings"]
-    seeds = list(rows.values())
-    lines = [
-        f"Seeds {', '.join(sorted(rows))}; {settings['networks']} networks of each source, "
-        f"{settings['draws']} averages of each size; a flow with its population costs as much as "
-        f"{over_seeds(seeds, 'affordable', 0)} training runs; "
-        f"{machines(seeds)}.",
-        "",
-    ]
+    settings, seeds = found["settings"], list(found["rows"].values())
+    cost = f"a flow with its population costs as much as {over_seeds(seeds, 'affordable', 0)} training runs"
+    said = f"{settings['networks']} networks of each source, {settings['draws']} averages of each size"
+    lines = [headline(found, said, cost), ""]
     cells = [
         [name, f"{size:,}", *posterior_cells([row["sources"][name] for row in seeds], size)]
         for name, source in seeds[0]["sources"].items()
