@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "validation_fraction=0": {"validation_fraction": 0.0},
     "weight_decay=0": {"weight_decay": 0.0},
     "ema_decay=0": {"ema_decay": 0.0},
+    "dropout=0.1": {"dropout": 0.1},
     "predictive_iter=150": {"predictive_iter": 150},
     "not aligned": {"aligned": False},
     "not aligned, identity=None": {"aligned": False, "identity": None},

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from wsflow import WeightArray, WeightFlow
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
 from wsflow.networks import take
 from wsflow.symmetry.actions import Action
@@ -318,3 +319,37 @@ class TestParts:
     def test_the_flat_network_takes_plain_vectors(self):
         network = VELOCITIES["mlp"](6, 0, identity=None, **SIZES)
         assert network(torch.zeros(5, 6), torch.zeros(5)).shape == (5, 6)
+
+
+class TestDropout:
+    """It thins out what layers add in training, from a flow's own random numbers, and is not there afterwards."""
+
+    @pytest.mark.parametrize("kind", sorted(VELOCITIES))
+    def test_it_is_for_training_only(self, kind):
+        architecture = Architecture.mlp([3, 4, 2])
+        plain, thinned = (built(kind, architecture, dropout=p) for p in (0.0, 0.5))
+        x, t = drawn(6, architecture.n_weights), torch.linspace(0, 1, 6).double()
+        assert torch.equal(plain.eval()(x, t), thinned.eval()(x, t))
+        assert torch.equal(plain.train()(x, t), plain.eval()(x, t))
+        with torch.random.fork_rng():
+            one, two = (thinned.train()(x, t) for _ in range(2))
+        assert not torch.allclose(one, two) and not torch.allclose(one, plain(x, t))
+
+    def test_a_flow_with_it_is_reproducible_and_leaves_the_global_generator_alone(self):
+        rng = np.random.default_rng(0)
+        weights = WeightArray(rng.normal(size=(30, 23)), Architecture.mlp([4, 3, 2]))
+
+        def drawn_from(dropout):
+            before = torch.get_rng_state()
+            sizes = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2}
+            flow = WeightFlow(geometry="euclidean", random_state=0, dropout=dropout, **sizes).fit(weights)
+            assert torch.equal(torch.get_rng_state(), before)
+            torch.rand(3)
+            return flow.sample(4, 0)
+
+        assert np.array_equal(drawn_from(0.5), drawn_from(0.5))
+        assert not np.array_equal(drawn_from(0.5), drawn_from(0.0))
+
+    def test_a_share_is_between_none_and_most(self):
+        with pytest.raises(ValueError, match="'dropout'"):
+            WeightFlow(dropout=1.0).fit(np.zeros((4, 3)))

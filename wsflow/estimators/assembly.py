@@ -70,6 +70,7 @@ INTERVALS: dict[str, tuple[float, float]] = {
     "clip": (0, float("inf")),
     "validation_fraction": (0, 0.9),
     "condition_dropout": (0, 1),
+    "dropout": (0, 0.9),
     "predictive_weight": (0, float("inf")),
     "rtol": (1e-13, 1),
     "atol": (0, 1),
@@ -217,7 +218,7 @@ def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityF
     layout, n_extra = flow.geometry_.layout, flow.geometry_.n_extra
     name, hints = velocity_name(flow.velocity, layout), hints_of(flow)
     options: dict[str, Any] = {"dim": flow.width, "depth": flow.depth, "heads": flow.heads, "identity": flow.identity}
-    options["condition"] = conditioning.embedding_of(flow)
+    options |= {"dropout": flow.dropout, "condition": conditioning.embedding_of(flow)}
     if hints is not None:
         options["n_hints"] = hints.count
     # torch's layers draw from the global generator when built: fork it, so that it stays as it was

@@ -97,6 +97,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         Of the energy distance of predictions in the loss of these steps.
     learning_rate, weight_decay, ema_decay, clip : float
         Of AdamW with a cosine schedule, gradient clipping and weight averaging.
+    dropout : float
+        Of what each part of a layer of the velocity network adds, in training.
     validation_fraction : float
         Share of the runs held out; the weights with the lowest loss on them are kept.
     patience : int, optional
@@ -185,6 +187,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         weight_decay: float = 0.01,
         ema_decay: float = 0.998,
         clip: float = 1.0,
+        dropout: float = 0.0,
         validation_fraction: float = 0.1,
         patience: int | None = None,
         solver: str = "midpoint",
@@ -228,6 +231,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.weight_decay = weight_decay
         self.ema_decay = ema_decay
         self.clip = clip
+        self.dropout = dropout
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.solver = solver

@@ -170,6 +170,7 @@ class Learner:
         self._optimizer = torch.optim.AdamW(
             velocity.parameters(), self._learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
         )
+        self._drops = any(isinstance(part, nn.Dropout) for part in velocity.modules())
         self._steps = 0
 
     def loss(self, objective: Objective, x1: Tensor, conditions: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -178,7 +179,11 @@ class Learner:
         rows = torch.randint(len(x1), (settings.batch_size,), generator=generator)
         pairs = objective.batch(x1[rows], self.velocity.prior.to(x1.dtype), generator)
         seen = None if conditions is None else dropped(conditions[rows], settings.condition_dropout, generator)
-        return objective(under(self.velocity.train(), seen), *pairs, generator)
+        # dropout draws from the global generator: fork it, so that it stays as it was
+        with torch.random.fork_rng(devices=[], enabled=self._drops):
+            if self._drops:
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+            return objective(under(self.velocity.train(), seen), *pairs, generator)
 
     def step(self, loss: Tensor, rate: float) -> None:
         """Move by a part of the learning rate; a NumericalError, and nothing moves, where something is not finite."""

@@ -128,6 +128,20 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def thinned(dropout: float) -> nn.Module:
+    """Dropout, or nothing: torch's own with a probability of 0 draws random numbers all the same.
+
+    Parameters
+    ----------
+    dropout : float
+
+    Returns
+    -------
+    nn.Module
+    """
+    return nn.Dropout(dropout) if dropout else nn.Identity()
+
+
 def zero(layer: nn.Linear) -> nn.Linear:
     """A linear layer that starts at zero, so that the velocity starts at the drift between Gaussians.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wsflow.velocity.embedding import TimeEmbedding, zero
+from wsflow.velocity.embedding import TimeEmbedding, thinned, zero
 
 
 class FlatMLP(nn.Module):
@@ -23,6 +23,8 @@ class FlatMLP(nn.Module):
         As in `TimeEmbedding`.
     n_hints : int
         As in `wsflow.velocity.neuron.NeuronTransformer`, with a factor for each hint.
+    dropout : float
+        Of what each block adds, in training.
 
     Examples
     --------
@@ -43,6 +45,7 @@ class FlatMLP(nn.Module):
         depth: int = 3,
         condition: Callable[[int], nn.Module] | None = None,
         n_hints: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
@@ -50,7 +53,8 @@ class FlatMLP(nn.Module):
         self.time = TimeEmbedding(dim, condition)
         self.read = nn.Linear((1 + n_hints) * size, dim)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)) for _ in range(depth)
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), thinned(dropout))
+            for _ in range(depth)
         )
         self.write = zero(nn.Linear(dim, size))
         self.follow = zero(nn.Linear(dim, n_hints)) if n_hints else None

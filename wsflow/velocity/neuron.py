@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.networks import take
-from wsflow.velocity.embedding import Scale, TimeEmbedding, linear, zero
+from wsflow.velocity.embedding import Scale, TimeEmbedding, linear, thinned, zero
 from wsflow.velocity.folding import Folding
 
 
@@ -28,9 +28,11 @@ class Layer(nn.Module):
     dim, heads : int
     channels : list of int
         Channels of each edge block.
+    dropout : float
+        Of what each part adds to the tokens.
     """
 
-    def __init__(self, dim: int, heads: int, channels: list[int]) -> None:
+    def __init__(self, dim: int, heads: int, channels: list[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.modulation = nn.Linear(dim, 2 * dim)
@@ -41,13 +43,14 @@ class Layer(nn.Module):
         self.backwards = nn.ModuleList(nn.Linear(dim, c * dim, bias=False) for c in channels)
         self.norm_feed = nn.LayerNorm(dim)
         self.feed = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(), nn.Linear(3 * dim, dim))
+        self.dropout = thinned(dropout)
 
     def forward(self, h: Tensor, time: Tensor, weights: list[tuple[int, int, Tensor]], sizes: list[int]) -> Tensor:
         """From tokens (n, tokens, dim) to tokens, with the groups' sizes and the weights between them."""
         scale, shift = self.modulation(time).unsqueeze(1).chunk(2, -1)
         y = self.norm(h) * (1 + scale) + shift
-        h = h + self.attention(y) + self.messages(y, weights, sizes)
-        return h + self.feed(self.norm_feed(h))
+        h = h + self.dropout(self.attention(y)) + self.dropout(self.messages(y, weights, sizes))
+        return h + self.dropout(self.feed(self.norm_feed(h)))
 
     def attention(self, y: Tensor) -> Tensor:
         """softmax(Q K^T / sqrt(dim)) V over all tokens."""
@@ -99,6 +102,8 @@ class NeuronTransformer(nn.Module):
     n_hints : int
         Vectors that it is shown with each point, such as gradients: it reads them, and follows each of them as far as
         it learned to, by a factor for each neuron.
+    dropout : float
+        Of what each part of a layer adds to the tokens, in training.
 
     Examples
     --------
@@ -121,6 +126,7 @@ class NeuronTransformer(nn.Module):
         identity: str | None = None,
         condition: Callable[[int], nn.Module] | None = None,
         n_hints: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.scale = Scale(architecture, n_extra)
@@ -134,7 +140,8 @@ class NeuronTransformer(nn.Module):
         self.read = nn.ModuleList(linear((1 + n_hints) * f.shape[1], dim) for f in folding.features)
         self.read_free = linear((1 + n_hints) * len(folding.free), dim)
         self.kinds = nn.Parameter(0.5 * torch.randn(len(folding.groups), dim))
-        self.layers = nn.ModuleList(Layer(dim, heads, [(1 + n_hints) * c for c in channels]) for _ in range(depth))
+        read = [(1 + n_hints) * c for c in channels]
+        self.layers = nn.ModuleList(Layer(dim, heads, read, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.write = nn.ModuleList(zero(linear(dim, f.shape[1])) for f in folding.features)
         self.write_free = zero(linear(dim, len(folding.free)))

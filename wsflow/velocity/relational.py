@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
 from wsflow.networks import take
-from wsflow.velocity.embedding import Scale, TimeEmbedding, zero
+from wsflow.velocity.embedding import Scale, TimeEmbedding, thinned, zero
 
 
 class RelationalAttention(nn.Module):
@@ -55,15 +55,18 @@ class Layer(nn.Module):
     Parameters
     ----------
     dim, heads, n_blocks : int
+    dropout : float
+        Of what each part adds to nodes and edges.
     """
 
-    def __init__(self, dim: int, heads: int, n_blocks: int) -> None:
+    def __init__(self, dim: int, heads: int, n_blocks: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.modulation = nn.Linear(dim, 2 * dim)
         self.norm = nn.LayerNorm(dim)
         self.norm_edge = nn.LayerNorm(dim)
         self.ahead = nn.ModuleList(RelationalAttention(dim, heads) for _ in range(n_blocks))
         self.behind = nn.ModuleList(RelationalAttention(dim, heads) for _ in range(n_blocks))
+        self.dropout = thinned(dropout)
         self.feed = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.edge_in = nn.Linear(dim, dim)
         self.edge_ends = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(n_blocks))
@@ -80,9 +83,9 @@ class Layer(nn.Module):
         for b, (target, source) in enumerate(ends):
             updates[target] = updates[target] + self.ahead[b](y[target], y[source], e[b])
             updates[source] = updates[source] + self.behind[b](y[source], y[target], e[b].transpose(1, 2))
-        nodes = [h + u for h, u in zip(nodes, updates, strict=True)]
-        nodes = [h + self.feed(h) for h in nodes]
-        return nodes, [edge + self._edge(b, e[b], nodes, *ends[b]) for b, edge in enumerate(edges)]
+        nodes = [h + self.dropout(u) for h, u in zip(nodes, updates, strict=True)]
+        nodes = [h + self.dropout(self.feed(h)) for h in nodes]
+        return nodes, [edge + self.dropout(self._edge(b, e[b], nodes, *ends[b])) for b, edge in enumerate(edges)]
 
     def _edge(self, b: int, edge: Tensor, nodes: list[Tensor], target: int, source: int) -> Tensor:
         at_target = self.edge_ends[b](nodes[target])[..., : edge.shape[-1]].unsqueeze(2)
@@ -104,6 +107,8 @@ class RelationalTransformer(nn.Module):
         Whether hidden neurons have names; inputs and outputs always do.
     condition : callable, optional
         As in `TimeEmbedding`.
+    dropout : float
+        Of what each part of a layer adds to nodes and edges, in training.
 
     Raises
     ------
@@ -130,6 +135,7 @@ class RelationalTransformer(nn.Module):
         heads: int = 4,
         identity: str | None = None,
         condition: Callable[[int], nn.Module] | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.scale = Scale(architecture, n_extra)
@@ -143,7 +149,7 @@ class RelationalTransformer(nn.Module):
         self.read_vector = nn.ModuleList(nn.Linear(1, dim, bias=False) for _ in self._vectors)
         self.read_free = nn.Linear(n_extra, dim) if n_extra else None
         self.read_edge = nn.ModuleList(nn.Linear(1, dim) for _ in range(blocks))
-        self.layers = nn.ModuleList(Layer(dim, heads, blocks) for _ in range(depth))
+        self.layers = nn.ModuleList(Layer(dim, heads, blocks, dropout) for _ in range(depth))
         self.write_vector = nn.ModuleList(zero(nn.Linear(dim, 1)) for _ in self._vectors)
         self.write_free = zero(nn.Linear(dim, n_extra)) if n_extra else None
         self.write_edge = nn.ModuleList(zero(nn.Linear(dim, 1)) for _ in range(blocks))

@@ -19,7 +19,7 @@ def neuron(architecture: Architecture, n_extra: int, **options: Any) -> nn.Modul
     architecture : Architecture
     n_extra : int
     **options
-        `dim`, `depth`, `heads`, `identity`, `condition`, `n_hints`.
+        `dim`, `depth`, `heads`, `identity`, `condition`, `n_hints`, `dropout`.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def relational(architecture: Architecture, n_extra: int, **options: Any) -> nn.M
     architecture : Architecture
     n_extra : int
     **options
-        `dim`, `depth`, `heads`, `identity`, `condition`.
+        `dim`, `depth`, `heads`, `identity`, `condition`, `dropout`.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def mlp(architecture: Architecture | int, n_extra: int, **options: Any) -> nn.Mo
         Or the number of columns.
     n_extra : int
     **options
-        `dim`, `depth`, `condition` and `n_hints`; the others do not apply.
+        `dim`, `depth`, `condition`, `n_hints` and `dropout`; the others do not apply.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def mlp(architecture: Architecture | int, n_extra: int, **options: Any) -> nn.Mo
     from wsflow.velocity.mlp import FlatMLP
 
     size = architecture if isinstance(architecture, int) else architecture.n_weights
-    same = {name: options[name] for name in ("depth", "condition", "n_hints") if name in options}
+    same = {name: options[name] for name in ("depth", "condition", "n_hints", "dropout") if name in options}
     return FlatMLP(size + n_extra, dim=4 * options["dim"], **same)
 
 
