@@ -44,6 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "coupling='ot'": {"coupling": "ot"},
     "identity=None, coupling='orbit'": {"identity": None, "coupling": "orbit"},
     "geometry='euclidean'": {"geometry": "euclidean"},
+    "geometry='euclidean', form='balanced'": {"geometry": "euclidean", "form": "balanced"},
     "geometry='normalized'": {"geometry": "normalized"},
     "last_layer='polar'": {"last_layer": "polar"},
     "validation_fraction=0": {"validation_fraction": 0.0},
@@ -58,7 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "temperature=0.7": {"temperature": 0.7},
 }
 # what is no parameter of WeightFlow, and what it is by default
-PIPELINE: dict[str, Any] = {"aligned": True, "components": None}
+PIPELINE: dict[str, Any] = {"form": "unit", "aligned": True, "components": None}
 # a variant that is the default says nothing
 DEFAULTS = wsflow.WeightFlow().get_params()
 VARIANTS = {n: v for n, v in VARIANTS.items() if not v or any(DEFAULTS.get(k, 1.0) != x for k, x in v.items())}

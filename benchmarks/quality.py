@@ -143,13 +143,14 @@ def fitted(
     flow: dict[str, Any],
     clock: Clock,
     *,
+    form: str = "unit",
     aligned: bool = True,
     components: int | None = None,
 ) -> Pipeline:
-    """Alignment, canonical form, principal components where a number of them is given, and flow."""
+    """Alignment and canonical form, both by one form; principal components, where a number is given; and flow."""
     last = wsflow.WeightFlow(task=task, random_state=seed, **flow)
-    steps: list[Any] = [wsflow.PermutationAligner()] if aligned else []
-    steps += [wsflow.ScaleCanonicalizer()]
+    steps: list[Any] = [wsflow.PermutationAligner(form=form)] if aligned else []
+    steps += [wsflow.ScaleCanonicalizer(form)]
     if components is not None:
         steps.append(PCA(min(components, len(known)), random_state=seed))
     model = make_pipeline(*steps, last)

@@ -24,6 +24,7 @@ from wsflow.symmetry.actions import Action
 from wsflow.testing import assert_function_preserved
 
 MLP = Architecture.mlp([4, 5, 5, 2])
+FORMS = ("unit", "balanced")
 # short, so that every method can be tried
 OPTIONS = {"sinkhorn": {"steps": 5}, "straight-through": {"steps": 5}, "chain": {"steps": 5}}
 
@@ -162,6 +163,50 @@ class TestReferences:
     def test_a_wrong_reference_is_refused(self, reference, message):
         with pytest.raises(ValueError, match=message):
             PermutationAligner(reference=reference).fit(networks())
+
+
+class TestForms:
+    """In which scale-free representatives networks are compared."""
+
+    @pytest.mark.parametrize("form", ["unit", "balanced"])
+    @pytest.mark.parametrize("activation", ["relu", "tanh"])
+    def test_an_orbit_is_one_point_in_every_form(self, form, activation):
+        X = orbit(networks(1, Architecture.mlp([6, 16, 16, 3], activation)))
+        for last in ("unit", "balanced"):
+            collapsed = make_pipeline(PermutationAligner(form=form), ScaleCanonicalizer(last)).fit_transform(X)
+            assert np.abs(collapsed - collapsed[0]).max() < 1e-9
+
+    def test_the_reference_is_in_that_form(self):
+        X = networks(1)
+        for form in ("unit", "balanced"):
+            found = PermutationAligner(reference="first", form=form).fit(X).reference_
+            assert np.allclose(found, ScaleCanonicalizer(form).fit_transform(X)[0])
+
+    def test_auto_is_the_form_of_the_method(self, task):
+        X = networks()
+        for method, form in (("weight", "unit"), ("activation", "balanced")):
+            auto, named = (
+                PermutationAligner(method, task, "first", choice).fit_transform(X) for choice in ("auto", form)
+            )
+            assert np.array_equal(auto, named)
+
+    def test_each_form_is_the_best_one_for_its_own_representatives(self):
+        X = networks(40, Architecture.mlp([4, 6, 2]))
+        aligned = {form: PermutationAligner(reference="first", form=form).fit_transform(X) for form in FORMS}
+        for form, other in (FORMS, FORMS[::-1]):
+            own, others = (ScaleCanonicalizer(form).fit_transform(aligned[name]) for name in (form, other))
+            far, farther = (np.linalg.norm(rows - rows[0], axis=1) for rows in (own, others))
+            assert (far <= farther + 1e-12).all() and (far < farther).mean() > 0.2
+
+    def test_a_saved_aligner_keeps_its_form(self, tmp_path):
+        aligner = PermutationAligner(form="balanced").fit(networks())
+        wsflow.save_model(aligner, tmp_path / "aligner.st")
+        again = wsflow.load_model(tmp_path / "aligner.st")
+        assert np.array_equal(again.transform(networks(seed=1)), aligner.transform(networks(seed=1)))
+
+    def test_a_wrong_form_is_refused(self):
+        with pytest.raises(ValueError, match=r"'form'.*balanced"):
+            PermutationAligner(form="square").fit(networks())
 
 
 class TestWhatIsHeld:

@@ -36,6 +36,14 @@ METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chai
     help="mean, medoid, first, universe, the number of a network, or a file whose first network it is; auto is medoid "
     "where the task is known, else mean.",
 )
+@click.option(
+    "--form",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "unit", "balanced"]),
+    help="In which scale-free representatives networks are compared: unit incoming norms, or the smallest sum of "
+    "squares; auto is unit for weight and balanced for the others.",
+)
 @click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
 @click.option(
     "--by", default="run", show_default=True, type=click.Choice(["run", "network"]), help="Whether runs move as one."
@@ -50,6 +58,7 @@ def align(
     out: Path,
     method: str,
     reference: str,
+    form: str,
     task_name: str | None,
     by: str,
     module: str | None,
@@ -79,7 +88,7 @@ def align(
     if method != "weight" and (task is not None or method != "auto"):
         check_runs(population, file, ", or align by weights alone with --method weight")
     aligner = wsflow.PermutationAligner(
-        method=method, task=task, reference=_reference(reference), by=by, random_state=seed
+        method=method, task=task, reference=_reference(reference), form=form, by=by, random_state=seed
     )
     start = time.perf_counter()
     with Bars(quiet).stage("Aligning networks"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from wsflow.estimators.validation import (
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.canonical import canonical_action
+from wsflow.symmetry.canonical import Form, canonical_action
 from wsflow.symmetry.holding import frozen, held_groups, patterns, thawed, together
 from wsflow.symmetry.matching import objective, orbit_matching
 from wsflow.symmetry.universe import universe_matching
@@ -36,6 +36,7 @@ from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 REFERENCES = ("auto", "mean", "medoid", "first", "universe")
+FORMS = ("auto", "unit", "balanced")
 BY = ("run", "network")
 # networks that may be the medoid: to know how far all others are, they have to be matched to each
 MEDOIDS = 16
@@ -65,6 +66,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         cycle-consistent matching (Crisostomi et al. 2024); a row of X; or a network. "auto" is "medoid" where there is
         a task, and else "mean": a mean of networks brings their weights closest together, but is a poor network
         itself, and a loss half-way to it tells little.
+    form : {"auto", "unit", "balanced"}
+        In which scale-free representatives networks are compared, as in `ScaleCanonicalizer`: with unit incoming norms
+        every neuron counts the same; with the smallest sum of squares, as trained networks nearly have, strong ones
+        count more. "auto" is "unit" for "weight", and "balanced" for the others.
     by : {"run", "network"}
         Whether all networks of a run move as its last snapshot does, or each by itself.
     max_sweeps : int
@@ -124,6 +129,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         method: str = "auto",
         task: Task | None = None,
         reference: Any = "auto",
+        form: str = "auto",
         by: str = "run",
         max_sweeps: int = 50,
         max_iter: int = 10,
@@ -135,6 +141,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         self.method = method
         self.task = task
         self.reference = reference
+        self.form = form
         self.by = by
         self.max_sweeps = max_sweeps
         self.max_iter = max_iter
@@ -247,7 +254,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return {name: getattr(self, f"{name}_") for name in REPORTED}
 
     def _fit(self, X: Any) -> Any:
-        check_choices(self, {"method": CHOICES, "by": BY})
+        check_choices(self, {"method": CHOICES, "form": FORMS, "by": BY})
         values = fit_array(self, X)
         self._check_reference(len(values))
         self._begin(len(values))
@@ -282,8 +289,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     def _begin(self, n: int) -> None:
         """Fitted values before anything is aligned."""
-        method = self._method
-        drawn = method.form != "unit" and self.architecture_ is not None
+        drawn = self._method.draws and self.architecture_ is not None
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)) if drawn else 0
         self._held: dict[str, Tensor] = {}
         self._first = np.empty(0)
@@ -328,6 +334,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
     def _method(self) -> Method:
         return method_of(self.method, self.task)
 
+    @property
+    def _form(self) -> Form:
+        return self._method.form if self.form == "auto" else cast(Form, self.form)
+
     def _leaders(self, values: np.ndarray, X: Any) -> Leaders:
         rows, position = np.unique(owners(X, self.by, len(values)), return_inverse=True)
         raw = viewed(values if len(rows) == len(values) else values[rows])
@@ -335,11 +345,11 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return Leaders(raw, precise, self._scaling(precise), torch.from_numpy(position))
 
     def _precise(self, rows: Tensor) -> Tensor:
-        """Rows in the precision in which they are compared: descents need double."""
-        return rows.double() if self._method.form == "balanced" else rows
+        """Rows in the precision in which they are compared: descents, and balancing, need double."""
+        return rows.double() if self._form == "balanced" else rows
 
     def _scaling(self, weights: Tensor) -> Action:
-        return canonical_action(weights, self._architecture, form=self._method.form)  # type: ignore[arg-type]
+        return canonical_action(weights, self._architecture, form=self._form)
 
     def _scale_free(self, values: np.ndarray) -> Tensor:
         rows = self._precise(viewed(values))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsflow.symmetry.actions import Action
+    from wsflow.symmetry.canonical import Form
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,19 @@ class Method:
         From networks (n, d), a reference (d,), the architecture and the setting to the action, and the passes that
         each network took where the method counts them.
     form : {"unit", "balanced"}
-        In which scale-free representatives it compares networks. Balanced ones have the smallest sum of squares,
-        as trained networks nearly have: half-way between two of them, losses mean most.
+        In which scale-free representatives it compares networks, if no other is wanted. Balanced ones have the smallest
+        sum of squares, as trained networks nearly have: half-way between two of them, losses mean most.
     needs_task : bool
+    draws : bool
+        Whether it may draw random numbers.
     scales : bool
         Whether it takes networks as they are, with the setting's scaling, and compares them after it.
     """
 
     match: Match
-    form: str
+    form: Form
     needs_task: bool
+    draws: bool = True
     scales: bool = False
 
 
@@ -146,7 +150,7 @@ def _ordered(rows: Tensor, reference: Tensor, architecture: Architecture, settin
 
 
 METHODS: dict[str, Method] = {
-    "weight": Method(_weight, "unit", False, scales=True),
+    "weight": Method(_weight, "unit", False, draws=False, scales=True),
     "activation": Method(_activation, "balanced", True),
     "sinkhorn": Method(_sinkhorn, "balanced", False),
     "straight-through": Method(_straight_through, "balanced", True),
