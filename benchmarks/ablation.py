@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "identity=None, coupling='orbit'": {"identity": None, "coupling": "orbit"},
     "geometry='euclidean'": {"geometry": "euclidean"},
     "geometry='euclidean', form='balanced'": {"geometry": "euclidean", "form": "balanced"},
+    "geometry='euclidean', form='raw'": {"geometry": "euclidean", "form": "raw"},
     "geometry='normalized'": {"geometry": "normalized"},
     "last_layer='polar'": {"last_layer": "polar"},
     "validation_fraction=0": {"validation_fraction": 0.0},

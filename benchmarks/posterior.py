@@ -127,7 +127,7 @@ def sources(
     """Networks of every source with what is to be said of them; and how many runs a flow costs."""
     clock = Clock()
     known, unseen = population({**recipe, "held_out": n}, task, seed, clock)
-    model = fitted(known, task, seed, recipe["flow"], clock)
+    model = fitted(known, task, seed, recipe["flow"], clock, form=recipe.get("form", "unit"))
     with clock("samples"):
         samples = wsflow.sample(model, n, random_state=seed)
     ensemble = clock.seconds.pop("held-out runs")

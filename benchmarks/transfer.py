@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from demo_seeds import RESULTS
 from ledger import Clock, Ledger
-from quality import RECIPES, fitted, population, quick
+from quality import SHORT_MNIST, fitted, population, quick
 from torch import Tensor, nn
 
 import wsflow
@@ -178,7 +178,7 @@ def main() -> None:
     if options.quick and options.out is None:
         parser.error("--quick needs --out: what it measures says nothing")
     names = ("temperature", "networks", "gradients", "batch_size")
-    recipe, other = RECIPES["mnist"], "fashion_mnist"
+    recipe, other = SHORT_MNIST, "fashion_mnist"
     if options.quick:
         recipe, other, options.networks, options.gradients = quick(recipe), "digits", 4, [4]
     fashion = wsflow.load_task(other)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from demo_seeds import RESULTS
 from ledger import Clock, Ledger
-from quality import AVERAGED, QUICK, QUICK_FLOW, QUICK_TRAINING, RECIPES, averaged, fitted
+from quality import AVERAGED, QUICK, QUICK_FLOW, QUICK_TRAINING, SHORT_MNIST, averaged, fitted
 from torch import Tensor
 
 import wsflow
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: docs/results/width.json; none with --quick")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe, n = RECIPES["mnist"], options.samples
+    recipe, n = SHORT_MNIST, options.samples
     if options.quick:
         if options.out is None:
             parser.error("--quick needs --out: what it measures says nothing")

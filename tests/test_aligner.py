@@ -21,6 +21,7 @@ from wsflow.estimators.matchers import CHOICES, METHODS, method_of
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.matching import orbit_matching
 from wsflow.testing import assert_function_preserved
 
 MLP = Architecture.mlp([4, 5, 5, 2])
@@ -197,6 +198,23 @@ class TestForms:
             own, others = (ScaleCanonicalizer(form).fit_transform(aligned[name]) for name in (form, other))
             far, farther = (np.linalg.norm(rows - rows[0], axis=1) for rows in (own, others))
             assert (far <= farther + 1e-12).all() and (far < farther).mean() > 0.2
+
+    def test_raw_networks_are_compared_as_they_are(self):
+        X = networks(20, Architecture.mlp([4, 6, 5, 2], "tanh"))
+        aligner = PermutationAligner(reference="first", form="raw").fit(X)
+        assert np.array_equal(aligner.reference_, X[0])
+        rows = torch.from_numpy(np.array(X))
+        assert np.array_equal(aligner.transform(X), orbit_matching(rows, rows[0], X.architecture)(rows))
+
+    def test_raw_networks_that_differ_by_permutations_are_one_point(self):
+        aligned = PermutationAligner(form="raw").fit_transform(orbit(networks(1), log_scale=0.0))
+        assert np.abs(aligned - aligned[0]).max() < 1e-12
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_compares_raw_networks(self, method, task):
+        X = networks(4)
+        aligner = PermutationAligner(method, task, "first", "raw", options=OPTIONS.get(method), random_state=0)
+        assert_function_preserved(X, aligner.fit_transform(X))
 
     def test_a_saved_aligner_keeps_its_form(self, tmp_path):
         aligner = PermutationAligner(form="balanced").fit(networks())

@@ -114,6 +114,7 @@ def quality_settings(found: Row) -> list[str]:
         headline(
             found,
             f"{settings['runs']:,} training runs ({options_of(training)}), {settings['held_out']} held-out runs",
+            *([f"aligned ``form={settings['form']!r}``"] if "form" in settings else []),
             f"flow: {options_of(settings['flow'])}",
             f"{settings['samples']} samples at each temperature",
         ),

@@ -40,9 +40,9 @@ METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chai
     "--form",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "unit", "balanced"]),
-    help="In which scale-free representatives networks are compared: unit incoming norms, or the smallest sum of "
-    "squares; auto is unit for weight and balanced for the others.",
+    type=click.Choice(["auto", "unit", "balanced", "raw"]),
+    help="In which representatives networks are compared: with unit incoming norms, with the smallest sum of squares, "
+    "or as they are; auto is unit for weight and balanced for the others.",
 )
 @click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
 @click.option(

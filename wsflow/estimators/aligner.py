@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 REFERENCES = ("auto", "mean", "medoid", "first", "universe")
-FORMS = ("auto", "unit", "balanced")
+FORMS = ("auto", "unit", "balanced", "raw")
 BY = ("run", "network")
 # networks that may be the medoid: to know how far all others are, they have to be matched to each
 MEDOIDS = 16
@@ -46,7 +46,7 @@ REPORTED = ("objective", "n_passes", "barrier_before", "barrier_after")
 class PermutationAligner(TransformerMixin, BaseEstimator):
     """Align networks to a reference by permutations, and signs where activations are odd.
 
-    Networks are compared by scale-free representatives, so the result does not depend on whether
+    Networks are compared by scale-free representatives (but see `form`), so the result does not depend on whether
     scalings are canonicalized before or after. What is equal in all networks of fit (a frozen backbone, a head, what
     one initialisation has left) and tells the neurons of a group apart holds that group where it is. Without an
     architecture there are no symmetries, and X passes through.
@@ -66,10 +66,12 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         cycle-consistent matching (Crisostomi et al. 2024); a row of X; or a network. "auto" is "medoid" where there is
         a task, and else "mean": a mean of networks brings their weights closest together, but is a poor network
         itself, and a loss half-way to it tells little.
-    form : {"auto", "unit", "balanced"}
-        In which scale-free representatives networks are compared, as in `ScaleCanonicalizer`: with unit incoming norms
-        every neuron counts the same; with the smallest sum of squares, as trained networks nearly have, strong ones
-        count more. "auto" is "unit" for "weight", and "balanced" for the others.
+    form : {"auto", "unit", "balanced", "raw"}
+        In which representatives networks are compared. The first two are scale-free, as in `ScaleCanonicalizer`: with
+        unit incoming norms every neuron counts the same; with the smallest sum of squares, as trained networks nearly
+        have, strong ones count more. "raw" compares networks as they are, with scales that training has left, which
+        for networks of one recipe mean something; scalings then decide too. "auto" is "unit" for "weight", and
+        "balanced" for the others.
     by : {"run", "network"}
         Whether all networks of a run move as its last snapshot does, or each by itself.
     max_sweeps : int
@@ -88,7 +90,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     reference_ : ndarray of shape (d,)
-        Scale-free weights to which networks are aligned.
+        Weights to which networks are aligned, of the form in which they are compared.
     distances_ : ndarray
         Root mean square distance to the reference by round of the iterated mean.
     n_iter_ : int
@@ -100,7 +102,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
     n_passes_ : ndarray of int, shape (n,)
         Passes of weight matching that each training network took; 0 for other methods.
     barrier_before_, barrier_after_ : ndarray of shape (n,)
-        Excess of the loss half-way to the reference, before and after alignment, of scale-free representatives; not a
+        Excess of the loss half-way to the reference, before and after alignment, of the representatives; not a
         number without a task.
     report_ : dict from str to ndarray of shape (n,)
         The four of them.
@@ -229,7 +231,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return wrapped(self, later_array(self, X), X, aligned=getattr(X, "aligned", None))
 
     def distances_to_reference(self, X: Any) -> np.ndarray:
-        """How far the scale-free representatives of networks are from the reference, as they are.
+        """How far networks, by the representatives that are compared, are from the reference, without being aligned.
 
         Parameters
         ----------
@@ -244,7 +246,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         values = later_array(self, X)
         if self.architecture_ is None:
             return np.linalg.norm(values - self.reference_, axis=1)
-        difference = (self._scale_free(values) - tensor(self.reference_)).numpy()
+        difference = (self._representatives(values) - tensor(self.reference_)).numpy()
         difference[:, self.architecture_.statistic_columns] = 0
         return np.linalg.norm(difference, axis=1)
 
@@ -274,7 +276,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         self.output_change_ = output_change(values, aligned, self.architecture_)
         self.n_passes_ = passes[leaders.position].numpy()
         everyone = len(leaders.raw) == len(values)
-        after = (matched @ leaders.scaling)(leaders.precise) if everyone else self._scale_free(aligned)
+        after = (matched @ leaders.scaling)(leaders.precise) if everyone else self._representatives(aligned)
         self._report(values, after)
         return wrapped(self, aligned, X, aligned=True)
 
@@ -336,7 +338,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     @property
     def _form(self) -> Form:
-        return self._method.form if self.form == "auto" else cast(Form, self.form)
+        return cast(Form, self.form) if self.form in get_args(Form) else self._method.form
 
     def _leaders(self, values: np.ndarray, X: Any) -> Leaders:
         rows, position = np.unique(owners(X, self.by, len(values)), return_inverse=True)
@@ -349,9 +351,11 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         return rows.double() if self._form == "balanced" else rows
 
     def _scaling(self, weights: Tensor) -> Action:
+        if self.form == "raw":
+            return Action.identity(self._architecture, len(weights))
         return canonical_action(weights, self._architecture, form=self._form)
 
-    def _scale_free(self, values: np.ndarray) -> Tensor:
+    def _representatives(self, values: np.ndarray) -> Tensor:
         rows = self._precise(viewed(values))
         moved: Tensor = self._scaling(rows)(rows)
         return moved
@@ -363,11 +367,11 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         if given is None and self._reference == "first":
             given = leaders.raw[:1].numpy()
         if given is not None:
-            self.reference_ = self._scale_free(given)[0].double().numpy().copy()
+            self.reference_ = self._representatives(given)[0].double().numpy().copy()
             return
         n = len(leaders.raw)
         few = torch.from_numpy(_spaced(n, self.max_reference))
-        raw, rows = (part if len(few) == n else part[few] for part in (leaders.raw, leaders.scale_free))
+        raw, rows = (part if len(few) == n else part[few] for part in (leaders.raw, leaders.representatives))
         find = {"mean": self._mean, "medoid": self._medoid, "universe": self._universe}[self._reference]
         self.reference_ = find(raw, rows).double().numpy().copy()
 
@@ -430,10 +434,10 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         def match(some: Tensor, architecture: Architecture) -> Any:
             return self._method.match(some, reference, architecture, setting)
 
-        return self._free(leaders.raw, leaders.scale_free, match)
+        return self._free(leaders.raw, leaders.representatives, match)
 
     def _found(self, values: np.ndarray, X: Any) -> Action:
-        """What aligns networks; scale-free representatives are forgotten, and give their memory to what comes next."""
+        """What aligns networks; the representatives are forgotten, and give their memory to what comes next."""
         leaders = self._leaders(values, X)
         return leaders.for_all(self._match(leaders)[0] @ leaders.scaling)
 
@@ -442,7 +446,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         if self.task is None or not (self._architecture.layers or self._architecture.module):
             return
         goal = WeightArray(self.reference_[None], self._architecture)
-        networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._scale_free(values), after))
+        networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._representatives(values), after))
         self.barrier_before_, self.barrier_after_ = (midpoint_barrier(rows, goal, self.task) for rows in networks)
 
     def __sklearn_tags__(self) -> Any:

@@ -23,7 +23,7 @@ class Leaders:
     precise : Tensor of shape (leaders, d)
         The same, in the precision in which they are compared.
     scaling : Action
-        To the scale-free representatives.
+        To the representatives that are compared.
     position : LongTensor of shape (n,)
         Which leader each of all networks follows.
     """
@@ -34,8 +34,8 @@ class Leaders:
     position: Tensor
 
     @cached_property
-    def scale_free(self) -> Tensor:
-        """Scale-free representatives, of shape (leaders, d)."""
+    def representatives(self) -> Tensor:
+        """What is compared, of shape (leaders, d)."""
         moved: Tensor = self.scaling(self.precise)
         return moved
 
