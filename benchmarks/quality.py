@@ -195,7 +195,8 @@ def measured(job: str, recipe: dict[str, Any], seed: int, temperatures: list[flo
         samples = {t: wsflow.sample(model, n, random_state=seed, temperature=t) for t in temperatures}
     with clock("evaluation"):
         first = samples[max(temperatures)]
-        report = wsflow.evaluate(first, known, unseen, task, curve=samples, random_state=seed)
+        seen = model[:-1].transform(known)  # nulls have the flow's coordinates
+        report = wsflow.evaluate(first, known, unseen, task, nulls=seen, curve=samples, random_state=seed)
         averages = {f"temperature {t:g}": averaged(rows, task, seed) for t, rows in samples.items()}
         ensemble = averaged(unseen, task, seed)
     curves = {name: curve.names for name, curve in report.frontiers.items() if name != "samples"}

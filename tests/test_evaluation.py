@@ -271,6 +271,19 @@ class TestReport:
             assert other.samples[name] == pytest.approx(report.samples[name], rel=1e-4)
         assert other.samples["novelty"] == pytest.approx(report.samples["novelty"], rel=0.05)
 
+    def test_nulls_can_be_made_in_the_coordinates_of_a_flow(self, report):
+        scaled = TRAIN.like(np.array(TRAIN) * np.linspace(0.5, 2, TRAIN.shape[1]))
+        other = evaluate(networks(30, seed=5), TRAIN, HELD_OUT, TASK, nulls=scaled)
+        mean = WeightArray(np.array(scaled).mean(0, keepdims=True), scaled.architecture)
+        assert other.nulls["mean"]["loss"] == pytest.approx(predict(mean, TASK.held_out).losses.mean(), rel=1e-5)
+        assert other.nulls["mean"]["loss"] != pytest.approx(report.nulls["mean"]["loss"], rel=1e-2)
+        assert other.nulls.keys() == report.nulls.keys() and other.samples == report.samples
+
+    @pytest.mark.parametrize("nulls", [networks(5, widths=[4, 3]), None, np.zeros((5, 23))])
+    def test_nulls_of_something_else_are_refused(self, nulls):
+        with pytest.raises(InvalidInputError, match=r"Nulls are made of training networks, .*transform"):
+            evaluate(TRAIN[:5], TRAIN, HELD_OUT, TASK, nulls=nulls)
+
     def test_alignment_lowers_the_barriers_of_shuffled_networks(self):
         # shuffled networks that are all near one that solves the task
         close = networks(1)

@@ -114,7 +114,7 @@ def evaluate(
     held_out: WeightArray | None,
     task: Task,
     *,
-    nulls: bool = True,
+    nulls: bool | WeightArray = True,
     curve: Mapping[float, WeightArray] | None = None,
     reference: Any = None,
     random_state: int = 0,
@@ -134,8 +134,9 @@ def evaluate(
         which is honest only where the flow has not seen them.
     task : Task
         Barriers are measured on its own data, everything else on its test (or validation) part.
-    nulls : bool
-        Whether to measure the nulls too.
+    nulls : bool or WeightArray of shape (n, d)
+        Whether to measure the nulls too. They are made of aligned, canonical training networks, or of these: with
+        ``model[:-1].transform(train)`` nulls have the coordinates that the flow of a pipeline was fitted in.
     curve : mapping from float to WeightArray, optional
         Samples of the same generator at other levels of its knob, such as temperature: its frontier.
     reference : array-like of shape (d,), optional
@@ -167,11 +168,13 @@ def evaluate(
     >>> report.verdict[1]
     'Samples are copies of training networks: their novelty is 0.00 and ...'
     """
-    tell = _Steps(progress, 5 + bool(curve) + (len(null_names()) if nulls else 0))
+    tell = _Steps(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
     notes: list[str] = []
     samples, dropped = _finite_samples(samples, notes)
     train, held_out = _runs_apart(train, held_out, random_state, notes)
     _check(samples, train, held_out, task)
+    if not isinstance(nulls, bool):
+        _check_made_of(nulls, train)
     if task.held_out is task:
         notes.append("The task has no held-out data: scores and losses are those on the training data.")
     # the samples' own runs, if they have any, say nothing: each is compared with every other
@@ -186,9 +189,9 @@ def evaluate(
     tell()
     barriers = _barriers(train, task, yardstick.reference, notes)
     tell()
-    if nulls:
-        aligned = align(canonical(train), yardstick.reference, train.architecture).numpy()
-        for name, rows in null_samples(aligned, min(len(samples), MEASURED), random_state):
+    if nulls is not False:
+        made_of = align(canonical(train), yardstick.reference, train.architecture) if nulls is True else nulls
+        for name, rows in null_samples(np.asarray(made_of), min(len(samples), MEASURED), random_state):
             measured[name] = yardstick.measure(WeightArray(rows, train.architecture), pairs=NULL_PAIRS)
             tell()
     own = {}
@@ -327,6 +330,17 @@ def _check(samples: WeightArray, train: WeightArray, held_out: WeightArray, task
         if len(np.unique(weights.runs)) < 2:
             raise InvalidInputError(f"The {name} are of one run, but distances between runs need 2: train more.")
     check_task(train.architecture, task)
+
+
+def _check_made_of(nulls: WeightArray, train: WeightArray) -> None:
+    """Refuse what nulls cannot be made of."""
+    if not isinstance(nulls, WeightArray) or nulls.architecture != train.architecture:
+        raise InvalidInputError(
+            f"Nulls are made of training networks, {train.architecture}, in other coordinates: pass nulls=True, or a "
+            "WeightArray of them, such as model[:-1].transform(train)."
+        )
+    if not np.isfinite(np.asarray(nulls)).all():
+        raise InvalidInputError("Networks that nulls are to be made of are not finite: drop them.")
 
 
 class _Steps:
