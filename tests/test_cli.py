@@ -74,6 +74,27 @@ def test_populate_fit_sample_score_evaluate_info(tmp_path):
     assert "WeightFlow" in run("info", model).stdout
 
 
+@pytest.mark.parametrize("form", ["balanced", "raw"])
+def test_fit_takes_scales_in_another_form(form, files, tmp_path):
+    arguments = [
+        "fit",
+        files / "zoo.safetensors",
+        "-o",
+        tmp_path / "model.st",
+        "--iterations",
+        3,
+        *TINY,
+        "--form",
+        form,
+    ]
+    run(*arguments, "--geometry", "euclidean", "-q")
+    model, zoo = wsflow.load_model(tmp_path / "model.st"), wsflow.load_population(files / "zoo.safetensors").weights
+    assert model[0].form == form and len(model) == (2 if form == "raw" else 3)
+    squares = [np.square(rows).sum() for rows in (model[:-1].transform(zoo), zoo)]
+    assert np.isclose(*squares, rtol=1e-4) == (form == "raw")
+    assert "ScaleCanonicalizer" in run(*arguments, "--geometry", "geometric", "-q", code=3).stderr
+
+
 def test_the_same_seed_gives_the_same_file(files, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run("sample", files / "model.st", "-n", 3, "--seed", seed, "-o", tmp_path / name, "-q")

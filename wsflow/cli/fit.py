@@ -21,6 +21,13 @@ from wsflow.cli.rendering import Bars, echo_json
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
 @click.option("--reference", default="mean", show_default=True, help="What to align to: mean, medoid or first.")
+@click.option(
+    "--form",
+    default="unit",
+    show_default=True,
+    type=click.Choice(["unit", "balanced", "raw"]),
+    help="Scales of neurons: unit incoming norms, which spheres need; the smallest sum of squares; or as they are.",
+)
 @options.parameters
 @options.seed
 @options.as_json
@@ -31,6 +38,7 @@ def fit(
     geometry: str,
     iterations: int,
     reference: str,
+    form: str,
     parameters: dict[str, Any],
     seed: int,
     as_json: bool,
@@ -41,7 +49,7 @@ def fit(
     \b
     Example:
       wsflow fit zoo.safetensors -o model.st
-      wsflow fit zoo.safetensors -o model.st --geometry euclidean -p coupling=ot -p max_iter=3000
+      wsflow fit zoo.safetensors -o model.st --geometry euclidean --form raw -p max_iter=3000
     """
     from sklearn.pipeline import make_pipeline
 
@@ -53,8 +61,8 @@ def fit(
     loaded = wsflow.load_population(population)
     flow = options.flow_of(geometry, iterations, loaded.task, seed, parameters)
     model = make_pipeline(
-        wsflow.PermutationAligner(reference=reference),
-        wsflow.ScaleCanonicalizer(bias=flow.bias),
+        wsflow.PermutationAligner(reference=reference, form=form),
+        *([wsflow.ScaleCanonicalizer(form, flow.bias)] if form != "raw" else []),
         flow,
     )
     start = time.perf_counter()

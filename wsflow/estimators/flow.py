@@ -92,7 +92,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
     predictive_iter : int
         Further steps, after those, which also bring what samples predict on inputs of the task (never its targets) to
         the law of what the training networks predict: see `wsflow.flow.matching`. For networks of many weights,
-        whose samples are worse than they are; a step takes about five times as long.
+        whose samples are worse than they are; a step takes three to four times as long.
     predictive_weight : float
         Of the energy distance of predictions in the loss of these steps.
     learning_rate, weight_decay, ema_decay, clip : float
