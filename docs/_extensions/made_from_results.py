@@ -98,8 +98,8 @@ def quality_lines(found: Row) -> list[str]:
     beside = [null_cells(name, [row["samples"][name] for row in seeds]) for name in temperatures]
     lines += list_table(["flow", "accuracy", "loss", "best null there", "accuracy", "loss", "flow ahead"], beside)
     lines += ["The nulls, as curves between these levels:", ""]
-    nulls = [quality_cells(name, [row["nulls"][name] for row in seeds])[:-3] for name in seeds[0]["nulls"]]
-    lines += list_table([*header, "likely copies"], nulls)
+    nulls = [null_row(name, [row["nulls"][name] for row in seeds]) for name in seeds[0]["nulls"]]
+    lines += list_table([*header, "likely copies", "average of all"], nulls)
     lines += [f"- Seed {seed}: {frontier_sentence(row)}" for seed, row in sorted(rows.items())]
     return [*lines, ""]
 
@@ -133,6 +133,11 @@ def quality_cells(name: str, rows: Sequence[Row]) -> list[str]:
     values += [over_seeds(rows, "novelty", 2), both[0], over_seeds(rows, "dispersion", 2), both[1]]
     values += [over_seeds(rows, "copies", 2), over_seeds(rows, AVERAGED)]
     return [name.replace("_", "-"), *values, *(share(rows, key) if key in rows[0] else "" for key in ("must", "aim"))]
+
+
+def null_row(name: str, rows: Sequence[Row]) -> list[str]:
+    """A row of the table of nulls, which have averages of all of their networks instead of 50."""
+    return [*quality_cells(name, rows)[:-3], over_seeds(rows, "averaged_accuracy")]
 
 
 def null_cells(name: str, rows: Sequence[Row]) -> list[str]:
