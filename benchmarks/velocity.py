@@ -15,9 +15,9 @@ from measure import report, seconds
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.velocity.mlp import FlatMLP
-from wsflow.velocity.neuron import NeuronTransformer
-from wsflow.velocity.relational import RelationalTransformer
+from wsflow.metanetworks.mlp import FlatMLP
+from wsflow.metanetworks.neuron import NeuronTransformer
+from wsflow.metanetworks.relational import RelationalTransformer
 
 
 def training_step(network: nn.Module, x: Tensor, t: Tensor, target: Tensor) -> Callable[[], None]:

@@ -23,7 +23,7 @@ FLOORS = {
     "tracing": 2,
     "geometry": 2,
     "flow": 2,
-    "velocity": 2,
+    "metanetworks": 2,
     "populations": 3,
     "evaluation": 3,
     "testing": 3,

@@ -25,7 +25,7 @@ from wsflow.flow.priors import WrappedGaussian
 from wsflow.flow.solvers import integrate
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Bridge, Euclidean, Product, Sphere
-from wsflow.velocity.mlp import FlatMLP
+from wsflow.metanetworks.mlp import FlatMLP
 
 SPACES = {
     "rotations": SpecialOrthogonal(3),

@@ -13,8 +13,8 @@ import wsflow
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightArray, WeightFlow
 from wsflow.exceptions import InvalidInputError
 from wsflow.flow.training import dropped
-from wsflow.velocity.conditions import CONDITIONS
-from wsflow.velocity.table import VELOCITIES
+from wsflow.metanetworks.conditions import CONDITIONS
+from wsflow.metanetworks.encoders import VELOCITIES
 
 FAST = {"max_iter": 400, "width": 16, "depth": 2, "batch_size": 128, "validation_fraction": 0.1, "random_state": 0}
 MLP = Architecture.mlp([3, 4, 2])

@@ -22,10 +22,10 @@ HOMES = {
     # its own files, and those of other tools
     "safetensors": {"persistence", "populations"},
     "onnx": {"populations"},
-    "torch_geometric": {"velocity"},
+    "torch_geometric": {"metanetworks"},
 }
 FORBIDDEN = {
-    "flow": {"weights", "architecture", "symmetry", "networks", "estimators", "velocity"},
+    "flow": {"weights", "architecture", "symmetry", "networks", "estimators", "metanetworks"},
     "symmetry": {"flow"},
 }
 
@@ -126,10 +126,10 @@ def test_a_planted_circle_is_caught(tmp_path):
 def test_a_planted_circle_of_rooms_is_caught(tmp_path):
     planted = plant(
         tmp_path,
-        flow__paths="import wsflow.velocity.mlp",
+        flow__paths="import wsflow.metanetworks.mlp",
         flow__solvers="",
-        velocity__mlp="",
-        velocity__pna="from wsflow.flow import solvers",
+        metanetworks__mlp="",
+        metanetworks__pna="from wsflow.flow import solvers",
     )
     assert not floors.circle(floors.inside(planted))
     assert floors.circle(floors.rooms(planted))

@@ -20,7 +20,7 @@ from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate, integrate_stochastic
 from wsflow.flow.training import Objective, Settings, train
 from wsflow.manifolds import Euclidean, Product, Sphere
-from wsflow.velocity.mlp import FlatMLP
+from wsflow.metanetworks.mlp import FlatMLP
 
 PLANE = Product([(Euclidean(2), torch.tensor([[0, 1]]))])
 CIRCLE = Product([(Sphere(2), torch.tensor([[0, 1]]))])

@@ -16,9 +16,9 @@ from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate
 from wsflow.geometry import GEOMETRIES, Geometry
 from wsflow.manifolds import Euclidean, Sphere
+from wsflow.metanetworks.encoders import VELOCITIES
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.testing import architectures
-from wsflow.velocity.table import VELOCITIES
 
 CURVED = ["relu", "leaky_relu", "sine", "cosine", "identity", "tanh"]
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}

@@ -13,9 +13,9 @@ from wsflow.flow.hints import GradientHints
 from wsflow.flow.priors import Isotropic
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Product
+from wsflow.metanetworks.encoders import READ_HINTS, VELOCITIES
 from wsflow.networks import forward
 from wsflow.symmetry.actions import Action
-from wsflow.velocity.table import READ_HINTS, VELOCITIES
 
 MLP = Architecture.mlp([4, 5, 3, 2])
 FAST = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2, "solver_steps": 3, "random_state": 0}

@@ -18,7 +18,7 @@ from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import integrate
 from wsflow.flow.tempering import tempered
 from wsflow.manifolds import Euclidean, Product, Sphere
-from wsflow.velocity.mlp import FlatMLP
+from wsflow.metanetworks.mlp import FlatMLP
 
 SPACE = Product([(Euclidean(4), torch.tensor([[2, 0, 3, 1]]))])
 SPHERE = Product([(Sphere(3), torch.tensor([[0, 1, 2]]))])

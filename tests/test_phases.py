@@ -14,12 +14,12 @@ from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightA
 from wsflow.architecture import Block, Layer, NeuronGroup, Parameter, Wire
 from wsflow.architecture.layers import mlp_layers
 from wsflow.geometry import GEOMETRIES, Phases
+from wsflow.metanetworks.encoders import VELOCITIES
 from wsflow.networks import forward
 from wsflow.populations.training import train_population
 from wsflow.symmetry.actions import Action
 from wsflow.task import Task
 from wsflow.testing import assert_function_preserved
-from wsflow.velocity.table import VELOCITIES
 
 SIREN = Architecture.mlp([1, 4, 3, 1], "sine")
 FAST = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2, "solver_steps": 4, "random_state": 0}

@@ -24,8 +24,8 @@ from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.training import Metric, Progress, Settings
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
 from wsflow.initialisation import INITIALISATIONS
-from wsflow.velocity.conditions import CONDITIONS
-from wsflow.velocity.table import VELOCITIES, velocity_name
+from wsflow.metanetworks.conditions import CONDITIONS
+from wsflow.metanetworks.encoders import VELOCITIES, velocity_name
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.velocity.conditions import CONDITIONS
+from wsflow.metanetworks.conditions import CONDITIONS
 
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow

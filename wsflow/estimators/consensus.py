@@ -11,9 +11,9 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.flow.hints import GradientHints
 from wsflow.geometry import Geometry
+from wsflow.metanetworks.encoders import READ_HINTS, velocity_name
 from wsflow.networks import forward
 from wsflow.task import Task
-from wsflow.velocity.table import READ_HINTS, velocity_name
 
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow

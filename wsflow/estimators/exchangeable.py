@@ -18,7 +18,7 @@ from wsflow.flow.frame import Frame
 from wsflow.flow.priors import WrappedGaussian
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Product, Sphere
-from wsflow.velocity.folding import Folding
+from wsflow.metanetworks.folding import Folding
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from wsflow.flow.covariance import covariance_of
 from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
 from wsflow.geometry import GEOMETRIES, Geometry
 from wsflow.initialisation import INITIALISATIONS
+from wsflow.metanetworks.encoders import knows_names
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.velocity.table import knows_names
 
 if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow

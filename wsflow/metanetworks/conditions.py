@@ -29,7 +29,7 @@ class ScalarEmbedding(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from wsflow.velocity.conditions import ScalarEmbedding
+    >>> from wsflow.metanetworks.conditions import ScalarEmbedding
     >>> ScalarEmbedding(8)(torch.tensor([0.3, float("nan")])).shape
     torch.Size([2, 8])
     """
@@ -73,7 +73,7 @@ class LabelEmbedding(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from wsflow.velocity.conditions import LabelEmbedding
+    >>> from wsflow.metanetworks.conditions import LabelEmbedding
     >>> LabelEmbedding(8, 3)(torch.tensor([2.0, float("nan")])).shape
     torch.Size([2, 8])
     """

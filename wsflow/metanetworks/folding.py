@@ -47,7 +47,7 @@ class Folding:
     Examples
     --------
     >>> from wsflow.architecture import Architecture
-    >>> from wsflow.velocity.folding import Folding
+    >>> from wsflow.metanetworks.folding import Folding
     >>> folding = Folding(Architecture.mlp([30, 16, 16, 2]))
     >>> [tuple(f.shape) for f in folding.features], [tuple(e.columns.shape) for e in folding.edges]
     ([(16, 31), (16, 3)], [(16, 16, 1)])

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
+from wsflow.metanetworks.embedding import Scale, TimeEmbedding, thinned, zero
 from wsflow.networks import take
-from wsflow.velocity.embedding import Scale, TimeEmbedding, thinned, zero
 
 
 class RelationalAttention(nn.Module):
@@ -119,7 +119,7 @@ class RelationalTransformer(nn.Module):
     --------
     >>> import torch
     >>> from wsflow.architecture import Architecture
-    >>> from wsflow.velocity.relational import RelationalTransformer
+    >>> from wsflow.metanetworks.relational import RelationalTransformer
     >>> network = RelationalTransformer(Architecture.mlp([4, 3, 2]), dim=8, depth=1, heads=2)
     >>> network(torch.zeros(5, 23), torch.zeros(5)).shape
     torch.Size([5, 23])

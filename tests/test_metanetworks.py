@@ -14,15 +14,15 @@ from torch import nn
 
 from wsflow import WeightArray, WeightFlow
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
+from wsflow.metanetworks.embedding import Scale, TimeEmbedding
+from wsflow.metanetworks.encoders import VELOCITIES
+from wsflow.metanetworks.folding import Folding
+from wsflow.metanetworks.mlp import FlatMLP
+from wsflow.metanetworks.neuron import NeuronTransformer
+from wsflow.metanetworks.relational import RelationalTransformer
 from wsflow.networks import take
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures
-from wsflow.velocity.embedding import Scale, TimeEmbedding
-from wsflow.velocity.folding import Folding
-from wsflow.velocity.mlp import FlatMLP
-from wsflow.velocity.neuron import NeuronTransformer
-from wsflow.velocity.relational import RelationalTransformer
-from wsflow.velocity.table import VELOCITIES
 
 
 def two_convolutions() -> Architecture:

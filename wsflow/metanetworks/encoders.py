@@ -25,7 +25,7 @@ def neuron(architecture: Architecture, n_extra: int, **options: Any) -> nn.Modul
     -------
     nn.Module
     """
-    from wsflow.velocity.neuron import NeuronTransformer
+    from wsflow.metanetworks.neuron import NeuronTransformer
 
     return NeuronTransformer(architecture, n_extra, **options)
 
@@ -44,7 +44,7 @@ def relational(architecture: Architecture, n_extra: int, **options: Any) -> nn.M
     -------
     nn.Module
     """
-    from wsflow.velocity.relational import RelationalTransformer
+    from wsflow.metanetworks.relational import RelationalTransformer
 
     return RelationalTransformer(architecture, n_extra, **options)
 
@@ -64,7 +64,7 @@ def mlp(architecture: Architecture | int, n_extra: int, **options: Any) -> nn.Mo
     -------
     nn.Module
     """
-    from wsflow.velocity.mlp import FlatMLP
+    from wsflow.metanetworks.mlp import FlatMLP
 
     size = architecture if isinstance(architecture, int) else architecture.n_weights
     same = {name: options[name] for name in ("depth", "condition", "n_hints", "dropout") if name in options}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wsflow.velocity.embedding import TimeEmbedding, thinned, zero
+from wsflow.metanetworks.embedding import TimeEmbedding, thinned, zero
 
 
 class FlatMLP(nn.Module):
@@ -22,14 +22,14 @@ class FlatMLP(nn.Module):
     condition : callable, optional
         As in `TimeEmbedding`.
     n_hints : int
-        As in `wsflow.velocity.neuron.NeuronTransformer`, with a factor for each hint.
+        As in `wsflow.metanetworks.neuron.NeuronTransformer`, with a factor for each hint.
     dropout : float
         Of what each block adds, in training.
 
     Examples
     --------
     >>> import torch
-    >>> from wsflow.velocity.mlp import FlatMLP
+    >>> from wsflow.metanetworks.mlp import FlatMLP
     >>> FlatMLP(6, dim=8, depth=1)(torch.zeros(2, 6), torch.zeros(2)).shape
     torch.Size([2, 6])
     """

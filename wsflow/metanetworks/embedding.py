@@ -19,7 +19,7 @@ class TimeEmbedding(nn.Module):
     dim : int
         Width of the embedding.
     condition : callable, optional
-        From the width to the embedding of a condition, which is added; a row of `wsflow.velocity.conditions`.
+        From the width to the embedding of a condition, which is added; a row of `wsflow.metanetworks.conditions`.
 
     References
     ----------

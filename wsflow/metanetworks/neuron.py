@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
+from wsflow.metanetworks.embedding import Scale, TimeEmbedding, linear, thinned, zero
+from wsflow.metanetworks.folding import Folding
 from wsflow.networks import take
-from wsflow.velocity.embedding import Scale, TimeEmbedding, linear, thinned, zero
-from wsflow.velocity.folding import Folding
 
 
 class Layer(nn.Module):
@@ -109,7 +109,7 @@ class NeuronTransformer(nn.Module):
     --------
     >>> import torch
     >>> from wsflow.architecture import Architecture
-    >>> from wsflow.velocity.neuron import NeuronTransformer
+    >>> from wsflow.metanetworks.neuron import NeuronTransformer
     >>> network = NeuronTransformer(Architecture.mlp([4, 3, 3, 2]), dim=8, depth=1, heads=2)
     >>> network(torch.zeros(5, 35), torch.zeros(5)).shape
     torch.Size([5, 35])
