@@ -33,7 +33,8 @@ from wsflow import Task, WeightArray
 from wsflow.architecture.layers import LINEAR
 from wsflow.evaluation import predictive_curve
 from wsflow.exceptions import NumericalError
-from wsflow.networks import flatten, predictions, run_layers, unflatten
+from wsflow.running import flatten, predictions, unflatten
+from wsflow.running.execution import run_layers
 
 JOBS = ("wdbc", "mnist")
 SIZES = (1, 2, 5, 10, 20, 50, 100)

@@ -19,9 +19,9 @@ from measure import report, seconds
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.networks import forward, losses
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.populations.training import train_population
+from wsflow.running import forward, losses
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 

@@ -23,7 +23,7 @@ import wsflow
 from wsflow import Architecture, Task, WeightArray
 from wsflow.estimators.widths import copies_needed
 from wsflow.evaluation import predict
-from wsflow.networks import flatten, forward, unflatten
+from wsflow.running import flatten, forward, unflatten
 
 NARROW, WIDE = 10, 32
 GEOMETRIES = ("geometric", "euclidean", "normalized")

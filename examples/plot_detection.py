@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 
 import wsflow
 from wsflow import PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
-from wsflow.networks import unflatten
+from wsflow.running import unflatten
 
 task = wsflow.load_task("iris")
 settings = {"hidden": (8,), "epochs": 60, "learning_rate": 0.01}

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 import wsflow
 from wsflow import Architecture, PermutationAligner, WeightFlow
 from wsflow.evaluation.predictive import predict
-from wsflow.networks import unflatten
+from wsflow.running import unflatten
 
 task = wsflow.load_task("digits")
 settings = {"epochs": 15, "learning_rate": 0.01, "initialisation": "uniform"}

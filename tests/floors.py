@@ -17,7 +17,7 @@ FLOORS = {
     "manifolds": 1,
     "states": 2,
     "weights": 2,
-    "networks": 2,
+    "running": 2,
     "initialisation": 2,
     "symmetry": 2,
     "tracing": 2,

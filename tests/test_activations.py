@@ -23,7 +23,8 @@ from wsflow.activations import (
     by_function,
 )
 from wsflow.architecture import Architecture, Layer
-from wsflow.networks import forward, to_module, unflatten
+from wsflow.running import forward, unflatten
+from wsflow.running.modules import to_module
 from wsflow.symmetry.actions import Action
 from wsflow.testing import function_deviation
 from wsflow.weights import WeightArray

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from wsflow.activations import SIGN
 from wsflow.architecture import Architecture
-from wsflow.networks import forward, losses
 from wsflow.populations.datasets import load_task
 from wsflow.populations.training import train_population
+from wsflow.running import forward, losses
 from wsflow.symmetry import examples as examples_module
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.activation_matching import activation_matching

@@ -12,7 +12,7 @@ from torch import nn
 
 from wsflow.activations import ACTIVATIONS, FLIP, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup, Parameter, Wire
-from wsflow.networks import forward
+from wsflow.running import forward
 from wsflow.symmetry.actions import Action
 from wsflow.weights import WeightArray
 

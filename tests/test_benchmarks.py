@@ -13,7 +13,7 @@ import torch
 
 from wsflow import Architecture
 from wsflow.evaluation import Frontier
-from wsflow.networks import forward
+from wsflow.running import forward
 
 ROOT = Path(__file__).parent.parent
 ROW = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0, "averaged_50": 0.95}

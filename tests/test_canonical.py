@@ -18,7 +18,8 @@ from torch import Tensor
 from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, Fixed, Layer, NeuronGroup, Parameter, Wire
 from wsflow.estimators.canonicalizer import ScaleCanonicalizer
-from wsflow.networks import forward, run_module, unflatten
+from wsflow.running import forward, unflatten
+from wsflow.running.execution import run_module
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.balanced import balanced_scales
 from wsflow.symmetry.canonical import canonical_action, incoming, orientation

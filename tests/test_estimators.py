@@ -15,7 +15,7 @@ import wsflow
 from wsflow import Architecture, Guidance, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
 from wsflow.estimators.assembly import held_out_rows
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward, losses
+from wsflow.running import forward, losses
 from wsflow.symmetry.actions import Action
 
 FAST = {"max_iter": 3, "width": 8, "depth": 1, "heads": 2, "solver_steps": 2, "random_state": 0}

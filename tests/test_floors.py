@@ -25,7 +25,7 @@ HOMES = {
     "torch_geometric": {"metanetworks"},
 }
 FORBIDDEN = {
-    "flow": {"weights", "architecture", "symmetry", "networks", "estimators", "metanetworks"},
+    "flow": {"weights", "architecture", "symmetry", "running", "estimators", "metanetworks"},
     "symmetry": {"flow"},
 }
 
@@ -36,7 +36,7 @@ def test_every_room_has_a_floor():
 
 def test_the_imports_are_found():
     assert "wsflow.architecture.table" in IMPORTS["wsflow.architecture"]
-    assert "wsflow.networks" in IMPORTS["wsflow.weights"], "an import inside a function"
+    assert "wsflow.running.modules" in IMPORTS["wsflow.weights"], "an import inside a function"
     assert "wsflow.architecture.serialization" in IMPORTS["wsflow.architecture.table"], "a submodule of a package"
     assert "wsflow.architecture.table" not in IMPORTS["wsflow.architecture.serialization"], "TYPE_CHECKING"
 
@@ -119,8 +119,8 @@ def test_what_is_allowed_is_not_caught(tmp_path, source):
 
 
 def test_a_planted_circle_is_caught(tmp_path):
-    planted = plant(tmp_path, networks="from wsflow import weights", weights="def f():\n    from . import networks")
-    assert floors.circle(floors.inside(planted)) == ["wsflow.networks", "wsflow.weights", "wsflow.networks"]
+    planted = plant(tmp_path, running="from wsflow import weights", weights="def f():\n    from . import running")
+    assert floors.circle(floors.inside(planted)) == ["wsflow.running", "wsflow.weights", "wsflow.running"]
 
 
 def test_a_planted_circle_of_rooms_is_caught(tmp_path):

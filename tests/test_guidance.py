@@ -20,7 +20,7 @@ from wsflow.evaluation.transfer import LearningCurves, learning_curves
 from wsflow.flow.guidance import COOLINGS, SCHEDULES, UPDATES, Descent, guided, guided_sample, slope_of
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Sphere
-from wsflow.networks import forward, losses, predictions
+from wsflow.running import forward, losses, predictions
 
 MLP = Architecture.mlp([4, 3, 3, 2])
 FAST = {"max_iter": 30, "width": 16, "depth": 1, "random_state": 0}

@@ -14,7 +14,7 @@ from wsflow.flow.priors import Isotropic
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Product
 from wsflow.metanetworks.encoders import READ_HINTS, VELOCITIES
-from wsflow.networks import forward
+from wsflow.running import forward
 from wsflow.symmetry.actions import Action
 
 MLP = Architecture.mlp([4, 5, 3, 2])

@@ -17,10 +17,10 @@ from torch import nn
 
 import wsflow
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward
 from wsflow.persistence import load_population, save_population
 from wsflow.populations.importers import FORMATS, load_networks
 from wsflow.populations.importers.paths import natural_key
+from wsflow.running import forward
 
 NETWORKS = Path(os.environ.get("WSFLOW_NETWORKS", "."))
 needs_networks = pytest.mark.skipif("WSFLOW_NETWORKS" not in os.environ, reason="WSFLOW_NETWORKS is not set")

@@ -14,8 +14,8 @@ from torch import nn
 
 from wsflow.activations import POSITIVE, SIGN
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward
 from wsflow.populations.importers import load_networks
+from wsflow.running import forward
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

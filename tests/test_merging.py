@@ -16,7 +16,7 @@ from wsflow.architecture.layers import Layer
 from wsflow.architecture.parameters import plain
 from wsflow.evaluation.renormalization import Runner, recompute_statistics
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward
+from wsflow.running import forward
 from wsflow.symmetry.actions import Action
 
 

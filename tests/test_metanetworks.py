@@ -20,7 +20,7 @@ from wsflow.metanetworks.folding import Folding
 from wsflow.metanetworks.mlp import FlatMLP
 from wsflow.metanetworks.neuron import NeuronTransformer
 from wsflow.metanetworks.relational import RelationalTransformer
-from wsflow.networks import take
+from wsflow.running import take
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures
 

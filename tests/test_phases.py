@@ -15,8 +15,8 @@ from wsflow.architecture import Block, Layer, NeuronGroup, Parameter, Wire
 from wsflow.architecture.layers import mlp_layers
 from wsflow.geometry import GEOMETRIES, Phases
 from wsflow.metanetworks.encoders import VELOCITIES
-from wsflow.networks import forward
 from wsflow.populations.training import train_population
+from wsflow.running import forward
 from wsflow.symmetry.actions import Action
 from wsflow.task import Task
 from wsflow.testing import assert_function_preserved

@@ -9,9 +9,9 @@ from torch import nn
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.networks import forward, scores
 from wsflow.populations import Population, load_task
 from wsflow.populations.training import train_population
+from wsflow.running import forward, scores
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 

@@ -157,7 +157,7 @@ def test_an_interruption_leaves_a_flow_that_samples(population):
 
 def test_predictions_that_are_not_finite_end_matching_with_a_warning(population, monkeypatch):
     weights, task = population
-    monkeypatch.setattr("wsflow.estimators.function.forward", broken(wsflow.networks.forward))
+    monkeypatch.setattr("wsflow.estimators.function.forward", broken(wsflow.running.forward))
     flow = flow_of(task, predictive_iter=5, metric="euclidean", hints=None)
     with pytest.warns(RuntimeWarning, match="smaller"):
         flow.fit(weights)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from wsflow import Architecture, WeightArray
 from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter, Wire
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.networks import run_module, unflatten
+from wsflow.running import unflatten
+from wsflow.running.execution import run_module
 from wsflow.symmetry.actions import Action
 from wsflow.tracing import certify
 from wsflow.tracing.certificate import random_weights, without

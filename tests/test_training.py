@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from scipy.linalg import solve_discrete_lyapunov
 
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.networks import forward, losses
 from wsflow.persistence import load_population, save_population
 from wsflow.populations import Population, load_task
 from wsflow.populations.hyperparameters import RANGES, check_range, draw
 from wsflow.populations.schedules import SCHEDULES, cycle_ends, factors, snapshot_steps
 from wsflow.populations.training import train_population
+from wsflow.running import forward, losses
 from wsflow.task import Task
 
 DRAWN = {"learning_rate": (1e-3, 1e-1), "momentum": (0.1, 0.9), "weight_decay": (1e-5, 1e-2), "temperature": (0.1, 10)}

@@ -17,7 +17,7 @@ import wsflow
 from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.cli import main
 from wsflow.estimators.widths import of_hidden
-from wsflow.networks import forward
+from wsflow.running import forward
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ("posterior", "transfer", "widths", "detection")
@@ -107,7 +107,7 @@ def test_the_curvature_of_the_last_layer_is_the_hessian(benchmark, generator):
     hessian = torch.autograd.functional.hessian(loss, weights[0, first:])
     # weights (3, 3), then biases: each row of the last layer has its bias at the end there
     order = [*range(0, 3), 9, *range(3, 6), 10, *range(6, 9), 11]
-    features, said = module._last_layer(wsflow.networks.unflatten(weights, architecture), architecture, inputs)
+    features, said = module._last_layer(wsflow.running.unflatten(weights, architecture), architecture, inputs)
     torch.testing.assert_close(module._curvature(features, said), hessian[order][:, order], rtol=1e-10, atol=1e-10)
 
 
@@ -118,7 +118,7 @@ def test_the_laplace_approximation_has_the_inverse_of_the_curvature(benchmark, g
     drawn = np.asarray(module.laplace(network, task, 1.0, 20000, generator), dtype=np.float64)
     first = architecture.slices["2.weight"].start
     assert (drawn[:, :first] == np.asarray(network, dtype=np.float32)[:, :first]).all()
-    tensors = wsflow.networks.unflatten(torch.from_numpy(np.array(network)), architecture)
+    tensors = wsflow.running.unflatten(torch.from_numpy(np.array(network)), architecture)
     features, said = module._last_layer(tensors, architecture, torch.from_numpy(task.X))
     covariance = np.linalg.inv(module._curvature(features, said).numpy() + np.eye(8))
     order = [0, 1, 2, 6, 3, 4, 5, 7]

@@ -18,7 +18,8 @@ import torch
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
 from wsflow.architecture.spaces import groups_of
-from wsflow.networks import deviation, forward
+from wsflow.running import forward
+from wsflow.running.metrics import deviation
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import incoming_columns
 from wsflow.weights import WeightArray

@@ -325,7 +325,7 @@ class WeightArray(np.ndarray):
           (2): Linear(in_features=3, out_features=2, bias=True)
         )
         """
-        from wsflow.networks import to_module
+        from wsflow.running.modules import to_module
 
         return [to_module(self.architecture, state, template) for state in self.state_dicts()]
 

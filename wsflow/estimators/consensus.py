@@ -12,7 +12,7 @@ from wsflow.architecture import Architecture
 from wsflow.flow.hints import GradientHints
 from wsflow.geometry import Geometry
 from wsflow.metanetworks.encoders import READ_HINTS, velocity_name
-from wsflow.networks import forward
+from wsflow.running import forward
 from wsflow.task import Task
 
 if TYPE_CHECKING:

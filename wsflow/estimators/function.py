@@ -19,7 +19,7 @@ from wsflow.flow.matching import Predictions
 from wsflow.flow.solvers import Field
 from wsflow.flow.training import Metric
 from wsflow.geometry import Geometry
-from wsflow.networks import forward
+from wsflow.running import forward
 from wsflow.task import Task, check_task
 
 # inputs on which predictions are compared in each step of energy matching

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.networks import forward, losses, predictions
+from wsflow.running import forward, losses, predictions
 from wsflow.task import Task, check_task
 
 Bound = Callable[[Tensor], Tensor]

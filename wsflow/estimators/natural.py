@@ -22,7 +22,8 @@ from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.layers import LINEAR
 from wsflow.estimators.functionals import TaskLoss, minibatches
 from wsflow.geometry import Geometry
-from wsflow.networks import flatten, losses, run_layers, unflatten
+from wsflow.running import flatten, losses, unflatten
+from wsflow.running.execution import run_layers
 
 MEMORY = 0.95  # of the running averages of the factors
 INPUTS = 20_000  # from so many inputs at most their second moment is taken

@@ -20,7 +20,8 @@ from torch import Tensor
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.layers import LINEAR
 from wsflow.geometry import Geometry
-from wsflow.networks import flatten, run_layers, unflatten
+from wsflow.running import flatten, unflatten
+from wsflow.running.execution import run_layers
 from wsflow.task import Task
 
 INPUTS = 1000  # so many inputs at most are looked at
@@ -56,7 +57,7 @@ def standardized(
     >>> import torch
     >>> from wsflow import Architecture
     >>> from wsflow.estimators.standardizing import standardized
-    >>> from wsflow.networks import forward
+    >>> from wsflow.running import forward
     >>> generator = torch.Generator().manual_seed(0)
     >>> rows, inputs = torch.randn(2, 23, generator=generator), torch.randn(50, 4, generator=generator)
     >>> architecture = Architecture.mlp([4, 3, 2])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import deviation, forward
+from wsflow.running import forward
+from wsflow.running.metrics import deviation
 from wsflow.weights import WeightArray
 
 FLOATS = [np.float64, np.float32]

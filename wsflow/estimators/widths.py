@@ -23,7 +23,7 @@ from wsflow.estimators import assembly
 from wsflow.estimators.consensus import hints_of
 from wsflow.estimators.sources import is_named, prior_of_width
 from wsflow.flow.field import VelocityField
-from wsflow.networks import flatten, unflatten
+from wsflow.running import flatten, unflatten
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.weights import WeightArray
 
@@ -153,7 +153,7 @@ def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tenso
     --------
     >>> import torch
     >>> from wsflow import Architecture
-    >>> from wsflow.networks import forward
+    >>> from wsflow.running import forward
     >>> narrow, wide = Architecture.mlp([4, 3, 2]), Architecture.mlp([4, 6, 2])
     >>> rows, x = torch.randn(2, 23), torch.randn(5, 4)
     >>> mean = forward(rows, narrow, x).mean(0)

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 
 from wsflow.evaluation.predictive import calibration, chunked_outputs, predict
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import predictions
+from wsflow.running import predictions
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 

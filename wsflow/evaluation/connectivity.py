@@ -21,7 +21,7 @@ from torch import Tensor
 from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.evaluation.shapes import chord, global_convexity, is_monotonic, largest_increase, local_convexity
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import losses, scores
+from wsflow.running import losses, scores
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import chunked_outputs
-from wsflow.networks import predictions
+from wsflow.running import predictions
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task

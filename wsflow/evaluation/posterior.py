@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsflow.evaluation.predictive import calibration, chunked_outputs
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import predictions
+from wsflow.running import predictions
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import forward, losses, scores
+from wsflow.running import forward, losses, scores
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 

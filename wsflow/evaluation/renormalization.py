@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import MODULE_NETWORKS
 from wsflow.exceptions import InvalidInputError
-from wsflow.networks import flatten, run_module, to_module, unflatten
+from wsflow.running import flatten, unflatten
+from wsflow.running.execution import run_module
+from wsflow.running.modules import to_module
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from wsflow.evaluation.predictive import predict
-from wsflow.networks import forward, losses
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
+from wsflow.running import forward, losses
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 

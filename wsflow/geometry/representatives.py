@@ -17,7 +17,7 @@ from wsflow.activations import FLIP, PHASE, SIGN
 from wsflow.architecture import Architecture, Wire
 from wsflow.geometry.charts import Chart, Phases
 from wsflow.manifolds import Euclidean, Product
-from wsflow.networks import take
+from wsflow.running import take
 from wsflow.symmetry.actions import sheared
 from wsflow.symmetry.decisions import neurons_first
 

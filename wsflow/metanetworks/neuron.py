@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.embedding import Scale, TimeEmbedding, linear, thinned, zero
 from wsflow.metanetworks.folding import Folding
-from wsflow.networks import take
+from wsflow.running import take
 
 
 class Layer(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
 from wsflow.metanetworks.embedding import Scale, TimeEmbedding, thinned, zero
-from wsflow.networks import take
+from wsflow.running import take
 
 
 class RelationalAttention(nn.Module):

@@ -24,7 +24,7 @@ from torch import Tensor
 from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Shear, Space
 from wsflow.architecture.spaces import groups_of
-from wsflow.networks import take
+from wsflow.running import take
 from wsflow.symmetry.columns import room, stretch
 from wsflow.weights import WeightArray
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from wsflow.activations import POSITIVE
 from wsflow.architecture import Architecture, Block
-from wsflow.networks import take
+from wsflow.running import take
 from wsflow.symmetry.actions import axes_of, spread
 from wsflow.symmetry.decisions import Bias, decisions
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wsflow.activations import FLIP, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Wire
-from wsflow.networks import take
+from wsflow.running import take
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.balanced import balanced_scales
 from wsflow.symmetry.decisions import Bias, Decision, decisions, shifted_biases

@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.networks import take
+from wsflow.running import take
 from wsflow.symmetry.actions import sheared
 
 

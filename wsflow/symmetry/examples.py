@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.networks import forward, losses, run_module, unflatten
+from wsflow.running import forward, losses, unflatten
+from wsflow.running.execution import run_module
 
 # rows of weights that are run or optimised at once hold at most so many numbers
 CHUNK_NUMBERS = 2**23

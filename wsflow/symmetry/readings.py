@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from wsflow.activations import FLIP, SIGN
 from wsflow.architecture import Architecture, NeuronGroup, Tap
 from wsflow.architecture.layers import LINEAR
-from wsflow.networks import run_layers, run_module, unflatten
+from wsflow.running import unflatten
+from wsflow.running.execution import run_layers, run_module
 
 # by name of the group
 Activations = list[tuple[str, Tensor]]

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.networks import deviation, forward, unflatten
+from wsflow.running import forward, unflatten
+from wsflow.running.metrics import deviation
 from wsflow.symmetry.actions import Action
 from wsflow.tracing.program import evaluation_copy
 

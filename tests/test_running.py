@@ -13,7 +13,7 @@ from torch import nn
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
 from wsflow.initialisation import INITIALISATIONS
-from wsflow.networks import flatten, forward, losses, predictions, scores, unflatten
+from wsflow.running import flatten, forward, losses, predictions, scores, unflatten
 from wsflow.weights import WeightArray
 
 

@@ -1,0 +1,74 @@
+"""One network as a torch module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from wsflow.activations import activation
+from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.layers import LINEAR
+
+
+def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:
+    """Build the module of one network: its layers, or a copy of the template where it is not sequential.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is not sequential and there is no template, or the template is of another architecture.
+    """
+    if template is not None:
+        return _of_template(architecture, state, template)
+    if not architecture.layers:
+        raise ValueError("This architecture does not say how to build its modules. Pass template=.")
+    module = nn.Sequential(*(_module(layer, state) for layer in architecture.layers))
+    for layer, child in zip(architecture.layers, module, strict=True):
+        for name, parameter in child.named_parameters():
+            parameter.data.copy_(state[f"{layer.name}.{name}"])
+    return module
+
+
+def _of_template(architecture: Architecture, state: Mapping[str, Tensor], template: nn.Module) -> nn.Module:
+    module = copy.deepcopy(template)
+    missing, unexpected = module.load_state_dict(dict(state), strict=False)
+    if wrong := [name for name in (*missing, *unexpected) if name not in architecture.constants]:
+        raise ValueError(
+            f"The template is not one of this architecture: only one of them has {wrong[0]!r}. Pass a module of "
+            "the class whose networks these are."
+        )
+    return module
+
+
+def _module(layer: Layer, state: Mapping[str, Tensor]) -> nn.Module:
+    if layer.kind == LINEAR:
+        dtype = state[f"{layer.name}.weight"].dtype
+        # skip_init: nn.Linear's own initialisation would draw from the global generator
+        linear: nn.Module = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs, bias=layer.bias, dtype=dtype)
+        return linear
+    row = activation(layer.kind)
+    if not row.module:
+        return Elementwise(layer.kind, layer.argument)
+    if row.learned:
+        slopes = state[f"{layer.name}.weight"]
+        return nn.PReLU(len(slopes), dtype=slopes.dtype)
+    return getattr(nn, row.module)(**({} if layer.argument is None else {row.argument: layer.argument}))
+
+
+class Elementwise(nn.Module):
+    """An activation of the table for which torch has no module of its own."""
+
+    def __init__(self, kind: str, argument: float | None = None) -> None:
+        super().__init__()
+        self.kind, self.argument = kind, argument
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply the activation to a tensor of any shape."""
+        return activation(self.kind)(z, self.argument)
+
+    def extra_repr(self) -> str:
+        """Return the kind and its argument, for the module's description."""
+        return self.kind if self.argument is None else f"{self.kind}, {self.argument:g}"
