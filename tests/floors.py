@@ -11,6 +11,7 @@ from pathlib import Path
 
 FLOORS = {
     "exceptions": 0,
+    "hooks": 0,
     "activations": 0,
     "architecture": 1,
     "task": 1,
@@ -35,9 +36,6 @@ FLOORS = {
     "": 6,
     "__main__": 7,
 }
-# methods of a lower floor that hand over to a higher one when they are called, and know nothing else of it:
-# Architecture.from_module and Architecture.certify
-DOORS = {("wsflow.architecture.table", "wsflow.tracing")}
 PLAIN_NAMES = {"__version__"}
 Imports = dict[str, dict[str, int]]
 
@@ -98,11 +96,8 @@ def room(module: str, package: str = "wsflow") -> str:
 
 
 def inside(imports: Imports) -> dict[str, list[str]]:
-    """The imports of the package's own modules, but for the doors."""
-    return {
-        name: [target for target in targets if target in imports and (name, target) not in DOORS]
-        for name, targets in imports.items()
-    }
+    """The imports of the package's own modules."""
+    return {name: [target for target in targets if target in imports] for name, targets in imports.items()}
 
 
 def upward(imports: Imports) -> list[str]:

@@ -139,3 +139,10 @@ def test_a_planted_library_is_found(tmp_path):
     planted = plant(tmp_path, task="def f():\n    from sklearn import base\n    import matplotlib.pyplot as plt")
     assert floors.importers(planted, "sklearn.base") == {"task"}
     assert floors.importers(planted, "matplotlib") == {"task"}
+
+
+def test_only_the_upper_floors_import_by_a_computed_name():
+    """An import of a text would hide from the test of floors."""
+    by_name = {"importlib", "importlib.import_module", "builtins"}
+    users = {floors.room(name) for name, targets in IMPORTS.items() if by_name & set(targets)}
+    assert users <= {"", "cli", "persistence"}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from wsflow import hooks
+
 if TYPE_CHECKING:
     from wsflow.architecture import Architecture as Architecture
     from wsflow.estimators.aligner import PermutationAligner as PermutationAligner
@@ -78,6 +80,22 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _read_module(*arguments: Any) -> Any:
+    from wsflow.tracing import architecture_of_module
+
+    return architecture_of_module(*arguments)
+
+
+def _largest_deviation(*arguments: Any) -> float:
+    from wsflow.tracing import certify
+
+    return certify(*arguments).deviation
+
+
+hooks.read_module = _read_module
+hooks.largest_deviation = _largest_deviation
 
 
 def __dir__() -> list[str]:

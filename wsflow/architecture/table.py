@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wsflow import hooks
 from wsflow.architecture import inference, modules, serialization
 from wsflow.architecture.layers import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.parameters import Block, Parameter, Tap
@@ -153,9 +154,8 @@ class Architecture:
             return cls.sequential(modules.layers_of_module(module))
         if example_input is None:
             raise ValueError("Architecture.from_module needs an example_input where layers are frozen.")
-        from wsflow.tracing import architecture_of_module
-
-        return architecture_of_module(module, example_input, frozen)
+        architecture: Architecture = hooks.read_module(module, example_input, frozen)
+        return architecture
 
     def certify(self, module: Any = None, inputs: Any = None, n_trials: int = 3, seed: int = 0) -> float:
         """Put the symmetries to the test: random weights, random group elements, the change of the outputs.
@@ -185,9 +185,7 @@ class Architecture:
         >>> Architecture.mlp([4, 3, 2], "tanh").certify() < 1e-12
         True
         """
-        from wsflow.tracing import certify
-
-        return certify(self, module, inputs, n_trials, seed).deviation
+        return hooks.largest_deviation(self, module, inputs, n_trials, seed)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], activation: str, *, ordered: bool = True) -> Architecture:

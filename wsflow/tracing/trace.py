@@ -129,7 +129,7 @@ def _corrected(
         f"Some symmetries that were found in this {type(working).__name__} could not be certified, and are left out: "
         f"{', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}. A module that caches what it computed from "
         "its weights is one reason.",
-        stacklevel=4,
+        stacklevel=5,
     )
     return architecture
 

@@ -1,0 +1,14 @@
+"""What lower floors call of higher ones: ``wsflow/__init__.py``, which may import every floor, fills it in.
+
+So a method of `Architecture` can read a module, and its file does not import the tracer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+# a torch module, an example input and the names of frozen layers -> its architecture
+read_module: Callable[..., Any]
+# an architecture, a module, inputs, the number of trials and a seed -> the largest change of an output
+largest_deviation: Callable[..., float]
