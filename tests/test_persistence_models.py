@@ -59,6 +59,14 @@ class Shift(TransformerMixin, BaseEstimator):
             setattr(self, name, arrays[name])
 
 
+class Network(BaseEstimator):
+    """An object that holds parameters, as a parameter of an estimator may be."""
+
+    def __init__(self, width=16, inner=None):
+        self.width = width
+        self.inner = inner
+
+
 class Impostor(Shift):
     """A class of its own, whatever its base."""
 
@@ -66,6 +74,7 @@ class Impostor(Shift):
 @pytest.fixture(autouse=True)
 def shift_is_a_step(monkeypatch):
     monkeypatch.setitem(models.STEPS, "Shift", __name__)
+    monkeypatch.setitem(models.HOLDERS, "Network", __name__)
 
 
 def fitted(**params: object) -> Shift:
@@ -115,6 +124,31 @@ def test_a_model_is_described_by_its_header(tmp_path):
     assert description["steps"][0]["params"]["widths"] == [3, 4]
     assert description["steps"][0]["params"]["task"]["name"] == "iris"
     json.dumps(description, allow_nan=False)
+
+
+def test_objects_that_hold_parameters_come_back_and_are_described(tmp_path):
+    save_model(fitted(amount=Network(width=np.int64(8), inner=Network(inner=np.ones(3)))), tmp_path / "model.st")
+    amount = load_model(tmp_path / "model.st").amount
+    assert type(amount) is Network and (amount.width, amount.inner.width) == (8, 16)
+    np.testing.assert_array_equal(amount.inner.inner, np.ones(3))
+    params = describe(tmp_path / "model.st")["steps"][0]["params"]
+    assert params["amount"]["class"] == "Network" and params["amount"]["width"] == 8
+
+
+def test_parameters_of_an_older_version_are_migrated(tmp_path, monkeypatch):
+    save_model(fitted(amount=Network(width=8)), tmp_path / "model.st")
+    monkeypatch.setitem(models.MIGRATIONS, "Network", lambda params: {**params, "width": params["width"] + 1})
+    monkeypatch.setitem(models.MIGRATIONS, "Shift", lambda params: {**params, "widths": params["amount"].width})
+    loaded = load_model(tmp_path / "model.st")
+    assert (loaded.amount.width, loaded.widths) == (9, 9)
+
+
+def test_classes_of_parameters_that_are_not_in_the_table_are_refused(tmp_path, monkeypatch):
+    save_model(fitted(amount=Network()), tmp_path / "model.st")
+    monkeypatch.delitem(models.HOLDERS, "Network")
+    assert_refused(tmp_path / "model.st", "the class 'Network' of a parameter is unknown", load_model)
+    with pytest.raises(InvalidInputError, match=r"'shift\.params\.amount' is of the type Network"):
+        save_model(fitted(amount=Network()), tmp_path / "other.st")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a file is, from its header alone."""
+"""Describing a file by its header alone."""
 
 from __future__ import annotations
 
@@ -12,40 +12,7 @@ from wsflow.persistence.populations import RUN, checked_architecture
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a file holds, read from its header alone: neither weights nor data are loaded.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file of `save_population` or `save_model`.
-
-    Returns
-    -------
-    dict
-        JSON data. ``path``, ``kind``, ``format``, ``bytes``, ``tensors`` (their shapes), ``architecture`` and
-        ``versions``; of a population ``networks``, ``runs``, ``aligned``, ``task`` and ``provenance``; of a model
-        ``steps`` with their classes and parameters.
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is damaged or something else.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> import numpy as np
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.persistence import describe, save_population
-    >>> from wsflow.populations import Population
-    >>> from wsflow.weights import WeightArray
-    >>> population = Population(WeightArray(np.ones((5, 23)), Architecture.mlp([4, 3, 2])))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_population(population, pathlib.Path(folder, "zoo.safetensors"))
-    ...     description = describe(pathlib.Path(folder, "zoo.safetensors"))
-    >>> description["kind"], description["networks"], description["architecture"]
-    ('population', 5, '4-3-2 relu (23 weights)')
-    """
+    """Return what a file holds as JSON data, from its header alone: neither weights nor data are loaded."""
     header = read_header(path)
     data = header.data
     common = {
@@ -90,5 +57,7 @@ def _readable(data: Any) -> Any:
         return str(Architecture.from_json(to_json(data["$architecture"])))
     if "$task" in data:
         return {"loss": data["$task"]["loss"], **data["$task"]["source"]}
+    if "$object" in data:
+        return {"class": data["$object"]["class"], **_readable(data["$object"]["params"])}
     tagged = next((item for key, item in data.items() if key.startswith("$")), None)
     return {key: _readable(item) for key, item in data.items()} if tagged is None else _readable(tagged)

@@ -1,8 +1,8 @@
-"""The safetensors format with one metadata key: written by safetensors, read by hand.
+"""The safetensors format with one metadata key: written by the library, read by code of our own.
 
 A file may come from anywhere and be damaged in any way, and safetensors' own reader maps the file into memory,
-where a truncation kills the process. So the header is checked by hand (its length before anything is allocated;
-keys, dtypes and offsets without holes or overlaps; the exact length of the file), and the bytes are read.
+where a truncation kills the process. So this reader checks the header (its length before anything is allocated;
+keys, dtypes and offsets without holes or overlaps; the exact length of the file), and copies the bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,17 +46,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its tensors.
-
-    Parameters
-    ----------
-    data : dict
-        The JSON data of wsflow's metadata key.
-    shapes : dict from str to tuple of int
-        The tensors' shapes.
-    entries : tuple
-        Where each tensor lies, in the order of the file.
-    """
+    """The JSON data, and the tensors' shapes and positions in the order of the file."""
 
     data: dict[str, Any]
     shapes: Shapes
@@ -63,23 +54,7 @@ class Header:
 
 
 def write(path: str | Path, kind: str, tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
-    """Write tensors and JSON data; the same content gives the same bytes.
-
-    Parameters
-    ----------
-    path : str or Path
-    kind : {"population", "model"}
-    tensors : mapping from str to ndarray
-    data : mapping
-        JSON data.
-
-    Raises
-    ------
-    InvalidInputError
-        If something is neither a number nor JSON data.
-    OutputError
-        If the file cannot be written.
-    """
+    """Write tensors and JSON data; the same content gives the same bytes."""
     from safetensors.numpy import save
 
     stored = {name: _storable(name, array) for name, array in tensors.items()}
@@ -89,23 +64,7 @@ def write(path: str | Path, kind: str, tensors: Mapping[str, np.ndarray], data: 
 
 
 def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
-    """Read a file that `write` wrote, and check that not a bit of it has changed.
-
-    Parameters
-    ----------
-    path : str or Path
-    kind : {"population", "model"}
-
-    Returns
-    -------
-    tensors : dict from str to ndarray
-    data : dict
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is damaged, or is something else.
-    """
+    """Read a file that `write` wrote, and check that not a bit of it has changed."""
     path = Path(path)
     with _opened(path) as file:
         header = _header(file, path)
@@ -121,47 +80,26 @@ def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read what a file says before its tensors, and nothing else.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Header
-
-    Raises
-    ------
-    InvalidInputError
-        If the header is damaged, or the file is something else.
-    """
+    """Read the header of a file, and nothing else."""
     with _opened(Path(path)) as file:
         return _header(file, Path(path))
 
 
+@contextmanager
+def decoding(path: Path, kind: str) -> Iterator[None]:
+    """Name the file in whatever error its content causes while it is decoded."""
+    try:
+        yield
+    except KeyError as error:
+        raise InvalidInputError(
+            f"{path}: this {kind} has no {error}. Restore the file, or load it with the wsflow that saved it."
+        ) from error
+    except (ValueError, TypeError, IndexError, AttributeError, RuntimeError, MemoryError) as error:
+        raise InvalidInputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+
+
 def to_json(data: Any) -> str:
-    """JSON with sorted keys.
-
-    Parameters
-    ----------
-    data : JSON data
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InvalidInputError
-        If the data are not JSON data.
-
-    Examples
-    --------
-    >>> from wsflow.persistence.format import to_json
-    >>> to_json({"b": 1, "a": None})
-    '{"a": null, "b": 1}'
-    """
+    """Encode JSON data with sorted keys, refusing everything else."""
     try:
         return json.dumps(data, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -172,18 +110,7 @@ def to_json(data: Any) -> str:
 
 
 def checksum(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> str:
-    """A SHA-256 of tensors (names, shapes and dtypes included) and of the JSON data beside them.
-
-    Parameters
-    ----------
-    tensors : mapping from str to ndarray
-    data : mapping
-        Its own ``"checksum"`` is left out.
-
-    Returns
-    -------
-    str
-    """
+    """Hash tensors (with names, shapes and dtypes) and the JSON data beside them, but for their own checksum."""
     digest = hashlib.sha256(to_json({k: v for k, v in data.items() if k != "checksum"}).encode())
     for name in sorted(tensors):
         array = tensors[name]

@@ -1,30 +1,55 @@
-"""Fitted estimators and pipelines of wsflow's own steps as files."""
+"""Fitted estimators and pipelines of wsflow's own steps as files.
+
+A step is saved through the protocol `Step`: its parameters, and its fitted state as arrays and plain values. A
+parameter may be an object that holds parameters of its own, of one of the classes in `HOLDERS`. Parameters of an older
+wsflow go through the function of their class in `MIGRATIONS` when they are loaded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.persistence.format import read, write
-from wsflow.persistence.values import decode, encode
+from wsflow.persistence.format import decoding, read, write
+from wsflow.persistence.values import Parameters, decode, encode
 from wsflow.populations.population import versions
 
+# name of a class -> the module that defines it, imported when a model is saved or loaded
 STEPS: dict[str, str] = {
     "PermutationAligner": "wsflow.estimators.aligner",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
     "WeightFlow": "wsflow.estimators.flow",
 }
+HOLDERS: dict[str, str] = {}
+# name of a class -> a function from parameters that any earlier wsflow saved to those of today
+MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {}
 # who watches a fit is no part of the model
 NOT_SAVED = ("progress",)
 
 
+class Step(Protocol):
+    """An estimator that can be saved."""
+
+    def get_params(self, deep: bool = True) -> Parameters:
+        """Return the arguments of the constructor."""
+        ...
+
+    def _get_fitted(self) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+        """Return what `fit` made: arrays by name, and values that `encode` knows."""
+        ...
+
+    def _set_fitted(self, arrays: Mapping[str, np.ndarray], data: dict[str, Any]) -> None:
+        """Restore what `_get_fitted` returned."""
+        ...
+
+
 def save_model(model: Any, path: str | Path) -> None:
-    """Write a fitted estimator, or a pipeline of them, to a safetensors file, whole or not at all.
+    """Write a fitted estimator, or a pipeline of them, to a safetensors file, completely or not at all.
 
     Only wsflow's own estimators are saved. What is loaded has the same parameters (except `progress`) and the same
     arrays, and samples the same. There is no pickle in it.
@@ -40,10 +65,6 @@ def save_model(model: Any, path: str | Path) -> None:
         If a step is not wsflow's or is not fitted, or has a parameter that cannot be saved.
     OutputError
         If the file cannot be written; what was there is intact.
-
-    See Also
-    --------
-    load_model
 
     Examples
     --------
@@ -71,10 +92,6 @@ def save_model(model: Any, path: str | Path) -> None:
 def load_model(path: str | Path) -> Any:
     """Read a model that `save_model` wrote.
 
-    Parameters
-    ----------
-    path : str or Path
-
     Returns
     -------
     estimator or Pipeline
@@ -91,23 +108,23 @@ def load_model(path: str | Path) -> Any:
     """
     path = Path(path)
     tensors, data = read(path, "model")
-    try:
+    with decoding(path, "model"):
         steps = [(step["name"], _unpack(step, tensors, path)) for step in data["steps"]]
         if not data["pipeline"]:
             return steps[0][1]
         from sklearn.pipeline import Pipeline
 
         return Pipeline(steps)
-    except KeyError as error:
-        raise InvalidInputError(f"{path}: the model has no {error}. Load it with the wsflow that saved it.") from error
-    except (ValueError, TypeError, IndexError, AttributeError, RuntimeError, MemoryError) as error:
-        message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-        raise InvalidInputError(message) from error
+
+
+def migrate(name: str, params: Parameters) -> Parameters:
+    """Translate the saved parameters of a class to those of today, which need no translation."""
+    return MIGRATIONS[name](params) if name in MIGRATIONS else params
 
 
 def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     kind = type(step).__name__
-    if kind not in STEPS or type(step) is not _class(kind):
+    if kind not in STEPS or type(step) is not _class(kind, STEPS):
         what = repr(step) if isinstance(step, str) else kind
         raise InvalidInputError(
             f"The step {name!r} is {what}, which wsflow does not save: it saves {', '.join(STEPS)}. "
@@ -126,7 +143,7 @@ def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any
         "name": name,
         "class": kind,
         "arrays": sorted(added),
-        "params": encode(params, f"{name}.params", values),
+        "params": encode(params, f"{name}.params", values, _holders()),
         "data": encode(fitted, f"{name}.data", values),
     }
     for key, array in [*((f"{name}.{key}", array) for key, array in added.items()), *values.items()]:
@@ -136,7 +153,7 @@ def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any
     return packed
 
 
-def _fitted(name: str, step: Any) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+def _fitted(name: str, step: Step) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
@@ -147,17 +164,22 @@ def _fitted(name: str, step: Any) -> tuple[Mapping[str, np.ndarray], dict[str, A
     return step._get_fitted()
 
 
-def _unpack(step: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> Any:
-    if step["class"] not in STEPS:
+def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> Step:
+    name, kind = data["name"], data["class"]
+    if kind not in STEPS:
         raise InvalidInputError(
-            f"{path}: the step {step['name']!r} is a {step['class']!r}, which this wsflow does not have. "
-            "Install a newer wsflow."
+            f"{path}: the step {name!r} is a {kind!r}, which this wsflow does not have. Install a newer wsflow."
         )
-    estimator = _class(step["class"])(**decode(step["params"], tensors, path))
-    arrays = {key: tensors[f"{step['name']}.{key}"] for key in step["arrays"]}
-    estimator._set_fitted(arrays, decode(step["data"], tensors, path))
-    return estimator
+    params = decode(data["params"], tensors, path, _holders(), migrate)
+    step: Step = _class(kind, STEPS)(**migrate(kind, params))
+    arrays = {key: tensors[f"{name}.{key}"] for key in data["arrays"]}
+    step._set_fitted(arrays, decode(data["data"], tensors, path))
+    return step
 
 
-def _class(kind: str) -> Any:
-    return getattr(import_module(STEPS[kind]), kind)
+def _class(name: str, homes: Mapping[str, str]) -> Any:
+    return getattr(import_module(homes[name]), name)
+
+
+def _holders() -> dict[str, type]:
+    return {name: _class(name, HOLDERS) for name in HOLDERS}

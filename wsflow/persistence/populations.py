@@ -11,7 +11,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.persistence.format import Shapes, read, to_json, write
+from wsflow.persistence.format import Shapes, decoding, read, to_json, write
 from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
 from wsflow.populations.finite import check_on_invalid, finite_networks
 from wsflow.populations.population import Population, versions
@@ -27,11 +27,6 @@ def save_population(population: Population, path: str | Path) -> None:
     There is one tensor for each parameter, under its state-dict name and stacked over networks, besides
     ``wsflow.run`` and ``wsflow.step``; everything else is JSON in the metadata. The same population gives the
     same bytes.
-
-    Parameters
-    ----------
-    population : Population
-    path : str or Path
 
     Raises
     ------
@@ -82,7 +77,6 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
 
     Parameters
     ----------
-    path : str or Path
     on_invalid : {"error", "drop"}
         What to do with networks that have weights which are not finite.
 
@@ -105,38 +99,15 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     check_on_invalid(on_invalid, "load_population")
     path = Path(path)
     tensors, data = read(path, "population")
-    try:
+    with decoding(path, "population"):
         architecture = checked_architecture(data, {name: array.shape for name, array in tensors.items()})
         task = unpack_task(data["task"], TASK, tensors, path)
         weights = _weights(tensors, architecture, bool(data["aligned"]))
-        population = Population(finite_networks(weights, on_invalid, str(path)), task, data["provenance"])
-    except KeyError as error:
-        raise InvalidInputError(f"{path}: the metadata have no {error}. Restore the file from a copy.") from error
-    except (ValueError, TypeError, AttributeError, MemoryError) as error:
-        message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-        raise InvalidInputError(message) from error
-    return population
+        return Population(finite_networks(weights, on_invalid, str(path)), task, data["provenance"])
 
 
 def checked_architecture(data: Mapping[str, Any], shapes: Shapes) -> Architecture:
-    """The architecture of a population's file, if the tensors are those that it needs.
-
-    Parameters
-    ----------
-    data : mapping
-        The JSON data of the file.
-    shapes : dict from str to tuple of int
-        The shapes of its tensors.
-
-    Returns
-    -------
-    Architecture
-
-    Raises
-    ------
-    InvalidInputError
-        If they are not; the first mismatches are listed.
-    """
+    """Build the architecture of a population's file, whose tensors must have the shapes that it needs."""
     # compared before the architecture is built, whose tables take the memory that its shapes ask for
     parameters = {p["name"]: tuple(p["shape"]) for p in data["architecture"]["parameters"]}
     n = (*shapes.get(RUN, ()), 0)[0]

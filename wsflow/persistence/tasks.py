@@ -13,70 +13,30 @@ from wsflow.exceptions import InvalidInputError
 from wsflow.populations.datasets import task_from_source
 from wsflow.task import Task
 
-PARTS = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")
 
 
 def pack_task(task: Task, prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A task as JSON data, and as tensors where its source does not say how to load it.
-
-    Parameters
-    ----------
-    task : Task
-    prefix : str
-        What the names of the tensors begin with.
-    tensors : dict from str to ndarray
-        Where they are put.
-
-    Returns
-    -------
-    dict
-    """
+    """Encode a task as JSON data, and add `tensors` where its source does not say how to load it."""
     data = {"source": task.source, "checksum": task.checksum, "loss": task.loss}
     if "name" in task.source or "path" in task.source:
         return data
-    parts = dict(zip(PARTS, (task, task.validation, task.test), strict=True))
-    for part, held in parts.items():
-        if held is not None:
-            tensors[f"{prefix}.{part}.X"], tensors[f"{prefix}.{part}.y"] = held.X, held.y
-    return {**data, "parts": [part for part, held in parts.items() if held is not None]}
+    splits = zip(SPLITS, (task, task.validation, task.test), strict=True)
+    present = {name: split for name, split in splits if split is not None}
+    for name, split in present.items():
+        tensors[f"{prefix}.{name}.X"], tensors[f"{prefix}.{name}.y"] = split.X, split.y
+    return {**data, "parts": list(present)}
 
 
 def task_tensors(data: Mapping[str, Any] | None, prefix: str) -> list[str]:
-    """The names of the tensors that `pack_task` made.
-
-    Parameters
-    ----------
-    data : mapping or None
-        What `pack_task` returned.
-    prefix : str
-
-    Returns
-    -------
-    list of str
-    """
-    parts = (data or {}).get("parts", ())
-    return [f"{prefix}.{part}.{name}" for part in parts for name in ("X", "y")]
+    """Return the names of the tensors that `pack_task` added."""
+    return [f"{prefix}.{split}.{array}" for split in (data or {}).get("parts", ()) for array in ("X", "y")]
 
 
 def unpack_task(
     data: Mapping[str, Any] | None, prefix: str, tensors: Mapping[str, np.ndarray], path: Path
 ) -> Task | None:
-    """The task that `pack_task` packed.
-
-    Parameters
-    ----------
-    data : mapping or None
-        What `pack_task` returned.
-    prefix : str
-    tensors : mapping from str to ndarray
-    path : Path
-        The file, for messages.
-
-    Returns
-    -------
-    Task or None
-        None, with a warning, if its data are not where they were or not what they were: the networks are still good.
-    """
+    """Decode a task; one whose data were moved or changed is None, with a warning: the networks are still good."""
     if data is None:
         return None
     if "parts" in data:
@@ -89,8 +49,8 @@ def unpack_task(
 
 
 def _from_tensors(data: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> Task:
-    X, y = ({part: tensors[f"{prefix}.{part}.{name}"] for part in data["parts"]} for name in ("X", "y"))
-    validation, test = (Task(X[part], y[part], data["loss"]) if part in X else None for part in PARTS[1:])
+    X, y = ({split: tensors[f"{prefix}.{split}.{array}"] for split in data["parts"]} for array in ("X", "y"))
+    validation, test = (Task(X[split], y[split], data["loss"]) if split in X else None for split in SPLITS[1:])
     task = Task(X["training"], y["training"], data["loss"], validation, test, dict(data["source"]))
     if task.checksum != data["checksum"]:
         raise InvalidInputError("the task's checksum differs")

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,29 +12,7 @@ from wsflow.exceptions import OutputError
 
 
 def check_target(path: str | Path) -> Path:
-    """Refuse a path that cannot or should not be written, before any work is done for it.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    OutputError
-        If the path is a directory, a link, a device or read-only, or its folder cannot be written.
-
-    Examples
-    --------
-    >>> from wsflow.persistence import check_target
-    >>> check_target("/")
-    Traceback (most recent call last):
-    ...
-    wsflow.exceptions.OutputError: /: this is a directory. Give the path of a file.
-    """
+    """Refuse a path that cannot or should not be written, such as a link, before any work is done for it."""
     path = Path(path)
     try:
         mode = path.lstat().st_mode
@@ -62,33 +40,12 @@ def _checked_folder(path: Path) -> Path:
     return path
 
 
-def write_bytes(path: str | Path, parts: Sequence[bytes | memoryview]) -> None:
-    """Write a file under a temporary name in the same folder, and put it in its place when it is complete.
-
-    Parameters
-    ----------
-    path : str or Path
-    parts : sequence of bytes
-        What to write, one after the other.
-
-    Raises
-    ------
-    OutputError
-        If that fails; the file that was there before is intact.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from wsflow.persistence.writing import write_bytes
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_bytes(pathlib.Path(folder, "a"), [b"one", b"two"])
-    ...     pathlib.Path(folder, "a").read_bytes()
-    b'onetwo'
-    """
+def write_bytes(path: str | Path, blocks: Sequence[bytes | memoryview]) -> None:
+    """Write a file under a temporary name in its folder, and rename it when it is complete."""
     path = check_target(path)
     temporary = path.parent / f".wsflow-{secrets.token_hex(8)}.tmp"
     try:
-        _write(temporary, parts, mode=stat.S_IMODE(path.stat().st_mode) if path.exists() else None)
+        _write(temporary, blocks, mode=stat.S_IMODE(path.stat().st_mode) if path.exists() else None)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -98,12 +55,12 @@ def write_bytes(path: str | Path, parts: Sequence[bytes | memoryview]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, parts: Sequence[bytes | memoryview], mode: int | None) -> None:
+def _write(path: Path, blocks: Sequence[bytes | memoryview], mode: int | None) -> None:
     with open(path, "xb") as file:
         if mode is not None:
             os.chmod(path, mode)
-        for part in parts:
-            file.write(part)
+        for block in blocks:
+            file.write(block)
         file.flush()
         os.fsync(file.fileno())
 
