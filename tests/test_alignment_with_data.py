@@ -19,6 +19,7 @@ from wsflow.architecture import Architecture
 from wsflow.populations.datasets import load_task
 from wsflow.populations.training import train_population
 from wsflow.running import forward, losses
+from wsflow.running.activation_statistics import Moments, activations
 from wsflow.symmetry import examples as examples_module
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.activation_matching import activation_matching
@@ -26,7 +27,6 @@ from wsflow.symmetry.assignment import assignment
 from wsflow.symmetry.choice import Best, concatenated, replaced, where
 from wsflow.symmetry.examples import Examples
 from wsflow.symmetry.matching import weight_matching
-from wsflow.symmetry.readings import Moments, activations
 from wsflow.symmetry.refinement import best_chain, scale_matching
 from wsflow.symmetry.relaxation import Relaxation, Scores
 from wsflow.symmetry.sinkhorn import sinkhorn

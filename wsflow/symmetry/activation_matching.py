@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.running.activation_statistics import Moments, activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.examples import rows_at_once
-from wsflow.symmetry.readings import Moments, activations
 from wsflow.symmetry.relaxation import Relaxation, Scores
 
 STATISTICS = ("correlation", "covariance")

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from wsflow.activations import POSITIVE
 from wsflow.architecture import Architecture
+from wsflow.running.activation_statistics import has_activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.activation_matching import activation_matching
 from wsflow.symmetry.choice import Best, replaced
 from wsflow.symmetry.examples import Examples
 from wsflow.symmetry.matching import weight_matching
-from wsflow.symmetry.readings import can_read
 from wsflow.symmetry.sinkhorn_matching import sinkhorn_matching
 
 SELECTION = 4096
@@ -89,7 +89,7 @@ def best_chain(
     best = Best(weights, reference, architecture, judge)
     best.offer(best.action)
     best.offer(weight_matching(weights, reference, architecture))
-    if can_read(architecture):
+    if has_activations(architecture):
         found = activation_matching(weights, reference, architecture, judge.inputs)
         moved = best.offer(found)
         best.offer(weight_matching(moved, reference, architecture) @ found)

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.running.activation_statistics import has_activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.activation_matching import activation_matching, activation_scores, weight_scores
 from wsflow.symmetry.choice import Best, concatenated
 from wsflow.symmetry.examples import Examples, rows_at_once
 from wsflow.symmetry.matching import weight_matching
-from wsflow.symmetry.readings import can_read
 from wsflow.symmetry.relaxation import Relaxation, Scores
 from wsflow.symmetry.sinkhorn import sinkhorn
 
@@ -178,7 +178,7 @@ def sinkhorn_matching(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     relaxation = Relaxation.of(architecture)
     examples = None if task_tensors is None else Examples.of(architecture, *task_tensors)
-    inputs = None if examples is None or not can_read(architecture) else examples.draw(READ, generator).inputs
+    inputs = None if examples is None or not has_activations(architecture) else examples.draw(READ, generator).inputs
     if start is None and inputs is not None:
         start = activation_matching(weights, reference, architecture, inputs)
     start = weight_matching(weights, reference, architecture) if start is None else start

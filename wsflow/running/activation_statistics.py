@@ -1,0 +1,168 @@
+"""Activations of the neuron groups of n networks, and their covariances and correlations over examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.activations import FLIP, SIGN
+from wsflow.architecture import Architecture, NeuronGroup, Tap
+from wsflow.architecture.layers import LINEAR
+from wsflow.running.execution import run_layers, run_module
+from wsflow.running.rows import unflatten
+
+# (name of the neuron group, activations (n, samples, neurons)); a group may be read in several layers
+Activations = list[tuple[str, Tensor]]
+
+
+def has_activations(architecture: Architecture) -> bool:
+    """Return whether an architecture says where to read the activations of its neurons."""
+    return bool(architecture.layers) or (architecture.module is not None and bool(architecture.taps))
+
+
+@torch.no_grad()
+def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> Activations:
+    """Return the activations of weights (n, d) on inputs (b, ...); pixels and tokens are samples of their own.
+
+    Those of sequential networks are read behind the activation function, all others where the taps are.
+
+    Raises
+    ------
+    ValueError
+        If the architecture says neither how to run its networks nor where to read activations.
+    """
+    tensors = unflatten(weights, architecture)
+    inputs = inputs.to(weights) if inputs.is_floating_point() else inputs.to(weights.device)
+    if architecture.layers:
+        return _of_layers(tensors, architecture, inputs)
+    if not has_activations(architecture):
+        raise ValueError(
+            "This architecture does not say where to read the activations of its neurons. Give it a module and taps, "
+            "or match by weights."
+        )
+    return _of_taps(tensors, architecture, inputs)
+
+
+def _of_layers(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
+    spaces = {parameter.name: parameter.blocks[0].axes[0] for parameter in architecture.parameters}
+    result: dict[str, Tensor] = {}
+    space = None
+    for layer, hidden in run_layers(tensors, architecture, inputs):
+        space = spaces[f"{layer.name}.weight"] if layer.kind == LINEAR else space
+        if isinstance(space, NeuronGroup):
+            result[space.name] = hidden
+    return list(result.items())
+
+
+def _of_taps(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
+    taps = _taps(architecture)
+    tapped = _Tapped(architecture.module, sorted({tap.layer for tap in taps}))
+    outputs = run_module({f"module.{name}": tensor for name, tensor in tensors.items()}, tapped, inputs)
+    result = []
+    for tap in taps:
+        # behind the axis of networks
+        found = outputs[tap.layer].movedim(tap.axis + 1 if tap.axis >= 0 else tap.axis, -1)
+        result.append((tap.group, found.reshape(len(found), -1, found.shape[-1])))
+    return result
+
+
+def _taps(architecture: Architecture) -> list[Tap]:
+    """Return the taps where a group's signs act as they do on the weights that produce it.
+
+    A sign in front of a batch norm acts on what the convolution puts out, and not behind the norm, whose gain makes up
+    for it. Where no tap is at a producer, all of them are read.
+    """
+    signs = {wire.name for wire in architecture.wires if {SIGN, FLIP} & wire.scalings}
+    producers: dict[str, set[str]] = {}
+    for parameter in architecture.parameters:
+        for block in parameter.blocks if parameter.role == "weight" else ():
+            for wire, axis, exponent in block.wires:
+                space = block.axes[axis]
+                if wire in signs and exponent > 0 and isinstance(space, NeuronGroup):
+                    producers.setdefault(space.name, set()).add(parameter.name.rpartition(".")[0])
+    at_producer = {tap.group for tap in architecture.taps if tap.layer in producers.get(tap.group, set())}
+    return [tap for tap in architecture.taps if tap.group not in at_producer or tap.layer in producers[tap.group]]
+
+
+class _Tapped(nn.Module):
+    """A module that returns the outputs of the named submodules."""
+
+    def __init__(self, module: nn.Module, layers: list[str]) -> None:
+        super().__init__()
+        self.module, self.layers = module, layers
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the tapped layers, by name."""
+        outputs: dict[str, Tensor] = {}
+        hooks = [
+            self.module.get_submodule(layer).register_forward_hook(_keeper(outputs, layer)) for layer in self.layers
+        ]
+        try:
+            self.module(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return outputs
+
+
+def _keeper(outputs: dict[str, Tensor], layer: str) -> Any:
+    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+        # an operation in place may follow
+        outputs[layer] = (output[0] if isinstance(output, tuple) else output).clone()
+
+    return keep
+
+
+class Moments:
+    """Sums over examples, one batch after the other, from which covariances of activations follow.
+
+    The means of the first batch are subtracted before anything is squared, so that little is lost to rounding.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._counts: list[int] = []
+        self._shifts: list[tuple[Tensor, Tensor]] = []
+        self._sums: list[list[Tensor]] = []
+
+    def add(self, first: Sequence[tuple[str, Tensor]], second: Sequence[tuple[str, Tensor]]) -> None:
+        """Add a batch of activations: the reference's (1 or n, b, neurons) and those of n networks."""
+        if not self._names:
+            self._names = [name for name, _ in second]
+            self._counts = [0] * len(second)
+            self._shifts = [(a.mean(1, True), b.mean(1, True)) for (_, a), (_, b) in zip(first, second, strict=True)]
+        for i, ((_, a), (_, b)) in enumerate(zip(first, second, strict=True)):
+            a, b = a - self._shifts[i][0], b - self._shifts[i][1]
+            terms = (a.sum(1), b.sum(1), a.square().sum(1), b.square().sum(1), a.transpose(1, 2) @ b)
+            if i == len(self._sums):
+                self._sums.append([term.new_zeros(term.shape, dtype=torch.float64) for term in terms])
+            for total, term in zip(self._sums[i], terms, strict=True):
+                total += term
+            self._counts[i] += b.shape[1]
+
+    def covariance(self) -> list[tuple[str, Tensor]]:
+        """Return the covariances (n, neurons, neurons) of the reference's neurons with those of each network."""
+        return [(name, self._centred(i)[2]) for i, name in enumerate(self._names)]
+
+    def correlation(self) -> list[tuple[str, Tensor]]:
+        """Return the correlations (n, neurons, neurons); those of constant neurons are zero."""
+        return [(name, self._correlation(i)) for i, name in enumerate(self._names)]
+
+    def _correlation(self, i: int) -> Tensor:
+        var_a, var_b, covariance = self._centred(i)
+        varies = [self._varies(var, shift) for var, shift in zip((var_a, var_b), self._shifts[i], strict=True)]
+        scale = (var_a.unsqueeze(2) * var_b.unsqueeze(1)).sqrt()
+        both = varies[0].unsqueeze(2) & varies[1].unsqueeze(1) & (scale > 0)
+        return torch.where(both, covariance / torch.where(both, scale, 1.0), 0.0)
+
+    @staticmethod
+    def _varies(variance: Tensor, shift: Tensor) -> Tensor:
+        """Return which neurons have more variance than rounding leaves to a constant one."""
+        return variance > (torch.finfo(shift.dtype).eps * shift.squeeze(1).double()).square()
+
+    def _centred(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        a, b, aa, bb, ab = (total / self._counts[i] for total in self._sums[i])
+        return (aa - a.square()).clamp_min(0), (bb - b.square()).clamp_min(0), ab - a.unsqueeze(2) * b.unsqueeze(1)
