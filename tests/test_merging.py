@@ -14,9 +14,10 @@ from wsflow import Architecture, PermutationAligner, Task, WeightArray, merge
 from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter
 from wsflow.architecture.layers import Layer
 from wsflow.architecture.parameters import plain
-from wsflow.evaluation.renormalization import Runner, recompute_statistics
+from wsflow.evaluation.renormalization import foldable, recompute_statistics
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
+from wsflow.running.batch_statistics import ModuleRunner
 from wsflow.symmetry.actions import Action
 
 
@@ -93,10 +94,13 @@ def vectors(n: int = 60, p: int = 4) -> Task:
 
 def layer_statistics(weights: WeightArray, task: Task, training: bool = False) -> dict[str, np.ndarray]:
     """Mean and standard deviation of the channels of each layer, one network after the other, by hooks of its own."""
-    runner, rows = Runner.of(weights.architecture), []
+    runner, rows = ModuleRunner.of(weights.architecture), []
     for i in range(len(weights)):
         module = runner.training_copy() if training else copy.deepcopy(runner.module).eval().double()
-        tensors = {name: tensor[0] for name, tensor in runner.tensors(weights[[i]].astype(np.float64)).items()}
+        tensors = {
+            name: tensor[0]
+            for name, tensor in runner.unflatten(torch.from_numpy(np.array(weights[[i]], dtype=np.float64))).items()
+        }
         module.load_state_dict(tensors, strict=False)
         seen: dict[str, np.ndarray] = {}
 
@@ -107,7 +111,7 @@ def layer_statistics(weights: WeightArray, task: Task, training: bool = False) -
 
             return keep
 
-        for name, (_, axis) in runner.foldable().items():
+        for name, (_, axis) in foldable(runner).items():
             module.get_submodule(name).register_forward_hook(hook(name, axis))
         with torch.no_grad():
             module.double()(torch.from_numpy(task.X))

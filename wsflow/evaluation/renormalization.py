@@ -1,27 +1,16 @@
-"""Statistics of activations, gathered by a pass over data: batch-norm buffers, and REPAIR of merged networks.
-
-Both run a network as in training: batch norms normalise with the statistics of the batch, and what is kept is the
-mean over batches, as with ``momentum=None`` in torch. Batches are interleaved, so that sorted data do no harm. Dropout
-and everything else stay in evaluation mode, and the user's module is never touched.
-"""
+"""Batch-norm statistics of networks over a task's inputs, and REPAIR of merged networks."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import MODULE_NETWORKS
-from wsflow.exceptions import InvalidInputError
-from wsflow.running import flatten, unflatten
-from wsflow.running.execution import run_module
-from wsflow.running.modules import to_module
+from wsflow.running.batch_statistics import ModuleRunner, batch_statistics, mean_over_batches
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
@@ -80,14 +69,17 @@ def recompute_statistics(
     """
     if not len(weights.architecture.statistic_columns):
         return weights
-    runner = Runner.of(weights.architecture, module)
-    trained = _Buffers(runner.training_copy(), runner.statistics())
-    rows = []
-    for start in range(0, len(weights), MODULE_NETWORKS):
-        tensors = runner.tensors(weights[start : start + MODULE_NETWORKS])
-        found = _averaged(trained, tensors, task, batch_size)
-        rows.append(runner.rows(tensors | found))
-    return weights.like(np.concatenate(rows))
+    runner = ModuleRunner.of(weights.architecture, module)
+    inputs = torch.from_numpy(task.X)
+    rows = [
+        batch_statistics(_chunk(weights, start), runner, inputs, batch_size)
+        for start in range(0, len(weights), MODULE_NETWORKS)
+    ]
+    return weights.like(torch.cat(rows).numpy())
+
+
+def _chunk(weights: WeightArray, start: int) -> Tensor:
+    return torch.from_numpy(np.array(weights[start : start + MODULE_NETWORKS]))
 
 
 def repair_channels(
@@ -144,11 +136,11 @@ def repair_channels(
     True
     """
     check_task(weights.architecture, task)
-    runner = Runner.of(weights.architecture, module)
-    layers = runner.foldable()
+    runner = ModuleRunner.of(weights.architecture, module)
+    layers, inputs = foldable(runner), torch.from_numpy(task.X)
     observed = _Channels(copy.deepcopy(runner.module).eval(), layers)
     parts = [
-        _averaged(observed, runner.tensors(weights[start : start + MODULE_NETWORKS]), task, batch_size)
+        mean_over_batches(observed, runner.unflatten(_chunk(weights, start)), inputs, batch_size)
         for start in range(0, len(weights), MODULE_NETWORKS)
     ]
     portion = torch.from_numpy(share)
@@ -160,137 +152,26 @@ def repair_channels(
     }
     layers = {name: layer for name, layer in layers.items() if f"mean:{name}" in goals}
     corrected = _Channels(runner.training_copy(), layers, correct=True)
-    tensors = runner.tensors(merged)
+    tensors = runner.unflatten(torch.from_numpy(np.array(merged)))
     targets = {corrected.buffer(name): value for name, value in goals.items()}
-    found = _averaged(corrected, tensors, task, batch_size, targets)
+    found = mean_over_batches(corrected, tensors, inputs, batch_size, targets)
     for name, layer in layers.items():
         scale = _scales(goals[f"std:{name}"], found[f"std:{name}"])
         shift = goals[f"mean:{name}"] - scale * found[f"mean:{name}"]
         tensors |= _folded(name, layer, tensors, scale, shift)
-    return merged.like(runner.rows(tensors))
+    return merged.like(runner.flatten(tensors).numpy())
 
 
-@dataclass(frozen=True)
-class Runner:
-    """A module that runs an architecture's networks, and where the parameters are in it.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    module : torch.nn.Module
-    names : dict from str to str
-        From the architecture's parameters to the keys of the module's state dict.
-    """
-
-    architecture: Architecture
-    module: nn.Module
-    names: dict[str, str]
-
-    @classmethod
-    def of(cls, architecture: Architecture, module: Any = None) -> Runner:
-        """What runs an architecture: the module given, or its layers, or its own module.
-
-        Parameters
-        ----------
-        architecture : Architecture
-        module : torch.nn.Module, optional
-
-        Returns
-        -------
-        Runner
-
-        Raises
-        ------
-        InvalidInputError
-            If there is none of them.
-        """
-        names = {name: name for name in architecture.names}
-        if module is None and architecture.layers:
-            zeros = unflatten(torch.zeros(1, architecture.n_weights), architecture)
-            built = to_module(architecture, {name: tensor[0] for name, tensor in zeros.items()})
-            places = {layer.name: str(i) for i, layer in enumerate(architecture.layers)}
-            names = {name: ".".join([places[name.rpartition(".")[0]], name.rpartition(".")[2]]) for name in names}
-            return cls(architecture, built, names)
-        module = architecture.module if module is None else module
-        if module is None:
-            raise InvalidInputError(
-                "This architecture does not say how to run its networks, so their statistics cannot be gathered. "
-                "Pass module=, or leave statistics as they are with statistics='average', repair=False."
-            )
-        return cls(architecture, module, names)
-
-    def tensors(self, weights: WeightArray) -> dict[str, Tensor]:
-        """Networks as stacked tensors, by the module's names.
-
-        Parameters
-        ----------
-        weights : WeightArray of shape (n, d)
-
-        Returns
-        -------
-        dict from str to Tensor of shape (n, *shape)
-        """
-        parts = unflatten(torch.from_numpy(np.array(weights)), self.architecture)
-        # of their own memory: a pass in training mode writes into them
-        return {self.names[name]: tensor.clone() for name, tensor in parts.items()}
-
-    def rows(self, tensors: dict[str, Tensor]) -> np.ndarray:
-        """The inverse of `tensors`.
-
-        Parameters
-        ----------
-        tensors : dict from str to Tensor of shape (n, *shape)
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-        """
-        named = {name: tensors[key] for name, key in self.names.items()}
-        return flatten(named, self.architecture).numpy()
-
-    def training_copy(self) -> nn.Module:
-        """A copy of the module whose batch norms are as in training; each batch replaces what they remember."""
-        module = copy.deepcopy(self.module).eval()
-        for layer in module.modules():
-            if getattr(layer, "running_mean", None) is not None:
-                layer.train()
-                layer.momentum = 1.0  # type: ignore[assignment]
-        return module
-
-    def statistics(self) -> tuple[str, ...]:
-        """The module's names of the statistics that a pass in training mode replaces: not the count of batches."""
-        keys = [self.names[p.name] for p in self.architecture.parameters if p.role == "statistic"]
-        owners = {key: self.module.get_submodule(key.rpartition(".")[0]) for key in keys}
-        return tuple(
-            key
-            for key, layer in owners.items()
-            if getattr(layer, "running_mean", None) is not None and not key.endswith("num_batches_tracked")
-        )
-
-    def foldable(self) -> dict[str, tuple[nn.Module, int]]:
-        """The layers into which corrections can be folded, with the axis of their channels, by name."""
-        free = {p.name for p in self.architecture.parameters if not p.aliases} - set(self.architecture.outputs)
-        keys = {self.names[name] for name in free}
-        return {
-            name: (layer, axis)
-            for name, layer in self.module.named_modules()
-            for kinds, axis in CHANNEL_AXES
-            if isinstance(layer, kinds) and {_key(name, kind) for kind, _ in layer.named_parameters()} <= keys
-        }
-
-
-class _Buffers(nn.Module):
-    """Runs a module, and returns some of its buffers as they are afterwards."""
-
-    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.module, self.names = module, names
-
-    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """The buffers after a pass, by name."""
-        self.module(*inputs)
-        buffers = dict(self.module.named_buffers(remove_duplicate=False))
-        return {name: buffers[name].clone() for name in self.names}
+def foldable(runner: ModuleRunner) -> dict[str, tuple[nn.Module, int]]:
+    """Return the layers into which corrections can be folded, with the axis of their channels, by name."""
+    free = {p.name for p in runner.architecture.parameters if not p.aliases} - set(runner.architecture.outputs)
+    keys = {runner.keys[name] for name in free}
+    return {
+        name: (layer, axis)
+        for name, layer in runner.module.named_modules()
+        for kinds, axis in CHANNEL_AXES
+        if isinstance(layer, kinds) and {_key(name, kind) for kind, _ in layer.named_parameters()} <= keys
+    }
 
 
 class _Channels(nn.Module):
@@ -339,35 +220,6 @@ class _Channels(nn.Module):
 def _scales(goal: Tensor, std: Tensor) -> Tensor:
     alive = std > DEAD * goal
     return torch.where(alive, goal / torch.where(alive, std, 1.0), 1.0)
-
-
-def _averaged(
-    module: nn.Module,
-    tensors: dict[str, Tensor],
-    task: Task,
-    batch_size: int,
-    buffers: dict[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """What a module returns for every network, averaged over batches."""
-    state = {f"module.{name}": tensor.clone() for name, tensor in tensors.items()} | (buffers or {})
-    total: dict[str, Tensor] = {}
-    count = 0
-    with torch.no_grad():
-        for batch in _batches(task, batch_size, next(iter(tensors.values())).dtype):
-            for name, value in run_module(state, module, batch).items():
-                total[name] = total[name] + value if name in total else value
-            count += 1
-    return {name: value / count for name, value in total.items()}
-
-
-def _batches(task: Task, batch_size: int, dtype: torch.dtype) -> Iterator[Tensor]:
-    """All inputs in interleaved batches of nearly one size."""
-    if batch_size < 2:
-        raise ValueError(f"The 'batch_size' of statistics is at least 2, got {batch_size}.")
-    inputs = torch.from_numpy(task.X)
-    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs.long()
-    count = -(-len(inputs) // batch_size)
-    return (inputs[i::count] for i in range(count))
 
 
 def _folded(
