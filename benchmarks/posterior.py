@@ -30,7 +30,7 @@ from torch import Tensor
 
 import wsflow
 from wsflow import Task, WeightArray
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.evaluation import predictive_curve
 from wsflow.exceptions import NumericalError
 from wsflow.running import flatten, predictions, unflatten

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wsflow.activations import POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup, Parameter, Space, Wire
-from wsflow.architecture.parameters import plain
+from wsflow.architecture.parameters import fixed_parameter
 
 BOTH = frozenset({POSITIVE, SIGN})
 POSITIVE_ONLY = frozenset({POSITIVE})
@@ -81,7 +81,7 @@ class Attention(nn.Module):
                 Parameter("qkv.weight", (3 * width, features), parts((features,))),
                 Parameter("qkv.bias", (3 * width,), parts(())),
                 Parameter("out.weight", (2, width), (out,)),
-                plain("out.bias", (2,)),
+                fixed_parameter("out.bias", (2,)),
             ),
             (Wire("qk", qk, BOTH), Wire("vo", vo, BOTH)),
             outputs=("out.weight", "out.bias"),
@@ -109,7 +109,7 @@ class Convolutional(nn.Module):
             (
                 *convolution("conv", channels, Fixed(2), 3, (("channels", 0, 1),), ()),
                 Parameter("head.weight", (3, 45), (head,)),
-                plain("head.bias", (3,)),
+                fixed_parameter("head.bias", (3,)),
             ),
             (Wire("channels", channels, POSITIVE_ONLY),),
             outputs=("head.weight", "head.bias"),
@@ -146,7 +146,7 @@ class BatchNormed(nn.Module):
                 column("norm.bias", (("after", 0, 1),)),
                 column("norm.running_mean", (("before", 0, 1),), "statistic"),
                 column("norm.running_var", variance, "statistic"),
-                plain("norm.num_batches_tracked", (), "statistic"),
+                fixed_parameter("norm.num_batches_tracked", (), "statistic"),
                 *linear("head", Fixed(2), hidden, consumes="after"),
             ),
             (Wire("before", hidden, BOTH if compensated else POSITIVE_ONLY), Wire("after", hidden, POSITIVE_ONLY)),

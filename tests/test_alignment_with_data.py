@@ -109,7 +109,7 @@ def batch(name: str, size: int = 24) -> tuple[Architecture, Tensor, Tensor]:
 def test_every_method_keeps_every_function(name, method):
     architecture, X, y = batch(name)
     if name == "attention" and method == "activation":
-        pytest.skip("attention written by hand has no taps")
+        pytest.skip("attention written by hand has no activation sites")
     rows = random_rows(architecture, 3)
     action = METHODS[method](rows[1:], rows[0], architecture, X, y)
     before, after = (forward(w, architecture, X) for w in (rows[1:], action(rows[1:])))
@@ -128,7 +128,7 @@ def test_planted_permutations_and_signs_are_found_by_activations(activation, dep
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_planted_permutations_are_found_through_taps(name):
+def test_planted_permutations_are_found_through_activation_sites(name):
     """Groups nested in groups, streams that are read in several places, and heads that are not read at all."""
     architecture, example = traced(name), TRACED[name][1]
     rows = random_rows(architecture, 2)
@@ -155,7 +155,7 @@ def test_dead_constant_and_equal_neurons_are_matched_the_same_way_every_time():
 def test_architectures_that_cannot_be_read_are_refused_with_the_remedy():
     architecture = handwritten.Convolutional.architecture()
     rows = torch.zeros(1, architecture.n_weights)
-    with pytest.raises(ValueError, match="Give it a module and taps"):
+    with pytest.raises(ValueError, match="Give it a module and activation_sites"):
         activation_matching(rows, rows[0], architecture, torch.zeros(2, 2, 5, 5))
     with pytest.raises(ValueError, match="'statistic'"):
         activation_matching(

@@ -38,13 +38,13 @@ def files(tmp_path_factory):
 
 def normed() -> WeightArray:
     from wsflow.architecture import Architecture
-    from wsflow.architecture.parameters import plain
+    from wsflow.architecture.parameters import fixed_parameter
 
     shapes = {"0.weight": (5, 4), "0.bias": (5,), "1.weight": (5,), "1.bias": (5,)}
     statistics = {"1.running_mean": (5,), "1.running_var": (5,)}
-    rows = [plain(name, shape) for name, shape in shapes.items()]
-    rows += [plain(name, shape, "statistic") for name, shape in statistics.items()]
-    rows += [plain("3.weight", (3, 5)), plain("3.bias", (3,))]
+    rows = [fixed_parameter(name, shape) for name, shape in shapes.items()]
+    rows += [fixed_parameter(name, shape, "statistic") for name, shape in statistics.items()]
+    rows += [fixed_parameter("3.weight", (3, 5)), fixed_parameter("3.bias", (3,))]
     architecture = Architecture(rows, outputs=("3.weight", "3.bias"))
     values = np.random.default_rng(0).standard_normal((3, architecture.n_weights))
     return WeightArray(np.abs(values), architecture)

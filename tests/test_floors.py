@@ -35,10 +35,12 @@ def test_every_room_has_a_floor():
 
 
 def test_the_imports_are_found():
-    assert "wsflow.architecture.table" in IMPORTS["wsflow.architecture"]
+    assert "wsflow.architecture.architecture" in IMPORTS["wsflow.architecture"]
     assert "wsflow.running.modules" in IMPORTS["wsflow.weights"], "an import inside a function"
-    assert "wsflow.architecture.serialization" in IMPORTS["wsflow.architecture.table"], "a submodule of a package"
-    assert "wsflow.architecture.table" not in IMPORTS["wsflow.architecture.serialization"], "TYPE_CHECKING"
+    assert "wsflow.architecture.serialization" in IMPORTS["wsflow.architecture.architecture"], (
+        "a submodule of a package"
+    )
+    assert "wsflow.architecture.architecture" not in IMPORTS["wsflow.architecture.serialization"], "TYPE_CHECKING"
 
 
 def test_no_import_goes_up():
@@ -99,8 +101,8 @@ def test_a_planted_upward_import_is_caught(tmp_path, source):
 
 
 def test_an_upward_import_from_a_deeper_folder_is_caught(tmp_path):
-    planted = plant(tmp_path, architecture__table="from ..weights import WeightArray", weights="")
-    assert floors.upward(planted) == ["wsflow.architecture.table (floor 1) imports wsflow.weights (floor 2)"]
+    planted = plant(tmp_path, architecture__architecture="from ..weights import WeightArray", weights="")
+    assert floors.upward(planted) == ["wsflow.architecture.architecture (floor 1) imports wsflow.weights (floor 2)"]
 
 
 @pytest.mark.parametrize(

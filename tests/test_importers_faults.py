@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.parameters import plain
+from wsflow.architecture.parameters import fixed_parameter
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers import load_networks
 from wsflow.states import rows_of
@@ -298,7 +298,10 @@ def test_tied_tensors_are_read_once_under_any_of_their_names():
 def test_counters_that_old_files_lack_are_zero():
     parameters = [(name, (2,)) for name in ("n.running_mean", "n.running_var")]
     architecture = Architecture(
-        (*(plain(*p, "statistic") for p in parameters), plain("n.num_batches_tracked", (), "statistic"))
+        (
+            *(fixed_parameter(*p, "statistic") for p in parameters),
+            fixed_parameter("n.num_batches_tracked", (), "statistic"),
+        )
     )
     state = {name: np.ones(shape, dtype=np.float32) for name, shape in parameters}
     rows = rows_of([state], architecture)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from wsflow import Architecture, PermutationAligner, Task, WeightArray, merge
 from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter
-from wsflow.architecture.layers import Layer
-from wsflow.architecture.parameters import plain
+from wsflow.architecture.parameters import fixed_parameter
+from wsflow.architecture.sequential import Layer
 from wsflow.evaluation.renormalization import foldable, recompute_statistics
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
@@ -74,7 +74,7 @@ def of(module: nn.Module, table: Architecture, n: int, generator: torch.Generato
 
 def table(module: nn.Module, outputs: tuple[str, ...] = (), aliases: dict[str, str] | None = None) -> Architecture:
     """The parameters of a module, without symmetries."""
-    rows = [plain(name, tuple(p.shape)) for name, p in module.named_parameters()]
+    rows = [fixed_parameter(name, tuple(p.shape)) for name, p in module.named_parameters()]
     rows = [
         Parameter(r.name, r.shape, r.blocks, aliases=((aliases or {}).get(r.name) or ()) and (aliases[r.name],))
         for r in rows

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from saved import assert_refused, make_population
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.parameters import plain
+from wsflow.architecture.parameters import fixed_parameter
 from wsflow.exceptions import InvalidInputError
 from wsflow.persistence import describe, load_model, load_population, save_population
 from wsflow.persistence.format import read, write
@@ -174,7 +174,7 @@ def test_invalid_weights_are_named_or_dropped(tmp_path):
 def test_what_cannot_be_saved_is_refused_before_writing(tmp_path):
     empty = Population(make_population().weights[:0])
     odd = Population(make_population().weights, provenance={"object": object()})
-    reserved = Architecture((plain("wsflow.run", (3,)),))
+    reserved = Architecture((fixed_parameter("wsflow.run", (3,)),))
     named = Population(WeightArray(np.zeros((1, 3)), reserved))
     for population, message in [(empty, "at least one"), (odd, "JSON"), (named, "'wsflow.run' is reserved")]:
         with pytest.raises(InvalidInputError, match=message):

@@ -12,7 +12,7 @@ import torch
 import wsflow
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightArray, WeightFlow
 from wsflow.architecture import Block, Layer, NeuronGroup, Parameter, Wire
-from wsflow.architecture.layers import mlp_layers
+from wsflow.architecture.sequential import mlp_layers
 from wsflow.geometry import GEOMETRIES, Phases
 from wsflow.metanetworks.encoders import VELOCITIES
 from wsflow.populations.training import train_population

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wsflow import Architecture, WeightArray
 from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Block, Fixed, Layer, NeuronGroup, Parameter, Wire
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.geometry import GEOMETRIES, Representatives, vectors
 from wsflow.symmetry import charts
 from wsflow.symmetry.actions import Action

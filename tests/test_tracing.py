@@ -144,8 +144,8 @@ def test_a_graph_network_is_read_and_certified() -> None:
 
 
 @pytest.mark.parametrize("name", THEORY)
-def test_taps_read_the_activations_of_their_group(name: str) -> None:
-    """Permuting a group permutes what its taps read; other groups permute it not at all."""
+def test_activation_sites_show_the_activations_of_their_group(name: str) -> None:
+    """Permuting a group permutes what its activation sites show; other groups permute it not at all."""
     theory = THEORY[name]
     module = theory.module()
     architecture = Architecture.from_module(module, theory.inputs)
@@ -155,17 +155,17 @@ def test_taps_read_the_activations_of_their_group(name: str) -> None:
     rows = random_weights(architecture, 1, generator)
     action = Action(architecture, Action.random(architecture, 1, generator).permutations, {})
     before, after = (_tapped(architecture, w, inputs) for w in (rows, action(rows)))
-    for tap in architecture.taps:
-        before[tap.layer] = before[tap.layer].index_select(tap.axis, action.permutations[tap.group][0])
+    for site in architecture.activation_sites:
+        before[site.layer] = before[site.layer].index_select(site.axis, action.permutations[site.group][0])
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
 
 
 def _tapped(architecture: Architecture, rows: Tensor, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     module = copy.deepcopy(architecture.module or nn.Identity()).double()
     read: dict[str, Tensor] = {}
-    for tap in architecture.taps:
-        layer = module.get_submodule(tap.layer)
-        layer.register_forward_hook(lambda _, __, output, name=tap.layer: read.__setitem__(name, output.clone()))
+    for site in architecture.activation_sites:
+        layer = module.get_submodule(site.layer)
+        layer.register_forward_hook(lambda _, __, output, name=site.layer: read.__setitem__(name, output.clone()))
     torch.func.functional_call(module, {k: v[0] for k, v in unflatten(rows, architecture).items()}, inputs)
     return read
 

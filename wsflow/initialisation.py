@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture
-from wsflow.architecture.layers import LINEAR, Layer
+from wsflow.architecture.sequential import LINEAR, Layer
 
 OMEGA_0 = 30.0
 

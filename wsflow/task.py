@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 
 LOSSES = ("cross_entropy", "mse")

@@ -1,11 +1,12 @@
 """What the numbers of a network are: spaces, wires, blocks, parameters, and the table of them."""
 
-from wsflow.architecture.layers import Layer
-from wsflow.architecture.parameters import Block, Parameter, Shear, Tap
+from wsflow.architecture.architecture import Architecture
+from wsflow.architecture.parameters import ActivationSite, Block, Parameter, Shear
+from wsflow.architecture.sequential import Layer
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
-from wsflow.architecture.table import Architecture
 
 __all__ = [
+    "ActivationSite",
     "Architecture",
     "Block",
     "DirectSum",
@@ -15,6 +16,5 @@ __all__ = [
     "Parameter",
     "Shear",
     "Space",
-    "Tap",
     "Wire",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsflow.activations import ACTIVATIONS, activation
-from wsflow.architecture.layers import LINEAR, Layer, check_layers
+from wsflow.architecture.sequential import LINEAR, Layer, check_layers
 from wsflow.exceptions import InvalidInputError
 
 _KINDS = {row.module: kind for kind, row in ACTIVATIONS.items()}
@@ -46,7 +46,7 @@ def _check_independent(module: Any) -> None:
         )
 
 
-def is_plain(module: Any) -> bool:
+def is_sequential(module: Any) -> bool:
     """Whether a module is an ``nn.Sequential`` (nested ones too) of Linear and activation layers.
 
     Parameters
@@ -76,7 +76,7 @@ def check_alike(modules: Sequence[Any]) -> None:
     InvalidInputError
         Naming the first module that differs from the first one, and where.
     """
-    plain = is_plain(modules[0])
+    plain = is_sequential(modules[0])
     first = _kinds(modules[0], plain)
     for index, module in enumerate(modules):
         other = _kinds(module, plain)

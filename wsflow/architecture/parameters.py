@@ -215,7 +215,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Tap:
+class ActivationSite:
     """Where the activations of a group's neurons can be read, in a network that a module runs.
 
     Parameters
@@ -232,7 +232,7 @@ class Tap:
     axis: int
 
 
-def plain(name: str, shape: tuple[int, ...], role: Role = "weight") -> Parameter:
+def fixed_parameter(name: str, shape: tuple[int, ...], role: Role = "weight") -> Parameter:
     """A parameter that no symmetry moves.
 
     Parameters

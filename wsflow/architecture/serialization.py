@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wsflow.architecture.layers import Layer
-from wsflow.architecture.parameters import Block, Parameter, Shear, Tap
+from wsflow.architecture.parameters import ActivationSite, Block, Parameter, Shear
+from wsflow.architecture.sequential import Layer
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
 
 if TYPE_CHECKING:
-    from wsflow.architecture.table import Architecture
+    from wsflow.architecture.architecture import Architecture
 
 VERSION = 1
 
@@ -48,7 +48,7 @@ def describe(architecture: Architecture) -> dict[str, Any]:
         ],
         "layers": [asdict(layer) for layer in architecture.layers],
         "outputs": list(architecture.outputs),
-        "taps": [asdict(tap) for tap in architecture.taps],
+        "taps": [asdict(site) for site in architecture.activation_sites],
         "constants": list(architecture.constants),
     }
 
@@ -99,7 +99,7 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "layers": [Layer(**layer) for layer in data["layers"]],
         "outputs": tuple(data["outputs"]),
-        "taps": [Tap(**tap) for tap in data.get("taps", ())],
+        "activation_sites": [ActivationSite(**site) for site in data.get("taps", ())],
         "constants": tuple(data.get("constants", ())),
     }
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fixed:
-    """Coordinates that nothing permutes: input features, outputs, pixels, taps of a kernel.
+    """Coordinates that nothing permutes: input features, outputs, pixels, positions in a kernel.
 
     Parameters
     ----------

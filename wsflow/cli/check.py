@@ -77,7 +77,7 @@ def _network(
 ) -> tuple[Any, Any]:
     """A module (None for networks that run themselves) and an architecture."""
     from wsflow.architecture import Architecture
-    from wsflow.architecture.modules import is_plain
+    from wsflow.architecture.modules import is_sequential
 
     if ":" not in Path(source).name:
         from wsflow.persistence import load_population
@@ -92,7 +92,7 @@ def _network(
     module = options.load_module(source)
     if description is not None:
         return module, _described(description)
-    if example is None and not is_plain(module):
+    if example is None and not is_sequential(module):
         raise ValueError(
             f"{source} is a {type(module).__name__}: say the shape of its input, such as --input 2,3,32,32."
         )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.estimators.functionals import TaskLoss, minibatches
 from wsflow.geometry import Geometry
 from wsflow.running import flatten, losses, unflatten

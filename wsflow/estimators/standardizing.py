@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.geometry import Geometry
 from wsflow.running import flatten, unflatten
 from wsflow.running.execution import run_layers

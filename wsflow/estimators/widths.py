@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.estimators import assembly
 from wsflow.estimators.consensus import hints_of
 from wsflow.estimators.sources import is_named, prior_of_width

@@ -57,9 +57,9 @@ def recompute_statistics(
     >>> import numpy as np
     >>> from torch import nn
     >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.architecture.parameters import plain
+    >>> from wsflow.architecture.parameters import fixed_parameter
     >>> from wsflow.evaluation.renormalization import recompute_statistics
-    >>> table = [plain("running_mean", (2,), "statistic"), plain("running_var", (2,), "statistic")]
+    >>> table = [fixed_parameter("running_mean", (2,), "statistic"), fixed_parameter("running_var", (2,), "statistic")]
     >>> architecture = Architecture(table, module=nn.BatchNorm1d(2, affine=False))
     >>> task = Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])
     >>> recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task)

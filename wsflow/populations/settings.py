@@ -10,7 +10,7 @@ import numpy as np
 
 from wsflow.activations import activation as row
 from wsflow.architecture import Architecture
-from wsflow.architecture.layers import mlp_layers
+from wsflow.architecture.sequential import mlp_layers
 from wsflow.initialisation import INITIALISATIONS
 from wsflow.populations.hyperparameters import RANGES, Range, check_range
 from wsflow.populations.optimizers import OPTIMIZERS

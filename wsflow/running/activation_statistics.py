@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.activations import FLIP, SIGN
-from wsflow.architecture import Architecture, NeuronGroup, Tap
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture import ActivationSite, Architecture, NeuronGroup
+from wsflow.architecture.sequential import LINEAR
 from wsflow.running.execution import run_layers, run_module
 from wsflow.running.rows import unflatten
 
@@ -20,14 +20,14 @@ Activations = list[tuple[str, Tensor]]
 
 def has_activations(architecture: Architecture) -> bool:
     """Return whether an architecture says where to read the activations of its neurons."""
-    return bool(architecture.layers) or (architecture.module is not None and bool(architecture.taps))
+    return bool(architecture.layers) or (architecture.module is not None and bool(architecture.activation_sites))
 
 
 @torch.no_grad()
 def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> Activations:
     """Return the activations of weights (n, d) on inputs (b, ...); pixels and tokens are samples of their own.
 
-    Those of sequential networks are read behind the activation function, all others where the taps are.
+    Those of sequential networks are read behind the activation function, all others where the sites are.
 
     Raises
     ------
@@ -40,10 +40,10 @@ def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> 
         return _of_layers(tensors, architecture, inputs)
     if not has_activations(architecture):
         raise ValueError(
-            "This architecture does not say where to read the activations of its neurons. Give it a module and taps, "
-            "or match by weights."
+            "This architecture does not say where to read the activations of its neurons. Give it a module and "
+            "activation_sites, or match by weights."
         )
-    return _of_taps(tensors, architecture, inputs)
+    return _of_sites(tensors, architecture, inputs)
 
 
 def _of_layers(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
@@ -57,23 +57,23 @@ def _of_layers(tensors: dict[str, Tensor], architecture: Architecture, inputs: T
     return list(result.items())
 
 
-def _of_taps(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
-    taps = _taps(architecture)
-    tapped = _Tapped(architecture.module, sorted({tap.layer for tap in taps}))
-    outputs = run_module({f"module.{name}": tensor for name, tensor in tensors.items()}, tapped, inputs)
+def _of_sites(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
+    sites = _taps(architecture)
+    observed = _Observed(architecture.module, sorted({site.layer for site in sites}))
+    outputs = run_module({f"module.{name}": tensor for name, tensor in tensors.items()}, observed, inputs)
     result = []
-    for tap in taps:
+    for site in sites:
         # behind the axis of networks
-        found = outputs[tap.layer].movedim(tap.axis + 1 if tap.axis >= 0 else tap.axis, -1)
-        result.append((tap.group, found.reshape(len(found), -1, found.shape[-1])))
+        found = outputs[site.layer].movedim(site.axis + 1 if site.axis >= 0 else site.axis, -1)
+        result.append((site.group, found.reshape(len(found), -1, found.shape[-1])))
     return result
 
 
-def _taps(architecture: Architecture) -> list[Tap]:
-    """Return the taps where a group's signs act as they do on the weights that produce it.
+def _taps(architecture: Architecture) -> list[ActivationSite]:
+    """Return the sites where a group's signs act as they do on the weights that produce it.
 
     A sign in front of a batch norm acts on what the convolution puts out, and not behind the norm, whose gain makes up
-    for it. Where no tap is at a producer, all of them are read.
+    for it. Where no site is at a producer, all of them are read.
     """
     signs = {wire.name for wire in architecture.wires if {SIGN, FLIP} & wire.scalings}
     producers: dict[str, set[str]] = {}
@@ -83,11 +83,17 @@ def _taps(architecture: Architecture) -> list[Tap]:
                 space = block.axes[axis]
                 if wire in signs and exponent > 0 and isinstance(space, NeuronGroup):
                     producers.setdefault(space.name, set()).add(parameter.name.rpartition(".")[0])
-    at_producer = {tap.group for tap in architecture.taps if tap.layer in producers.get(tap.group, set())}
-    return [tap for tap in architecture.taps if tap.group not in at_producer or tap.layer in producers[tap.group]]
+    at_producer = {
+        site.group for site in architecture.activation_sites if site.layer in producers.get(site.group, set())
+    }
+    return [
+        site
+        for site in architecture.activation_sites
+        if site.group not in at_producer or site.layer in producers[site.group]
+    ]
 
 
-class _Tapped(nn.Module):
+class _Observed(nn.Module):
     """A module that returns the outputs of the named submodules."""
 
     def __init__(self, module: nn.Module, layers: list[str]) -> None:
@@ -95,7 +101,7 @@ class _Tapped(nn.Module):
         self.module, self.layers = module, layers
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Return the outputs of the tapped layers, by name."""
+        """Return the outputs of the observed layers, by name."""
         outputs: dict[str, Tensor] = {}
         hooks = [
             self.module.get_submodule(layer).register_forward_hook(_keeper(outputs, layer)) for layer in self.layers

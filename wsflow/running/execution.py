@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.running.rows import unflatten
 
 

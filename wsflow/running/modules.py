@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 
 
 def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:

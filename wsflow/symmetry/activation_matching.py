@@ -42,7 +42,7 @@ def activation_matching(
     reference : Tensor of shape (d,) or (n, d)
         One for all rows, or one for each.
     architecture : Architecture
-        One that has layers, or a module with taps.
+        One that has layers, or a module with sites.
     inputs : Tensor of shape (b, ...)
     statistic : {"correlation", "covariance"}
 
@@ -94,7 +94,7 @@ def activation_matching(
 
 def _crossed(architecture: Architecture) -> bool:
     """Whether something is read that has neurons on two axes: those of one are samples to the other, and must agree."""
-    places = {(tap.layer, tap.axis) for tap in architecture.taps}
+    places = {(site.layer, site.axis) for site in architecture.activation_sites}
     return len({layer for layer, _ in places}) < len(places)
 
 

@@ -113,7 +113,7 @@ def frozen(architecture: Architecture, names: Collection[str]) -> Architecture:
         architecture,
         parameters=tuple(_frozen_parameter(parameter, held, known) for parameter in architecture.parameters),
         wires=tuple(free),
-        taps=tuple(tap for tap in architecture.taps if tap.group not in held),
+        activation_sites=tuple(site for site in architecture.activation_sites if site.group not in held),
     )
 
 

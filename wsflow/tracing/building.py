@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from wsflow.activations import FLIP, PHASE, SIGN
-from wsflow.architecture import Architecture, Block, Fixed, Parameter, Shear, Tap, Wire
-from wsflow.architecture.parameters import plain
+from wsflow.architecture import ActivationSite, Architecture, Block, Fixed, Parameter, Shear, Wire
+from wsflow.architecture.parameters import fixed_parameter
 from wsflow.tracing import neurons as finding
 from wsflow.tracing import scalings
 from wsflow.tracing.labels import ANY, Array, Label, Leg
@@ -110,11 +110,11 @@ class Builder:
             shape = self.recorder.parameters[name]
             role = "statistic" if name in self.recorder.statistics or name.endswith("num_batches_tracked") else "weight"
             blocks = tuple(self._block(name, parts, wires) for parts in drafts.get(name, []))
-            blocks = blocks or plain(name, shape).blocks
+            blocks = blocks or fixed_parameter(name, shape).blocks
             parameters.append(Parameter(name, shape, blocks, role, aliases.get(name, ())))  # type: ignore[arg-type]
         used = {wire for parameter in parameters for block in parameter.blocks for wire, _, _ in block.wires}
         kept = [wire for wire in wires.values() if wire is not None and wire.name in used]
-        return Architecture(tuple(parameters), tuple(kept), taps=self._taps(), **keywords)
+        return Architecture(tuple(parameters), tuple(kept), activation_sites=self._activation_sites(), **keywords)
 
     # coordinates of one axis
 
@@ -305,7 +305,7 @@ class Builder:
                 ]
         return tuple(dict.fromkeys(found))
 
-    def _taps(self) -> tuple[Tap, ...]:
+    def _activation_sites(self) -> tuple[ActivationSite, ...]:
         found = []
         for reading in self.readings:
             for leg in reading.label.legs:
@@ -316,7 +316,7 @@ class Builder:
                 if len(segments) != 1 or not isinstance(family, Family) or not segments[0].contiguous:
                     continue
                 if family.name and family.group.total == len(leg.atoms):
-                    found.append(Tap(family.name, reading.layer, leg.dims[0]))
+                    found.append(ActivationSite(family.name, reading.layer, leg.dims[0]))
         return tuple(dict.fromkeys(found))
 
 

@@ -271,5 +271,5 @@ def without(architecture: Architecture, generators: Collection[str]) -> Architec
         architecture,
         parameters=tuple(replace(p, blocks=tuple(changed(b) for b in p.blocks)) for p in architecture.parameters),
         wires=tuple(wire for wire in architecture.wires if wire.name not in cut),
-        taps=tuple(tap for tap in architecture.taps if tap.group not in fixed),
+        activation_sites=tuple(site for site in architecture.activation_sites if site.group not in fixed),
     )

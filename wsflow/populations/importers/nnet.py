@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.layers import LINEAR
+from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.found import Found
 from wsflow.populations.readers import check_file

@@ -14,7 +14,7 @@ import numpy as np
 
 from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.inference import Stage, parts_of_stages, plain_scalings, sequential_parts
+from wsflow.architecture.state_dicts import WeightLayer, fields_of_cnn, fields_of_mlp, plain_scalings
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.found import Found
 from wsflow.populations.importers.onnx_operators import OPERATORS, Graph
@@ -105,8 +105,8 @@ def _read_node(onnx: Any, graph: Graph, node: Any, path: Path) -> None:
 
 
 def _architecture(graph: Graph) -> Architecture:
-    """The table of a chain: layers that run by themselves for a plain perceptron, else stages and the module."""
-    stages: list[Stage] = []
+    """The table of a chain: layers that run by themselves for a plain perceptron, else layers and the module."""
+    layers: list[WeightLayer] = []
     between: list[list[Layer]] = []
     for name, module in graph.steps:
         kind = type(module).__name__
@@ -115,19 +115,19 @@ def _architecture(graph: Graph) -> Architecture:
         elif kind in ACTIVATION_KINDS:
             raise ValueError(f"its first layer is an activation ({kind}), which is not read")
         elif f"{name}.running_mean" in graph.state:
-            stages[-1:] = [_normed(stages, name, graph.state)]
+            layers[-1:] = [_normed(layers, name, graph.state)]
         elif f"{name}.weight" in graph.state:
-            stages.append(Stage(name, graph.state[f"{name}.weight"].shape, f"{name}.bias" in graph.state))
+            layers.append(WeightLayer(name, graph.state[f"{name}.weight"].shape, f"{name}.bias" in graph.state))
             between.append([])
-    if not stages:
+    if not layers:
         raise ValueError("it has no layers with weights")
-    return _table(graph, stages, between)
+    return _table(graph, layers, between)
 
 
-def _normed(stages: list[Stage], name: str, state: dict[str, np.ndarray]) -> Stage:
-    if not stages or stages[-1].norm is not None or stages[-1].shape[:1] != state[f"{name}.weight"].shape:
+def _normed(layers: list[WeightLayer], name: str, state: dict[str, np.ndarray]) -> WeightLayer:
+    if not layers or layers[-1].norm is not None or layers[-1].shape[:1] != state[f"{name}.weight"].shape:
         raise ValueError(f"the norm {name!r} is not behind a layer of as many outputs, alone")
-    return replace(stages[-1], norm=name)
+    return replace(layers[-1], norm=name)
 
 
 def _layer(kind: str, module: Any) -> Layer:
@@ -136,17 +136,17 @@ def _layer(kind: str, module: Any) -> Layer:
     return Layer(kind, "", argument=None if value == row.default else float(value))
 
 
-def _table(graph: Graph, stages: list[Stage], between: list[list[Layer]]) -> Architecture:
+def _table(graph: Graph, layers: list[WeightLayer], between: list[list[Layer]]) -> Architecture:
     from wsflow.populations.importers.chain import Chain
 
-    if all(len(stage.shape) == 2 and stage.norm is None for stage in stages):
-        parts = sequential_parts(stages, between[:-1])
-        layers = (*parts["layers"], *between[-1])
+    if all(len(layer.shape) == 2 and layer.norm is None for layer in layers):
+        parts = fields_of_mlp(layers, between[:-1])
+        steps = (*parts["layers"], *between[-1])
         if graph.flattened:
             graph.notes["inputs"] = "flattened before the first layer"
-        return Architecture(**{**parts, "layers": layers})
-    stages = [
-        replace(stage, scalings=plain_scalings([layer.kind for layer in after]))
-        for stage, after in zip(stages, between, strict=True)
+        return Architecture(**{**parts, "layers": steps})
+    layers = [
+        replace(layer, scalings=plain_scalings([step.kind for step in after]))
+        for layer, after in zip(layers, between, strict=True)
     ]
-    return Architecture(**parts_of_stages(stages), module=Chain(graph.steps).eval())
+    return Architecture(**fields_of_cnn(layers), module=Chain(graph.steps).eval())

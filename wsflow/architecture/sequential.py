@@ -133,13 +133,13 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
     space: Space = Fixed(layers[linear[0]].inputs)
     parameters = _learned(layers[: linear[0]], space)
     wires: list[Wire] = []
-    before: Passage | None = None
+    before: Intertwiners | None = None
     for depth, i in enumerate(linear):
         layer, inputs = layers[i], space
         last = depth == len(linear) - 1
         space = Fixed(layer.outputs) if last else NeuronGroup(f"hidden{depth + 1}", layer.outputs)
         between = layers[i + 1 :] if last else layers[i + 1 : linear[depth + 1]]
-        behind = None if last else passage(between, layer.bias, layers[linear[depth + 1]].bias)
+        behind = None if last else intertwiners(between, layer.bias, layers[linear[depth + 1]].bias)
         if behind is not None:
             wires.append(Wire(f"hidden{depth + 1}", space, behind.scalings))
         parameters += _affine(layer, space, inputs, before, behind, depth)
@@ -149,7 +149,7 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
 
 
 @dataclass(frozen=True)
-class Passage:
+class Intertwiners:
     """What the activations between two linear layers let through.
 
     Parameters
@@ -169,7 +169,7 @@ class Passage:
     half_period: float = 0.0
 
 
-def passage(between: Sequence[Layer], bias_before: bool, bias_behind: bool) -> Passage:
+def intertwiners(between: Sequence[Layer], bias_before: bool, bias_behind: bool) -> Intertwiners:
     """What the activations between two linear layers let through.
 
     Scalings and signs pass where all activations let them through. A flip is a sign before one activation that has
@@ -183,27 +183,27 @@ def passage(between: Sequence[Layer], bias_before: bool, bias_behind: bool) -> P
 
     Returns
     -------
-    Passage
+    Intertwiners
 
     Examples
     --------
-    >>> from wsflow.architecture.layers import Layer, passage
-    >>> passage([Layer("relu_power", "", argument=3)], True, True)
-    Passage(scalings=frozenset({'positive'}), degree=3, flip=0.0, half_period=0.0)
+    >>> from wsflow.architecture.sequential import Layer, intertwiners
+    >>> intertwiners([Layer("relu_power", "", argument=3)], True, True)
+    Intertwiners(scalings=frozenset({'positive'}), degree=3, flip=0.0, half_period=0.0)
     """
     active = [(activation(layer.kind), layer.argument) for layer in between if layer.kind != "identity"]
     rows = [row for row, _ in active]
     degree = prod(row.exponent(argument) for row, argument in active)
     scalings = {kind for kind in (POSITIVE, SIGN) if all(kind in row.scalings for row in rows)}
     if rows and bias_behind and FLIP in rows[-1].scalings and all(SIGN in row.scalings for row in rows[:-1]):
-        return Passage(frozenset({FLIP}), degree, flip=rows[-1].flip)
+        return Intertwiners(frozenset({FLIP}), degree, flip=rows[-1].flip)
     if rows and bias_before and PHASE in rows[0].scalings and all(SIGN in row.scalings for row in rows[1:]):
-        return Passage(frozenset({*scalings, PHASE}), degree, half_period=rows[0].half_period(active[0][1]))
-    return Passage(frozenset(scalings), degree)
+        return Intertwiners(frozenset({*scalings, PHASE}), degree, half_period=rows[0].half_period(active[0][1]))
+    return Intertwiners(frozenset(scalings), degree)
 
 
 def _affine(
-    layer: Layer, space: Space, inputs: Space, before: Passage | None, behind: Passage | None, depth: int
+    layer: Layer, space: Space, inputs: Space, before: Intertwiners | None, behind: Intertwiners | None, depth: int
 ) -> list[Parameter]:
     """Weight and bias of a linear layer: it consumes the wire of its inputs, and produces the next one."""
     bias = f"{layer.name}.bias"

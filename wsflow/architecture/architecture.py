@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from wsflow import hooks
-from wsflow.architecture import inference, modules, serialization
-from wsflow.architecture.layers import LINEAR, Layer, mlp_layers, parameters_of
-from wsflow.architecture.parameters import Block, Parameter, Tap
+from wsflow.architecture import modules, serialization, state_dicts
+from wsflow.architecture.parameters import ActivationSite, Block, Parameter
+from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
 
 
@@ -31,7 +31,7 @@ class Architecture:
         How to run the network, where it is a sequential one; otherwise a module runs it.
     outputs : sequence of str
         Names of the parameters of the output layer.
-    taps : sequence of Tap
+    activation_sites : sequence of ActivationSite
         Where activations can be read, in a network that a module runs.
     constants : sequence of str
         Keys of the state dict that are no weights, such as buffers of integers.
@@ -54,12 +54,12 @@ class Architecture:
     wires: tuple[Wire, ...] = ()
     layers: tuple[Layer, ...] = ()
     outputs: tuple[str, ...] = ()
-    taps: tuple[Tap, ...] = ()
+    activation_sites: tuple[ActivationSite, ...] = ()
     constants: tuple[str, ...] = ()
     module: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "wires", "layers", "outputs", "taps", "constants"):
+        for name in ("parameters", "wires", "layers", "outputs", "activation_sites", "constants"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check()
 
@@ -150,7 +150,7 @@ class Architecture:
         >>> [(group.name, group.size) for group in Architecture.from_module(net, torch.zeros(2, 1, 8, 8)).groups]
         [('0', 4)]
         """
-        if not frozen and (example_input is None or modules.is_plain(module)):
+        if not frozen and (example_input is None or modules.is_sequential(module)):
             return cls.sequential(modules.layers_of_module(module))
         if example_input is None:
             raise ValueError("Architecture.from_module needs an example_input where layers are frozen.")
@@ -220,7 +220,7 @@ class Architecture:
         21
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        return cls(**inference.parts_of_shapes(shapes, activation, ordered))
+        return cls(**state_dicts.fields_of_shapes(shapes, activation, ordered))
 
     def _check(self) -> None:
         names = [parameter.name for parameter in self.parameters]
