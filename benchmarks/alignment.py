@@ -29,8 +29,8 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.estimators.aligner import PermutationAligner
-from wsflow.initialisation import INITIALISATIONS
 from wsflow.running import unflatten
+from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.symmetry import ascent
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.assignment import assignment

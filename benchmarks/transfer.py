@@ -32,7 +32,7 @@ from wsflow.estimators.standardizing import standardized
 from wsflow.evaluation.predictive import predict
 from wsflow.evaluation.transfer import learning_curves
 from wsflow.flow.guidance import Descent
-from wsflow.initialisation import INITIALISATIONS
+from wsflow.running.initialisation import INITIALISATIONS
 
 RATES = {"sgd": (0.01, 0.03, 0.1, 0.3), "adam": (0.001, 0.003, 0.01, 0.03)}
 # rates and damping were chosen on validation data, for guidance alone as for the flow

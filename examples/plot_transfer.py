@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 import wsflow
 from wsflow import Descent, Guidance, PermutationAligner, Task, WeightFlow
 from wsflow.evaluation.predictive import predict
-from wsflow.initialisation import uniform
+from wsflow.running.initialisation import uniform
 
 X, y = load_digits(return_X_y=True)
 known, unseen, targets, unseen_targets = train_test_split(X / 16, y, test_size=0.4, random_state=0)

@@ -11,13 +11,13 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.initialisation import OMEGA_0, siren
 from wsflow.populations import image_task, load_task
 from wsflow.populations.datasets import task_from_source
 from wsflow.populations.settings import architecture_of
 from wsflow.populations.training import train_population
 from wsflow.running import forward, unflatten
 from wsflow.running.execution import run_layers
+from wsflow.running.initialisation import OMEGA_0, siren
 
 
 def quality(population, task, targets=None) -> np.ndarray:

@@ -18,9 +18,9 @@ from torch import nn
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.parameters import fixed_parameter
+from wsflow.architecture.state_rows import rows_of_states
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers import load_networks
-from wsflow.states import rows_of
 from wsflow.weights import WeightArray
 
 STATE = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "2.weight": torch.ones(1, 3), "2.bias": torch.ones(1)}
@@ -304,5 +304,5 @@ def test_counters_that_old_files_lack_are_zero():
         )
     )
     state = {name: np.ones(shape, dtype=np.float32) for name, shape in parameters}
-    rows = rows_of([state], architecture)
+    rows = rows_of_states([state], architecture)
     assert rows.tolist() == [[1, 1, 1, 1, 0]] and rows.dtype == np.float32

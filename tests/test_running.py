@@ -12,8 +12,8 @@ from torch import nn
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
-from wsflow.initialisation import INITIALISATIONS
 from wsflow.running import flatten, forward, losses, predictions, scores, unflatten
+from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.weights import WeightArray
 
 

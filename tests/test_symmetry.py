@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, Layer, NeuronGroup, Parameter, Wire
-from wsflow.initialisation import INITIALISATIONS
+from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action, incoming
 from wsflow.symmetry.matching import assignment, weight_matching

@@ -9,8 +9,8 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.modules import check_alike
+from wsflow.architecture.state_rows import rows_of_states, state_arrays
 from wsflow.exceptions import InvalidInputError
-from wsflow.states import plain_state, rows_of
 
 
 class WeightArray(np.ndarray):
@@ -274,9 +274,9 @@ class WeightArray(np.ndarray):
                     "A state dict does not say which activation lies between its layers. "
                     "Pass activation='relu' (or another), or architecture=."
                 )
-            architecture = Architecture.from_state_dict(plain_state(states[0]), activation)
+            architecture = Architecture.from_state_dict(state_arrays(states[0]), activation)
         return cls(
-            rows_of([plain_state(state, architecture.names) for state in states], architecture),
+            rows_of_states([state_arrays(state, architecture.names) for state in states], architecture),
             architecture,
             **keywords,
         )

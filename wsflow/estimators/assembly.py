@@ -23,9 +23,9 @@ from wsflow.flow.matching import Matching, Predictions
 from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.training import Metric, Progress, Settings
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
-from wsflow.initialisation import INITIALISATIONS
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.encoders import VELOCITIES, velocity_name
+from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.weights import WeightArray
 
 if TYPE_CHECKING:

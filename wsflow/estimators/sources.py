@@ -13,8 +13,8 @@ from wsflow.estimators.exchangeable import exchangeable_of_width, fit_exchangeab
 from wsflow.flow.covariance import covariance_of
 from wsflow.flow.priors import Drawn, Isotropic, Prior, WrappedGaussian
 from wsflow.geometry import GEOMETRIES, Geometry
-from wsflow.initialisation import INITIALISATIONS
 from wsflow.metanetworks.encoders import knows_names
+from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.symmetry.canonical import canonical_action
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import NumericalError
-from wsflow.initialisation import INITIALISATIONS
 from wsflow.populations.hyperparameters import Runs, draw
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.populations.schedules import factors
 from wsflow.populations.settings import Settings
 from wsflow.running import forward, losses
+from wsflow.running.initialisation import INITIALISATIONS
 
 # what is asked of the chunk: on a CPU it should stay in the caches, on a GPU it should keep the cores busy
 ACTIVATION_BYTES = {"cpu": 24 * 2**20, "cuda": 1024 * 2**20}

@@ -11,10 +11,10 @@ import numpy as np
 from wsflow.activations import activation as row
 from wsflow.architecture import Architecture
 from wsflow.architecture.sequential import mlp_layers
-from wsflow.initialisation import INITIALISATIONS
 from wsflow.populations.hyperparameters import RANGES, Range, check_range
 from wsflow.populations.optimizers import OPTIMIZERS
 from wsflow.populations.schedules import SCHEDULES, snapshot_steps
+from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.task import Task
 
 TABLES: dict[str, Mapping[str, Any]] = {

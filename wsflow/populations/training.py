@@ -65,7 +65,7 @@ def train_population(
         Hidden widths.
     n_runs : int
     activation, initialisation, optimizer, schedule : str
-        Keys of `wsflow.activations.ACTIVATIONS`, `wsflow.initialisation.INITIALISATIONS`,
+        Keys of `wsflow.activations.ACTIVATIONS`, `wsflow.running.initialisation.INITIALISATIONS`,
         `wsflow.populations.OPTIMIZERS` and `wsflow.populations.SCHEDULES`.
     activation_argument : float, optional
         The activation's parameter where it is not the table's default, such as the frequency of ``"sine"``.

@@ -12,6 +12,7 @@ import numpy as np
 
 from wsflow.activations import activation as activation_row
 from wsflow.architecture import Architecture
+from wsflow.architecture.state_rows import common_prefix, rows_of_states, state_arrays
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.finite import check_on_invalid, finite_networks
 from wsflow.populations.importers.estimators import is_perceptron, read_perceptron
@@ -20,7 +21,6 @@ from wsflow.populations.importers.nnet import fold_normalization
 from wsflow.populations.importers.paths import network_files
 from wsflow.populations.importers.table import FORMATS, read_file
 from wsflow.populations.population import Population, versions
-from wsflow.states import common_prefix, plain_state, rows_of
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -108,10 +108,10 @@ def load_networks(
         name if len(found.states) == 1 else f"{name}[{i}]" for name, found in files for i in range(len(found.states))
     ]
     raw = [state for _, found in files for state in found.states]
-    states = [_named(n, plain_state, state, architecture.names) for n, state in zip(names, raw, strict=True)]
+    states = [_named(n, state_arrays, state, architecture.names) for n, state in zip(names, raw, strict=True)]
     if runs is None:
         runs = np.repeat(np.arange(len(files)), [len(found.states) for _, found in files])
-    weights = WeightArray(rows_of(states, architecture, names), architecture, runs=runs, steps=steps)
+    weights = WeightArray(rows_of_states(states, architecture, names), architecture, runs=runs, steps=steps)
     provenance = _provenance(files, names, raw, architecture, fold)
     return Population(finite_networks(weights, on_invalid, names=names), task, provenance)
 
@@ -180,7 +180,7 @@ def _put_to_the_test(name: str, architecture: Architecture, example_input: Any) 
 
 
 def _inferred(name: str, found: Found, activation: str) -> Architecture:
-    state = _named(name, plain_state, found.states[0])
+    state = _named(name, state_arrays, found.states[0])
     try:
         return Architecture.from_state_dict(state, activation, ordered=found.ordered)
     except ValueError as error:

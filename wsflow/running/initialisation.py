@@ -1,4 +1,4 @@
-"""How networks look before training: one function and row for each scheme."""
+"""Weights before training: one function and row for each scheme; each returns weights (n, d)."""
 
 from __future__ import annotations
 
@@ -16,34 +16,12 @@ OMEGA_0 = 30.0
 
 
 def normal(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
-    """Every weight from N(0, 0.1), the variance that the thesis uses (Erdogan 2025).
-
-    Parameters
-    ----------
-    architecture : Architecture
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-    """
+    """Draw every weight from N(0, 0.1), the variance that the thesis uses (Erdogan 2025)."""
     return torch.randn(n, architecture.n_weights, generator=generator) * 0.1**0.5
 
 
 def uniform(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
-    """Weights and biases uniform on +-1/sqrt(fan in), as ``torch.nn.Linear`` draws them.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-    """
+    """Draw weights and biases uniformly on +-1/sqrt(fan in), as ``torch.nn.Linear`` does."""
     bound = torch.ones(architecture.n_weights)
     fan_in = {}
     for parameter in architecture.parameters:
@@ -51,27 +29,16 @@ def uniform(architecture: Architecture, n: int, generator: torch.Generator) -> T
         if len(parameter.shape) > 1:
             fan_in[layer] = parameter.size // parameter.shape[0]
         bound[architecture.slices[parameter.name]] = fan_in.get(layer, 1) ** -0.5
-    return (2 * torch.rand(n, architecture.n_weights, generator=generator) - 1) * bound
+    return _uniform(bound, n, generator)
 
 
 def siren(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
-    """Networks of sines that begin with the same spread of values in all their layers.
+    """Draw networks of sines whose layers all begin with the same spread of values.
 
     For sin(omega z) and n inputs: weights of the first layer are uniform on +-30 / (omega n), those of hidden layers on
     +-sqrt(6 / n) / omega, biases on +-30 / (omega sqrt(n)); weights of the last layer on +-sqrt(6 / n) / 30, its
     biases on +-1 / sqrt(n). With omega = 30 these are the bounds of the paper and its code; another omega changes the
     scale of the weights, not the functions.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        Of linear layers with sines between them.
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n, d)
 
     Raises
     ------
@@ -82,15 +49,6 @@ def siren(architecture: Architecture, n: int, generator: torch.Generator) -> Ten
     ----------
     Sitzmann et al. 2020, "Implicit neural representations with periodic activation functions", arXiv:2006.09661,
     section 3.2.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.initialisation import siren
-    >>> weights = siren(Architecture.mlp([2, 16, 1], "sine"), 5, torch.Generator().manual_seed(0))
-    >>> weights.shape, bool(weights[:, :32].abs().max() < 15)
-    (torch.Size([5, 65]), True)
     """
     layers = architecture.layers
     if {layer.kind for layer in layers} != {LINEAR, "sine"} or layers[-1].kind != LINEAR:
@@ -106,7 +64,11 @@ def siren(architecture: Architecture, n: int, generator: torch.Generator) -> Ten
             bound[architecture.slices[f"{layer.name}.weight"]] = spread * scale
             if layer.bias:
                 bound[architecture.slices[f"{layer.name}.bias"]] = scale * layer.inputs**-0.5
-    return (2 * torch.rand(n, architecture.n_weights, generator=generator) - 1) * bound
+    return _uniform(bound, n, generator)
+
+
+def _uniform(bound: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    return (2 * torch.rand(n, len(bound), generator=generator) - 1) * bound
 
 
 def _frequency(layer: Layer) -> float:

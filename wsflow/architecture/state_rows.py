@@ -1,4 +1,4 @@
-"""State dicts to rows of weights: prefixes, precisions, tied tensors, and what does not fit, by name."""
+"""State dicts to rows of weights: prefixes, precisions, tied tensors, and mismatches by name."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 
 PREFIXES = ("module.", "_orig_mod.", "model.")
-COUNTER = "num_batches_tracked"  # of batch norm: it has no part in the function
+COUNTER = "num_batches_tracked"  # of batch norms: outputs do not depend on it
 MENTIONED = 3
 
 State = dict[str, np.ndarray]
 
 
-def plain_state(state: Mapping[str, Any], names: Iterable[str] = ()) -> State:
-    """A state dict as arrays, without the prefixes that all its keys have from a wrapper.
+def state_arrays(state: Mapping[str, Any], names: Iterable[str] = ()) -> State:
+    """Return a state dict as arrays without the prefixes of wrappers, but for prefixes that the expected names have.
 
     Half precisions become single precision.
-
-    Parameters
-    ----------
-    state : mapping from str to tensor or array
-    names : iterable of str
-        The keys that are expected; a prefix that they have as well stays.
-
-    Returns
-    -------
-    dict from str to ndarray
 
     Raises
     ------
@@ -40,31 +30,20 @@ def plain_state(state: Mapping[str, Any], names: Iterable[str] = ()) -> State:
     Examples
     --------
     >>> import torch
-    >>> from wsflow.states import plain_state
-    >>> plain_state({"module.0.weight": torch.ones(1, 2, dtype=torch.bfloat16)})
+    >>> from wsflow.architecture.state_rows import state_arrays
+    >>> state_arrays({"module.0.weight": torch.ones(1, 2, dtype=torch.bfloat16)})
     {'0.weight': array([[1., 1.]], dtype=float32)}
     """
     prefix = common_prefix(state, names)
-    return {key.removeprefix(prefix): array_of(key, value) for key, value in state.items()}
+    return {key.removeprefix(prefix): _array(key, value) for key, value in state.items()}
 
 
 def common_prefix(keys: Iterable[str], names: Iterable[str] = ()) -> str:
-    """What wrappers (DataParallel, torch.compile) have put before every key.
-
-    Parameters
-    ----------
-    keys : iterable of str
-    names : iterable of str
-        The keys that are expected; a prefix that they have as well stays.
-
-    Returns
-    -------
-    str
-        Empty if there is none.
+    """Return what wrappers (DataParallel, torch.compile) have put before every key, unless it is among the names.
 
     Examples
     --------
-    >>> from wsflow.states import common_prefix
+    >>> from wsflow.architecture.state_rows import common_prefix
     >>> common_prefix(["module._orig_mod.0.weight", "module._orig_mod.0.bias"])
     'module._orig_mod.'
     """
@@ -78,24 +57,7 @@ def common_prefix(keys: Iterable[str], names: Iterable[str] = ()) -> str:
     return prefix
 
 
-def array_of(key: str, value: Any) -> np.ndarray:
-    """A tensor as an array; what numpy has no precision for, and half precision, becomes single precision.
-
-    Parameters
-    ----------
-    key : str
-        What an error calls it.
-    value : tensor or array
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    InvalidInputError
-        If it is no dense tensor of real numbers.
-    """
+def _array(key: str, value: Any) -> np.ndarray:
     array = _of_tensor(key, value) if hasattr(value, "detach") else np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"{key!r} has the dtype {array.dtype}, expected real numbers. Leave it out.")
@@ -116,41 +78,23 @@ def _of_tensor(key: str, tensor: Any) -> np.ndarray:
     return np.asarray((tensor.float() if narrow else tensor).resolve_neg().resolve_conj().numpy())
 
 
-def rows_of(states: Sequence[State], architecture: Architecture, names: Sequence[str] | None = None) -> np.ndarray:
-    """The weights in state dicts, one network a row.
-
-    Parameters
-    ----------
-    states : sequence of dict from str to ndarray
-        As `plain_state` makes them.
-    architecture : Architecture
-    names : sequence of str, optional
-        What errors call the networks (default: network 0, network 1, ...).
-
-    Returns
-    -------
-    ndarray of float, shape (n, d)
+def rows_of_states(
+    states: Sequence[State], architecture: Architecture, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Return the weights (n, d) in state dicts that `state_arrays` made; errors call the networks by the names.
 
     Raises
     ------
     InvalidInputError
         If a state dict lacks a parameter, has another shape or something else, or tied tensors differ; the first
         mismatches are named.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.states import rows_of
-    >>> rows_of([{"0.weight": np.ones((1, 2)), "0.bias": np.zeros(1)}], Architecture.mlp([2, 1]))
-    array([[1., 1., 0.]])
     """
     names = [f"network {i}" for i in range(len(states))] if names is None else names
     resolved = [_untied(state, architecture) for state in states]
     problems = [
         f"{name} {problem}"
         for name, state, original in zip(names, resolved, states, strict=True)
-        for problem in (*_misfits(state, architecture), *_loose(original, states[0], architecture))
+        for problem in (*_mismatches(state, architecture), *_conflicts(original, states[0], architecture))
     ]
     if problems:
         more = f" (and {len(problems) - MENTIONED} more)" if len(problems) > MENTIONED else ""
@@ -168,7 +112,7 @@ def rows_of(states: Sequence[State], architecture: Architecture, names: Sequence
 
 
 def _untied(state: State, architecture: Architecture) -> State:
-    """The state under the parameters' own names, where only an alias is there; missing counters are zero."""
+    """Return the state under the parameters' own names where only an alias is present; missing counters are zero."""
     found = dict(state)
     for parameter in architecture.parameters:
         # as in torch, whose batch norms had no such counter before 0.4.1
@@ -180,7 +124,7 @@ def _untied(state: State, architecture: Architecture) -> State:
     return found
 
 
-def _misfits(state: State, architecture: Architecture) -> list[str]:
+def _mismatches(state: State, architecture: Architecture) -> list[str]:
     expected = {p.name: p.shape for p in architecture.parameters}
     known = {*expected, *architecture.constants, *(a for p in architecture.parameters for a in p.aliases)}
     return [
@@ -194,8 +138,8 @@ def _misfits(state: State, architecture: Architecture) -> list[str]:
     ]
 
 
-def _loose(state: State, first: State, architecture: Architecture) -> list[str]:
-    """Tied tensors that are not equal, and constants that are not those of the first network."""
+def _conflicts(state: State, first: State, architecture: Architecture) -> list[str]:
+    """Describe tied tensors that are not equal, and constants that are not those of the first network."""
     tied = [(p.name, alias) for p in architecture.parameters for alias in p.aliases if {p.name, alias} <= set(state)]
     fixed = [k for k in architecture.constants if k in state and k in first and not k.endswith(COUNTER)]
     return [
