@@ -15,11 +15,12 @@ from torch import nn
 
 from wsflow.activations import POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup, Parameter, Wire
+from wsflow.architecture.restriction import restricted
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.assignment import Signs, assignment
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.charts import centred
-from wsflow.symmetry.holding import frozen, held_groups, patterns, thawed, together
+from wsflow.symmetry.holding import held_groups, patterns, thawed, together
 from wsflow.symmetry.matching import ascend, layer_matching, objective, orbit_matching, weight_matching
 from wsflow.symmetry.places import Plan
 from wsflow.symmetry.universe import _best, _transformed, _vertex, between, universe_matching
@@ -383,13 +384,13 @@ class TestHolding:
         w = drawn(3, architecture.n_weights)
         w[:, architecture.slices["qkv.weight"]] = w[0, architecture.slices["qkv.weight"]]
         assert list(held_groups(w, architecture)) == ["heads", "qk", "vo"]
-        assert frozen(architecture, ["heads"]).groups == ()
+        assert restricted(architecture, ["heads"]).groups == ()
 
     @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "nested twice"])
-    def test_frozen_groups_stay_and_others_move(self, name):
+    def test_fixed_groups_stay_and_others_move(self, name):
         architecture = ARCHITECTURES[name]
         first = architecture.groups[0]
-        few = frozen(architecture, [first.name])
+        few = restricted(architecture, [first.name])
         assert few.n_weights == architecture.n_weights and first not in few.groups
         w = drawn(5, architecture.n_weights)
         action = thawed(orbit_matching(w, drawn(architecture.n_weights, seed=5), few), architecture, 5)

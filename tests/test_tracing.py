@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from wsflow import Architecture, WeightArray
-from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter, Wire
+from wsflow.architecture import Block, DirectSum, Fixed, NeuronGroup, Parameter, Wire
+from wsflow.architecture.restriction import restricted
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.running import unflatten
 from wsflow.running.execution import run_module
@@ -301,6 +302,35 @@ def test_a_wrong_scaling_is_caught_and_cut() -> None:
     certificate = certify(wrong, network, x)
     assert list(certificate.wrong) == ["wire hidden1"]
     assert certify(without(wrong, certificate.wrong), network, x).deviation < 1e-12
+
+
+def test_a_group_in_a_direct_sum_is_fixed_by_one_cut() -> None:
+    """Two branches are concatenated; the one that is fixed keeps its half of the axis, and the other one moves."""
+    left, right = NeuronGroup("left", 3), NeuronGroup("right", 4)
+    both = DirectSum((left, right))
+    architecture = Architecture(
+        [
+            Parameter("left", (3, 5), (Block((left, Fixed(5)), wires=(("left", 0, 1),)),)),
+            Parameter("right", (4, 5), (Block((right, Fixed(5)), wires=(("right", 0, 1),)),)),
+            Parameter("head", (2, 7), (Block((Fixed(2), both), wires=(("both", 1, -1),)),)),
+        ],
+        [Wire("left", left), Wire("right", right, frozenset({"sign"})), Wire("both", both, frozenset({"positive"}))],
+    )
+    cut = without(architecture, ["group left"])
+    assert cut.groups == (right,) and [wire.name for wire in cut.wires] == ["right"]
+    assert cut.parameters[2].blocks[0].axes == (Fixed(2), DirectSum((Fixed(3), right)))
+    weights = torch.arange(float(architecture.n_weights)).reshape(1, -1)
+    moved = Action(cut, {"right": torch.tensor([[1, 0, 2, 3]])}, {})(weights)[0, 35:].reshape(2, 7)
+    assert moved.tolist() == weights[0, 35:].reshape(2, 7)[:, [0, 1, 2, 4, 3, 5, 6]].tolist()
+
+
+def test_channels_that_share_an_axis_with_their_heads_are_fixed_with_them() -> None:
+    heads = NeuronGroup("heads", 2)
+    channels = NeuronGroup("channels", 3, parent=heads)
+    shared = Architecture([Parameter("values", (6, 4), (Block((channels, Fixed(4))),))])
+    assert restricted(shared, ["channels"]).groups == ()
+    apart = Architecture([Parameter("values", (2, 3, 4), (Block((heads, channels, Fixed(4))),))])
+    assert restricted(apart, ["channels"]).groups == (heads,)
 
 
 def test_a_generator_that_moves_nothing_is_reported() -> None:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.restriction import restricted
 from wsflow.estimators.leaders import Leaders, owners
 from wsflow.estimators.matchers import CHOICES, Method, Setting, method_of
 from wsflow.estimators.validation import (
@@ -29,7 +30,7 @@ from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form, canonical_action
-from wsflow.symmetry.holding import frozen, held_groups, patterns, thawed, together
+from wsflow.symmetry.holding import held_groups, patterns, thawed, together
 from wsflow.symmetry.matching import objective, orbit_matching
 from wsflow.symmetry.universe import universe_matching
 from wsflow.task import Task, check_task
@@ -400,7 +401,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
 
     def _universe(self, raw: Tensor, rows: Tensor) -> Tensor:
         # those who are held agree already, and whoever differs is matched by the others' rule later
-        architecture = frozen(self._architecture, self.held_)
+        architecture = restricted(self._architecture, self.held_)
         return universe_matching(rows, architecture, max_sweeps=self.max_sweeps)(rows).mean(0)
 
     def _by_weights(self, raw: Tensor, rows: Tensor, reference: Tensor) -> Tensor:
@@ -418,7 +419,7 @@ class PermutationAligner(TransformerMixin, BaseEstimator):
         for index, names in patterns(raw, tensor(self._first), self._held):
             # all of them need not be copied
             some = rows if len(index) == len(rows) else rows[index]
-            action, taken = match(some, frozen(self._architecture, names))
+            action, taken = match(some, restricted(self._architecture, names))
             passes[index] = 0 if taken is None else taken
             actions.append((index, thawed(action, self._architecture, len(index))))
         return together(self._architecture, actions), passes

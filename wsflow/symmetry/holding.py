@@ -8,15 +8,13 @@ fresh layers are equal as well, but tell no neurons apart.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup, Parameter, Space
-from wsflow.architecture.spaces import groups_of
+from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.places import Piece, Plan
 
@@ -82,61 +80,6 @@ def _named(piece: Piece, group: NeuronGroup, equal: Tensor) -> list[Tensor]:
         columns = piece.columns.permute(*chain, *others).reshape(group.total, -1)
         found.append(columns[:, equal[columns].all(0)])
     return [columns for columns in found if columns.shape[1]]
-
-
-def frozen(architecture: Architecture, names: Collection[str]) -> Architecture:
-    """The architecture without the symmetries of some groups, and of those nested in them.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    names : collection of str
-        Of groups; nested groups inside them are frozen too.
-
-    Returns
-    -------
-    Architecture
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.holding import frozen
-    >>> [group.name for group in frozen(Architecture.mlp([4, 3, 5, 2]), ["hidden1"]).groups]
-    ['hidden2']
-    """
-    held = {g.name for g in architecture.groups if {member.name for member in groups_of(g)} & set(names)}
-    if not held:
-        return architecture
-    free = [wire for wire in architecture.wires if not held & {group.name for group in groups_of(wire.space)}]
-    known = {wire.name for wire in free}
-    return replace(
-        architecture,
-        parameters=tuple(_frozen_parameter(parameter, held, known) for parameter in architecture.parameters),
-        wires=tuple(free),
-        activation_sites=tuple(site for site in architecture.activation_sites if site.group not in held),
-    )
-
-
-def _frozen_parameter(parameter: Parameter, held: set[str], wires: set[str]) -> Parameter:
-    return replace(parameter, blocks=tuple(_frozen_block(block, held, wires) for block in parameter.blocks))
-
-
-def _frozen_block(block: Block, held: set[str], wires: set[str]) -> Block:
-    axes = tuple(_frozen_space(space, held, block.extent(axis)) for axis, space in enumerate(block.axes))
-    return replace(
-        block,
-        axes=axes,
-        wires=tuple(row for row in block.wires if row[0] in wires),
-        shifts=tuple(row for row in block.shifts if row[0] in wires),
-        shears=tuple(shear for shear in block.shears if shear.wire in wires),
-    )
-
-
-def _frozen_space(space: Space, held: set[str], size: int) -> Space:
-    if isinstance(space, DirectSum):
-        parts = (_frozen_space(part, held, part.total) for part in space.parts)
-        return DirectSum(tuple(parts))  # type: ignore[arg-type]
-    return Fixed(size) if isinstance(space, NeuronGroup) and space.name in held else space
 
 
 def thawed(action: Action, architecture: Architecture, n: int) -> Action:

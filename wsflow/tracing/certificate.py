@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup
+from wsflow.architecture import Architecture
+from wsflow.architecture.restriction import restricted
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.running import forward, unflatten
@@ -231,45 +232,9 @@ def _idle(architecture: Architecture) -> tuple[str, ...]:
 
 
 def without(architecture: Architecture, generators: Collection[str]) -> Architecture:
-    """The same architecture with some groups fixed and some wires cut.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    generators : collection of str
-        ``"group NAME"`` or ``"wire NAME"``.
-
-    Returns
-    -------
-    Architecture
-    """
-    fixed = {
-        group.name
-        for group in architecture.groups
-        if any(f"group {member.name}" in generators for member in groups_of(group))
-    }
-    cut = {
-        wire.name
-        for wire in architecture.wires
-        if f"wire {wire.name}" in generators or any(group.name in fixed for group in groups_of(wire.space))
-    }
-
-    def changed(block: Block) -> Block:
-        axes = tuple(
-            Fixed(block.extent(i)) if isinstance(space, NeuronGroup) and space.name in fixed else space
-            for i, space in enumerate(block.axes)
-        )
-        return replace(
-            block,
-            axes=axes,
-            wires=tuple(entry for entry in block.wires if entry[0] not in cut),
-            shifts=tuple(entry for entry in block.shifts if entry[0] not in cut),
-            shears=tuple(shear for shear in block.shears if shear.wire not in cut),
-        )
-
-    return replace(
-        architecture,
-        parameters=tuple(replace(p, blocks=tuple(changed(b) for b in p.blocks)) for p in architecture.parameters),
-        wires=tuple(wire for wire in architecture.wires if wire.name not in cut),
-        activation_sites=tuple(site for site in architecture.activation_sites if site.group not in fixed),
+    """Return the architecture without the symmetries of ``"group NAME"`` and ``"wire NAME"`` generators."""
+    groups, wires = (
+        [name for kind, _, name in (generator.partition(" ") for generator in generators) if kind == wanted]
+        for wanted in ("group", "wire")
     )
+    return restricted(architecture, groups, wires)
