@@ -264,7 +264,7 @@ def set_params(self, **params):
     def progress(done, total):
         if done == 60:
             os.kill(os.getpid(), signal.SIGTERM)
-    return original(self, **{k: progress if v else v for k, v in params.items()})
+    return original(self, **{k: progress if k == "progress" and v else v for k, v in params.items()})
 wsflow.WeightFlow.set_params = set_params
 from wsflow.cli import main
 main()

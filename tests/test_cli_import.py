@@ -13,7 +13,7 @@ from torch import nn
 
 import wsflow
 from wsflow.cli import main
-from wsflow.cli.options import load_callable, load_module
+from wsflow.cli.own_code import load_callable, load_module
 
 CODE = """
 from dataclasses import dataclass

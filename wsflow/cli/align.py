@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.networks import check_runs, load_networks
 from wsflow.cli.rendering import Bars, echo_json, echo_table
-from wsflow.cli.runnable import check_figure, check_runs, load_runnable, task_of
 
 if TYPE_CHECKING:
     from wsflow import PermutationAligner, WeightArray
@@ -21,7 +21,7 @@ METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chai
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@options.out()
+@options.out
 @click.option(
     "--method",
     default="auto",
@@ -44,15 +44,11 @@ METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chai
     help="In which representatives networks are compared: with unit incoming norms, with the smallest sum of squares, "
     "or as they are; auto is unit for weight and balanced for the others.",
 )
-@click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
 @click.option(
     "--by", default="run", show_default=True, type=click.Choice(["run", "network"]), help="Whether runs move as one."
 )
-@click.option("--module", help="FILE.py:NAME of what makes the torch module that runs the networks; it is run.")
-@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
-@options.seed
-@options.as_json
-@options.quiet
+@options.runs_networks
+@options.common
 def align(
     file: Path,
     out: Path,
@@ -78,13 +74,8 @@ def align(
       wsflow align zoo.safetensors -o aligned.safetensors --method auto --reference first --plot barriers.png
     """
     import wsflow
-    from wsflow.persistence import check_target
 
-    check_target(out)
-    options.check_apart(out, file)
-    check_figure(plot, file, out)
-    population = load_runnable(file, module)
-    task = task_of(population, file, task_name)
+    population, task = load_networks(file, module, task_name, plot, out)
     if method != "weight" and (task is not None or method != "auto"):
         check_runs(population, file, ", or align by weights alone with --method weight")
     aligner = wsflow.PermutationAligner(
@@ -108,7 +99,7 @@ def align(
 
 
 def _reference(text: str) -> Any:
-    """What the option names: a row, a rule, or the first network of a file."""
+    """Return the rule or the number that the option names, or the first network of its file."""
     import wsflow
     from wsflow.estimators.aligner import REFERENCES
 
@@ -148,16 +139,16 @@ def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArra
 
 def _echo(title: str, result: dict[str, Any]) -> None:
     rows = [
-        ["share that moved", _say(result["moved"] / result["networks"])],
-        ["inner product with the reference", _say(result["objective"])],
+        ["share that moved", _number(result["moved"] / result["networks"])],
+        ["inner product with the reference", _number(result["objective"])],
     ]
     if result["barrier_before"] is not None:
-        rows += [[f"barrier half-way, {name}", _say(result[f"barrier_{name}"])] for name in ("before", "after")]
+        rows += [[f"barrier half-way, {name}", _number(result[f"barrier_{name}"])] for name in ("before", "after")]
     if result["output_change"] is not None:
         rows.append(["largest change of an output", f"{result['output_change']:.1g}"])
     held = [f"Held fixed, being equal in all networks: {', '.join(result['held'])}."] if result["held"] else []
     echo_table(title, ["", "mean over networks"], rows, held)
 
 
-def _say(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:.4f}"

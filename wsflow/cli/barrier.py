@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import check_figure
+from wsflow.cli.networks import check_runs, check_task_known, load_networks, load_runnable
 from wsflow.cli.rendering import Bars, echo_json, echo_table
-from wsflow.cli.runnable import check_figure, check_runs, load_runnable, needed_task
 
 if TYPE_CHECKING:
     from wsflow.evaluation.barrier import BarrierMatrix
@@ -21,18 +22,14 @@ SHOWN = 12
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path), required=False)
-@click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
+@options.runs_networks
 @click.option(
     "--n-points", default=25, show_default=True, type=click.IntRange(1), help="Points strictly between two networks."
 )
 @click.option(
     "-k", "--networks", default=10, show_default=True, type=click.IntRange(1), help="How many networks of each file."
 )
-@click.option("--module", help="FILE.py:NAME of what makes the torch module that runs the networks; it is run.")
-@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
-@options.seed
-@options.as_json
-@options.quiet
+@options.common
 def barrier(
     file: Path,
     other: Path | None,
@@ -59,8 +56,8 @@ def barrier(
     from wsflow.evaluation.barrier import barrier_matrix
 
     check_figure(plot, file, other)
-    population = load_runnable(file, module)
-    task = needed_task(population, file, task_name)
+    population, known = load_networks(file, module, task_name, plot)
+    task = check_task_known(known, file)
     check_runs(population, file)
     rows = population.weights[:networks]
     columns = None if other is None else load_runnable(other, module).weights[:networks]

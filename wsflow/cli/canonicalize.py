@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import check_output
 from wsflow.cli.rendering import Bars, echo_json
 
 # as in wsflow.estimators.canonicalizer, which is too heavy for the list of commands; a test holds them together
@@ -15,7 +16,7 @@ FORMS = ("unit", "balanced")
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@options.out()
+@options.out
 @click.option(
     "--form",
     default="unit",
@@ -23,9 +24,7 @@ FORMS = ("unit", "balanced")
     type=click.Choice(FORMS),
     help="Unit norm of each neuron's incoming weights, or the smallest sum of squares of all weights.",
 )
-@options.seed
-@options.as_json
-@options.quiet
+@options.common
 def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, quiet: bool) -> None:
     """Rescale the neurons of the networks of FILE to a canonical form; every network stays the same function.
 
@@ -39,10 +38,8 @@ def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, qui
     import numpy as np
 
     import wsflow
-    from wsflow.persistence import check_target
 
-    check_target(out)
-    options.check_apart(out, file)
+    check_output(out, file)
     population = wsflow.load_population(file)
     step = wsflow.ScaleCanonicalizer(form=form)
     with Bars(quiet).stage("Rescaling networks"):
@@ -54,5 +51,5 @@ def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, qui
         result = {"path": str(out), "form": form, "networks": len(canonical), "output_change": change}
         echo_json({**result, "architecture": str(canonical.architecture)})
         return
-    said = "" if change is None else f" The largest change of an output is {change:.1g}: rounding."
-    click.echo(f"{out}: {len(canonical)} networks {canonical.architecture} in {form} form.{said}")
+    rounding = "" if change is None else f" The largest change of an output is {change:.1g}: rounding."
+    click.echo(f"{out}: {len(canonical)} networks {canonical.architecture} in {form} form.{rounding}")

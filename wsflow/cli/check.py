@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.own_code import load_module
 from wsflow.cli.rendering import echo_json, echo_table
 
 
@@ -27,9 +28,7 @@ from wsflow.cli.rendering import echo_json, echo_table
 )
 @click.option("--module", metavar="FILE.py:NAME", help="What runs the networks of a population.")
 @click.option("-n", "--trials", default=3, show_default=True, type=click.IntRange(1), help="Random networks to try.")
-@options.seed
-@options.as_json
-@options.quiet
+@options.common
 def check(
     source: str,
     shapes: tuple[str, ...],
@@ -88,8 +87,8 @@ def _network(
                 f"The networks of {source} do not run themselves: say what runs them, with --module FILE.py:NAME, and "
                 "the shape of its input, such as --input 2,3,32,32."
             )
-        return options.load_module(runs) if runs else None, table
-    module = options.load_module(source)
+        return load_module(runs) if runs else None, table
+    module = load_module(source)
     if description is not None:
         return module, _described(description)
     if example is None and not is_sequential(module):

@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import check_size
+from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, Progress, echo_json, echo_report
 
 
@@ -30,10 +32,8 @@ from wsflow.cli.rendering import Bars, Progress, echo_json, echo_report
 @click.option(
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
-@options.parameters
-@options.seed
-@options.as_json
-@options.quiet
+@parameter_option("Any further parameter of WeightFlow, such as -p prior=isotropic.")
+@options.common
 def demo(
     out: Path,
     runs: int,
@@ -42,7 +42,7 @@ def demo(
     samples: int,
     geometry: str,
     iterations: int,
-    parameters: dict[str, Any],
+    parameters: Parameters,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -66,11 +66,11 @@ def demo(
     from wsflow.plotting import EvaluationDisplay
 
     task = wsflow.load_task("breast_cancer")
-    flow = options.flow_of(geometry, iterations, task, seed, parameters)
+    flow = flow_of(geometry, iterations, task, seed, parameters)
     out.mkdir(parents=True, exist_ok=True)
     files = {name: check_target(out / name) for name in ("population.safetensors", "held_out.safetensors", "model.st")}
     files |= {name: check_target(out / name) for name in ("samples.safetensors", "report.png", "report.json")}
-    options.check_size((runs + held_out) * snapshots, 802)
+    check_size((runs + held_out) * snapshots, 802)
     clock = Clock(Bars(quiet))
 
     with clock.stage("populate", "Training networks", "network epochs") as progress:
@@ -111,12 +111,7 @@ def demo(
 
 
 class Clock:
-    """Seconds of each stage, with a progress bar for each.
-
-    Parameters
-    ----------
-    bars : Bars
-    """
+    """The seconds that each stage took, and a progress bar for each."""
 
     def __init__(self, bars: Bars) -> None:
         self.bars = bars
@@ -124,12 +119,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str, text: str, unit: str = "") -> Iterator[Progress]:
-        """Time one stage.
-
-        Parameters
-        ----------
-        name, text, unit : str
-        """
+        """Time one stage, and yield its progress as `Bars.stage` does."""
         start = time.perf_counter()
         with self.bars.stage(text, unit) as progress:
             yield progress

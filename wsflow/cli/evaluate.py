@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import check_figure
+from wsflow.cli.networks import check_task_known
 from wsflow.cli.rendering import Bars, echo_json, echo_report
 
 
@@ -17,10 +19,8 @@ from wsflow.cli.rendering import Bars, echo_json, echo_report
 )
 @click.option("--held-out", type=click.Path(path_type=Path), help="Networks of other runs.")
 @click.option("--task", "task_name", metavar="TASK", help="Another task than the training networks'.")
-@click.option("--plot", type=click.Path(path_type=Path), help="File for the report on one page (.png, .pdf, .svg).")
-@options.seed
-@options.as_json
-@options.quiet
+@options.plot("File for the report on one page (.png, .pdf, .svg).")
+@options.common
 def evaluate(
     population: Path,
     train: Path,
@@ -41,17 +41,11 @@ def evaluate(
       wsflow evaluate new.safetensors --train zoo.safetensors --held-out held_out.safetensors
     """
     import wsflow
-    from wsflow.exceptions import InvalidInputError
-    from wsflow.persistence import check_target
 
-    if plot is not None:
-        check_target(plot)
-        options.check_apart(plot, population, train, held_out)
+    check_figure(plot, population, train, held_out)
     samples, training = wsflow.load_population(population), wsflow.load_population(train)
     others = wsflow.load_population(held_out).weights if held_out else None
-    task = wsflow.load_task(task_name) if task_name else training.task
-    if task is None:
-        raise InvalidInputError(f"{train}: the task of these networks is not known. Say it with --task.")
+    task = check_task_known(wsflow.load_task(task_name) if task_name else training.task, train)
     with Bars(quiet).stage("Evaluating networks", "steps") as progress:
         report = wsflow.evaluate(samples.weights, training.weights, others, task, random_state=seed, progress=progress)
     if plot is not None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
 from wsflow.cli import options
-from wsflow.cli.refusal import INTERRUPTED, Refusal
+from wsflow.cli.errors import INTERRUPTED, CommandError
+from wsflow.cli.files import check_output
+from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
 
 
 @click.command()
 @click.argument("population", type=click.Path(path_type=Path))
-@options.out()
+@options.out
 @click.option("--geometry", default="auto", show_default=True, help="auto, euclidean, normalized or geometric.")
 @click.option(
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
@@ -28,10 +29,8 @@ from wsflow.cli.rendering import Bars, echo_json
     type=click.Choice(["unit", "balanced", "raw"]),
     help="Scales of neurons: unit incoming norms, which spheres need; the smallest sum of squares; or as they are.",
 )
-@options.parameters
-@options.seed
-@options.as_json
-@options.quiet
+@parameter_option("Any further parameter of WeightFlow, such as -p prior=isotropic.")
+@options.common
 def fit(
     population: Path,
     out: Path,
@@ -39,7 +38,7 @@ def fit(
     iterations: int,
     reference: str,
     form: str,
-    parameters: dict[str, Any],
+    parameters: Parameters,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -54,12 +53,10 @@ def fit(
     from sklearn.pipeline import make_pipeline
 
     import wsflow
-    from wsflow.persistence import check_target
 
-    check_target(out)
-    options.check_apart(out, population)
+    check_output(out, population)
     loaded = wsflow.load_population(population)
-    flow = options.flow_of(geometry, iterations, loaded.task, seed, parameters)
+    flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference, form=form),
         *([wsflow.ScaleCanonicalizer(form, flow.bias)] if form != "raw" else []),
@@ -75,7 +72,7 @@ def fit(
         if not getattr(flow, "n_iter_", 0):
             raise
         wsflow.save_model(model, out)
-        raise Refusal(
+        raise CommandError(
             f"interrupted; {out} has the best model so far, of step {flow.history_.best_step}.", INTERRUPTED
         ) from None
     seconds = time.perf_counter() - start

@@ -9,12 +9,14 @@ import click
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
+from wsflow.cli.files import check_output
+from wsflow.cli.own_code import load_module
 from wsflow.cli.rendering import echo_json
 
 
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True)
-@options.out()
+@options.out
 @click.option(
     "--activation", type=click.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
 )
@@ -26,9 +28,7 @@ from wsflow.cli.rendering import echo_json
 @click.option("--task", help="The data set, or a .csv or .npz file, that the networks are for.")
 @click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
 @click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
-@options.seed
-@options.as_json
-@options.quiet
+@options.common
 def import_(
     paths: tuple[str, ...],
     out: Path,
@@ -55,10 +55,8 @@ def import_(
       wsflow import "runs/*/model.pt" --module networks.py:make_network -o zoo.safetensors
     """
     import wsflow
-    from wsflow.persistence import check_target
 
-    check_target(out)
-    options.check_apart(out, *map(Path, paths))
+    check_output(out, *map(Path, paths))
     loaded = None if task is None else wsflow.load_task(task)
     population = wsflow.load_networks(
         paths,
@@ -103,6 +101,6 @@ def _module(module: str | None, input_shape: tuple[int, ...]) -> dict[str, Any]:
     import torch
 
     return {
-        "module": options.load_module(module).eval(),
+        "module": load_module(module).eval(),
         "example_input": torch.zeros(2, *input_shape) if input_shape else None,
     }

@@ -15,9 +15,7 @@ MENTIONED = 12
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@options.seed
-@options.as_json
-@options.quiet
+@options.common
 def info(file: Path, seed: int, as_json: bool, quiet: bool) -> None:
     """What FILE holds: networks and their task, or a model and its settings.
 

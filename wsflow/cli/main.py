@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from wsflow.cli.refusal import INTERRUPTED, UNFORESEEN, USAGE, Refusal
+from wsflow.cli.errors import INTERRUPTED, UNFORESEEN, USAGE, CommandError
 from wsflow.exceptions import NumericalError, OutputError, WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
@@ -33,14 +33,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class Commands(click.Group):
-    """A group that imports a command only when it is called, and turns errors into refusals."""
+    """A group that imports a command only when it is called, and turns every error into a `CommandError`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of the work."""
+        """List the commands, in the order of the work."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now."""
+        """Import the command of that name."""
         if cmd_name not in COMMANDS:
             return None
         home = COMMANDS[cmd_name][0]
@@ -49,7 +49,7 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing them."""
+        """Write the list of commands, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -60,28 +60,30 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Refusal("interrupted.", INTERRUPTED) from None
+            raise CommandError("interrupted.", INTERRUPTED) from None
         except WsflowError as error:
-            raise Refusal(str(error), error.exit_code) from error
+            raise CommandError(str(error), error.exit_code) from error
         except ValueError as error:
-            raise Refusal(str(error), USAGE) from error
+            raise CommandError(str(error), USAGE) from error
         except (MemoryError, RuntimeError) as error:
             # torch says so when it runs out of memory; click's own ways to end a command pass through
             if isinstance(error, click.exceptions.Exit | click.Abort):
                 raise
-            raise Refusal(str(error) or type(error).__name__, NumericalError.exit_code) from error
+            raise CommandError(str(error) or type(error).__name__, NumericalError.exit_code) from error
         except OSError as error:
             # a closed pipe is click's to end quietly
             if error.errno == errno.EPIPE:
                 raise
-            raise Refusal(str(error), OutputError.exit_code) from error
+            raise CommandError(str(error), OutputError.exit_code) from error
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "wsflow"
-            raise Refusal(f"{error.format_message()} See {command} --help.", USAGE) from error
+            raise CommandError(f"{error.format_message()} See {command} --help.", USAGE) from error
         except click.ClickException:
             raise
         except Exception as error:
-            raise Refusal(f"{type(error).__name__}: {error}. Show where with wsflow --debug.", UNFORESEEN) from error
+            raise CommandError(
+                f"{type(error).__name__}: {error}. Show where with wsflow --debug.", UNFORESEEN
+            ) from error
 
 
 def _warn(message: Warning | str, *args: Any, **kwargs: Any) -> None:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.networks import check_runs, check_task_known, load_networks, quality
 from wsflow.cli.rendering import Bars, echo_json
-from wsflow.cli.runnable import check_figure, check_runs, load_runnable, task_of
 
 if TYPE_CHECKING:
-    from wsflow.populations.population import Population
     from wsflow.task import Task
     from wsflow.weights import WeightArray
 
@@ -22,7 +21,7 @@ DRAWN = 5
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@options.out()
+@options.out
 @click.option("--align", is_flag=True, help="Align the networks with the first one before.")
 @click.option(
     "--statistics",
@@ -31,12 +30,8 @@ DRAWN = 5
     help="Of batch norms: recompute, average, or keep those of the first network.",
 )
 @click.option("--repair", is_flag=True, help="Give each channel the mean and deviation that it has in the networks.")
-@click.option("--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file.")
-@click.option("--module", help="FILE.py:NAME of what makes the torch module that runs the networks; it is run.")
-@click.option("--plot", type=click.Path(path_type=Path), help="File for a figure (.png, .pdf, .svg).")
-@options.seed
-@options.as_json
-@options.quiet
+@options.runs_networks
+@options.common
 def merge(
     file: Path,
     out: Path,
@@ -61,16 +56,10 @@ def merge(
       wsflow merge zoo.safetensors --align --repair -o merged.safetensors --plot merged.png
     """
     import wsflow
-    from wsflow.exceptions import InvalidInputError
-    from wsflow.persistence import check_target
 
-    check_target(out)
-    options.check_apart(out, file)
-    check_figure(plot, file, out)
-    population = load_runnable(file, module)
-    task = task_of(population, file, task_name)
-    if plot is not None and task is None:
-        raise InvalidInputError(f"{file}: the task of these networks is not known. Say it with --task.")
+    population, task = load_networks(file, module, task_name, plot, out)
+    if plot is not None:
+        check_task_known(task, file)
     weights = population.weights
     recomputed = statistics == "recompute" and len(weights.architecture.statistic_columns) > 0
     if repair or recomputed or (align and task is not None):
@@ -86,7 +75,8 @@ def merge(
         _figure(population.weights, weights if align else None, merged, task).savefig(plot, dpi=150)
     provenance = {"merged": str(file), "align": align, "statistics": statistics, "repair": repair}
     wsflow.save_population(wsflow.Population(merged, task, provenance), out)
-    result = {"path": str(out), "networks": len(weights), **_quality(population, merged, task)}
+    result = {"path": str(out), "networks": len(weights), **quality(merged, task)}
+    result |= {f"{name}_of_networks": value for name, value in quality(population.weights, task).items()}
     if as_json:
         echo_json(result)
     else:
@@ -114,23 +104,6 @@ def _figure(given: WeightArray, aligned: WeightArray | None, merged: WeightArray
     ax.axhline(loss, color=GREEN, ls=":", lw=2, label="merged network")  # type: ignore[union-attr]
     ax.legend(frameon=False)  # type: ignore[union-attr]
     return ax.figure  # type: ignore[union-attr]
-
-
-def _quality(population: Population, merged: WeightArray, task: Task | None) -> dict[str, Any]:
-    """Score and loss on held-out data, where the networks can be run on some."""
-    from wsflow.evaluation.predictive import predict
-
-    architecture = merged.architecture
-    if task is None or not (architecture.layers or architecture.module):
-        return {}
-    score = "accuracy" if task.is_classification else "r2"
-    ends, one = predict(population.weights, task.held_out), predict(merged, task.held_out)
-    return {
-        score: float(one.scores[0]),
-        "loss": float(one.losses[0]),
-        f"{score}_of_networks": float(ends.scores.mean()),
-        "loss_of_networks": float(ends.losses.mean()),
-    }
 
 
 def _sentence(result: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ import click
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
+from wsflow.cli.files import check_output, check_size
+from wsflow.cli.networks import quality
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.populations.optimizers import OPTIMIZERS
 from wsflow.populations.schedules import SCHEDULES
@@ -27,7 +29,7 @@ class NumberOrRange(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | tuple[float, float]:
-        """The number, or the two numbers."""
+        """Parse the number, or the two numbers."""
         from wsflow.populations.hyperparameters import check_range
 
         try:
@@ -47,7 +49,7 @@ def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Ca
 @click.command()
 @click.argument("task")
 @options.count(100, "Number of training runs.")
-@options.out()
+@options.out
 @click.option("--hidden", default="16,16", show_default=True, callback=options.integers, help="Hidden widths.")
 @click.option("--activation", default="relu", show_default=True, type=click.Choice(sorted(ACTIVATIONS)))
 @click.option("--activation-argument", type=float, help="The activation's parameter, such as the sine's frequency.")
@@ -72,23 +74,15 @@ def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Ca
 @click.option("--jobs", type=int, help="Processes that train side by side; -1 for one on each core.")
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), help="Folder for what is done.")
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
-@options.seed
-@options.as_json
-@options.quiet
+@options.common
 def populate(
     task: str,
     number: int,
     out: Path,
     hidden: tuple[int, ...],
-    activation: str,
-    epochs: int,
-    batch_size: int,
     cycles: int,
     snapshots: int,
-    first_run: int,
     jobs: int | None,
-    checkpoint: Path | None,
-    resume: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -107,43 +101,34 @@ def populate(
       wsflow populate mnist -n 500 --hidden 10 --epochs 5 --checkpoint half_done --resume -o mnist.safetensors
     """
     import wsflow
-    from wsflow.evaluation.predictive import predict
-    from wsflow.persistence import check_target
 
-    check_target(out)
+    check_output(out)
     loaded = wsflow.load_task(task)
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
-    options.check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
+    check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
     start = time.perf_counter()
     with Bars(quiet).stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(
             loaded,
             hidden,
             number,
-            activation=activation,
-            epochs=epochs,
-            batch_size=batch_size,
             cycles=cycles,
             snapshots=snapshots,
             random_state=seed,
-            first_run=first_run,
             n_jobs=jobs,
-            checkpoint=checkpoint,
-            resume=resume,
             progress=progress,
             **settings,
         )
     seconds = time.perf_counter() - start
     wsflow.save_population(population, out)
-    said = predict(population.weights, loaded.held_out)
-    score = "accuracy" if loaded.is_classification else "r2"
+    measured = quality(population.weights, loaded)
+    score = next(iter(measured))
     result = {
         "path": str(out),
         "networks": len(population),
         "runs": population.n_runs,
         "architecture": str(population.architecture),
-        score: float(said.scores.mean()),
-        "loss": float(said.losses.mean()),
+        **measured,
         "seconds": seconds,
     }
     if as_json:

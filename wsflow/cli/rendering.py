@@ -17,25 +17,14 @@ Progress = Callable[[int, int], None]
 
 
 class Bars:
-    """Progress bars on stderr, one for each stage; silent if quiet.
-
-    Parameters
-    ----------
-    quiet : bool
-    """
+    """Progress bars on stderr, one for each stage; silent if quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
 
     @contextmanager
     def stage(self, text: str, unit: str = "") -> Iterator[Progress]:
-        """A bar for one stage: yields what to call with the steps done and their number.
-
-        Parameters
-        ----------
-        text : str
-        unit : str
-        """
+        """Show a bar for one stage, and yield what to call with the number of steps done and that of all."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -56,26 +45,12 @@ class Bars:
 
 
 def echo_json(data: Any) -> None:
-    """Print JSON on stdout.
-
-    Parameters
-    ----------
-    data : JSON data
-    """
+    """Print JSON on stdout."""
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
 def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: list[str] | None = None) -> None:
-    """Print a table on stdout, its first column to the left and the others to the right.
-
-    Parameters
-    ----------
-    title : str
-    columns : list of str
-    rows : list of list of str
-    footer : list of str, optional
-        Sentences below.
-    """
+    """Print a table on stdout, its first column to the left and the others to the right, and sentences below it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -92,13 +67,7 @@ def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: li
 
 
 def echo_report(report: Report, title: str) -> None:
-    """Print an evaluation: a row for training, held-out and sampled networks and for each null, then the verdict.
-
-    Parameters
-    ----------
-    report : Report
-    title : str
-    """
+    """Print an evaluation: a row for training, held-out and sampled networks and for each null, then the verdict."""
     named = {"training": report.training, "held-out runs": report.held_out, "samples": report.samples}
     rows = [[name, *_numbers(row, report.score)] for name, row in named.items()]
     rows += [["nulls:"] + [""] * 7]
@@ -118,10 +87,10 @@ def echo_report(report: Report, title: str) -> None:
 
 
 def _details(report: Report) -> list[str]:
-    """What has no column: samples as a set of points beside held-out runs, and their mistakes."""
+    """Describe what has no column: samples as a set of points beside held-out runs, and their mistakes."""
     keys = ("precision", "recall", "density", "coverage", "p_value")
     names = ("precision", "recall", "density", "coverage", "p")
-    found = [
+    sentences = [
         f"Beside held-out runs, in {space}: "
         + ", ".join(f"{name} {_number(row[key])}" for name, key in zip(names, keys, strict=True))
         + "."
@@ -129,8 +98,8 @@ def _details(report: Report) -> list[str]:
     ]
     if report.score == "accuracy":
         own, others = _number(report.samples["iou"]), _number(report.held_out["iou"])
-        found.append(f"Largest overlap of mistakes with a training network: {own} (held-out runs {others}).")
-    return found
+        sentences.append(f"Largest overlap of mistakes with a training network: {own} (held-out runs {others}).")
+    return sentences
 
 
 def _numbers(row: dict[str, Any], score: str) -> list[str]:

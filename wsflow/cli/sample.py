@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import check_output, check_size
+from wsflow.cli.networks import load_flow
 from wsflow.cli.rendering import Bars, echo_json
 
 FLOW_STEPS = 16  # of a guided descent, at most
@@ -17,7 +19,7 @@ FLOW_STEPS = 16  # of a guided descent, at most
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @options.count(100, "Number of networks.")
-@options.out()
+@options.out
 @click.option(
     "--temperature",
     default=1.0,
@@ -38,10 +40,8 @@ FLOW_STEPS = 16  # of a guided descent, at most
 @click.option(
     "--hidden", callback=options.optional_integers, metavar="WIDTHS", help="Other hidden widths, such as 32 or 32,32."
 )
-@click.option("--log-prob", is_flag=True, help="Say the log-density of each network, taken along its path.")
-@options.seed
-@options.as_json
-@options.quiet
+@click.option("--log-prob", is_flag=True, help="Print the log-density of each network, taken along its path.")
+@options.common
 def sample(
     model: Path,
     number: int,
@@ -69,19 +69,16 @@ def sample(
     import wsflow
     from wsflow.estimators.widths import of_hidden
     from wsflow.exceptions import InvalidInputError
-    from wsflow.persistence import check_target
     from wsflow.task import Task, check_task
 
     if gradients is not None and guide is None:
         raise click.UsageError("--gradients belong to a guidance: say by which task with --guide.")
-    check_target(out)
-    options.check_apart(out, model)
-    loaded = wsflow.load_model(model)
-    flow = loaded[-1] if hasattr(loaded, "steps") else loaded
-    if not isinstance(flow, wsflow.WeightFlow) or flow.architecture_ is None:
-        raise InvalidInputError(f"{model}: this model does not end with a flow over networks. Fit one with wsflow fit.")
+    check_output(out, model)
+    loaded, flow = load_flow(model)
+    if flow.architecture_ is None:
+        raise InvalidInputError(f"{model}: the points of this flow are no networks. Fit one with wsflow fit.")
     architecture = flow.architecture_ if hidden is None else of_hidden(flow.architecture_, hidden)
-    options.check_size(number, max(architecture.n_weights, flow.n_features_in_))
+    check_size(number, max(architecture.n_weights, flow.n_features_in_))
     guidance = None
     if guide:
         # no more steps along the flow than gradients
@@ -97,8 +94,8 @@ def sample(
         drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)
     weights, *densities = drawn if log_prob else (drawn,)
     seconds = time.perf_counter() - start
-    told = {"temperature": temperature, "noise": noise, "guide": guide, "gradients": gradients}
-    provenance = {"model": str(model), "seed": seed, **told}
+    provenance = {"model": str(model), "seed": seed, "temperature": temperature, "noise": noise}
+    provenance |= {"guide": guide, "gradients": gradients}
     wsflow.save_population(wsflow.Population(weights, flow.task, provenance), out)
     result = {"path": str(out), "networks": number, "architecture": str(architecture), "seconds": seconds}
     if as_json:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.networks import load_flow
+from wsflow.cli.parameters import Parameters, check_known, parameter_option, set_parameter
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
 PARAMETERS = ("solver", "solver_steps", "rtol", "atol", "divergence", "n_probes", "probes")
@@ -17,19 +19,9 @@ PARAMETERS = ("solver", "solver_steps", "rtol", "atol", "divergence", "n_probes"
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("population", type=click.Path(path_type=Path))
-@click.option(
-    "-p",
-    "--parameter",
-    "parameters",
-    multiple=True,
-    callback=options.settings,
-    metavar="NAME=VALUE",
-    help=f"How to integrate, such as -p n_probes=32 or -p divergence=hutch++: {', '.join(PARAMETERS)}.",
-)
-@options.seed
-@options.as_json
-@options.quiet
-def score(model: Path, population: Path, parameters: dict[str, Any], seed: int, as_json: bool, quiet: bool) -> None:
+@parameter_option(f"How to integrate, such as -p n_probes=32 or -p divergence=hutch++: {', '.join(PARAMETERS)}.")
+@options.common
+def score(model: Path, population: Path, parameters: Parameters, seed: int, as_json: bool, quiet: bool) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.
 
     The density is with respect to the Riemannian volume of the canonical networks, after the model has aligned
@@ -44,20 +36,16 @@ def score(model: Path, population: Path, parameters: dict[str, Any], seed: int, 
     """
     import wsflow
     from wsflow.estimators.assembly import check_parameters
-    from wsflow.exceptions import InvalidInputError
 
-    if unknown := sorted(set(parameters) - set(PARAMETERS)):
-        raise click.UsageError(
-            f"{unknown[0]!r} does not belong to the integration. Choose from {', '.join(PARAMETERS)}."
-        )
-    loaded = wsflow.load_model(model)
-    *steps, flow = [step for _, step in loaded.steps] if hasattr(loaded, "steps") else [loaded]
-    if not isinstance(flow, wsflow.WeightFlow):
-        raise InvalidInputError(f"{model}: this model does not end with a flow. Fit one with wsflow fit.")
-    check_parameters(flow.set_params(random_state=seed, **parameters))
+    for path in parameters:
+        check_known(path[0], PARAMETERS, "The integration")
+    loaded, flow = load_flow(model)
+    for path, value in parameters.items():
+        set_parameter(flow, path, value)
+    check_parameters(flow.set_params(random_state=seed))
     networks: Any = wsflow.load_population(population).weights
     with Bars(quiet).stage("Scoring networks"):
-        for step in steps:
+        for _, step in getattr(loaded, "steps", [])[:-1]:
             networks = step.transform(networks)
         densities, errors = flow.score_samples(networks, return_std=True)
     if as_json:
@@ -69,13 +57,13 @@ def score(model: Path, population: Path, parameters: dict[str, Any], seed: int, 
 
 
 def _echo(population: Path, densities: Any, errors: Any) -> None:
-    """Quantiles, with the standard error of the network that stands there."""
+    """Print quantiles, with the standard error of the network at each."""
     import numpy as np
 
     order = np.argsort(densities, kind="stable")
-    places = [order[round(level * (len(order) - 1))] for level in (0, 0.05, 0.5, 0.95, 1)]
+    ranked = [order[round(level * (len(order) - 1))] for level in (0, 0.05, 0.5, 0.95, 1)]
     names = ["lowest", "5%", "median", "95%", "highest"]
-    rows = [[name, f"{densities[i]:.1f}", _error(errors[i])] for name, i in zip(names, places, strict=True)]
+    rows = [[name, f"{densities[i]:.1f}", _error(errors[i])] for name, i in zip(names, ranked, strict=True)]
     # probes are shared, so that errors of networks go together, and their mean bounds that of the mean
     rows.insert(0, ["mean", f"{densities.mean():.1f}", _error(errors.mean())])
     lowest = ", ".join(str(i) for i in order[:5])

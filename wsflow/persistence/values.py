@@ -43,8 +43,9 @@ def encode(value: Any, prefix: str, tensors: dict[str, np.ndarray], holders: Hol
     if type(value) is np.ndarray:
         tensors[prefix] = value
         return {"$array": prefix}
-    name = type(value).__name__
-    if holders.get(name) is type(value):
+    kind: Any = type(value)
+    name = kind.__name__
+    if holders.get(name) is kind:
         return {"$object": {"class": name, "params": encode(value.get_params(deep=False), prefix, tensors, holders)}}
     others = f" and objects of {', '.join(holders)}" if holders else ""
     raise InvalidInputError(

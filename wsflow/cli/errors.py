@@ -9,14 +9,8 @@ UNFORESEEN = 1
 USAGE = 2
 
 
-class Refusal(click.ClickException):
-    """One line on stderr and an exit code.
-
-    Parameters
-    ----------
-    message : str
-    exit_code : int
-    """
+class CommandError(click.ClickException):
+    """One line on stderr and an exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(" ".join(message.split()))

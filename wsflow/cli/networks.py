@@ -1,0 +1,103 @@
+"""What commands that run networks share: loading them with their module and task, and their quality."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsflow.cli.files import check_figure, check_output
+from wsflow.cli.own_code import load_module
+
+if TYPE_CHECKING:
+    from wsflow.populations.population import Population
+    from wsflow.task import Task
+    from wsflow.weights import WeightArray
+
+
+def load_networks(
+    file: Path, module: str | None, task_name: str | None, plot: Path | None, out: Path | None = None
+) -> tuple[Population, Task | None]:
+    """Load networks, and the task of that name or else their own, once what is to be written can be written."""
+    import wsflow
+
+    if out is not None:
+        check_output(out, file)
+    check_figure(plot, file, out)
+    population = load_runnable(file, module)
+    return population, wsflow.load_task(task_name) if task_name else population.task
+
+
+def load_runnable(path: Path, module: str | None) -> Population:
+    """Load a population whose networks run by their layers, or by the module that a spec names."""
+    import wsflow
+
+    population = wsflow.load_population(path)
+    if module is None:
+        return population
+    weights = population.weights
+    architecture = replace(weights.architecture, module=_fitting(load_module(module), weights, path, module))
+    columns: dict[str, Any] = {"runs": weights.runs, "steps": weights.steps, "aligned": weights.aligned}
+    return replace(population, weights=wsflow.WeightArray(weights, architecture, **columns))
+
+
+def _fitting(module: Any, weights: WeightArray, path: Path, spec: str) -> Any:
+    from wsflow.exceptions import InvalidInputError
+
+    state = module.state_dict()
+    for parameter in weights.architecture.parameters:
+        shape = tuple(state[parameter.name].shape) if parameter.name in state else None
+        if shape != parameter.shape:
+            other = "none of that name" if shape is None else f"one of shape {shape}"
+            raise InvalidInputError(
+                f"{path}: these networks have {parameter.name!r} of shape {parameter.shape}, but {spec} makes a module "
+                f"with {other}. Name the module that they belong to."
+            )
+    return module.eval()
+
+
+def check_runs(population: Population, path: Path, otherwise: str = "") -> None:
+    """Refuse networks that do not run, saying what could be done otherwise."""
+    from wsflow.exceptions import InvalidInputError
+
+    if not _runs(population.weights):
+        raise InvalidInputError(
+            f"{path}: these networks do not run themselves. Say what makes the module that runs them, with "
+            f"--module FILE.py:NAME{otherwise}."
+        )
+
+
+def _runs(weights: WeightArray) -> bool:
+    return bool(weights.architecture.layers) or weights.architecture.module is not None
+
+
+def check_task_known(task: Task | None, path: Path) -> Task:
+    """Return the task of the networks of a file, which must be known."""
+    from wsflow.exceptions import InvalidInputError
+
+    if task is None:
+        raise InvalidInputError(f"{path}: the task of these networks is not known. Say it with --task.")
+    return task
+
+
+def quality(weights: WeightArray, task: Task | None) -> dict[str, float]:
+    """Measure the mean score (accuracy or r2) and loss on held-out data; empty where the networks cannot be run."""
+    from wsflow.evaluation.predictive import predict
+
+    if task is None or not _runs(weights):
+        return {}
+    predictive = predict(weights, task.held_out)
+    score = "accuracy" if task.is_classification else "r2"
+    return {score: float(predictive.scores.mean()), "loss": float(predictive.losses.mean())}
+
+
+def load_flow(path: Path) -> tuple[Any, Any]:
+    """Load a model, and return it with the WeightFlow that it is or ends with."""
+    import wsflow
+    from wsflow.exceptions import InvalidInputError
+
+    model = wsflow.load_model(path)
+    flow = model[-1] if hasattr(model, "steps") else model
+    if not isinstance(flow, wsflow.WeightFlow):
+        raise InvalidInputError(f"{path}: this model does not end with a flow. Fit one with wsflow fit.")
+    return model, flow
