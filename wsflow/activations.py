@@ -2,7 +2,7 @@
 
 A scaling by s commutes with an activation a of degree k when a(s z) = s^k a(z) for every z: every positive s for
 ReLU and LeakyReLU (k = 1), s = -1 for odd functions, nothing for GELU. A flip is a sign that leaves a constant,
-a(-z) = c - a(z); a phase moves z by a half period, a(z + pi) = -a(z). One row says everything that wsflow knows
+a(-z) = c - a(z); a phase moves z by a half period, a(z + pi) = -a(z). One row has everything that wsflow knows
 about an activation; this file imports nothing heavy at import time, because it also feeds the CLI's choices.
 
 References
@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 POSITIVE = "positive"
@@ -31,18 +30,19 @@ Exactness = Literal["exact", "eps", "loss"]
 
 @dataclass(frozen=True)
 class Symmetry:
-    """One kind of change that keeps what a network computes.
+    """Describe one kind of change that keeps what a network computes.
 
     Parameters
     ----------
     formula : str
-        What holds.
+        The identity that holds.
     exactness : {"exact", "eps", "loss"}
         Exact; up to the constant that a norm adds to its variance; or for the loss alone, not for the outputs.
         Only exact ones are used by default.
     breaks_with : tuple of str
         What may follow the activation and does not commute with the change.
     source : str
+        The reference.
 
     Examples
     --------
@@ -73,7 +73,7 @@ SYMMETRIES: dict[str, Symmetry] = {
 
 @dataclass(frozen=True)
 class Activation:
-    """One row of the table.
+    """Describe an activation: one row of the table.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Activation:
     learned : bool
         Whether the argument is a parameter of the network.
     remark : str
-        What else is true of it, and not handled.
+        Further symmetries, which are not handled.
 
     Examples
     --------
@@ -126,18 +126,7 @@ class Activation:
     remark: str = ""
 
     def __call__(self, z: Any, argument: Any = None) -> Any:
-        """What the activation makes of a tensor.
-
-        Parameters
-        ----------
-        z : Tensor
-        argument : float or Tensor, optional
-            Default: the row's own.
-
-        Returns
-        -------
-        Tensor
-        """
+        """Return the activation of a tensor, with the row's own argument by default."""
         if self.evaluate is not None:
             return self.evaluate(z, self.default if argument is None else argument)
         if not self.function:
@@ -148,27 +137,12 @@ class Activation:
         return function(z) if argument is None else function(z, **{self.argument: argument})
 
     def exponent(self, argument: float | None = None) -> int:
-        """The degree k: behind the activation a scale s is s^k.
-
-        Parameters
-        ----------
-        argument : float, optional
-            Default: the row's own.
-
-        Returns
-        -------
-        int
+        """Return the degree k: behind the activation a scale s is s^k.
 
         Raises
         ------
         ValueError
             If the degree is the argument, and that is no positive whole number.
-
-        Examples
-        --------
-        >>> from wsflow.activations import activation
-        >>> activation("relu").exponent(), activation("relu_power").exponent(3)
-        (1, 3)
         """
         if self.degree is not None:
             return self.degree
@@ -178,23 +152,7 @@ class Activation:
         return int(degree)
 
     def half_period(self, argument: float | None = None) -> float:
-        """What a phase of one adds to the bias.
-
-        Parameters
-        ----------
-        argument : float, optional
-            Default: the row's own.
-
-        Returns
-        -------
-        float
-
-        Examples
-        --------
-        >>> from wsflow.activations import activation
-        >>> round(activation("sine").half_period(30.0), 4)
-        0.1047
-        """
+        """Return what a phase of one adds to the bias: pi / omega for sin(omega z)."""
         return self.phase / ((self.default if argument is None else argument) if self.argument else 1.0)
 
 
@@ -283,16 +241,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """The table's row for `name`.
-
-    Parameters
-    ----------
-    name : str
-        A key of `ACTIVATIONS`.
-
-    Returns
-    -------
-    Activation
+    """Return the table's row for `name`, a key of `ACTIVATIONS`.
 
     Raises
     ------
@@ -311,36 +260,3 @@ def activation(name: str) -> Activation:
             f"Choose one of {', '.join(sorted(ACTIVATIONS))}, or add a row to wsflow/activations.py."
         )
     return ACTIVATIONS[name]
-
-
-def by_function(name: str) -> Activation | None:
-    """The row of a function of torch, by its name there or in torch's operator set.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``"leaky_relu"``, ``"sin"`` or ``"relu_"``, which works in place.
-
-    Returns
-    -------
-    Activation or None
-        None for what is no activation of the table.
-
-    Examples
-    --------
-    >>> from wsflow.activations import by_function
-    >>> by_function("sin").formula, by_function("conv2d")
-    ('sin(omega z)', None)
-    """
-    rows = _rows_by_function()
-    return rows.get(name) or rows.get(name.removesuffix("_"))
-
-
-@cache
-def _rows_by_function() -> dict[str, Activation]:
-    own = {"relu_power", "sine", "cosine", "normal_cdf", "identity"}
-    return {
-        function: row
-        for name, row in ACTIVATIONS.items()
-        for function in (*((row.function,) if row.function else ()), *row.aliases, *(() if name in own else (name,)))
-    }

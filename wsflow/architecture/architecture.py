@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,10 +15,13 @@ from wsflow.architecture.parameters import ActivationSite, Block, Parameter
 from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
 
+# the fields that are tuples, and that are saved
+FIELDS = ("parameters", "wires", "layers", "outputs", "activation_sites", "constants")
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the d numbers of a network are: named parameters, and which symmetry acts on which axis.
+    """Describe the d weights of a network: named parameters, and which symmetry acts on which axis.
 
     Parameters
     ----------
@@ -32,7 +34,7 @@ class Architecture:
     outputs : sequence of str
         Names of the parameters of the output layer.
     activation_sites : sequence of ActivationSite
-        Where activations can be read, in a network that a module runs.
+        Where activations are read, in a network that a module runs.
     constants : sequence of str
         Keys of the state dict that are no weights, such as buffers of integers.
     module : torch.nn.Module, optional
@@ -59,13 +61,13 @@ class Architecture:
     module: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "wires", "layers", "outputs", "activation_sites", "constants"):
+        for name in FIELDS:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check()
 
     @classmethod
     def mlp(cls, widths: Sequence[int], activation: str = "relu", *, bias: bool = True) -> Architecture:
-        """A multi-layer perceptron, with the parameter names of an ``nn.Sequential``.
+        """Describe a multi-layer perceptron, with the parameter names of an ``nn.Sequential``.
 
         Parameters
         ----------
@@ -75,10 +77,6 @@ class Architecture:
             A key of `wsflow.activations.ACTIVATIONS`.
         bias : bool
             Whether the linear layers have biases.
-
-        Returns
-        -------
-        Architecture
 
         Raises
         ------
@@ -94,15 +92,7 @@ class Architecture:
 
     @classmethod
     def sequential(cls, layers: Sequence[Layer]) -> Architecture:
-        """A network of linear layers and activations, one after the other.
-
-        Parameters
-        ----------
-        layers : sequence of Layer
-
-        Returns
-        -------
-        Architecture
+        """Describe a network of linear layers and activations, one after the other.
 
         Raises
         ------
@@ -111,9 +101,8 @@ class Architecture:
         """
         parameters, wires = parameters_of(layers)
         last = [layer.name for layer in layers if layer.kind == LINEAR][-1]
-        return cls(
-            parameters, wires, tuple(layers), tuple(p.name for p in parameters if p.name.rpartition(".")[0] == last)
-        )
+        outputs = tuple(p.name for p in parameters if p.name.rpartition(".")[0] == last)
+        return cls(parameters, wires, tuple(layers), outputs)
 
     @classmethod
     def from_module(cls, module: Any, example_input: Any = None, frozen: Collection[str] = ()) -> Architecture:
@@ -130,15 +119,11 @@ class Architecture:
         frozen : collection of str
             Names of submodules on which no symmetry shall act; what they compute need not be known.
 
-        Returns
-        -------
-        Architecture
-
         Raises
         ------
         ValueError
             If a layer is not understood, the module cannot be exported, or there is no example input; the layer is
-            named, and the way around.
+            named, and the remedy.
 
         Examples
         --------
@@ -158,7 +143,9 @@ class Architecture:
         return architecture
 
     def certify(self, module: Any = None, inputs: Any = None, n_trials: int = 3, seed: int = 0) -> float:
-        """Put the symmetries to the test: random weights, random group elements, the change of the outputs.
+        """Return the largest change of an output by random elements of the symmetry group, on random weights.
+
+        The change is relative to the network's largest output, in float64: 1e-10 is a lot.
 
         Parameters
         ----------
@@ -167,13 +154,8 @@ class Architecture:
         inputs : Tensor, or tuple of what the module takes, optional
             Default, for networks that run themselves: normal ones.
         n_trials : int
-            Random networks with random group elements; log-scales are standard normal.
+            Number of random networks and group elements; log-scales are standard normal.
         seed : int
-
-        Returns
-        -------
-        float
-            The largest change of an output, over the network's largest output, in float64: 1e-10 is a lot.
 
         Raises
         ------
@@ -189,10 +171,10 @@ class Architecture:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], activation: str, *, ordered: bool = True) -> Architecture:
-        """Infer a plain MLP or CNN from its state dict; the activation must be said.
+        """Infer a plain MLP or CNN from its state dict and its activation.
 
-        Layers are taken to follow one another; names that speak of blocks are refused. Nothing runs an inferred CNN,
-        whose strides are not in its shapes: hand a module to what runs it.
+        Layers are taken to follow one another; names that suggest blocks are refused. Nothing runs an inferred CNN,
+        whose strides are not in its shapes: pass a module to what runs it.
 
         Parameters
         ----------
@@ -202,10 +184,6 @@ class Architecture:
             A key of `wsflow.activations.ACTIVATIONS`.
         ordered : bool
             Whether the order is that of the forward pass; where it is not, the only order that fits is found.
-
-        Returns
-        -------
-        Architecture
 
         Raises
         ------
@@ -232,31 +210,11 @@ class Architecture:
             )
         known = {wire.name: wire for wire in self.wires}
         for parameter in self.parameters:
-            seen = np.zeros(parameter.size, dtype=bool)
-            for block in parameter.blocks:
-                positions = self._checked_positions(parameter, block)
-                if seen[positions].any():
-                    raise ValueError(
-                        f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one."
-                    )
-                seen[positions] = True
-                for wire, axis, _ in block.wires:
-                    if wire not in known or known[wire].space != block.axes[axis]:
-                        raise ValueError(
-                            f"A block of parameter {parameter.name!r} names the wire {wire!r} on axis {axis}, which is "
-                            "not a wire of this architecture with that axis' space. Declare it in wires=."
-                        )
+            _check_blocks(parameter, known)
         sizes: dict[str, NeuronGroup] = {}
         for group in self.groups:
             if sizes.setdefault(group.name, group) != group:
                 raise ValueError(f"The neuron group {group.name!r} is declared twice, with different sizes or parents.")
-
-    @staticmethod
-    def _checked_positions(parameter: Parameter, block: Block) -> np.ndarray:
-        try:
-            return block.positions(parameter.shape)
-        except ValueError as error:
-            raise ValueError(f"Parameter {parameter.name!r}: {error}") from error
 
     @cached_property
     def groups(self) -> tuple[NeuronGroup, ...]:
@@ -279,8 +237,7 @@ class Architecture:
     def slices(self) -> dict[str, slice]:
         """The columns of each parameter in a row of weights."""
         stops = np.cumsum([parameter.size for parameter in self.parameters])
-        starts = np.concatenate([[0], stops[:-1]])
-        return {p.name: slice(int(a), int(b)) for p, a, b in zip(self.parameters, starts, stops, strict=True)}
+        return {p.name: slice(int(stop) - p.size, int(stop)) for p, stop in zip(self.parameters, stops, strict=True)}
 
     @cached_property
     def blocks(self) -> tuple[tuple[Parameter, Block, np.ndarray], ...]:
@@ -294,46 +251,26 @@ class Architecture:
     @cached_property
     def output_columns(self) -> np.ndarray:
         """The columns of the output layer's parameters."""
-        return np.concatenate(
-            [np.arange(self.slices[n].start, self.slices[n].stop) for n in self.outputs] or [np.arange(0)]
-        )
+        return self._columns(self.outputs)
 
     @cached_property
     def statistic_columns(self) -> np.ndarray:
         """The columns of statistics, which are transformed along but not modelled."""
-        names = [p.name for p in self.parameters if p.role == "statistic"]
-        return np.concatenate([np.arange(self.slices[n].start, self.slices[n].stop) for n in names] or [np.arange(0)])
+        return self._columns([p.name for p in self.parameters if p.role == "statistic"])
+
+    def _columns(self, names: Sequence[str]) -> np.ndarray:
+        columns = np.arange(self.n_weights)
+        return np.concatenate([columns[self.slices[name]] for name in names] or [columns[:0]])
 
     def wire(self, name: str) -> Wire:
-        """The wire of that name.
-
-        Parameters
-        ----------
-        name : str
-            Of a wire of this architecture.
-
-        Returns
-        -------
-        Wire
-        """
+        """Return the wire of that name."""
         return next(wire for wire in self.wires if wire.name == name)
 
     def produced_by(self, wire: Wire) -> Iterator[tuple[Parameter, int, int | None, np.ndarray]]:
-        """The blocks that produce a wire: incoming weights and biases of its neurons.
+        """Yield the blocks that produce a wire: incoming weights and biases of its neurons.
 
-        Parameters
-        ----------
-        wire : Wire
-
-        Yields
-        ------
-        parameter : Parameter
-        axis : int
-            The block's axis that ranges over the wire.
-        parent : int or None
-            The axis of the parent's neurons, where the wire's group is nested.
-        columns : ndarray of int
-            Where the block's elements lie in a row of weights, shaped as the block.
+        Each is the parameter, the block's axis that ranges over the wire, the axis of the parent's neurons (None where
+        the wire's group is not nested), and the columns of its elements in a row of weights, shaped as the block.
         """
         for parameter, block, columns in self.blocks:
             for name, axis, exponent in block.wires:
@@ -341,16 +278,7 @@ class Architecture:
                     yield parameter, axis, block.parent_axis(axis), columns
 
     def locate(self, column: int) -> tuple[str, tuple[int, ...]]:
-        """The parameter and index to which a column of the weights belongs.
-
-        Parameters
-        ----------
-        column : int
-
-        Returns
-        -------
-        name : str
-        index : tuple of int
+        """Return the name of the parameter to which a column of the weights belongs, and the index there.
 
         Raises
         ------
@@ -370,25 +298,12 @@ class Architecture:
         raise IndexError(f"A network of {self.n_weights} weights has no column {column}.")
 
     def to_json(self) -> str:
-        """A description from which `from_json` makes the same architecture; keys are sorted.
-
-        Returns
-        -------
-        str
-        """
-        return json.dumps(serialization.describe(self), sort_keys=True)
+        """Return a description from which `from_json` makes the same architecture; keys are sorted."""
+        return serialization.describe(self.groups, **{name: getattr(self, name) for name in FIELDS})
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """The architecture that `to_json` described.
-
-        Parameters
-        ----------
-        text : str
-
-        Returns
-        -------
-        Architecture
+        """Return the architecture that `to_json` described.
 
         Raises
         ------
@@ -405,3 +320,21 @@ class Architecture:
         widths = "-".join(str(w) for w in [linear[0].inputs, *(layer.outputs for layer in linear)])
         kinds = list(dict.fromkeys(layer.kind for layer in self.layers if layer.kind != LINEAR))
         return f"{widths} {'/'.join(kinds)} ({self.n_weights} weights)".replace("  ", " ")
+
+
+def _check_blocks(parameter: Parameter, wires: Mapping[str, Wire]) -> None:
+    seen = np.zeros(parameter.size, dtype=bool)
+    for block in parameter.blocks:
+        try:
+            positions = block.positions(parameter.shape)
+        except ValueError as error:
+            raise ValueError(f"Parameter {parameter.name!r}: {error}") from error
+        if seen[positions].any():
+            raise ValueError(f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one.")
+        seen[positions] = True
+        for wire, axis, _ in block.wires:
+            if wire not in wires or wires[wire].space != block.axes[axis]:
+                raise ValueError(
+                    f"A block of parameter {parameter.name!r} names the wire {wire!r} on axis {axis}, which is "
+                    "not a wire of this architecture with that axis' space. Declare it in wires=."
+                )

@@ -1,4 +1,4 @@
-"""Reading a network: from a torch module to its layers."""
+"""The layers of an nn.Sequential of Linear and activation layers, and whether modules are alike."""
 
 from __future__ import annotations
 
@@ -13,28 +13,14 @@ _KINDS = {row.module: kind for kind, row in ACTIVATIONS.items()}
 
 
 def layers_of_module(module: Any) -> tuple[Layer, ...]:
-    """The layers of an ``nn.Sequential`` (nested ones too) of Linear and activation layers.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    tuple of Layer
-
-    Raises
-    ------
-    ValueError
-        If a layer is neither; the error names it and the way around.
-    """
+    """Return the layers of an nn.Sequential (nested ones too), or refuse by name a layer of another kind."""
     layers = tuple(_flattened(module, ""))
     _check_independent(module)
     return layers
 
 
 def _check_independent(module: Any) -> None:
-    """Refuse layers that share parameters, or that hooks change: their table would be another."""
+    """Refuse layers that share parameters or have hooks: their architecture would be another."""
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     unique = [name for name, _ in module.named_parameters()]
     hooked = [n for n, child in module.named_modules() if child._forward_hooks or child._forward_pre_hooks]
@@ -47,16 +33,7 @@ def _check_independent(module: Any) -> None:
 
 
 def is_sequential(module: Any) -> bool:
-    """Whether a module is an ``nn.Sequential`` (nested ones too) of Linear and activation layers.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    bool
-    """
+    """Return whether a module is an nn.Sequential (nested ones too) of Linear and activation layers."""
     try:
         check_layers(layers_of_module(module))
     except (ValueError, AttributeError):
@@ -65,17 +42,7 @@ def is_sequential(module: Any) -> bool:
 
 
 def check_alike(modules: Sequence[Any]) -> None:
-    """Refuse modules that differ where their state dicts do not: in activations, strides and the like.
-
-    Parameters
-    ----------
-    modules : sequence of torch.nn.Module
-
-    Raises
-    ------
-    InvalidInputError
-        Naming the first module that differs from the first one, and where.
-    """
+    """Refuse modules that differ in what state dicts do not show: activations, strides and the like."""
     plain = is_sequential(modules[0])
     first = _kinds(modules[0], plain)
     for index, module in enumerate(modules):
@@ -89,7 +56,7 @@ def check_alike(modules: Sequence[Any]) -> None:
 
 
 def _kinds(module: Any, plain: bool) -> list[str]:
-    """What each layer is, with its settings: but for the rate of dropout, which trained networks do not have."""
+    """Return what each layer is, with its settings but the rate of dropout, which does nothing in evaluation."""
     if plain:
         return [f"{k.kind}({k.argument})" if k.argument is not None else k.kind for k in layers_of_module(module)]
     leaves = ((name, child, type(child).__name__) for name, child in module.named_modules() if not [*child.children()])

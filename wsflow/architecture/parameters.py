@@ -15,19 +15,20 @@ Role = Literal["weight", "statistic"]
 
 @dataclass(frozen=True)
 class Shear:
-    """What a flip of a neuron moves into a bias, where a(-z) = amount - a(z), as for the sigmoid.
+    """Describe what a flip of a neuron adds to a bias, where a(-z) = amount - a(z), as for the sigmoid.
 
     Parameters
     ----------
     wire : str
         Whose negative scales are the flips.
     axis : int
-        The block's axis that ranges over the wire: the block consumes it.
+        The axis of the consuming block that ranges over the wire.
     bias : str
-        The parameter that takes the flipped neurons' weights, summed over all but `outputs`.
+        The parameter to which the flipped neurons' weights are added, summed over all but `outputs`.
     outputs : int
         The dimension of the block's parameter that the bias ranges over: 0, but 1 for transposed convolutions.
     amount : float
+        The constant of the activation.
     """
 
     wire: str
@@ -39,7 +40,7 @@ class Shear:
 
 @dataclass(frozen=True)
 class Block:
-    """A slice of a reshaped view of a parameter, each of its axes labelled with a space.
+    """Label each axis of a slice of a reshaped view of a parameter with a space.
 
     The elements that slices and index choose are reshaped to the sizes of the axes, so that one axis of the
     view may be split, such as features that are channels times pixels.
@@ -54,16 +55,16 @@ class Block:
     slices : tuple of (int, int), optional
         Start and stop on each axis of the view (default: all of it).
     index : tuple of (tuple of int or None), optional
-        Positions on each axis of what is left, in the space's order, where slices cannot say it.
+        Positions on each axis of what is left, in the space's order, where they are no slice.
     wires : tuple of (str, int, int)
-        ``(wire, axis, exponent)``: what the block is multiplied with, along which axis, when the
-        wire is scaled by s: s ** exponent. +1 where the wire is produced, -1 where it is consumed,
-        2 for a running variance, -k behind ReLU^k.
+        ``(wire, axis, exponent)``: the block is multiplied with s ** exponent along the axis when the
+        wire is scaled by s. +1 where the wire is produced, -1 where it is consumed, 2 for a running
+        variance, -k behind ReLU^k.
     shifts : tuple of (str, int, float)
         ``(wire, axis, unit)``: a phase of k adds k units to these biases (pi for the sine), and turns the
         sign of the blocks that consume the wire where k is odd.
     shears : tuple of Shear
-        What a flip moves out of this block.
+        What flips add to biases.
 
     Examples
     --------
@@ -91,30 +92,12 @@ class Block:
         return tuple(self.extent(axis) for axis in range(len(self.axes)))
 
     def extent(self, axis: int) -> int:
-        """Length of one axis: a nested group counts within its parent where that has an axis of its own.
-
-        Parameters
-        ----------
-        axis : int
-
-        Returns
-        -------
-        int
-        """
+        """Return the length of one axis: a nested group counts within its parent where that has an axis of its own."""
         space = self.axes[axis]
         return space.size if self.parent_axis(axis) is not None else space.total  # type: ignore[union-attr]
 
     def parent_axis(self, axis: int) -> int | None:
-        """The axis that carries the parent of the group on `axis`, if there is one: the last one before it, if any.
-
-        Parameters
-        ----------
-        axis : int
-
-        Returns
-        -------
-        int or None
-        """
+        """Return the axis of the parent of the group on `axis`: the last one before it, or else the first behind."""
         space = self.axes[axis]
         if not isinstance(space, NeuronGroup) or space.parent is None:
             return None
@@ -123,16 +106,7 @@ class Block:
         return before[-1] if before else next(iter(carriers), None)
 
     def positions(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Where the block's elements lie in the flattened parameter.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            The parameter's shape.
-
-        Returns
-        -------
-        ndarray of int, shape `extents`
+        """Return where the block's elements lie in a flattened parameter of this shape, shaped as `extents`.
 
         Raises
         ------
@@ -155,17 +129,12 @@ class Block:
         )
 
     def neuron_axes(self) -> tuple[int, ...]:
-        """The axes on which some group acts.
-
-        Returns
-        -------
-        tuple of int
-        """
+        """Return the axes on which a group acts."""
         return tuple(i for i, space in enumerate(self.axes) if groups_of(space))
 
 
 def _splits(shape: tuple[int, ...], extents: tuple[int, ...]) -> bool:
-    """Whether each axis of `shape` is a product of consecutive extents."""
+    """Return whether each axis of `shape` is a product of consecutive extents."""
     rest = list(extents)
     for size in shape:
         product = rest.pop(0) if rest else 0
@@ -178,7 +147,7 @@ def _splits(shape: tuple[int, ...], extents: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One named tensor of a network.
+    """Describe one named tensor of a network.
 
     Parameters
     ----------
@@ -186,7 +155,7 @@ class Parameter:
         Its key in the state dict.
     shape : tuple of int
     blocks : tuple of Block
-        What no block covers is moved by no symmetry.
+        No symmetry moves the elements that no block covers.
     role : {"weight", "statistic"}
         Statistics (batch-norm buffers) are transformed along, but not modelled.
     aliases : tuple of str
@@ -216,13 +185,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ActivationSite:
-    """Where the activations of a group's neurons can be read, in a network that a module runs.
+    """Name where the activations of a neuron group are read, in a network that a module runs.
 
     Parameters
     ----------
     group : str
+        Name of the group.
     layer : str
-        Name of the submodule whose output it is.
+        Name of the submodule whose output they are.
     axis : int
         The axis of that output that ranges over the group's neurons, in their order.
     """
@@ -233,16 +203,5 @@ class ActivationSite:
 
 
 def fixed_parameter(name: str, shape: tuple[int, ...], role: Role = "weight") -> Parameter:
-    """A parameter that no symmetry moves.
-
-    Parameters
-    ----------
-    name : str
-    shape : tuple of int
-    role : {"weight", "statistic"}
-
-    Returns
-    -------
-    Parameter
-    """
+    """Return a parameter that no symmetry moves."""
     return Parameter(name, shape, (Block(tuple(Fixed(size) for size in shape)),), role)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN, activation
@@ -15,7 +16,7 @@ LINEAR = "linear"
 
 @dataclass(frozen=True)
 class Layer:
-    """One step of a sequential network.
+    """Describe one step of a sequential network.
 
     Parameters
     ----------
@@ -48,32 +49,14 @@ class Layer:
 
 
 def mlp_layers(widths: Sequence[int], act: str, bias: bool) -> tuple[Layer, ...]:
-    """The layers of a multi-layer perceptron, named as in an ``nn.Sequential``.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Inputs, hidden widths, outputs.
-    act : str
-        A key of the activation table.
-    bias : bool
-
-    Returns
-    -------
-    tuple of Layer
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two widths, or one is not positive.
-    """
+    """Return the layers of a multi-layer perceptron (inputs, hidden widths, outputs), named as in an nn.Sequential."""
     if len(widths) < 2 or any(int(width) < 1 for width in widths):
         raise ValueError(
             f"An MLP needs at least two positive widths (inputs, hidden widths, outputs), got {list(widths)}."
         )
     activation(act)
     layers: list[Layer] = []
-    for i, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
         if i:
             layers.append(Layer(act, str(2 * i - 1)))
         layers.append(Layer(LINEAR, str(2 * i), int(inputs), int(outputs), bias))
@@ -81,21 +64,11 @@ def mlp_layers(widths: Sequence[int], act: str, bias: bool) -> tuple[Layer, ...]
 
 
 def check_layers(layers: Sequence[Layer]) -> None:
-    """Refuse a list of layers whose widths do not fit, or that wsflow cannot run.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-
-    Raises
-    ------
-    ValueError
-        Naming the first two layers that do not fit, or the unknown activation.
-    """
+    """Raise a ValueError that names the layers whose widths do not fit, or an activation that is unknown."""
     linear = [layer for layer in layers if layer.kind == LINEAR]
     if not linear:
         raise ValueError("A sequential network needs at least one Linear layer.")
-    for before, after in zip(linear[:-1], linear[1:], strict=True):
+    for before, after in pairwise(linear):
         if before.outputs != after.inputs:
             raise ValueError(
                 f"Layer {before.name!r} has {before.outputs} outputs, but the next one, {after.name!r}, "
@@ -114,19 +87,10 @@ def check_layers(layers: Sequence[Layer]) -> None:
 
 
 def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple[Wire, ...]]:
-    """The parameters and wires of a sequential network.
+    """Return the parameters and wires of a sequential network.
 
     Each hidden layer is a neuron group and a wire; the wire's scalings are those that commute with
     every activation between the layer that produces it and the one that consumes it.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-
-    Returns
-    -------
-    parameters : tuple of Parameter
-    wires : tuple of Wire
     """
     check_layers(layers)
     linear = [i for i, layer in enumerate(layers) if layer.kind == LINEAR]
@@ -150,17 +114,10 @@ def parameters_of(layers: Sequence[Layer]) -> tuple[tuple[Parameter, ...], tuple
 
 @dataclass(frozen=True)
 class Intertwiners:
-    """What the activations between two linear layers let through.
+    """The changes that commute with the activations between two linear layers (Godfrey et al. 2022).
 
-    Parameters
-    ----------
-    scalings : frozenset of {"positive", "sign", "flip", "phase"}
-    degree : int
-        A scale s before is s^degree behind.
-    flip : float
-        What a flip adds behind: a(-z) = flip - a(z).
-    half_period : float
-        What a phase of one adds before.
+    A scale s before is s^degree behind; a flip adds `flip` behind, a(-z) = flip - a(z); a phase of one adds
+    `half_period` before.
     """
 
     scalings: frozenset[str]
@@ -170,26 +127,11 @@ class Intertwiners:
 
 
 def intertwiners(between: Sequence[Layer], bias_before: bool, bias_behind: bool) -> Intertwiners:
-    """What the activations between two linear layers let through.
+    """Return what commutes with the activations between two linear layers, given whether these have biases.
 
-    Scalings and signs pass where all activations let them through. A flip is a sign before one activation that has
-    flips, with nothing but the identity behind it; a phase is a shift before the first activation, and a sign behind.
-
-    Parameters
-    ----------
-    between : sequence of Layer
-    bias_before, bias_behind : bool
-        Whether the linear layers have the biases that take a phase, and what a flip leaves.
-
-    Returns
-    -------
-    Intertwiners
-
-    Examples
-    --------
-    >>> from wsflow.architecture.sequential import Layer, intertwiners
-    >>> intertwiners([Layer("relu_power", "", argument=3)], True, True)
-    Intertwiners(scalings=frozenset({'positive'}), degree=3, flip=0.0, half_period=0.0)
+    Scalings and signs commute where they do with all activations. A flip is a sign before one activation that has
+    flips, with nothing but the identity behind it, and needs the bias behind; a phase is a shift of the bias before the
+    first activation, and a sign behind.
     """
     active = [(activation(layer.kind), layer.argument) for layer in between if layer.kind != "identity"]
     rows = [row for row, _ in active]
@@ -205,7 +147,7 @@ def intertwiners(between: Sequence[Layer], bias_before: bool, bias_behind: bool)
 def _affine(
     layer: Layer, space: Space, inputs: Space, before: Intertwiners | None, behind: Intertwiners | None, depth: int
 ) -> list[Parameter]:
-    """Weight and bias of a linear layer: it consumes the wire of its inputs, and produces the next one."""
+    """Return weight and bias of a linear layer: it consumes the wire of its inputs, and produces the next one."""
     bias = f"{layer.name}.bias"
     produced = ((f"hidden{depth + 1}", 0, 1),) if behind else ()
     consumed = ((f"hidden{depth}", 1, -before.degree),) if before else ()
@@ -219,7 +161,7 @@ def _affine(
 
 
 def _learned(between: Sequence[Layer], space: Space) -> list[Parameter]:
-    """What activations learn, such as the slopes of PReLU: no scaling changes it, and it is permuted along."""
+    """Return what activations learn, such as the slopes of PReLU: no scaling changes it, and it is permuted along."""
     return [
         Parameter(f"{layer.name}.weight", (size,), (Block((space if size == space.total else Fixed(size),)),))
         for layer in between

@@ -1,68 +1,53 @@
-"""Architectures as plain JSON data and back."""
+"""The fields of an architecture as plain JSON data and back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter, Shear
 from wsflow.architecture.sequential import Layer
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
 
-if TYPE_CHECKING:
-    from wsflow.architecture.architecture import Architecture
-
 VERSION = 1
 
 
-def describe(architecture: Architecture) -> dict[str, Any]:
-    """An architecture as dicts, lists, strings and numbers.
-
-    Parameters
-    ----------
-    architecture : Architecture
-
-    Returns
-    -------
-    dict
-    """
-    return {
+def describe(
+    groups: Iterable[NeuronGroup],
+    wires: Iterable[Wire],
+    parameters: Iterable[Parameter],
+    layers: Iterable[Layer],
+    outputs: Iterable[str],
+    activation_sites: Iterable[ActivationSite],
+    constants: Iterable[str],
+) -> str:
+    """Return the JSON text of an architecture's fields, with sorted keys; parents come first in `groups`."""
+    data = {
         "version": VERSION,
-        "groups": [
-            {"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in architecture.groups
-        ],
-        "wires": [
-            {"name": w.name, "space": _space_data(w.space), "scalings": sorted(w.scalings)} for w in architecture.wires
-        ],
+        "groups": [{"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in groups],
+        "wires": [{"name": w.name, "space": _space_data(w.space), "scalings": sorted(w.scalings)} for w in wires],
         "parameters": [
             {
                 "name": p.name,
                 "shape": list(p.shape),
                 "role": p.role,
                 "aliases": list(p.aliases),
-                "blocks": [_block_data(b) for b in p.blocks],
+                "blocks": [_block_data(block) for block in p.blocks],
             }
-            for p in architecture.parameters
+            for p in parameters
         ],
-        "layers": [asdict(layer) for layer in architecture.layers],
-        "outputs": list(architecture.outputs),
-        "taps": [asdict(site) for site in architecture.activation_sites],
-        "constants": list(architecture.constants),
+        "layers": [asdict(layer) for layer in layers],
+        "outputs": list(outputs),
+        "taps": [asdict(site) for site in activation_sites],
+        "constants": list(constants),
     }
+    return json.dumps(data, sort_keys=True)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The arguments of `Architecture` from its JSON description.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    dict
+    """Return the fields that a JSON text describes.
 
     Raises
     ------
@@ -91,7 +76,7 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
             Parameter(
                 p["name"],
                 tuple(p["shape"]),
-                tuple(_block(b, groups) for b in p["blocks"]),
+                tuple(_block(block, groups) for block in p["blocks"]),
                 p["role"],
                 tuple(p.get("aliases", ())),
             )
@@ -121,7 +106,7 @@ def _space(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Any:
 
 
 def _block_data(block: Block) -> dict[str, Any]:
-    rare = {
+    optional = {
         "index": [index if index is None else list(index) for index in block.index or ()],
         "shifts": [list(shift) for shift in block.shifts],
         "shears": [asdict(shear) for shear in block.shears],
@@ -131,7 +116,7 @@ def _block_data(block: Block) -> dict[str, Any]:
         "view": list(block.view) if block.view else None,
         "slices": [list(bounds) for bounds in block.slices] if block.slices else None,
         "wires": [list(wire) for wire in block.wires],
-        **{name: value for name, value in rare.items() if value},
+        **{name: value for name, value in optional.items() if value},
     }
 
 

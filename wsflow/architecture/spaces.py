@@ -17,13 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fixed:
-    """Coordinates that nothing permutes: input features, outputs, pixels, positions in a kernel.
-
-    Parameters
-    ----------
-    size : int
-        Number of coordinates.
-    """
+    """Label an axis whose coordinates nothing permutes: input features, outputs, pixels, positions in a kernel."""
 
     size: int
 
@@ -35,7 +29,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class NeuronGroup:
-    """Neurons (or channels) that may be permuted together.
+    """Label an axis of neurons (or channels) that may be permuted together.
 
     Parameters
     ----------
@@ -66,12 +60,7 @@ class NeuronGroup:
 
 @dataclass(frozen=True)
 class DirectSum:
-    """Several spaces one after the other on one axis: a concatenation, or padded channels.
-
-    Parameters
-    ----------
-    parts : tuple of Fixed or NeuronGroup
-        The summands in order.
+    """Label an axis with several spaces one after the other: a concatenation, or padded channels.
 
     Examples
     --------
@@ -84,7 +73,7 @@ class DirectSum:
 
     @property
     def total(self) -> int:
-        """Number of coordinates, over all parts."""
+        """Number of coordinates, over all summands."""
         return sum(part.total for part in self.parts)
 
 
@@ -93,7 +82,7 @@ Space = Fixed | NeuronGroup | DirectSum
 
 @dataclass(frozen=True)
 class Wire:
-    """An activation tensor: its space, and the scalings that commute with all its consumers.
+    """Describe an activation tensor: its space, and the scalings that commute with all its consumers.
 
     Parameters
     ----------
@@ -103,7 +92,7 @@ class Wire:
         What the activations range over.
     scalings : frozenset of {"positive", "sign", "flip", "phase"}
         The changes that keep the function when producers and consumers change together: scalings; flips, which
-        are signs that move something into a bias behind (the sigmoid); phases, which shift a bias (the sine).
+        are signs that add a constant to a later bias (the sigmoid); phases, which shift a bias (the sine).
 
     Examples
     --------
@@ -119,22 +108,7 @@ class Wire:
 
 
 def groups_of(space: Space) -> tuple[NeuronGroup, ...]:
-    """The neuron groups of a space, parents first.
-
-    Parameters
-    ----------
-    space : Space
-
-    Returns
-    -------
-    tuple of NeuronGroup
-
-    Examples
-    --------
-    >>> from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, groups_of
-    >>> [g.name for g in groups_of(DirectSum((NeuronGroup("a", 2), Fixed(1))))]
-    ['a']
-    """
+    """Return the neuron groups of a space, parents first."""
     if isinstance(space, NeuronGroup):
         return (*(groups_of(space.parent) if space.parent else ()), space)
     if isinstance(space, DirectSum):
