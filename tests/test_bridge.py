@@ -192,7 +192,7 @@ def test_frames_that_are_close():
 
 def networks(n: int = 30, dtype=np.float64) -> WeightArray:
     """Networks whose first matrix has unit rows, and whose second one has rows of a hyperbolic plane."""
-    geometry = Geometry.of_blocks(ARCHITECTURE, BLOCKS)
+    geometry = Geometry.from_manifolds(ARCHITECTURE, BLOCKS)
     centre = drawn(1, ARCHITECTURE.n_weights)
     rows = geometry.target.projection(centre + 0.3 * drawn(n, ARCHITECTURE.n_weights, seed=1))
     return WeightArray(rows.numpy().astype(dtype), ARCHITECTURE)
@@ -202,12 +202,12 @@ class TestOwnBlocks:
     """Geometries by name of the parameter."""
 
     def test_factors_lie_where_their_parameters_are(self):
-        geometry = Geometry.of_blocks(ARCHITECTURE, {"2.weight": Sphere(3), "4.bias": Euclidean(1)}, "euclidean")
+        geometry = Geometry.from_manifolds(ARCHITECTURE, {"2.weight": Sphere(3), "4.bias": Euclidean(1)}, "euclidean")
         found = [(type(factor).__name__, columns.tolist()) for factor, columns in geometry.manifold.factors[:2]]
         assert found == [("Sphere", [[9, 10, 11], [12, 13, 14], [15, 16, 17]]), ("Euclidean", [[24]])]
         assert geometry.has_density
-        assert not Geometry.of_blocks(ARCHITECTURE, BLOCKS).has_density
-        polar = Geometry.of_blocks(ARCHITECTURE, BLOCKS, "polar")
+        assert not Geometry.from_manifolds(ARCHITECTURE, BLOCKS).has_density
+        polar = Geometry.from_manifolds(ARCHITECTURE, BLOCKS, "polar")
         assert polar.manifold.size == ARCHITECTURE.n_weights + 1
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -229,7 +229,7 @@ class TestOwnBlocks:
         rows = 0.1 * drawn(12, ARCHITECTURE.n_weights)
         blocks = {"2.weight": SpecialOrthogonal(3)}
         rows[:, ARCHITECTURE.slices["2.weight"]] += torch.eye(3).flatten()
-        rows = Geometry.of_blocks(ARCHITECTURE, blocks).target.projection(rows)
+        rows = Geometry.from_manifolds(ARCHITECTURE, blocks).target.projection(rows)
         flow = WeightFlow(geometry=blocks, prior="isotropic", batch_size=6, **FAST)
         new = flow.fit(WeightArray(rows.numpy(), ARCHITECTURE)).sample(4, random_state=0)
         found = np.asarray(new[:, ARCHITECTURE.slices["2.weight"]]).reshape(4, 3, 3)

@@ -1,4 +1,4 @@
-"""Representatives: signs, flips and phases as turns of coordinates, and the nearest of a network's orbit."""
+"""Representatives: signs, flips and phases as changes of coordinates' signs, and the nearest of a network's orbit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from wsflow import Architecture, WeightArray
 from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Block, Fixed, Layer, NeuronGroup, Parameter, Wire
 from wsflow.architecture.sequential import LINEAR
-from wsflow.geometry import GEOMETRIES, Representatives, vectors
+from wsflow.geometry import GEOMETRIES, vectors
+from wsflow.geometry.representatives import Representatives
 from wsflow.symmetry import charts
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures, assert_function_preserved
@@ -135,16 +136,16 @@ def test_a_flip_into_a_sphere_is_left_alone():
     ]
     architecture = Architecture.sequential(layers)
     assert [sorted(wire.scalings) for wire in architecture.wires] == [[FLIP], [POSITIVE]]
-    for name, turns in {"geometric": 0, "normalized": 0, "euclidean": 1}.items():
+    for name, changes in {"geometric": 0, "normalized": 0, "euclidean": 1}.items():
         geometry = GEOMETRIES[name](architecture)
-        assert len(Representatives(architecture, geometry.target, geometry.charts).turns) == turns
+        assert len(Representatives(architecture, geometry.target, geometry.charts).sign_changes) == changes
 
 
 def test_phases_turn_only_points_of_circles():
     """In a vector space half a period is no change of signs, and is left to the canonical form."""
     architecture = Architecture.mlp([1, 2, 1], "sine")
     counts = {
-        name: len(Representatives(architecture, g.target, g.charts).turns)
+        name: len(Representatives(architecture, g.target, g.charts).sign_changes)
         for name, g in ((name, GEOMETRIES[name](architecture)) for name in GEOMETRIES)
     }
     # signs alone; signs, phases and both
@@ -166,10 +167,10 @@ def stream() -> Architecture:
 def test_neurons_that_share_a_weight_are_decided_one_by_one():
     architecture = stream()
     geometry = GEOMETRIES["euclidean"](architecture)
-    turns = Representatives(architecture, geometry.target).turns
+    changes = Representatives(architecture, geometry.target).sign_changes
     # a neuron's weight to itself is turned twice, so it stays
-    assert turns[0].tolist() == [[0, 1, 9, 10, 11, 12, 16, 20, 24, 28]]
-    assert len(turns) == 4
+    assert changes[0].tolist() == [[0, 1, 9, 10, 11, 12, 16, 20, 24, 28]]
+    assert len(changes) == 4
     x, y = drawn(200, architecture.n_weights), drawn(200, architecture.n_weights, seed=1)
     near = geometry.nearest(x, y)
     assert (distance(x, near) <= distance(x, y)).all()

@@ -152,7 +152,7 @@ def geometry_of(flow: WeightFlow) -> Geometry:
             "WeightFlow fits networks without batch norm."
         )
     if isinstance(name, Mapping):
-        return Geometry.of_blocks(architecture, name, flow.last_layer)
+        return Geometry.from_manifolds(architecture, name, flow.last_layer)
     geometry = GEOMETRIES["geometric" if name == "auto" else name](architecture, flow.last_layer, flow.bias)
     if name in ("normalized", "geometric") and not architecture_has_spheres(architecture):
         warnings.warn(

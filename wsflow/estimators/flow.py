@@ -35,7 +35,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         The manifold: a vector space; a vector space whose samples are projected to unit neurons; or a
         sphere for each neuron with positive scalings and a circle for each phase, times a vector space. "auto" is
         geometric where the architecture is known, and a plain vector space where it is not. A dict names manifolds
-        of geomstats for some parameters, see `Geometry.of_blocks`.
+        of geomstats for some parameters, see `Geometry.from_manifolds`.
     last_layer : {"euclidean", "polar"}
         Whether the output layer is a vector, or a direction and a log-norm.
     bias : {"inside", "outside"}

@@ -5,9 +5,8 @@ points. Every row of weights stays a runnable network; charts live only inside t
 """
 
 from wsflow.geometry.charts import Chart, Phases, Polar
-from wsflow.geometry.representatives import Representatives
-from wsflow.geometry.space import Geometry
-from wsflow.geometry.table import GEOMETRIES, euclidean, geometric, normalized, vectors
+from wsflow.geometry.geometries import GEOMETRIES, euclidean, geometric, normalized, vectors
+from wsflow.geometry.geometry import Geometry
 
 __all__ = [
     "GEOMETRIES",
@@ -15,7 +14,6 @@ __all__ = [
     "Geometry",
     "Phases",
     "Polar",
-    "Representatives",
     "euclidean",
     "geometric",
     "normalized",

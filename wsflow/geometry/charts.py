@@ -23,20 +23,20 @@ class Chart(Protocol):
 
     @property
     def columns(self) -> Tensor:
-        """LongTensor: the columns of weights that it replaces."""
+        """The columns of weights that the chart replaces."""
 
     @property
     def n_extra(self) -> int:
-        """How many coordinates it adds."""
+        """The number of coordinates that the chart adds."""
 
     def factors(self, first: int) -> list[tuple[Manifold, Tensor]]:
-        """Manifolds with their columns, where the added coordinates begin at column `first`."""
+        """Return manifolds with columns (copies, size), where the added coordinates begin at column `first`."""
 
     def to_points(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """From weights (n, d) to weights with replaced columns, and the added coordinates (n, n_extra)."""
+        """Return weights (n, d) with the columns replaced, and the added coordinates (n, n_extra)."""
 
     def to_weights(self, points: Tensor, extra: Tensor) -> Tensor:
-        """From replaced columns in (n, d) and added coordinates (n, n_extra) to weights (n, d)."""
+        """Return weights (n, d), the inverse of `to_points`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,47 +60,18 @@ class Polar:
     n_extra: int = 1
 
     def factors(self, first: int) -> list[tuple[Manifold, Tensor]]:
-        """A sphere; the log-norm is left to the vector space.
-
-        Parameters
-        ----------
-        first : int
-
-        Returns
-        -------
-        list of (Manifold, LongTensor of shape (copies, size))
-        """
+        """Return a sphere with its columns (1, m); the log-norm is left to the vector space."""
         return [(Sphere(len(self.columns)), self.columns.unsqueeze(0))]
 
     def to_points(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """From weights to directions and log-norms.
-
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-
-        Returns
-        -------
-        points : Tensor of shape (n, d)
-        extra : Tensor of shape (n, 1)
-        """
+        """Return weights (n, d) with directions in place of the vectors, and log-norms (n, 1)."""
         columns = self.columns.to(weights.device)
         vector = weights[:, columns]
         norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         return weights.index_copy(1, columns, vector / norm), norm.log()
 
     def to_weights(self, points: Tensor, extra: Tensor) -> Tensor:
-        """The inverse of `to_points`.
-
-        Parameters
-        ----------
-        points : Tensor of shape (n, d)
-        extra : Tensor of shape (n, 1)
-
-        Returns
-        -------
-        Tensor of shape (n, d)
-        """
+        """Return weights (n, d), the inverse of `to_points`."""
         columns = self.columns.to(points.device)
         return points.index_copy(1, columns, points[:, columns] * extra.exp())
 
@@ -110,7 +81,7 @@ class Phases:
     """Points of circles instead of the biases of periodic neurons: the angle of b is pi b / unit.
 
     With the half period `unit` of an activation a(z + unit) = -a(z), the bias b counts modulo 2 unit. A circle has no
-    place where it is cut: from one end of the period to the other it is a short way.
+    cut: from one end of the period to the other it is a short way.
 
     Parameters
     ----------
@@ -134,75 +105,31 @@ class Phases:
 
     @property
     def n_extra(self) -> int:
-        """One sine for each cosine."""
+        """The number of sines, one for each cosine."""
         return len(self.columns)
 
     def factors(self, first: int) -> list[tuple[Manifold, Tensor]]:
-        """A circle for each bias: its cosine in the bias's place, its sine behind.
-
-        Parameters
-        ----------
-        first : int
-
-        Returns
-        -------
-        list of (Manifold, LongTensor of shape (copies, size))
-        """
+        """Return a circle with the columns (m, 2) of each bias: its cosine in the bias's place, its sine behind."""
         return [(Sphere(2), torch.stack([self.columns, first + torch.arange(self.n_extra)], 1))]
 
     def to_points(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """From biases to cosines and sines of their angles.
-
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-
-        Returns
-        -------
-        points : Tensor of shape (n, d)
-        extra : Tensor of shape (n, m)
-        """
+        """Return weights (n, d) with the cosines of angles in place of biases, and their sines (n, m)."""
         columns = self.columns.to(weights.device)
         angle = weights[:, columns] * (pi / self.unit)
         return weights.index_copy(1, columns, angle.cos()), angle.sin()
 
     def to_weights(self, points: Tensor, extra: Tensor) -> Tensor:
-        """From points of circles to biases within a period of zero; the same function as before.
-
-        Parameters
-        ----------
-        points : Tensor of shape (n, d)
-        extra : Tensor of shape (n, m)
-
-        Returns
-        -------
-        Tensor of shape (n, d)
-        """
+        """Return weights (n, d) with biases within a period of zero; the same function as before."""
         columns = self.columns.to(points.device)
         angle = torch.atan2(extra, points[:, columns])
         return points.index_copy(1, columns, angle * (self.unit / pi))
 
 
 def phases_of(architecture: Architecture) -> tuple[list[Phases], Architecture]:
-    """The charts of the biases that phases shift, and the layout of the points that they make.
+    """Return the charts of the biases that phases shift, and an architecture that describes the points they make.
 
-    Parameters
-    ----------
-    architecture : Architecture
-
-    Returns
-    -------
-    charts : list of Phases
-    layout : Architecture
-        Of the points: the architecture's parameters, and behind them one for the sines of each chart, with the
-        same neuron groups on its axes. The architecture itself where there are no phases.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> charts, layout = phases_of(Architecture.mlp([1, 3, 1], "sine"))
-    >>> [chart.columns.tolist() for chart in charts], layout.names
-    ([[3, 4, 5]], ('0.weight', '0.bias', '2.weight', '2.bias', '0.bias.sine'))
+    Behind the architecture's parameters it has one for the sines of each chart, with the same neuron groups on its
+    axes, so that velocity networks see them as features of the neurons.
     """
     charts: list[Phases] = []
     sines: list[Parameter] = []
@@ -210,13 +137,13 @@ def phases_of(architecture: Architecture) -> tuple[list[Phases], Architecture]:
         # two wires that shift one bias would need a common period
         if len(block.shifts) == 1:
             charts.append(Phases(torch.from_numpy(columns.reshape(-1)), block.shifts[0][2]))
-            sines.append(Parameter(_free(f"{parameter.name}.sine", sines), block.extents, (Block(block.axes),)))
+            sines.append(Parameter(_free_name(f"{parameter.name}.sine", sines), block.extents, (Block(block.axes),)))
     if not charts:
         return [], architecture
     parameters = (*architecture.parameters, *sines)
     return charts, Architecture(parameters, architecture.wires, outputs=architecture.outputs)
 
 
-def _free(name: str, taken: Sequence[Parameter]) -> str:
-    """The name, numbered where a parameter has it: a parameter may have several blocks with phases."""
+def _free_name(name: str, taken: Sequence[Parameter]) -> str:
+    """Return the name, numbered where it is taken: a parameter may have several blocks with phases."""
     return name if all(p.name != name for p in taken) else f"{name}.{len(taken)}"

@@ -1,9 +1,8 @@
 """Manifolds as torch kernels that act on the last axis, batched over everything before it.
 
-`Euclidean` and `Sphere` are single factors; `Product` lays many of them over the columns of a
-vector, equal ones in one tensor operation; `Bridge` takes any other manifold from geomstats, slowly. geomstats
-describes the same manifolds for everything that is not hot (Frechet means, tangent PCA), and is the oracle of the
-tests.
+`Euclidean` and `Sphere` are single factors; `Product` lays many of them over the columns of a vector, equal ones in one
+tensor operation; `Bridge` takes any other manifold from geomstats, slowly. geomstats describes the same manifolds for
+everything that need not be fast (Frechet means, tangent PCA), and is the oracle of the tests.
 """
 
 from wsflow.manifolds.bridge import Bridge

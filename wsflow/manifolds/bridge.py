@@ -26,9 +26,7 @@ from wsflow.manifolds.kernels import at
 
 @dataclass(frozen=True)
 class Bridge:
-    """A manifold of geomstats, its points flattened to vectors of R^size.
-
-    Distances and geodesics are those of the space's own metric.
+    """A manifold of geomstats with its own metric, its points flattened to vectors of R^size.
 
     Parameters
     ----------
@@ -71,21 +69,18 @@ class Bridge:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a point."""
         return tuple(self.space.shape)
 
     @cached_property
     def size(self) -> int:
-        """Number of ambient coordinates."""
         return prod(self.shape)
 
     @property
     def dimension(self) -> int:
-        """Intrinsic dimension."""
         return int(self.space.dim)
 
     def projection(self, x: Tensor) -> Tensor:
-        """The space's own projection; its derivative is taken to be that at points of the manifold."""
+        """Return the space's own projection; its derivative is taken to be that at points of the manifold."""
         point = self._apply(self.space.projection, x)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return point
@@ -93,29 +88,28 @@ class Bridge:
         return point + self.to_tangent(point, x - x.detach())
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """The tangent part at x of an ambient vector: a linear map of v, constant in x for its gradients."""
+        """Return the tangent part at x of an ambient vector: a linear map of v, constant in x for its gradients."""
         if not (torch.is_grad_enabled() and v.requires_grad):
             return self._apply(self.space.to_tangent, v, x)
         return torch.einsum("...ij,...j->...i", self._tangent_matrix(x), v)
 
     def _tangent_matrix(self, x: Tensor) -> Tensor:
-        """The matrix (..., size, size) of `to_tangent` at x."""
+        """Return the matrix (..., size, size) of `to_tangent` at x."""
         axes = torch.eye(self.size, dtype=x.dtype).expand(*x.shape, self.size)
         rows = self._apply(self.space.to_tangent, axes, x.unsqueeze(-2).expand_as(axes))
         return rows.transpose(-1, -2)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Where the geodesic from x with velocity v is at time 1, put back on the manifold against rounding."""
+        """Return the point at time 1 of the geodesic from x with velocity v, projected against rounding."""
         return self._apply(lambda v, x: self.space.projection(self.space.metric.exp(v, x)), v, x)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """The tangent vector at x whose geodesic reaches y at time 1."""
         project = self.space.projection
         # rounded to float32, points lie beside the manifold, where some logarithms do not converge
         return self._apply(lambda y, x: self.space.metric.log(project(y), project(x)), y, x)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """exp_x(t log_x(y)), and its velocity from what is left of the way, or behind: the longer of both.
+        """Return exp_x(t log_x(y)) and its velocity, from the longer part of the geodesic, ahead or behind.
 
         log_xt(y) = (1 - t) u_t and log_xt(x) = -t u_t, so nothing small is divided by something small.
         """
@@ -126,7 +120,7 @@ class Bridge:
         return point, way / torch.where(early, 1 - t, -t)
 
     def belongs(self, x: Tensor, atol: float) -> Tensor:
-        """Whether each point is on the manifold, up to atol."""
+        """Return whether each point is on the manifold, up to atol."""
         rows, finite = self._rows(x)
         inside = torch.zeros(len(finite), dtype=torch.bool)
         if finite.any():
@@ -134,17 +128,17 @@ class Bridge:
         return inside.reshape(x.shape[:-1]).to(x.device)
 
     def geomstats(self) -> Any:
-        """The space itself."""
+        """Return the space itself."""
         return self.space
 
     def _rows(self, *tensors: Tensor) -> tuple[list[np.ndarray], Tensor]:
-        """The tensors' finite rows as arrays of points, and which rows are finite: LAPACK refuses others."""
+        """Return the tensors' finite rows as arrays of points, and which rows are finite: LAPACK refuses others."""
         flat = [tensor.detach().double().cpu().reshape(-1, self.size) for tensor in tensors]
         finite = torch.stack([rows.isfinite().all(-1) for rows in flat]).all(0)
         return [rows[finite].reshape(-1, *self.shape).numpy() for rows in flat], finite
 
     def _apply(self, function: Callable[..., Any], *tensors: Tensor) -> Tensor:
-        """A function of the space on each row; NaN where a row is not finite."""
+        """Return a function of the space on each row; NaN where a row is not finite."""
         rows, finite = self._rows(*tensors)
         result = torch.full((len(finite), self.size), torch.nan, dtype=torch.float64)
         if finite.any():

@@ -1,4 +1,4 @@
-"""What a manifold is for a flow, and the two with kernels of their own: vector spaces and spheres.
+"""The methods that a flow needs of a manifold, and two manifolds with fast ones: vector spaces and spheres.
 
 All of them act on the last axis, batched over everything before it.
 
@@ -19,85 +19,78 @@ from torch import Tensor
 
 
 class Manifold(Protocol):
-    """What the flow needs of a manifold embedded in R^size; points and vectors are (..., size) tensors."""
+    """A manifold embedded in R^size, with the methods that a flow needs; points and vectors are (..., size) tensors."""
 
     @property
     def size(self) -> int:
-        """Number of ambient coordinates."""
+        """The number of ambient coordinates."""
 
     @property
     def dimension(self) -> int:
-        """Intrinsic dimension."""
+        """The intrinsic dimension."""
 
     def projection(self, x: Tensor) -> Tensor:
-        """The nearest point of the manifold."""
+        """Return the nearest point of the manifold."""
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """The tangent part at x of an ambient vector."""
+        """Return the tangent part at x of an ambient vector."""
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Where the geodesic from x with velocity v is at time 1."""
+        """Return the point at time 1 of the geodesic from x with velocity v."""
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """The tangent vector at x whose geodesic reaches y at time 1."""
+        """Return the tangent vector at x whose geodesic reaches y at time 1."""
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Point and velocity at time t (n,) of the geodesic from x (n, size) to y."""
+        """Return point and velocity at time t (n,) of the geodesic from x (n, ..., size) to y."""
 
     def belongs(self, x: Tensor, atol: float) -> Tensor:
-        """Whether each point is on the manifold, up to atol."""
+        """Return whether each point is on the manifold, up to atol."""
 
     def geomstats(self) -> Any:
-        """The same manifold in geomstats."""
+        """Return the same manifold in geomstats."""
 
 
 def at(t: Tensor, x: Tensor) -> Tensor:
-    """t of shape (n,), shaped to multiply x of shape (n, ..., size)."""
+    """Return t of shape (n,), reshaped to multiply x of shape (n, ..., size)."""
     return t.reshape(*t.shape, *(1,) * (x.dim() - t.dim()))
 
 
 @dataclass(frozen=True)
 class Euclidean:
-    """The vector space R^size.
-
-    Parameters
-    ----------
-    size : int
-    """
+    """The vector space R^size."""
 
     size: int
 
     @property
     def dimension(self) -> int:
-        """Intrinsic dimension."""
         return self.size
 
     def projection(self, x: Tensor) -> Tensor:
-        """x itself."""
+        """Return x."""
         return x
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """v itself."""
+        """Return v."""
         return v
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """x + v."""
+        """Return x + v."""
         return x + v
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """y - x."""
+        """Return y - x."""
         return y - x
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(1 - t) x + t y, and y - x."""
+        """Return (1 - t) x + t y, and y - x."""
         return x + at(t, x) * (y - x), y - x
 
     def belongs(self, x: Tensor, atol: float) -> Tensor:
-        """Whether the coordinates are finite."""
+        """Return whether the coordinates are finite."""
         return x.isfinite().all(-1)
 
     def geomstats(self) -> Any:
-        """The same manifold in geomstats."""
         from geomstats.geometry.euclidean import Euclidean as GeomstatsEuclidean
 
         return GeomstatsEuclidean(self.size)
@@ -125,29 +118,28 @@ class Sphere:
 
     @property
     def dimension(self) -> int:
-        """Intrinsic dimension."""
         return self.size - 1
 
     @property
     def log_volume(self) -> float:
-        """Logarithm of the surface area, 2 pi^(m/2) / Gamma(m/2) in R^m."""
+        """The logarithm of the surface area, 2 pi^(m/2) / Gamma(m/2) in R^m."""
         return log(2) + self.size / 2 * log(pi) - lgamma(self.size / 2)
 
     def projection(self, x: Tensor) -> Tensor:
-        """x / |x|."""
+        """Return x / |x|."""
         return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """v - <x, v> x."""
+        """Return v - <x, v> x."""
         return v - (x * v).sum(-1, keepdim=True) * x
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """cos|v| x + sin|v| v/|v|, put back on the sphere against rounding."""
+        """Return cos|v| x + sin|v| v/|v|, put back on the sphere against rounding."""
         angle = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
         return self.projection(angle.cos() * x + torch.sinc(angle / pi) * v)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """theta p/|p| with p = y - <x, y> x and theta = atan2(|p|, <x, y>).
+        """Return theta p/|p| with p = y - <x, y> x and theta = atan2(|p|, <x, y>).
 
         arccos would lose all digits near 0. At antipodal points every direction is a shortest one:
         a fixed one is taken.
@@ -169,7 +161,7 @@ class Sphere:
         return self.projection(self.to_tangent(x, axis))
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """exp_x(t v) and its derivative -theta sin(t theta) x + cos(t theta) v, with v = log_x(y)."""
+        """Return exp_x(t v) and its derivative -theta sin(t theta) x + cos(t theta) v, with v = log_x(y)."""
         v = self.log(x, y)
         angle = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
         t = at(t, x)
@@ -178,11 +170,10 @@ class Sphere:
         return self.projection(point), turned.cos() * v - angle * turned.sin() * x
 
     def belongs(self, x: Tensor, atol: float) -> Tensor:
-        """Whether the norm is 1."""
+        """Return whether the norm is 1."""
         return (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= atol
 
     def geomstats(self) -> Any:
-        """The same manifold in geomstats."""
         from geomstats.geometry.hypersphere import Hypersphere
 
         return Hypersphere(self.dimension)

@@ -15,7 +15,7 @@ from wsflow.manifolds.kernels import Euclidean, Manifold
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A product of manifolds laid over the columns of a vector.
+    """A product of manifolds over the columns of a vector; the methods of `Manifold` act factor by factor.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Product:
 
     @cached_property
     def order(self) -> Tensor:
-        """LongTensor of shape (size,): the columns, factor after factor."""
+        """The columns (size,), factor after factor."""
         return torch.cat([columns.reshape(-1) for _, columns in self.factors])
 
     @cached_property
@@ -51,12 +51,10 @@ class Product:
 
     @property
     def size(self) -> int:
-        """Number of ambient coordinates."""
         return len(self.order)
 
     @property
     def dimension(self) -> int:
-        """Intrinsic dimension."""
         return sum(manifold.dimension * len(columns) for manifold, columns in self.factors)
 
     @cached_property
@@ -65,16 +63,7 @@ class Product:
         return all(isinstance(manifold, Euclidean) for manifold, _ in self.factors)
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """The coordinates of each factor.
-
-        Parameters
-        ----------
-        x : Tensor of shape (..., size)
-
-        Returns
-        -------
-        list of Tensor of shape (..., copies, factor size)
-        """
+        """Return the coordinates (..., copies, factor size) of each factor, from x (..., size)."""
         sizes = [columns.numel() for _, columns in self.factors]
         parts = x.index_select(-1, self.order.to(x.device)).split(sizes, -1)
         return [
@@ -82,16 +71,7 @@ class Product:
         ]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """The inverse of `split`.
-
-        Parameters
-        ----------
-        parts : sequence of Tensor of shape (..., copies, factor size)
-
-        Returns
-        -------
-        Tensor of shape (..., size)
-        """
+        """Return the inverse of `split`, of shape (..., size)."""
         flat = torch.cat([part.flatten(-2) for part in parts], -1)
         return flat.index_select(-1, self._back.to(flat.device))
 
@@ -100,34 +80,29 @@ class Product:
         return self.join([getattr(manifold, name)(*xs) for (manifold, _), *xs in pieces])
 
     def projection(self, x: Tensor) -> Tensor:
-        """The nearest point of the product."""
         return x if self.is_flat else self._map("projection", x)
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """The tangent part at x of an ambient vector."""
         return v if self.is_flat else self._map("to_tangent", x, v)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Where the geodesic from x with velocity v is at time 1."""
         return x + v if self.is_flat else self._map("exp", x, v)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """The tangent vector at x whose geodesic reaches y at time 1."""
         return y - x if self.is_flat else self._map("log", x, y)
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Point and velocity at time t (n,) of the geodesic from x (n, size) to y."""
         pieces = zip(self.factors, self.split(x), self.split(y), strict=True)
         points, velocities = zip(*(manifold.geodesic(a, b, t) for (manifold, _), a, b in pieces), strict=True)
         return self.join(points), self.join(velocities)
 
     def belongs(self, x: Tensor, atol: float) -> Tensor:
-        """Whether each point (..., size) is on the product, up to atol."""
+        """Return whether each point (..., size) is on the product, up to atol."""
         inside = [m.belongs(p, atol).all(-1) for (m, _), p in zip(self.factors, self.split(x), strict=True)]
         return torch.stack(inside).all(0)
 
     def geomstats(self) -> Any:
-        """The same manifold as a geomstats ProductManifold; its points are columns in `order`."""
+        """Return the same manifold as a geomstats ProductManifold; its points are columns in `order`."""
         from geomstats.geometry.product_manifold import ProductManifold
 
         factors = [manifold.geomstats() for manifold, columns in self.factors for _ in columns]

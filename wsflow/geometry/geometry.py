@@ -1,4 +1,4 @@
-"""Geometry: a manifold for the networks of an architecture, with its charts."""
+"""A geometry: a manifold for the networks of an architecture, and its charts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.geometry.blocks import check_apart, factors_of_blocks
 from wsflow.geometry.charts import Chart
-from wsflow.geometry.products import polar_of, product_of
+from wsflow.geometry.factors import check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.representatives import Representatives
 from wsflow.manifolds import Euclidean, Product, Sphere
 
@@ -40,14 +39,6 @@ class Geometry:
         Of the networks.
     remedy : str
         What to do about rows that are not on the target.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.geometry import GEOMETRIES
-    >>> geometry = GEOMETRIES["geometric"](Architecture.mlp([30, 16, 16, 2]))
-    >>> [(type(factor).__name__, factor.size, len(copies)) for factor, copies in geometry.manifold.factors]
-    [('Sphere', 31, 16), ('Sphere', 17, 16), ('Euclidean', 34, 1)]
     """
 
     name: str
@@ -59,28 +50,21 @@ class Geometry:
     remedy: str = ""
 
     @classmethod
-    def of_blocks(
-        cls, architecture: Architecture, blocks: Mapping[str, Any], last_layer: str = "euclidean"
+    def from_manifolds(
+        cls, architecture: Architecture, manifolds: Mapping[str, Any], last_layer: str = "euclidean"
     ) -> Geometry:
-        """Manifolds of one's own for some parameters, and a vector space for the rest.
+        """Make a geometry from manifolds for the named parameters; all other weights are in a vector space.
 
         Parameters
         ----------
-        architecture : Architecture
-        blocks : mapping from str to manifold
-            By name of the parameter: a space of geomstats with a metric, or a `wsflow.manifolds.Manifold`. The last
-            axes of the parameter are a point; the axes before count copies.
+        manifolds : mapping from a parameter's name to a space of geomstats with a metric, or a `Manifold`
+            The last axes of the parameter are a point; the axes before count copies.
         last_layer : {"euclidean", "polar"}
-
-        Returns
-        -------
-        Geometry
 
         Raises
         ------
         ValueError
-            If there is no such parameter, its shape does not end with that of a point, or two manifolds want the same
-            columns.
+            If a parameter does not exist, its shape does not end with that of a point, or columns are used twice.
 
         Examples
         --------
@@ -88,20 +72,20 @@ class Geometry:
 
         >>> from geomstats.geometry.hypersphere import Hypersphere
         >>> from geomstats.geometry.special_orthogonal import SpecialOrthogonal
-        >>> from wsflow.architecture import Architecture
+        >>> from wsflow import Architecture
         >>> from wsflow.geometry import Geometry
         >>> architecture = Architecture.mlp([2, 3, 3, 1], "tanh")
-        >>> blocks = {"0.weight": Hypersphere(1), "2.weight": SpecialOrthogonal(3)}
-        >>> geometry = Geometry.of_blocks(architecture, blocks)
+        >>> manifolds = {"0.weight": Hypersphere(1), "2.weight": SpecialOrthogonal(3)}
+        >>> geometry = Geometry.from_manifolds(architecture, manifolds)
         >>> geometry.manifold.dimension, architecture.n_weights
         (16, 25)
         """
         charts = tuple(polar_of(architecture, last_layer))
         if charts:
-            check_apart(architecture, blocks)
-        manifold = product_of(architecture.n_weights, list(factors_of_blocks(architecture, blocks)), charts)
+            check_outputs(architecture, manifolds)
+        manifold = product_of(architecture.n_weights, list(factors_of(architecture, manifolds)), charts)
         remedy = (
-            f"each of {', '.join(map(repr, blocks))} is a point of its own manifold. Train networks that are "
+            f"each of {', '.join(map(repr, manifolds))} is a point of its own manifold. Train networks that are "
             "parametrized so, or project them, or leave the parameter out of geometry=."
         )
         return cls("own", manifold, manifold, charts, architecture, architecture, remedy)
@@ -132,16 +116,7 @@ class Geometry:
         return self.manifold.size - (self.manifold.size if self.layout is None else self.layout.n_weights)
 
     def to_points(self, weights: Tensor) -> Tensor:
-        """From networks to points of the manifold.
-
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n, manifold size)
-        """
+        """Return the points (n, manifold size) of networks (n, d)."""
         added = []
         for chart in self.charts:
             weights, extra = chart.to_points(weights)
@@ -149,16 +124,7 @@ class Geometry:
         return torch.cat([weights, *added], 1) if added else weights
 
     def to_weights(self, points: Tensor) -> Tensor:
-        """From points of the manifold to networks; the inverse of `to_points` on the target, up to whole periods.
-
-        Parameters
-        ----------
-        points : Tensor of shape (n, manifold size)
-
-        Returns
-        -------
-        Tensor of shape (n, d)
-        """
+        """Return the networks (n, d), the inverse of `to_points` on the target up to whole periods."""
         if not self.charts:
             return points
         sizes = [chart.n_extra for chart in self.charts]
@@ -174,27 +140,18 @@ class Geometry:
         return Representatives(self.architecture, self.target, self.charts)
 
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of all points that are the same function as y by signs, flips and phases of neurons, the nearest to x.
+        """Return, of all points (n, size) that are y's functions by signs, flips and phases, those nearest to x.
 
-        A flow whose pairs are joined so takes its paths modulo these changes, as on a projective space. It learns the
-        law of networks up to them; that is what to ask for where no aligner has chosen signs.
-
-        Parameters
-        ----------
-        x, y : Tensor of shape (n, manifold size)
-
-        Returns
-        -------
-        Tensor of shape (n, manifold size)
-            Each neuron's incoming and outgoing weights turn together. Nearest in ambient coordinates; with several
-            hidden layers a local minimum.
+        A flow whose pairs are joined so takes its paths modulo these changes, as on a projective space, and learns the
+        law of networks up to them: what to ask for where no aligner has chosen signs. Each neuron's incoming and
+        outgoing weights change together. Distances are ambient; with several hidden layers the minimum is local.
 
         Examples
         --------
-        The sine's half period turns the weight behind: from b = 1.5 to b = -1.5 it is a short way.
+        The sine's half period changes the sign of the weight behind: from b = 1.5 to b = -1.5 it is a short way.
 
         >>> import torch
-        >>> from wsflow.architecture import Architecture
+        >>> from wsflow import Architecture
         >>> from wsflow.geometry import GEOMETRIES
         >>> geometry = GEOMETRIES["geometric"](Architecture.mlp([1, 1, 1], "sine"))
         >>> x, y = geometry.to_points(torch.tensor([[1.0, 1.5, 2.0, 0.0], [1.0, -1.5, -2.0, 0.0]])).split(1)
@@ -208,18 +165,7 @@ class Geometry:
         return any(bool((part == 0).all(-1).any()) for (factor, _), part in parts if isinstance(factor, Sphere))
 
     def check(self, weights: Tensor, atol: float) -> None:
-        """Refuse networks that are not on the manifold.
-
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-        atol : float
-
-        Raises
-        ------
-        InvalidInputError
-            Naming the first row that is not, and the remedy.
-        """
+        """Refuse networks (n, d) that are not on the manifold, up to `atol`, naming the first row and the remedy."""
         points = self.to_points(weights)
         outside = ~self.target.belongs(points, atol)
         if outside.any():

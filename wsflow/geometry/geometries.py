@@ -1,4 +1,4 @@
-"""The table of geometries: name -> how to make one for an architecture.
+"""The geometries by name: each makes, for an architecture, a manifold and its charts.
 
 References
 ----------
@@ -15,8 +15,8 @@ import torch
 from wsflow.activations import POSITIVE
 from wsflow.architecture import Architecture
 from wsflow.geometry.charts import Chart, phases_of
-from wsflow.geometry.products import Factor, polar_of, product_of
-from wsflow.geometry.space import Geometry
+from wsflow.geometry.factors import Factor, polar_of, product_of
+from wsflow.geometry.geometry import Geometry
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.symmetry.canonical import Bias, incoming_columns
 
@@ -24,38 +24,31 @@ LastLayer = Literal["euclidean", "polar"]
 
 
 def euclidean(architecture: Architecture, last_layer: LastLayer = "euclidean", bias: Bias = "inside") -> Geometry:
-    """All weights in a vector space.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    last_layer : {"euclidean", "polar"}
-    bias : {"inside", "outside"}
-        Not used.
-
-    Returns
-    -------
-    Geometry
-    """
+    """Put all weights in a vector space; `bias` is not used."""
     charts = polar_of(architecture, last_layer)
     manifold = product_of(architecture.n_weights, [], charts)
     return Geometry("euclidean", manifold, manifold, tuple(charts), architecture, architecture)
 
 
 def geometric(architecture: Architecture, last_layer: LastLayer = "euclidean", bias: Bias = "inside") -> Geometry:
-    """A sphere for the incoming weights of each neuron that has positive scalings, a circle for each bias that phases
-    shift, and a vector space for the rest.
+    """Put each neuron's incoming weights on a sphere where it has positive scalings, and biases with phases on circles.
+
+    All other weights are in a vector space.
 
     Parameters
     ----------
-    architecture : Architecture
     last_layer : {"euclidean", "polar"}
+        Polar: the output layer is a direction and a log-norm.
     bias : {"inside", "outside"}
         Whether a neuron's sphere includes its bias.
 
-    Returns
-    -------
-    Geometry
+    Examples
+    --------
+    >>> from wsflow import Architecture
+    >>> from wsflow.geometry import geometric
+    >>> geometry = geometric(Architecture.mlp([30, 16, 16, 2]))
+    >>> [(type(factor).__name__, factor.size, len(copies)) for factor, copies in geometry.manifold.factors]
+    [('Sphere', 31, 16), ('Sphere', 17, 16), ('Euclidean', 34, 1)]
     """
     phases, layout = phases_of(architecture)
     charts: tuple[Chart, ...] = (*phases, *polar_of(architecture, last_layer))
@@ -64,18 +57,7 @@ def geometric(architecture: Architecture, last_layer: LastLayer = "euclidean", b
 
 
 def normalized(architecture: Architecture, last_layer: LastLayer = "euclidean", bias: Bias = "inside") -> Geometry:
-    """A vector space around the spheres of the geometric geometry; samples are projected to them.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    last_layer : {"euclidean", "polar"}
-    bias : {"inside", "outside"}
-
-    Returns
-    -------
-    Geometry
-    """
+    """Put networks in the vector space around the spheres of `geometric`; samples are projected to the spheres."""
     curved = geometric(architecture, last_layer, bias)
     flat = _vector_space(curved.target.size)
     return Geometry("normalized", flat, curved.target, curved.charts, curved.layout, architecture, curved.remedy)
@@ -89,16 +71,7 @@ GEOMETRIES: dict[str, Callable[..., Geometry]] = {
 
 
 def vectors(n_features: int) -> Geometry:
-    """Plain vectors without an architecture: a vector space without symmetries.
-
-    Parameters
-    ----------
-    n_features : int
-
-    Returns
-    -------
-    Geometry
-    """
+    """Make a vector space without symmetries, for rows that have no architecture."""
     manifold = _vector_space(n_features)
     return Geometry("euclidean", manifold, manifold)
 
@@ -108,14 +81,10 @@ def _vector_space(size: int) -> Product:
 
 
 def _spheres(architecture: Architecture, bias: Bias) -> list[Factor]:
-    spheres: list[Factor] = []
-    for wire in architecture.wires:
-        if POSITIVE in wire.scalings:
-            columns = incoming_columns(architecture, wire, bias)
-            # a neuron with a single incoming weight has S^0, two points: no flow moves on it
-            if columns.shape[1] > 1:
-                spheres.append((Sphere(columns.shape[1]), columns))
-    return spheres
+    scaled = [wire for wire in architecture.wires if POSITIVE in wire.scalings]
+    incoming = [incoming_columns(architecture, wire, bias) for wire in scaled]
+    # a neuron with a single incoming weight has S^0, two points: no flow moves on it
+    return [(Sphere(columns.shape[1]), columns) for columns in incoming if columns.shape[1] > 1]
 
 
 def _remedy(bias: Bias) -> str:
