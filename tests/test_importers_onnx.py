@@ -1,4 +1,4 @@
-"""ONNX graphs become the same functions; what is no chain is refused by the name of its node."""
+"""ONNX graphs become the same functions; what is no sequence is refused by the name of its node."""
 
 from __future__ import annotations
 
@@ -143,14 +143,14 @@ def changed(place: int, node: Node, shape: Sequence[int] = (2, 8, 8), **tensors:
         (changed(4, ("Conv", ["d", "4.weight"], "e", {"group": 2})), "'node_e' is a Conv, with groups"),
         (changed(4, ("Conv", ["d", "4.weight"], "e", {"pads": [0, 0, 1, 1]})), "padding differs"),
         (changed(4, ("Conv", ["d", "0.weight"], "e", {})), "the tensors of '0' are used more than once"),
-        (changed(5, ("Relu", ["d"], "f", {})), "not in one chain"),
+        (changed(5, ("Relu", ["d"], "f", {})), "does not follow the nodes before it"),
         (changed(7, ("Identity", ["g"], "h", {})), "'node_i' is a Gemm, which is applied to images"),
         (changed(7, ("Flatten", ["g"], "h", {"axis": 2})), "does not flatten all but the first axis"),
         (changed(8, ("Gemm", ["h", "8.weight"], "i", {"alpha": 2.0})), "with transA, alpha or beta"),
-        (changed(1, ("Identity", ["0.bias"], "b", {})), "not in one chain"),
+        (changed(1, ("Identity", ["0.bias"], "b", {})), "does not follow the nodes before it"),
     ],
 )
-def test_what_is_no_chain_is_refused_by_the_name_of_its_node(tmp_path, seeded, nodes, message):
+def test_what_is_no_sequence_is_refused_by_the_name_of_its_node(tmp_path, seeded, nodes, message):
     chain, _, shape = nodes
     tensors = {name: t for name, t in convolutional().state_dict().items() if "tracked" not in name}
     path = save(tmp_path / "a.onnx", chain, {**tensors, "shape": np.array([0, -1])}, shape)

@@ -9,7 +9,7 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.files import check_figure
-from wsflow.cli.networks import check_runs, check_task_known, load_networks, load_runnable
+from wsflow.cli.networks import check_runs, check_task_known, load_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def barrier(
     from wsflow.evaluation.barrier import barrier_matrix
 
     check_figure(plot, file, other)
-    population, known = load_networks(file, module, task_name, plot)
+    population, known = load_with_task(file, module, task_name, plot)
     task = check_task_known(known, file)
     check_runs(population, file)
     rows = population.weights[:networks]

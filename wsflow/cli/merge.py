@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
-from wsflow.cli.networks import check_runs, check_task_known, load_networks, quality
+from wsflow.cli.networks import check_runs, check_task_known, load_with_task, quality
 from wsflow.cli.rendering import Bars, echo_json
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def merge(
     """
     import wsflow
 
-    population, task = load_networks(file, module, task_name, plot, out)
+    population, task = load_with_task(file, module, task_name, plot, out)
     if plot is not None:
         check_task_known(task, file)
     weights = population.weights

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wsflow.weights import WeightArray
 
 
-def load_networks(
+def load_with_task(
     file: Path, module: str | None, task_name: str | None, plot: Path | None, out: Path | None = None
 ) -> tuple[Population, Task | None]:
     """Load networks, and the task of that name or else their own, once what is to be written can be written."""

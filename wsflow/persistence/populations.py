@@ -13,7 +13,7 @@ from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.persistence.format import Shapes, decoding, read, to_json, write
 from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
-from wsflow.populations.finite import check_on_invalid, finite_networks
+from wsflow.populations.invalid import check_finite, check_on_invalid
 from wsflow.populations.population import Population, versions
 from wsflow.weights import WeightArray
 
@@ -103,7 +103,7 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
         architecture = checked_architecture(data, {name: array.shape for name, array in tensors.items()})
         task = unpack_task(data["task"], TASK, tensors, path)
         weights = _weights(tensors, architecture, bool(data["aligned"]))
-        return Population(finite_networks(weights, on_invalid, str(path)), task, data["provenance"])
+        return Population(check_finite(weights, on_invalid, str(path)), task, data["provenance"])
 
 
 def checked_architecture(data: Mapping[str, Any], shapes: Shapes) -> Architecture:

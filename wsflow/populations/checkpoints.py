@@ -1,4 +1,4 @@
-"""Checkpoints of a training: a folder with the chunks that are done, and a description of what they are chunks of."""
+"""Checkpoints of a training: a folder with the weights of the chunks that are done, and what was trained."""
 
 from __future__ import annotations
 
@@ -21,73 +21,31 @@ MENTIONED = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of one training. A file in it is complete, or is not there.
-
-    Parameters
-    ----------
-    folder : Path
-        Reached by every process that trains.
-    fingerprint : str
-        The SHA-256 of what is trained, which each chunk repeats.
-    """
+    """The folder of one training; a file in it is complete, or is not there."""
 
     folder: Path
-    fingerprint: str
+    fingerprint: str  # the SHA-256 of what is trained, which the file of each chunk repeats
 
     @classmethod
     def open(cls, folder: str | Path, description: Mapping[str, Any], resume: bool) -> Checkpoint:
-        """Begin a checkpoint, or go on with one.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Made where there is none.
-        description : mapping
-            What is trained, as JSON data: settings, data and versions.
-        resume : bool
-            Whether to go on where there is one.
-
-        Returns
-        -------
-        Checkpoint
-
-        Raises
-        ------
-        InvalidInputError
-            If the folder has a checkpoint and `resume` is not set, or one of another training: the differences are
-            named.
-        OutputError
-            If the folder cannot be written.
-        """
+        """Begin a checkpoint, or resume one, which must be of the same training: settings, data and versions."""
         folder = Path(folder)
         text = json.dumps(description, sort_keys=True, indent=1)
         checkpoint = cls(folder, hashlib.sha256(text.encode()).hexdigest())
-        place = folder / DESCRIPTION
+        described = folder / DESCRIPTION
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            before = place.read_bytes() if place.exists() else None
+            before = described.read_bytes() if described.exists() else None
         except OSError as error:
             raise OutputError(f"{folder}: {error.strerror or error}. Give another folder.") from error
         if before is None:
-            _replace(place, text.encode())
+            _replace(described, text.encode())
         else:
             _check_same(folder, before, json.loads(text), resume)
         return checkpoint
 
     def load(self, index: int, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The weights of a chunk.
-
-        Parameters
-        ----------
-        index : int
-        shape : tuple of int
-            What they must have.
-
-        Returns
-        -------
-        ndarray or None
-            None where the chunk is not done, or its file is damaged: it is trained again, to the same weights.
-        """
+        """Load the weights of a chunk; None if it is not done or its file is damaged, as it is trained again."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -99,18 +57,7 @@ class Checkpoint:
         return weights if weights.shape == shape and self._pack(weights) == content else None
 
     def save(self, index: int, weights: np.ndarray) -> None:
-        """Keep the weights of a chunk.
-
-        Parameters
-        ----------
-        index : int
-        weights : ndarray of shape (n, d)
-
-        Raises
-        ------
-        OutputError
-            If they cannot be written.
-        """
+        """Save the weights of a chunk, of shape (n, d)."""
         _replace(self._path(index), self._pack(weights))
 
     def _path(self, index: int) -> Path:

@@ -29,62 +29,39 @@ N_VALIDATION = 5000
 
 @dataclass(frozen=True)
 class Dataset:
-    """A row of the table: a data set that scikit-learn brings along.
+    """A row of the table: a data set that comes with scikit-learn."""
 
-    Parameters
-    ----------
-    loader : str
-        Name of the function in ``sklearn.datasets``.
-    loss : {"cross_entropy", "mse"}
-    """
-
-    loader: str
+    loader: str  # the function of sklearn.datasets
     loss: str
 
     def load(self) -> Table:
-        """Inputs and targets, as scikit-learn has them."""
+        """Load inputs and targets."""
         import sklearn.datasets
 
         return getattr(sklearn.datasets, self.loader)(return_X_y=True)
 
     def task(self, name: str, seed: int) -> Task:
-        """The task, split and standardized."""
+        """Load the task, split and standardized."""
         return split_task(*self.load(), self.loss, seed=seed, source={"name": name, "seed": seed})
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A row of the table: images with a test part of their own, in four idx files or from OpenML.
-
-    The files are looked for in the subfolder of the folder that the environment variable ``WSFLOW_DATA`` names; where
-    it is not set, scikit-learn downloads the data from OpenML, and keeps them.
-
-    Parameters
-    ----------
-    subfolder : str
-    openml : int
-        The number of the data set there: its rows are those of the training part, then those of the test.
-    loss : {"cross_entropy"}
-    n_training : int
-        Size of the original training part.
-    """
+    """A row of the table: images with a test part of their own, from ``$WSFLOW_DATA/subfolder`` or else from OpenML."""
 
     subfolder: str
-    openml: int
+    openml: int  # the number of the data set, whose rows are those of the training part, then those of the test
     loss: str = "cross_entropy"
     n_training: int = 60000
 
     def task(self, name: str, seed: int) -> Task:
-        """The task with the original test part; a seeded part of the training data is for validation.
-
-        5,000 images, or a sixth where the training part is smaller than 30,000. Pixels are divided by 255.
-        """
+        """Load the task, with 5,000 random images of the training part (or a sixth, if it is small) for validation."""
         training, test = self._parts()
         X, y = training
         order = np.random.default_rng(seed).permutation(len(X))
         n_validation = min(N_VALIDATION, len(X) // 6)
-        held, kept = order[:n_validation], order[n_validation:]
-        validation = _images(X[held], y[held]) if n_validation else None
+        held_out, kept = order[:n_validation], order[n_validation:]
+        validation = _images(X[held_out], y[held_out]) if n_validation else None
         first = _images(X[kept], y[kept])
         source = {"name": name, "seed": seed}
         return Task(first.X, first.y, validation=validation, test=_images(*test), source=source)
@@ -93,8 +70,8 @@ class ImageDataset:
         folder = os.environ.get(FOLDER_VARIABLE)
         if not folder:
             return self._download()
-        place = Path(folder) / self.subfolder
-        return _idx_pair(place, "train"), _idx_pair(place, "t10k")
+        path = Path(folder) / self.subfolder
+        return _idx_pair(path, "train"), _idx_pair(path, "t10k")
 
     def _download(self) -> tuple[Table, Table]:
         from sklearn.datasets import fetch_openml
@@ -112,16 +89,16 @@ class ImageDataset:
 
 
 def _idx_pair(folder: Path, part: str) -> Table:
-    """Images and labels of one part, as the original files are called."""
+    """Read the images and labels of one part from files with their original names."""
     paths = [folder / f"{part}-{kind}-idx{axes}-ubyte" for kind, axes in (("images", 3), ("labels", 1))]
-    found = [next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None) for path in paths]
-    for path, file in zip(paths, found, strict=True):
+    files = [next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None) for path in paths]
+    for path, file in zip(paths, files, strict=True):
         if file is None:
             raise InvalidInputError(
                 f"{path}: there is no such file, nor {path.name}.gz. Put the four idx files there, or unset "
                 f"{FOLDER_VARIABLE} to download them."
             )
-    images, labels = (read_idx(file, axes) for file, axes in zip(found, (3, 1), strict=True) if file is not None)
+    images, labels = (read_idx(file, axes) for file, axes in zip(files, (3, 1), strict=True) if file is not None)
     if len(images) != len(labels) or not len(images):
         raise InvalidInputError(
             f"{folder}: {len(images)} images and {len(labels)} labels of {part!r} do not go together."
@@ -151,7 +128,7 @@ TASKS: tuple[str, ...] = tuple(DATASETS)
 
 
 def _row(name: str) -> Dataset | ImageDataset | Photograph | Digit | None:
-    """The row of a name, with a number behind a colon where the row has numbers."""
+    """Return the row of a name, which has a number behind a colon if the row has numbers."""
     base, colon, _ = name.partition(":")
     row = DATASETS.get(base)
     return row if not colon or getattr(row, "numbered", False) else None
@@ -160,7 +137,7 @@ def _row(name: str) -> Dataset | ImageDataset | Photograph | Digit | None:
 def load_task(
     name_or_path: str | Path, *, seed: int = 42, target: str | int | None = None, loss: str | None = None
 ) -> Task:
-    """A task by its name, or from a file of one's own.
+    """Load a task by its name, or from a file of one's own.
 
     Parameters
     ----------
@@ -224,31 +201,7 @@ def load_task(
 
 
 def task_from_source(source: Mapping[str, Any], checksum: str | None = None) -> Task:
-    """Load a task again.
-
-    Parameters
-    ----------
-    source : mapping
-        The ``source`` of a task of `load_task`.
-    checksum : str, optional
-        The task's ``checksum``, which the data must still have.
-
-    Returns
-    -------
-    Task
-
-    Raises
-    ------
-    InvalidInputError
-        If the data are gone, or are not what they were.
-
-    Examples
-    --------
-    >>> from wsflow.populations.datasets import load_task, task_from_source
-    >>> task = load_task("iris")
-    >>> task_from_source(task.source, task.checksum).checksum == task.checksum
-    True
-    """
+    """Load the task of a source again, whose data must still have the checksum."""
     name = source.get("path", source.get("name"))
     keywords = {key: source[key] for key in ("seed", "target", "loss") if key in source}
     if not isinstance(name, str) or ("name" in source and _row(name) is None):
@@ -263,34 +216,7 @@ def task_from_source(source: Mapping[str, Any], checksum: str | None = None) -> 
 
 
 def split_task(X: Any, y: Any, loss: str, *, seed: int = 42, source: Mapping[str, Any] | None = None) -> Task:
-    """Split 80/10/10 and standardize with the statistics of the training part.
-
-    Parameters
-    ----------
-    X : array-like of shape (b, p)
-    y : array-like of shape (b,) or (b, k)
-    loss : {"cross_entropy", "mse"}
-    seed : int
-    source : mapping, optional
-        What the task says about its origin.
-
-    Returns
-    -------
-    Task
-
-    Raises
-    ------
-    InvalidInputError
-        If there are fewer than 10 examples, or values that are not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.populations.datasets import split_task
-    >>> task = split_task(np.arange(40.0).reshape(20, 2), np.arange(20.0), "mse")
-    >>> task.X.shape, bool(abs(task.X.mean()) < 1e-6)
-    ((16, 2), True)
-    """
+    """Split examples 80/10/10, and standardize them with the statistics of the training part."""
     from sklearn.model_selection import train_test_split
 
     X, y = np.asarray(X, dtype=np.float64), np.asarray(y)

@@ -1,4 +1,4 @@
-"""Reading idx files, the format of MNIST: a header that says what follows, then bytes; gzipped or not.
+"""Reading idx files, the format of MNIST, gzipped or not: a header and bytes.
 
 Two zero bytes, the type (8: unsigned bytes), the number of axes, each axis' length in 4 bytes (big-endian), the values.
 
@@ -28,35 +28,7 @@ class _Readable(Protocol):
 
 
 def read_idx(path: Path, n_axes: int) -> np.ndarray:
-    """The bytes of an idx file; nothing is unpacked that its header does not announce.
-
-    Parameters
-    ----------
-    path : Path
-        Unpacked by gzip where it ends in ``.gz``.
-    n_axes : int
-        How many axes the array must have: 3 for images, 1 for labels.
-
-    Returns
-    -------
-    ndarray of uint8
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is no such file, or holds less or more than its header says.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from wsflow.populations.idx import read_idx
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "labels-idx1-ubyte"
-    ...     _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3]) + bytes([7, 2, 1]))
-    ...     read_idx(path, 1)
-    array([7, 2, 1], dtype=uint8)
-    """
+    """Read the bytes of an idx file with 3 axes (images) or 1 (labels), unpacking no more than its header announces."""
     check_file(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -69,9 +41,9 @@ def read_idx(path: Path, n_axes: int) -> np.ndarray:
     except OSError as error:
         raise InvalidInputError(f"{path}: {error.strerror or error}.") from error
     if len(content) != size:
-        found = "more" if len(content) > size else f"{len(content)}"
+        count = "more" if len(content) > size else f"{len(content)}"
         raise InvalidInputError(
-            f"{path}: the header announces {size} values of shape {shape}, but there are {found}. Download it again."
+            f"{path}: the header announces {size} values of shape {shape}, but there are {count}. Download it again."
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 

@@ -1,4 +1,4 @@
-"""Images as tasks: a network maps the place of a pixel to its value (an implicit neural representation).
+"""Images as tasks: a network maps the coordinates of a pixel to its value (an implicit neural representation).
 
 References
 ----------
@@ -19,36 +19,10 @@ from wsflow.task import Task
 
 
 def image_task(image: Any, *, source: Mapping[str, Any] | None = None) -> Task:
-    """The regression of an image's pixels on their places.
+    """Make the regression of an image's values on the pixels' coordinates.
 
-    Inputs are the row and the column of each pixel, each between -1 and 1 from edge to edge; targets are its values.
-
-    Parameters
-    ----------
-    image : array-like of shape (height, width) or (height, width, channels)
-        Reals as they are; unsigned integers are divided by the largest of their kind.
-    source : mapping, optional
-        What the task says about its origin.
-
-    Returns
-    -------
-    Task
-        With the loss ``"mse"``, in float32; row after row.
-
-    Raises
-    ------
-    InvalidInputError
-        If the image has other axes, is smaller than 2 x 2, or its values are neither reals nor unsigned integers.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.populations.images import image_task
-    >>> task = image_task(np.array([[0, 51], [102, 255]], dtype=np.uint8))
-    >>> task.X.tolist()
-    [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
-    >>> (255 * task.y.ravel()).round().tolist()
-    [0.0, 51.0, 102.0, 255.0]
+    Inputs are the row and the column of each pixel, each from -1 at one edge to 1 at the other; targets are the values
+    of an image (height, width) or (height, width, channels): reals as they are, unsigned integers over their maximum.
     """
     values = np.asarray(image)
     if values.ndim not in (2, 3) or min(values.shape[:2]) < 2 or values.dtype.kind not in "fu" or not values.size:
@@ -66,31 +40,13 @@ def image_task(image: Any, *, source: Mapping[str, Any] | None = None) -> Task:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A row of the table of tasks: one of scikit-learn's two photographs, made smaller.
-
-    Parameters
-    ----------
-    file : str
-        As ``sklearn.datasets.load_sample_image`` knows it.
-    step : int
-        How many pixels, in both directions, are averaged to one.
-    """
+    """A row of the table of tasks: one of scikit-learn's two photographs, with blocks of pixels averaged."""
 
     file: str
-    step: int = 8
+    step: int = 8  # the side of a block
 
     def task(self, name: str, seed: int) -> Task:
-        """The image task; nothing of it is random.
-
-        Parameters
-        ----------
-        name : str
-        seed : int
-
-        Returns
-        -------
-        Task
-        """
+        """Load the image task, which does not depend on the seed."""
         from sklearn.datasets import load_sample_image
 
         pixels = np.asarray(load_sample_image(self.file), dtype=np.float64) / 255
@@ -106,23 +62,7 @@ class Digit:
     numbered = True
 
     def task(self, name: str, seed: int) -> Task:
-        """The image task; nothing of it is random.
-
-        Parameters
-        ----------
-        name : str
-            Such as ``"digit:17"``; number 0 where none is said.
-        seed : int
-
-        Returns
-        -------
-        Task
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such number.
-        """
+        """Load the image task of a name such as ``"digit:17"``, which does not depend on the seed."""
         from sklearn.datasets import load_digits
 
         images = load_digits().images

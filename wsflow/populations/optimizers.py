@@ -1,7 +1,8 @@
-"""The optimizer table: one update rule and row for each; it imports nothing heavy, as it also feeds the CLI's choices.
+"""The table of optimizers, with an update rule in each row; its import is light, as it feeds the CLI's choices.
 
-Every rule moves each weight by itself and takes its rates as columns, one value for each network, so that all networks
-of a population are moved by a few operations on one tensor, and each may have hyperparameters of its own.
+The rules are our own, because each network of a population may have hyperparameters of its own: an optimizer of
+``torch.optim`` has one learning rate for each parameter group, hence one group and loop for each network, while these
+rules take columns of hyperparameters and update all networks by a few operations on one tensor.
 
 The two samplers move by the gradient of the mean loss L of N examples, and leave weights w behind with density
 exp(-N (L(w) + weight_decay |w|^2 / 2) / temperature): at a temperature of one the posterior of a classification (the
@@ -30,24 +31,13 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Rates:
-    """What one step of each network is ruled by.
+    """The hyperparameters of one step, as columns of shape (n, 1)."""
 
-    Parameters
-    ----------
-    step : int
-        Its number, from 1 on.
-    learning_rate, momentum : Tensor of shape (n, 1)
-    temperature : Tensor of shape (n, 1)
-        Over the number of training examples.
-    noise : callable
-        Draws a tensor of shape (n, d), standard normal, each row from its network's own stream.
-    """
-
-    step: int
+    step: int  # from 1 on
     learning_rate: Tensor
     momentum: Tensor
-    temperature: Tensor
-    noise: Callable[[], Tensor]
+    temperature: Tensor  # over the number of training examples
+    noise: Callable[[], Tensor]  # draws (n, d) standard normal numbers, each row from the stream of its network
 
 
 Update = Callable[["Tensor", "Tensor", "Sequence[Tensor]", Rates], None]
@@ -57,41 +47,17 @@ Update = Callable[["Tensor", "Tensor", "Sequence[Tensor]", Rates], None]
 class Optimizer:
     """One row of the table.
 
-    Parameters
-    ----------
-    update : callable
-        Of weights (n, d), their gradient, memory and `Rates`: changes weights and memory in place, and may use the
-        gradient's memory for itself.
-    memory : int
-        How many tensors of the weights' shape it keeps between steps; zeros at first.
-    momentum : bool
-        Whether it takes a momentum.
-    sampler : bool
-        Whether it takes noise and a temperature.
-
-    Examples
-    --------
-    >>> from wsflow.populations.optimizers import OPTIMIZERS
-    >>> [name for name, row in OPTIMIZERS.items() if row.sampler]
-    ['sghmc', 'sgld']
+    `update` changes weights (n, d) and memory in place, and may use the gradient's memory for itself.
     """
 
     update: Update
-    memory: int
-    momentum: bool = False
-    sampler: bool = False
+    memory: int  # how many tensors (n, d) it keeps between steps, zeros at first
+    momentum: bool = False  # whether it takes a momentum
+    sampler: bool = False  # whether it takes noise and a temperature
 
 
 def adam(weights: Tensor, gradient: Tensor, memory: Sequence[Tensor], rates: Rates) -> None:
-    """Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
-
-    Parameters
-    ----------
-    weights, gradient : Tensor of shape (n, d)
-    memory : sequence of two Tensor
-        Running means of the gradient and of its square.
-    rates : Rates
-    """
+    """Take a step of Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
     import torch
 
     first, second = memory
@@ -105,44 +71,20 @@ def adam(weights: Tensor, gradient: Tensor, memory: Sequence[Tensor], rates: Rat
 
 
 def sgd(weights: Tensor, gradient: Tensor, memory: Sequence[Tensor], rates: Rates) -> None:
-    """Gradient descent with momentum, as torch has it: the memory is the discounted sum of gradients.
-
-    Parameters
-    ----------
-    weights, gradient : Tensor of shape (n, d)
-    memory : sequence of one Tensor
-    rates : Rates
-    """
+    """Take a step of gradient descent with momentum, as torch does: the memory is the discounted sum of gradients."""
     total = memory[0].mul_(rates.momentum).add_(gradient)
     weights.addcmul_(total, rates.learning_rate, value=-1)
 
 
 def sgld(weights: Tensor, gradient: Tensor, memory: Sequence[Tensor], rates: Rates) -> None:
-    """Langevin dynamics: w - e g + sqrt(2 e T / N) z (Welling and Teh 2011, equation 4, e N = their step over two).
-
-    Parameters
-    ----------
-    weights, gradient : Tensor of shape (n, d)
-    memory : sequence
-        Empty.
-    rates : Rates
-    """
+    """Take a Langevin step w - e g + sqrt(2 e T / N) z (Welling and Teh 2011, equation 4; e N is half their step)."""
     spread = (2 * rates.learning_rate * rates.temperature).sqrt()
     weights.addcmul_(gradient, rates.learning_rate, value=-1).addcmul_(rates.noise(), spread)
 
 
 def sghmc(weights: Tensor, gradient: Tensor, memory: Sequence[Tensor], rates: Rates) -> None:
-    """Hamiltonian dynamics with friction a = 1 - momentum: v (1 - a) - e g + sqrt(2 a e T / N) z, then w + v.
+    """Take a Hamiltonian step with friction a = 1 - momentum: v' = v (1 - a) - e g + sqrt(2 a e T / N) z, w' = w + v'.
 
-    Parameters
-    ----------
-    weights, gradient : Tensor of shape (n, d)
-    memory : sequence of one Tensor
-        The velocity v.
-    rates : Rates
-
-    References
-    ----------
     Chen, Fox and Guestrin 2014, arXiv:1402.4102, equation 15.
     """
     spread = (2 * (1 - rates.momentum) * rates.learning_rate * rates.temperature).sqrt()

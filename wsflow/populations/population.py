@@ -58,7 +58,7 @@ class Population:
 
     @property
     def architecture(self) -> Architecture:
-        """What the columns of the weights are."""
+        """The architecture of the networks."""
         return self.weights.architecture
 
     @property
@@ -68,24 +68,19 @@ class Population:
 
     @property
     def hyperparameters(self) -> dict[str, np.ndarray]:
-        """What runs drew from ranges, by name: arrays of shape (n,), one number for each network.
+        """The hyperparameters that runs drew from ranges: name -> array of shape (n,), one number for each network.
 
-        Empty where all runs share their settings. Snapshots of a run share its numbers.
-
-        Raises
-        ------
-        InvalidInputError
-            If the provenance does not know a run.
+        Empty if all runs share their settings.
         """
         drawn = dict(self.provenance.get("hyperparameters", {}))
-        place = {run: i for i, run in enumerate(drawn.pop("run", ()))}
+        positions = {run: i for i, run in enumerate(drawn.pop("run", ()))}
         runs = self.weights.runs.tolist()
-        if drawn and (unknown := next((run for run in runs if run not in place), None)) is not None:
+        if drawn and (unknown := next((run for run in runs if run not in positions), None)) is not None:
             raise InvalidInputError(
                 f"The provenance has no hyperparameters of run {unknown}. Give the population the provenance of all "
                 "its runs, or give the numbers yourself."
             )
-        rows = [place[run] for run in runs] if drawn else []
+        rows = [positions[run] for run in runs] if drawn else []
         return {name: np.asarray(values, dtype=np.float64)[rows] for name, values in drawn.items()}
 
     def __len__(self) -> int:
@@ -99,17 +94,7 @@ class Population:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of wsflow and of other packages, which are not imported for that.
-
-    Parameters
-    ----------
-    *packages : str
-        As they are called when installed.
-
-    Returns
-    -------
-    dict from str to str
-    """
+    """Return the versions of wsflow and of other installed packages, without importing them."""
     return {"wsflow": __version__, **{package: _installed(package) for package in packages}}
 
 

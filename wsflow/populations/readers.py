@@ -1,4 +1,4 @@
-"""Reading the user's own tables: one function and row for each format; bad files are refused before they are loaded."""
+"""Reading the user's own data: a function and row for each format; bad files are refused before they are loaded."""
 
 from __future__ import annotations
 
@@ -20,25 +20,7 @@ Table = tuple[np.ndarray, np.ndarray]
 
 
 def read_csv(path: Path, target: str | int | None = None) -> Table:
-    """Inputs and targets of a csv file.
-
-    Parameters
-    ----------
-    path : Path
-    target : str or int, optional
-        Name or index of the column of targets (default: the last one).
-
-    Returns
-    -------
-    X : ndarray of float, shape (b, p)
-    y : ndarray of shape (b,)
-        Numbers if they all are, else strings.
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is no table of numbers; the line and column are named.
-    """
+    """Read inputs (b, p) and targets (b,), numbers or strings, of a csv file, by default those of the last column."""
     check_file(path)
     lines, rows = _csv_rows(path)
     widths = [len(row) for row in rows]
@@ -116,26 +98,7 @@ def _input(path: Path, line: int, name: str, cell: str) -> float:
 
 
 def read_npz(path: Path, target: str | int | None = None) -> Table:
-    """Inputs ``X`` and targets ``y`` of an npz file.
-
-    Parameters
-    ----------
-    path : Path
-    target : None
-        For csv files only.
-
-    Returns
-    -------
-    X : ndarray of float, shape (b, p)
-    y : ndarray of shape (b,) or (b, k)
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is no such archive, holds Python objects, or would unpack to far more than it should.
-    ValueError
-        If a target column is asked for.
-    """
+    """Read inputs ``X`` (b, p) or (b, ...) and targets ``y`` (b,) or (b, k) of an npz file."""
     if target is not None:
         raise ValueError("'target' names a column of a csv file; the targets of an npz file are its array 'y'.")
     check_file(path)
@@ -153,24 +116,7 @@ def read_npz(path: Path, target: str | int | None = None) -> Table:
 
 
 def read_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an npz file, refused before it is unpacked if it is too large or holds Python objects.
-
-    Parameters
-    ----------
-    path : Path
-        What errors call the file.
-    archive : ZipFile
-    name : str
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such array, or it cannot be read.
-    """
+    """Read an array of an npz file, unless it would unpack to far too much or holds Python objects."""
     try:
         info = archive.getinfo(f"{name}.npy")
     except KeyError as error:
@@ -202,16 +148,7 @@ def _check_header(file: IO[bytes], size: int) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file, or too large to be read.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    InvalidInputError
-    """
+    """Refuse a path that is no file, or a file that is too large."""
     if not path.is_file():
         raise InvalidInputError(f"{path}: there is no such file. Check the path.")
     size = path.stat().st_size

@@ -28,14 +28,8 @@ NUMBERS = ("random_state", "first_run")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What `wsflow.train_population` was told, where each parameter is explained.
-
-    Raises
-    ------
-    ValueError
-        If one is out of its range.
-    """
+class PopulationSettings:
+    """The parameters of `wsflow.train_population`, which explains them."""
 
     hidden: tuple[int, ...]
     n_runs: int
@@ -75,85 +69,26 @@ class Settings:
             )
 
     def ranges(self) -> dict[str, Range]:
-        """The hyperparameters that runs may draw.
-
-        Returns
-        -------
-        dict from str to float or (float, float)
-        """
+        """Return the hyperparameters that runs may draw."""
         return {name: getattr(self, name) for name in RANGES}
 
     def iterations(self, n_examples: int) -> int:
-        """How many steps each run takes.
-
-        Parameters
-        ----------
-        n_examples : int
-
-        Returns
-        -------
-        int
-        """
+        """Count the steps that each run takes."""
         return self.epochs * -(-n_examples // self.batch_size)
 
     def steps(self, n_examples: int) -> list[int]:
-        """The iterations at which snapshots are taken; the last is the end of training.
-
-        Parameters
-        ----------
-        n_examples : int
-
-        Returns
-        -------
-        list of int
-
-        Raises
-        ------
-        ValueError
-            If they do not fit.
-        """
+        """Return the iterations after which snapshots are taken; the last is the end of training."""
         return snapshot_steps(self.cycles, self.iterations(n_examples), self.snapshots, self.snapshot_every)
 
     def plain(self) -> dict[str, Any]:
-        """The settings as JSON data.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the settings as JSON data."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 def architecture_of(
     task: Task, hidden: tuple[int, ...], activation: str, argument: float | None = None
 ) -> Architecture:
-    """The networks of a task.
-
-    Parameters
-    ----------
-    task : Task
-    hidden : tuple of int
-    activation : str
-    argument : float, optional
-        The activation's parameter, where it is not the table's default.
-
-    Returns
-    -------
-    Architecture
-
-    Raises
-    ------
-    ValueError
-        If a width or the activation is none, or the activation takes no parameter.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.populations.settings import architecture_of
-    >>> from wsflow.task import Task
-    >>> architecture_of(Task(np.eye(4), [0, 1, 0, 1]), (3,), "sine", 30.0).layers[1].argument
-    30.0
-    """
+    """Return the architecture of networks for a task, with the activation's parameter if it is not the default."""
     layers = mlp_layers([task.n_inputs, *hidden, task.n_outputs], activation, bias=True)
     if argument is None:
         return Architecture.sequential(layers)

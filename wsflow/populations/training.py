@@ -1,4 +1,4 @@
-"""Training of many networks at once, in chunks that fit into caches and memory."""
+"""Training of a population in chunks that fit into caches and memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.checkpoints import Checkpoint
-from wsflow.populations.chunk import Problem
-from wsflow.populations.chunk import chunk_size as default_chunk_size
+from wsflow.populations.chunks import Problem
+from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw, recorded
-from wsflow.populations.jobs import Progress, run_chunks
+from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
-from wsflow.populations.settings import Settings, architecture_of
+from wsflow.populations.settings import PopulationSettings, architecture_of
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
@@ -60,10 +60,8 @@ def train_population(
 
     Parameters
     ----------
-    task : Task
     hidden : sequence of int
         Hidden widths.
-    n_runs : int
     activation, initialisation, optimizer, schedule : str
         Keys of `wsflow.activations.ACTIVATIONS`, `wsflow.running.initialisation.INITIALISATIONS`,
         `wsflow.populations.OPTIMIZERS` and `wsflow.populations.SCHEDULES`.
@@ -75,14 +73,12 @@ def train_population(
         samplers ``"sgld"`` and ``"sghmc"``, whose prior is the weight decay: see `wsflow.populations.optimizers`.
     cycles : int
         Of the schedule ``"cyclical"``.
-    epochs, batch_size : int
     snapshots : int
         How many networks to keep of each run, or of each cycle of it: the last ones, `snapshot_every` iterations
         apart.
     snapshot_every : int
     targets : array-like of shape (n_runs, b) or (n_runs, b, k), optional
         Targets of its own for each run, instead of ``task.y``: every run fits an image of its own, say.
-    random_state : int
     first_run : int
         Number of the first run.
     device : str
@@ -135,28 +131,28 @@ def train_population(
     >>> population.weights.steps, population.hyperparameters["learning_rate"].shape
     (array([ 5, 10, 15, 20,  5, 10, 15, 20]), (8,))
     """
-    told = Settings(
+    given = PopulationSettings(
         tuple(hidden), n_runs, activation, activation_argument, initialisation, optimizer, learning_rate, momentum,
         weight_decay, temperature, schedule, cycles, epochs, batch_size, snapshots, snapshot_every, random_state,
         first_run, device, chunk_size,
     )  # fmt: skip
-    architecture = architecture_of(task, told.hidden, activation, activation_argument)
+    architecture = architecture_of(task, given.hidden, activation, activation_argument)
     size = chunk_size or default_chunk_size(architecture, min(batch_size, len(task.X)), device)
-    settings = replace(told, chunk_size=size)
+    settings = replace(given, chunk_size=size)
     if resume and checkpoint is None:
         raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
     steps = settings.steps(len(task.X))
     _check_memory(n_runs, len(steps), architecture)
     problem = _problem(task, targets, architecture, settings)
-    held = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
+    saved = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
     runs = np.arange(first_run, first_run + n_runs)
     chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
-    rows = np.concatenate(run_chunks(problem, chunks, held, n_jobs, progress))
+    rows = np.concatenate(run_chunks(problem, chunks, saved, n_jobs, progress))
     weights = WeightArray(rows, architecture, runs=runs.repeat(len(steps)), steps=np.tile(steps, n_runs))
     return Population(weights, task, _provenance(problem, runs))
 
 
-def _problem(task: Task, targets: Any, architecture: Architecture, settings: Settings) -> Problem:
+def _problem(task: Task, targets: Any, architecture: Architecture, settings: PopulationSettings) -> Problem:
     X = task.X.reshape(len(task.X), -1)
     X = X if X.dtype.kind == "f" else X.astype(np.float32)
     if targets is None:
@@ -167,14 +163,14 @@ def _problem(task: Task, targets: Any, architecture: Architecture, settings: Set
             f"The 'targets' of {settings.n_runs} runs on {len(X)} examples have shape ({settings.n_runs}, {len(X)}) "
             f"or ({settings.n_runs}, {len(X)}, k), got {y.shape}."
         )
-    each = [Task(X, row, task.loss) for row in y]
-    for one in each:
-        check_task(architecture, one)
-    return Problem(X, np.stack([one.y for one in each]), True, task.loss, architecture, settings)
+    tasks = [Task(X, row, task.loss) for row in y]
+    for own in tasks:
+        check_task(architecture, own)
+    return Problem(X, np.stack([own.y for own in tasks]), True, task.loss, architecture, settings)
 
 
 def _described(task: Task, problem: Problem) -> dict[str, Any]:
-    """What the networks depend on, as JSON data."""
+    """Return what the networks depend on, as JSON data."""
     data = {"data": task.checksum, "targets": _targets_checksum(problem)}
     return {**problem.settings.plain(), **data, "versions": versions("torch", "numpy")}
 

@@ -6,26 +6,12 @@ import zipfile
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.readers import MAXIMUM_BYTES, check_file, read_member
 
 
-def read_npz(path: Path) -> Found:
-    """A state dict that ``numpy.savez(path, **state)`` wrote.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is no such archive, holds Python objects, or would unpack to far more than it should.
-    """
+def read_npz(path: Path) -> ImportedNetworks:
+    """Read a state dict that ``numpy.savez(path, **state)`` wrote."""
     check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -41,4 +27,4 @@ def read_npz(path: Path) -> Found:
         raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
     if not state:
         raise InvalidInputError(f"{path}: there is no array in this file. Write it with numpy.savez(path, **state).")
-    return Found((state,))
+    return ImportedNetworks((state,))

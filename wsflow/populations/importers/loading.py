@@ -14,12 +14,12 @@ from wsflow.activations import activation as activation_row
 from wsflow.architecture import Architecture
 from wsflow.architecture.state_rows import common_prefix, rows_of_states, state_arrays
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.finite import check_on_invalid, finite_networks
 from wsflow.populations.importers.estimators import is_perceptron, read_perceptron
-from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.formats import FORMATS, read_file
+from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.importers.nnet import fold_normalization
 from wsflow.populations.importers.paths import network_files
-from wsflow.populations.importers.table import FORMATS, read_file
+from wsflow.populations.invalid import check_finite, check_on_invalid
 from wsflow.populations.population import Population, versions
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -40,7 +40,7 @@ def load_networks(
     fold: bool = False,
     on_invalid: Literal["error", "drop"] = "error",
 ) -> Population:
-    """Networks in files of other tools, or fitted estimators of scikit-learn, as a population.
+    """Load networks from files of other tools, or from fitted estimators of scikit-learn, as a population.
 
     Read are state dicts of torch (``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``; tensors only, never other Python
     objects) and of safetensors, ``.npz``, ``.nnet`` and ``.onnx`` files. Each file is a run of its own. Half
@@ -102,29 +102,31 @@ def load_networks(
         activation_row(activation)
     files = _read(source)
     if fold:
-        files = [(name, _named(name, fold_normalization, found)) for name, found in files]
+        files = [(name, _named(name, fold_normalization, networks)) for name, networks in files]
     architecture = _architecture(files, architecture, activation, module, example_input)
     names = [
-        name if len(found.states) == 1 else f"{name}[{i}]" for name, found in files for i in range(len(found.states))
+        name if len(networks.states) == 1 else f"{name}[{i}]"
+        for name, networks in files
+        for i in range(len(networks.states))
     ]
-    raw = [state for _, found in files for state in found.states]
+    raw = [state for _, networks in files for state in networks.states]
     states = [_named(n, state_arrays, state, architecture.names) for n, state in zip(names, raw, strict=True)]
     if runs is None:
-        runs = np.repeat(np.arange(len(files)), [len(found.states) for _, found in files])
+        runs = np.repeat(np.arange(len(files)), [len(networks.states) for _, networks in files])
     weights = WeightArray(rows_of_states(states, architecture, names), architecture, runs=runs, steps=steps)
     provenance = _provenance(files, names, raw, architecture, fold)
-    return Population(finite_networks(weights, on_invalid, names=names), task, provenance)
+    return Population(check_finite(weights, on_invalid, names=names), task, provenance)
 
 
 def _named(name: str, function: Any, *arguments: Any) -> Any:
-    """What a function returns, or its error with the name of the file."""
+    """Call a function, and name the file in its error."""
     try:
         return function(*arguments)
     except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {error}") from error
 
 
-def _read(source: Any) -> list[tuple[str, Found]]:
+def _read(source: Any) -> list[tuple[str, ImportedNetworks]]:
     sources = [source] if isinstance(source, (str, Path)) or is_perceptron(source) else source
     if not isinstance(sources, Iterable) or isinstance(sources, Mapping):
         raise InvalidInputError(
@@ -144,7 +146,7 @@ def _read(source: Any) -> list[tuple[str, Found]]:
 
 
 def _architecture(
-    files: list[tuple[str, Found]],
+    files: list[tuple[str, ImportedNetworks]],
     architecture: Architecture | None,
     activation: str | None,
     module: Any,
@@ -157,7 +159,7 @@ def _architecture(
         return Architecture.from_module(module, *examples)
     name, first = files[0]
     if first.architecture is not None:
-        _check_said(files, first.architecture)
+        _check_architectures(files, first.architecture)
         return first.architecture if module is None else replace(first.architecture, module=module)
     if activation is None:
         raise InvalidInputError(
@@ -166,11 +168,11 @@ def _architecture(
         )
     inferred = replace(_inferred(name, first, activation), module=module)
     if module is not None and example_input is not None:
-        _put_to_the_test(name, inferred, example_input)
+        _check_symmetries(name, inferred, example_input)
     return inferred
 
 
-def _put_to_the_test(name: str, architecture: Architecture, example_input: Any) -> None:
+def _check_symmetries(name: str, architecture: Architecture, example_input: Any) -> None:
     deviation = architecture.certify(architecture.module, example_input)
     if not deviation < TOLERANCE:
         raise InvalidInputError(
@@ -179,35 +181,39 @@ def _put_to_the_test(name: str, architecture: Architecture, example_input: Any) 
         )
 
 
-def _inferred(name: str, found: Found, activation: str) -> Architecture:
-    state = _named(name, state_arrays, found.states[0])
+def _inferred(name: str, networks: ImportedNetworks, activation: str) -> Architecture:
+    state = _named(name, state_arrays, networks.states[0])
     try:
-        return Architecture.from_state_dict(state, activation, ordered=found.ordered)
+        return Architecture.from_state_dict(state, activation, ordered=networks.ordered)
     except ValueError as error:
         raise InvalidInputError(f"{name}: {error}") from error
 
 
-def _check_said(files: list[tuple[str, Found]], expected: Architecture) -> None:
-    """Refuse files that say another architecture than the first: the tensors may fit all the same."""
-    for name, found in files:
-        if found.architecture is not None and found.architecture != expected:
+def _check_architectures(files: list[tuple[str, ImportedNetworks]], expected: Architecture) -> None:
+    """Refuse files that say another architecture than the first, even if the tensors fit."""
+    for name, networks in files:
+        if networks.architecture is not None and networks.architecture != expected:
             raise InvalidInputError(
                 f"These networks do not have one architecture: {files[0][0]} is {expected}, but {name} is "
-                f"{found.architecture}. Pass networks of one architecture, or say it with architecture=."
+                f"{networks.architecture}. Pass networks of one architecture, or say it with architecture=."
             )
 
 
 def _provenance(
-    files: list[tuple[str, Found]], names: list[str], states: list[Any], architecture: Architecture, fold: bool
+    files: list[tuple[str, ImportedNetworks]],
+    names: list[str],
+    states: list[Any],
+    architecture: Architecture,
+    fold: bool,
 ) -> dict[str, Any]:
-    """What was read and what was done to it, as JSON data."""
+    """Return what was read and what was done to it, as JSON data."""
     names = _short(names)
-    files = list(zip(_short([name for name, _ in files]), (found for _, found in files), strict=True))
-    notes = {name: found.notes for name, found in files if found.notes}
-    normalization = {name: found.normalization for name, found in files if found.normalization is not None}
+    files = list(zip(_short([name for name, _ in files]), (networks for _, networks in files), strict=True))
+    notes = {name: networks.notes for name, networks in files if networks.notes}
+    normalization = {name: networks.normalization for name, networks in files if networks.normalization is not None}
     prefixes = {name: common_prefix(state, architecture.names) for name, state in zip(names, states, strict=True)}
     cast = {name: kinds for name, state in zip(names, states, strict=True) if (kinds := _halves(state))}
-    said = {
+    done = {
         "notes": notes,
         "normalization": normalization,
         "prefixes": {name: prefix for name, prefix in prefixes.items() if prefix},
@@ -216,20 +222,20 @@ def _provenance(
     return {
         "made_by": "load_networks",
         "networks": names,
-        **{key: value for key, value in said.items() if value},
+        **{key: value for key, value in done.items() if value},
         **({"normalization_is": "folded, without clipping" if fold else "kept apart"} if normalization else {}),
         "versions": versions("torch"),
     }
 
 
 def _halves(state: Mapping[str, Any]) -> list[str]:
-    """The precisions below single in a state dict."""
+    """Return the precisions below single in a state dict."""
     kinds = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype.itemsize < 4}
     return sorted(kind for kind in kinds if "float" in kind)
 
 
 def _short(names: list[str]) -> list[str]:
-    """Paths below the folder that all of them have in common, which is of no concern to others."""
+    """Return paths relative to the folder that all of them have in common, which others need not know."""
     folders = {str(Path(name).parent) for name in names}
     common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
     return [Path(os.path.relpath(os.path.abspath(name), common)).as_posix() for name in names]

@@ -1,4 +1,4 @@
-"""The nnet text format of networks for ACAS Xu: a plain ReLU network and the constants that scale its data.
+"""The nnet text format of the ACAS Xu networks: a plain ReLU network and the constants that scale its data.
 
 References
 ----------
@@ -20,28 +20,12 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.readers import check_file
 
 
-def read_nnet(path: Path) -> Found:
-    """A ReLU network in the nnet text format, in double precision.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Found
-        Its normalization has the keys ``minima``, ``maxima`` (to which inputs are clipped), ``means`` and ``ranges``
-        (the last of each is of the outputs).
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is not in the format.
-    """
+def read_nnet(path: Path) -> ImportedNetworks:
+    """Read a ReLU network in double precision, with the minima, maxima, means and ranges of its data."""
     check_file(path)
     try:
         lines = _numbers(path.read_text(encoding="utf-8"))
@@ -51,7 +35,7 @@ def read_nnet(path: Path) -> Found:
     except (ValueError, OSError, StopIteration) as error:
         reason = "it ends within its header" if isinstance(error, StopIteration) else error
         raise InvalidInputError(f"{path}: this is no intact nnet file: {reason}. Restore it from a copy.") from error
-    return Found((state,), Architecture.mlp(widths, "relu"), normalization=constants)
+    return ImportedNetworks((state,), Architecture.mlp(widths, "relu"), normalization=constants)
 
 
 def _numbers(text: str) -> Iterator[list[float]]:
@@ -92,46 +76,16 @@ def _state(widths: list[int], values: np.ndarray) -> dict[str, np.ndarray]:
     return state
 
 
-def fold_normalization(found: Found) -> Found:
-    """The same networks for data as they are: inputs are scaled by the first layer, outputs by the last.
-
-    Inputs are no longer clipped to their range.
-
-    Parameters
-    ----------
-    found : Found
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    InvalidInputError
-        If the file has no such constants, or a range is zero.
-
-    Examples
-    --------
-    A network that returns its input, where 3 was scaled to (3 - 1) / 2 = 1, and 1 is scaled back to 1 * 10 + 5:
-
-    >>> import numpy as np
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.populations.importers.found import Found
-    >>> from wsflow.populations.importers.nnet import fold_normalization
-    >>> state = {"0.weight": np.ones((1, 1)), "0.bias": np.zeros(1)}
-    >>> constants = {"means": [1.0, 5.0], "ranges": [2.0, 10.0]}
-    >>> folded = fold_normalization(Found((state,), Architecture.mlp([1, 1]), normalization=constants)).states[0]
-    >>> folded["0.weight"] @ np.array([3.0]) + folded["0.bias"]
-    array([15.])
-    """
-    if found.normalization is None or found.architecture is None:
+def fold_normalization(networks: ImportedNetworks) -> ImportedNetworks:
+    """Fold the scaling of inputs into the first layer and that of outputs into the last; inputs are not clipped."""
+    if networks.normalization is None or networks.architecture is None:
         raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
-    means, ranges = (np.array(found.normalization[name], dtype=np.float64) for name in ("means", "ranges"))
+    means, ranges = (np.array(networks.normalization[name], dtype=np.float64) for name in ("means", "ranges"))
     if not ranges.all():
         raise InvalidInputError("A range of the normalization is zero, so that it cannot be folded: pass fold=False.")
-    names = [layer.name for layer in found.architecture.layers if layer.kind == LINEAR]
-    states = tuple(_folded(dict(state), names[0], names[-1], means, ranges) for state in found.states)
-    return replace(found, states=states)
+    names = [layer.name for layer in networks.architecture.layers if layer.kind == LINEAR]
+    states = tuple(_folded(dict(state), names[0], names[-1], means, ranges) for state in networks.states)
+    return replace(networks, states=states)
 
 
 def _folded(

@@ -1,7 +1,6 @@
-"""Networks in ONNX files: chains of linear layers, convolutions, norms, activations and pooling.
+"""Networks in ONNX files: sequences of linear layers, convolutions, norms, activations and pooling.
 
-A graph is read node by node into a chain of torch modules; whatever is not such a chain is refused by the name of its
-node.
+A graph is read node by node into a sequence of torch modules, and an error names the first node that does not fit.
 """
 
 from __future__ import annotations
@@ -16,30 +15,15 @@ from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.state_dicts import WeightLayer, fields_of_cnn, fields_of_mlp, plain_scalings
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.importers.onnx_operators import OPERATORS, Graph
 from wsflow.populations.readers import check_file
 
 ACTIVATION_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items() if row.module}
 
 
-def read_onnx(path: Path) -> Found:
-    """A chain of layers in an ONNX file, with the names of its initialisers where they are those of layers.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Found
-        Its architecture runs: by itself for linear layers and activations, else by a torch module.
-
-    Raises
-    ------
-    InvalidInputError
-        If onnx is not installed, the file is damaged, or a node is not understood; it is named.
-    """
+def read_onnx(path: Path) -> ImportedNetworks:
+    """Read a sequence of layers, which keeps the names of initialisers that end in ``.weight`` or ``.bias``."""
     check_file(path)
     try:
         import onnx
@@ -57,22 +41,22 @@ def read_onnx(path: Path) -> Found:
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise InvalidInputError(
-            f"{path}: the graph has {len(inputs)} inputs and {len(model.graph.output)} outputs, and chains with one of "
-            "each are read. Build the module in torch and load its state_dict."
+            f"{path}: the graph has {len(inputs)} inputs and {len(model.graph.output)} outputs, and sequences with one "
+            "of each are read. Build the module in torch and load its state_dict."
         )
     graph = Graph(constants, inputs[0])
     for node in model.graph.node:
         _read_node(onnx, graph, node, path)
     if graph.current != model.graph.output[0].name:
         raise InvalidInputError(
-            f"{path}: the chain of layers does not end at the output {model.graph.output[0].name!r}."
+            f"{path}: the sequence of layers does not end at the output {model.graph.output[0].name!r}."
         )
     try:
         architecture = _architecture(graph)
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     notes = {**graph.notes, **({"names": graph.names} if graph.names else {})}
-    return Found((graph.state,), architecture, notes=notes)
+    return ImportedNetworks((graph.state,), architecture, notes=notes)
 
 
 def _array(onnx: Any, tensor: Any) -> np.ndarray:
@@ -95,9 +79,9 @@ def _read_node(onnx: Any, graph: Graph, node: Any, path: Path) -> None:
             return
         if node.op_type not in OPERATORS:
             raise ValueError(f"which is not read: {', '.join(sorted(OPERATORS))} are")
-        places = node.input[:2] if node.op_type == "Add" else node.input[:1]
-        if graph.current not in places or graph.notes.get("left_out"):
-            raise ValueError("which is not in one chain with the nodes before it")
+        operands = node.input[:2] if node.op_type == "Add" else node.input[:1]
+        if graph.current not in operands or graph.notes.get("left_out"):
+            raise ValueError("which does not follow the nodes before it in a sequence")
         OPERATORS[node.op_type](graph, node, values)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise InvalidInputError(f"{called}, {error}. Build the module in torch and load its state_dict.") from error
@@ -105,7 +89,7 @@ def _read_node(onnx: Any, graph: Graph, node: Any, path: Path) -> None:
 
 
 def _architecture(graph: Graph) -> Architecture:
-    """The table of a chain: layers that run by themselves for a plain perceptron, else layers and the module."""
+    """Return the architecture of a sequence: layers that run for a plain perceptron, else layers and the module."""
     layers: list[WeightLayer] = []
     between: list[list[Layer]] = []
     for name, module in graph.steps:
@@ -137,7 +121,7 @@ def _layer(kind: str, module: Any) -> Layer:
 
 
 def _table(graph: Graph, layers: list[WeightLayer], between: list[list[Layer]]) -> Architecture:
-    from wsflow.populations.importers.chain import Chain
+    from wsflow.populations.importers.sequence import NamedSequential
 
     if all(len(layer.shape) == 2 and layer.norm is None for layer in layers):
         parts = fields_of_mlp(layers, between[:-1])
@@ -149,4 +133,4 @@ def _table(graph: Graph, layers: list[WeightLayer], between: list[list[Layer]]) 
         replace(layer, scalings=plain_scalings([step.kind for step in after]))
         for layer, after in zip(layers, between, strict=True)
     ]
-    return Architecture(**fields_of_cnn(layers), module=Chain(graph.steps).eval())
+    return Architecture(**fields_of_cnn(layers), module=NamedSequential(graph.steps).eval())

@@ -1,4 +1,4 @@
-"""The operators of ONNX graphs that are read: one function and row for each, which adds a module to a chain."""
+"""The table of ONNX operators that are read: each row has a function that appends a module to a sequence."""
 
 from __future__ import annotations
 
@@ -13,64 +13,24 @@ from wsflow.activations import activation
 
 @dataclass
 class Graph:
-    """What has been read so far: a chain of modules, and their tensors under the names of a state dict.
+    """What has been read of a graph: a sequence of modules, and their tensors under the names of a state dict."""
 
-    Parameters
-    ----------
-    constants : dict from str to ndarray
-        Initialisers, and what is computed from them.
-    current : str
-        The name of what the chain makes so far.
-    steps : list of (str, Module)
-        Names and layers of the chain.
-    state : dict from str to ndarray
-        Tensors of the layers.
-    names : dict from str to str
-        What tensors are called in the file, where they have another name here.
-    notes : dict
-        What else there is to say.
-    """
-
-    constants: dict[str, np.ndarray]
-    current: str
+    constants: dict[str, np.ndarray]  # initialisers, and what is computed from them
+    current: str  # the output of the last module
     steps: list[tuple[str, Any]] = field(default_factory=list)
     state: dict[str, np.ndarray] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # of tensors that have another name in the file
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def constant(self, node: Any, place: int) -> np.ndarray | None:
-        """The constant input of a node at a place.
-
-        Parameters
-        ----------
-        node : NodeProto
-        place : int
-
-        Returns
-        -------
-        ndarray or None
-            None where there is none.
-
-        Raises
-        ------
-        ValueError
-            If the input is not constant.
-        """
-        name = node.input[place] if place < len(node.input) else ""
+    def constant(self, node: Any, position: int) -> np.ndarray | None:
+        """Return the constant input of a node at a position, or None if there is none."""
+        name = node.input[position] if position < len(node.input) else ""
         if name and name not in self.constants:
             raise ValueError(f"its input {name!r} is no constant")
         return self.constants[name] if name else None
 
     def add(self, name: str, module: Any, **tensors: tuple[str, np.ndarray | None]) -> None:
-        """Put a layer at the end of the chain.
-
-        Parameters
-        ----------
-        name : str
-        module : torch.nn.Module
-        **tensors
-            The name in the file and the array (or None) of each of its tensors.
-        """
+        """Append a layer; its tensors are given by their names in the file and their arrays (or None)."""
         self.steps.append((name, module))
         for kind, (original, array) in tensors.items():
             if array is not None:
@@ -79,22 +39,7 @@ class Graph:
                     self.names[f"{name}.{kind}"] = original
 
     def fresh(self, *originals: str) -> str:
-        """A name for the next layer: what stands before ``.weight`` or ``.bias`` in the file, or its position.
-
-        Parameters
-        ----------
-        *originals : str
-            What its tensors are called in the file.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        ValueError
-            If a layer has that name already.
-        """
+        """Name the next layer by what precedes ``.weight`` or ``.bias`` in the file, or else by its position."""
         stems = [name.rpartition(".")[0] for name in originals if name.endswith((".weight", ".bias"))]
         name = stems[0] if stems else str(len(self.steps))
         if any(
@@ -105,7 +50,7 @@ class Graph:
 
     @property
     def flattened(self) -> bool:
-        """Whether images have become features."""
+        """Whether images were flattened to features."""
         return any(type(module).__name__ == "Flatten" for _, module in self.steps)
 
 
@@ -137,18 +82,18 @@ def _matmul(graph: Graph, node: Any, values: dict[str, Any]) -> None:
 
 
 def _add(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-    """The bias of the matrix product before it; the layer gets a better name where only the bias has one."""
+    """Read the bias of the matrix product before it, after which the layer is named if the weight has no such name."""
     from torch import nn
 
-    place = 1 if node.input[0] == graph.current else 0
-    bias = graph.constant(node, place)
+    position = 1 if node.input[0] == graph.current else 0
+    bias = graph.constant(node, position)
     name, module = graph.steps[-1] if graph.steps else ("", nn.Identity())
     if bias is None or not isinstance(module, nn.Linear) or f"{name}.bias" in graph.state:
         raise ValueError("which is no bias of a matrix product")
     graph.steps.pop()
     weight = graph.state.pop(f"{name}.weight")
     original = graph.names.pop(f"{name}.weight", f"{name}.weight")
-    _linear(graph, weight, bias, (original, node.input[place]))
+    _linear(graph, weight, bias, (original, node.input[position]))
 
 
 def _conv(graph: Graph, node: Any, values: dict[str, Any]) -> None:
@@ -243,7 +188,7 @@ def _activation(kind: str) -> Callable[[Graph, Any, dict[str, Any]], None]:
 
 
 def _nothing(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-    """Dropout and identities do nothing."""
+    """Skip dropout and identities."""
 
 
 def _left_out(graph: Graph, node: Any, values: dict[str, Any]) -> None:

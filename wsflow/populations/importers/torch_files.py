@@ -1,4 +1,4 @@
-"""Networks that torch or safetensors wrote: tensors only, whatever a file would like to be loaded as."""
+"""Networks in files of torch or safetensors, from which nothing but tensors is loaded."""
 
 from __future__ import annotations
 
@@ -13,32 +13,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.readers import check_file
 
-# under what checkpoints keep the state dict, the first that is there
+# the keys under which checkpoints keep the state dict, the first of which counts
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
-CHUNK = 2**24
+READ_SIZE = 2**24
 SAVE = "Save a state_dict instead: torch.save(module.state_dict(), path)."
 
 
-def read_torch(path: Path) -> Found:
-    """A state dict that ``torch.save`` wrote, alone or within a checkpoint; nothing but tensors is ever loaded.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Found
-        Several networks where a list of state dicts was saved.
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is damaged, holds Python objects such as a whole module, or no state dict.
-    """
+def read_torch(path: Path) -> ImportedNetworks:
+    """Read a state dict, or a list of them, that ``torch.save`` wrote, alone or within a checkpoint."""
     check_file(path)
     _check_archive(path)
     content, where = _unwrapped(_loaded(path))
@@ -52,11 +37,11 @@ def read_torch(path: Path) -> Found:
                 f"{path}: {other!r} is no tensor but {_what(state[other])}, and no key of {', '.join(WRAPPERS)} "
                 f"holds a state dict. {SAVE}"
             )
-    return Found(tuple(states), notes={"key": where} if where else {})
+    return ImportedNetworks(tuple(states), notes={"key": where} if where else {})
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse archives that torch does not write, which may unpack to anything, and what takes memory at will."""
+    """Refuse compressed archives and large allocations, with which a small file could take all memory."""
     try:
         with path.open("rb") as file:
             packed = _packed(file)
@@ -75,7 +60,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _packed(file: IO[bytes]) -> zipfile.ZipInfo | None:
-    """The first compressed member, if the file is a zip archive in torch's eyes."""
+    """Return the first compressed member, if torch would take the file for a zip archive."""
     if file.read(4) != b"PK\x03\x04":
         return None
     with zipfile.ZipFile(file) as archive:
@@ -84,10 +69,10 @@ def _packed(file: IO[bytes]) -> zipfile.ZipInfo | None:
 
 def _mentions(file: IO[bytes], word: bytes) -> bool:
     end = b""
-    while chunk := file.read(CHUNK):
-        if word in end + chunk:
+    while block := file.read(READ_SIZE):
+        if word in end + block:
             return True
-        end = chunk[-len(word) :]
+        end = block[-len(word) :]
     return False
 
 
@@ -100,8 +85,8 @@ def _loaded(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # the message of torch goes on to advise what must not be done
-        found = re.search(r"GLOBAL (\S+)|global (\S+)|class (\S+)", str(error))
-        name = next((group for group in found.groups() if group), "") if found else ""
+        match = re.search(r"GLOBAL (\S+)|global (\S+)|class (\S+)", str(error))
+        name = next((group for group in match.groups() if group), "") if match else ""
         reason = f"it holds Python objects ({name.strip('`.,')})" if name else "it is no state dict"
         raise InvalidInputError(
             f"{path}: {reason}. Loading those would run code, so nothing but tensors is loaded. {SAVE}"
@@ -128,22 +113,8 @@ def _what(value: Any) -> str:
     return "an empty dictionary" if isinstance(value, Mapping) and not value else f"a {type(value).__name__}"
 
 
-def read_safetensors(path: Path) -> Found:
-    """A state dict that safetensors wrote; the order of its tensors is not that of the forward pass.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    InvalidInputError
-        If the file is damaged, or one of wsflow's own populations.
-    """
+def read_safetensors(path: Path) -> ImportedNetworks:
+    """Read a state dict that safetensors wrote, which does not keep the order of layers."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -161,7 +132,7 @@ def read_safetensors(path: Path) -> Found:
         raise InvalidInputError(f"{path}: this is a file of wsflow. Load it with wsflow.load_population(path).")
     if not state:
         raise InvalidInputError(f"{path}: there is no tensor in this file. Save a state_dict with safetensors.")
-    return Found((state,), ordered=False)
+    return ImportedNetworks((state,), ordered=False)
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Layers one after the other under names of their own, as a torch module."""
+"""A torch module of layers that follow one another, under any names."""
 
 from __future__ import annotations
 
@@ -7,21 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 
-class Chain(nn.Module):
-    """Layers one after the other; unlike in an ``nn.Sequential`` their names may have dots.
-
-    Parameters
-    ----------
-    steps : sequence of (str, Module)
-        Names and layers, in the order of the forward pass.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from wsflow.populations.importers.chain import Chain
-    >>> list(Chain([("body.fc", nn.Linear(2, 2, bias=False)), ("act", nn.ReLU())]).state_dict())
-    ['body.fc.weight']
-    """
+class NamedSequential(nn.Module):
+    """Layers in the order of the forward pass; unlike in an ``nn.Sequential`` their names may have dots."""
 
     def __init__(self, steps: Sequence[tuple[str, nn.Module]]) -> None:
         super().__init__()
@@ -36,7 +23,7 @@ class Chain(nn.Module):
             parent.add_module(leaf, layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output of the last layer."""
+        """Return the output of the last layer."""
         for name in self._order:
             x = self.get_submodule(name)(x)
         return x

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.archives import read_npz
-from wsflow.populations.importers.found import Found
+from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.importers.nnet import read_nnet
 from wsflow.populations.importers.onnx_files import read_onnx
 from wsflow.populations.importers.torch_files import read_safetensors, read_torch
 from wsflow.populations.readers import check_file
 
-FORMATS: dict[str, Callable[[Path], Found]] = {
+FORMATS: dict[str, Callable[[Path], ImportedNetworks]] = {
     ".pt": read_torch,
     ".pth": read_torch,
     ".th": read_torch,
@@ -27,22 +27,8 @@ FORMATS: dict[str, Callable[[Path], Found]] = {
 PICKLES = (".pkl", ".pickle", ".joblib")
 
 
-def read_file(path: Path) -> Found:
-    """The networks in a file, by its suffix.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    InvalidInputError
-        If the format is not known, or the file is not what it should be.
-    """
+def read_file(path: Path) -> ImportedNetworks:
+    """Read the networks of a file by its suffix."""
     check_file(path)
     suffix = path.suffix.lower()
     if suffix in PICKLES:

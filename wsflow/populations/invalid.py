@@ -1,4 +1,4 @@
-"""Networks with weights that are not finite: named, or dropped by choice."""
+"""Networks with weights that are not finite: an error that names them, or dropped."""
 
 from __future__ import annotations
 
@@ -14,54 +14,15 @@ ON_INVALID = ("error", "drop")
 
 
 def check_on_invalid(on_invalid: str, owner: str) -> None:
-    """Refuse a choice that there is not.
-
-    Parameters
-    ----------
-    on_invalid : str
-    owner : str
-        Whose parameter it is.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse other values of the parameter `on_invalid` of `owner`."""
     if on_invalid not in ON_INVALID:
         raise ValueError(f"The 'on_invalid' of {owner} is 'error' or 'drop', got {on_invalid!r}.")
 
 
-def finite_networks(
+def check_finite(
     weights: WeightArray, on_invalid: str, where: str = "", names: Sequence[str] | None = None
 ) -> WeightArray:
-    """The networks whose weights are all finite.
-
-    Parameters
-    ----------
-    weights : WeightArray of shape (n, d)
-    on_invalid : {"error", "drop"}
-    where : str
-        The file, with which errors begin.
-    names : sequence of str, optional
-        What errors call the networks (default: network 0, network 1, ...).
-
-    Returns
-    -------
-    WeightArray
-
-    Raises
-    ------
-    InvalidInputError
-        If there are others and they are not to be dropped, or none is left; the first parameter is named.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.populations.finite import finite_networks
-    >>> from wsflow.weights import WeightArray
-    >>> finite_networks(WeightArray([[1.0, 2.0]], Architecture.mlp([1, 1])), "error").shape
-    (1, 2)
-    """
+    """Return the networks whose weights are all finite; others are refused by name, or dropped with a warning."""
     finite = np.isfinite(np.asarray(weights))
     good = finite.all(axis=1)
     if good.all():

@@ -1,4 +1,4 @@
-"""One chunk of a population: one tensor of weights, one optimizer, a batch of its own for each network."""
+"""Training one chunk, the runs trained at once: one tensor of weights, one optimizer, a batch for each network."""
 
 from __future__ import annotations
 
@@ -14,94 +14,42 @@ from wsflow.exceptions import NumericalError
 from wsflow.populations.hyperparameters import Runs, draw
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.populations.schedules import factors
-from wsflow.populations.settings import Settings
+from wsflow.populations.settings import PopulationSettings
 from wsflow.running import forward, losses
 from wsflow.running.initialisation import INITIALISATIONS
 
-# what is asked of the chunk: on a CPU it should stay in the caches, on a GPU it should keep the cores busy
+# the activations of a chunk: on a CPU they should stay in the caches, on a GPU they should keep the cores busy
 ACTIVATION_BYTES = {"cpu": 24 * 2**20, "cuda": 1024 * 2**20}
 NOISE_STREAM = 1  # beside the stream of initial weights and order of the data, and that of the hyperparameters
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What all chunks of a training have in common, as plain arrays that go to other processes.
+    """What all chunks of a training have in common, as plain arrays that can be sent to other processes."""
 
-    Parameters
-    ----------
-    X : ndarray of shape (b, p)
-        Inputs, in the precision of the training.
-    y : ndarray of shape (b,) or (b, k), or (runs, b) or (runs, b, k) with `own_targets`
-        Targets, the same for all runs or those of each.
-    own_targets : bool
-    loss : {"cross_entropy", "mse"}
-    architecture : Architecture
-    settings : Settings
-    """
-
-    X: np.ndarray
-    y: np.ndarray
+    X: np.ndarray  # (b, p)
+    y: np.ndarray  # (b,) or (b, k); with a first axis of runs if each has targets of its own
     own_targets: bool
     loss: str
     architecture: Architecture
-    settings: Settings
+    settings: PopulationSettings
 
 
 def chunk_size(architecture: Architecture, batch_size: int, device: str) -> int:
-    """How many networks to train at once.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    batch_size : int
-    device : str
-
-    Returns
-    -------
-    int
-        As many as keep inputs, activations and gradients of a step in `ACTIVATION_BYTES`.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.populations.chunk import chunk_size
-    >>> chunk_size(Architecture.mlp([30, 16, 16, 2]), 64, "cpu") > 10 * chunk_size(
-    ...     Architecture.mlp([784, 100, 10]), 64, "cpu"
-    ... )
-    True
-    """
+    """Count the networks whose inputs, activations and gradients of one step take `ACTIVATION_BYTES`."""
     widths = sum(layer.inputs + layer.outputs for layer in architecture.layers)
-    # every activation of the forward pass, what backpropagation makes of it, and the indices of the batch
+    # the activations of the forward pass, their gradients, and the indices of the batch
     each = batch_size * (4 * 4 * widths + 8)
     return max(1, ACTIVATION_BYTES.get(torch.device(device).type, ACTIVATION_BYTES["cuda"]) // each)
 
 
 def train_chunk(problem: Problem, runs: Runs, report: Callable[[int], None] | None = None) -> np.ndarray:
-    """Train the networks of some runs at once.
-
-    Parameters
-    ----------
-    problem : Problem
-    runs : sequence of int
-        Their numbers.
-    report : callable, optional
-        Called with the number of epochs done.
-
-    Returns
-    -------
-    ndarray of shape (len(runs) * snapshots, d)
-        By run, then by step.
-
-    Raises
-    ------
-    NumericalError
-        If a run diverges.
-    """
+    """Train the runs of these numbers, and return the weights (len(runs) * snapshots, d) by run, then by step."""
     settings = problem.settings
     streams = [np.random.default_rng((settings.random_state, int(run))) for run in runs]
     batches = _Batches(problem, runs)
     weights = _initial(problem.architecture, settings, streams).to(batches.X).requires_grad_()
-    mover = _Mover(problem, weights, runs)
+    optimizer = _ChunkOptimizer(problem, weights, runs)
     steps = settings.steps(len(problem.X))
     kept: dict[int, np.ndarray] = {}
     for epoch in range(1, settings.epochs + 1):
@@ -109,17 +57,17 @@ def train_chunk(problem: Problem, runs: Runs, report: Callable[[int], None] | No
         for inputs, targets in batches.of(torch.from_numpy(order)):
             loss = losses(forward(weights, problem.architecture, inputs), targets, problem.loss).sum()
             (gradient,) = torch.autograd.grad(loss, weights)
-            mover(gradient)
-            if mover.step in steps:
-                kept[mover.step] = weights.detach().to("cpu", copy=True).numpy()
-        _check_finite(weights, runs, epoch)
+            optimizer(gradient)
+            if optimizer.step in steps:
+                kept[optimizer.step] = weights.detach().to("cpu", copy=True).numpy()
+        _check_converged(weights, runs, epoch)
         if report is not None:
             report(epoch)
     return np.stack([kept[step] for step in steps], axis=1).reshape(-1, problem.architecture.n_weights)
 
 
 class _Batches:
-    """The minibatches of each network, gathered into memory that is used again."""
+    """The minibatches of each network, gathered into memory that is reused."""
 
     def __init__(self, problem: Problem, runs: Runs) -> None:
         device, batch = problem.settings.device, min(problem.settings.batch_size, len(problem.X))
@@ -141,8 +89,8 @@ class _Batches:
             yield inputs.view(*batch.shape, -1), targets.view(*batch.shape, *self.y.shape[1:])
 
 
-class _Mover:
-    """The optimizer of a chunk, with the rates of each network and step."""
+class _ChunkOptimizer:
+    """The optimizer of a chunk, with the hyperparameters of each network at each step."""
 
     def __init__(self, problem: Problem, weights: Tensor, runs: Runs) -> None:
         settings = problem.settings
@@ -180,14 +128,16 @@ class _Noise:
         return torch.from_numpy(self.memory).to(self.like)
 
 
-def _initial(architecture: Architecture, settings: Settings, streams: Sequence[np.random.Generator]) -> Tensor:
+def _initial(
+    architecture: Architecture, settings: PopulationSettings, streams: Sequence[np.random.Generator]
+) -> Tensor:
     scheme = INITIALISATIONS[settings.initialisation]
     # drawn on the CPU, so that a run starts from the same weights on every device
     seeds = [int(stream.integers(2**63)) for stream in streams]
     return torch.cat([scheme(architecture, 1, torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def _check_finite(weights: Tensor, runs: Runs, epoch: int) -> None:
+def _check_converged(weights: Tensor, runs: Runs, epoch: int) -> None:
     bad = ~weights.detach().isfinite().all(dim=1).cpu().numpy()
     if bad.any():
         more = f" (and {bad.sum() - 1} more)" if bad.sum() > 1 else ""

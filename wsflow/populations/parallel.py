@@ -1,4 +1,4 @@
-"""Chunks of a training, one after the other or in joblib's processes; what a checkpoint has is not done again."""
+"""Training of chunks one after the other or in joblib's processes, but for those that a checkpoint has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.populations.checkpoints import Checkpoint
-from wsflow.populations.chunk import Problem, train_chunk
+from wsflow.populations.chunks import Problem, train_chunk
 
 Progress = Callable[[int, int], None]
 
@@ -20,29 +20,15 @@ def run_chunks(
     n_jobs: int | None = None,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
-    """The weights of all chunks, which do not depend on who trains them.
-
-    Parameters
-    ----------
-    problem : Problem
-    chunks : sequence of ndarray
-        The numbers of the runs of each.
-    checkpoint : Checkpoint, optional
-    n_jobs : int, optional
-        As in scikit-learn: None is 1, unless within ``joblib.parallel_config``; -1 is one for each core.
-    progress : callable, optional
-        Called with the network epochs done and in total: after each epoch, or after each chunk where there are several
-        jobs.
-
-    Returns
-    -------
-    list of ndarray
-        In the order of the chunks.
-    """
+    """Train chunks, given by the numbers of their runs, and return their weights, which do not depend on `n_jobs`."""
     from joblib import effective_n_jobs
 
     several = min(effective_n_jobs(n_jobs), len(chunks)) > 1
-    work = _at_once(problem, chunks, checkpoint, n_jobs) if several else _in_turn(problem, chunks, checkpoint, progress)
+    work = (
+        _side_by_side(problem, chunks, checkpoint, n_jobs)
+        if several
+        else _in_turn(problem, chunks, checkpoint, progress)
+    )
     results: list[np.ndarray] = []
     for weights in work:
         results.append(weights)
@@ -63,7 +49,7 @@ def _in_turn(
         yield _one(problem, index, runs, checkpoint, report)
 
 
-def _at_once(
+def _side_by_side(
     problem: Problem, chunks: Sequence[np.ndarray], checkpoint: Checkpoint | None, n_jobs: int | None
 ) -> Iterator[np.ndarray]:
     from joblib import Parallel, delayed
