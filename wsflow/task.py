@@ -1,4 +1,4 @@
-"""Task: what the networks are for."""
+"""The task of networks: inputs, targets and a loss."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 
 LOSSES = ("cross_entropy", "mse")
+# 32 and 64 bit integers may be tokens; all other types become the first
+INPUT_TYPES = [np.float64, np.float32, np.float16, np.int32, np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +58,13 @@ class Task:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        X, y = np.asarray(self.X), np.asarray(self.y)
-        # 32 and 64 bit integers may be tokens
-        X = X if X.dtype.kind == "f" or X.dtype in (np.int32, np.int64) else X.astype(np.float64)
+        from sklearn.utils.validation import check_array, check_consistent_length
+
         if self.loss not in LOSSES:
             raise ValueError(f"The 'loss' of a Task is one of {', '.join(LOSSES)}, got {self.loss!r}.")
-        if X.ndim < 2 or len(X) != len(y) or not len(X):
-            raise ValueError(
-                f"A Task needs inputs (b, p), or (b, channels, height, width), "
-                f"with b targets and b > 0, got shapes {X.shape} and {y.shape}."
-            )
-        if not (np.isfinite(X).all() and np.isfinite(y).all()):
-            raise ValueError("The inputs or targets of this Task are not all finite: impute or drop them first.")
+        X = check_array(np.asarray(self.X), dtype=INPUT_TYPES, allow_nd=True, input_name="X of this Task")
+        y = check_array(np.asarray(self.y), ensure_2d=False, allow_nd=True, input_name="y of this Task")
+        check_consistent_length(X, y)
         if self.loss == "cross_entropy":
             if y.ndim != 1 or (y != np.round(y)).any() or y.min() < 0:
                 raise ValueError("Targets of a classification Task are class indices 0, 1, 2, ... of shape (b,).")
@@ -84,52 +81,35 @@ class Task:
 
     @property
     def held_out(self) -> Task:
-        """The test part, or the validation part where there is none, or else the task itself."""
+        """The test data, or the validation data where there are none, or else the task itself."""
         return self.test or self.validation or self
 
     @property
     def n_inputs(self) -> int:
-        """Number of input features p, pixels of all channels together."""
+        """The number of input features p; pixels of all channels count."""
         return int(np.prod(self.X.shape[1:]))
 
     @cached_property
     def n_outputs(self) -> int:
-        """Number of classes, or of regression targets."""
+        """The number of classes, or of regression targets."""
         if not self.is_classification:
             return self.y.shape[1]
-        parts = [t.y for t in (self, self.validation, self.test) if t is not None]
-        return int(max(y.max() for y in parts)) + 1
+        return int(max(task.y.max() for task in (self, self.validation, self.test) if task is not None)) + 1
 
     @cached_property
     def checksum(self) -> str:
-        """A SHA-256 of inputs and targets, held-out parts included."""
+        """The SHA-256 of inputs and targets, those of validation and test included."""
         digest = hashlib.sha256(self.loss.encode())
-        for part in (self, self.validation, self.test):
-            if part is not None:
-                digest.update(np.ascontiguousarray(part.X, dtype=np.float64).round(6).tobytes())
-                digest.update(np.ascontiguousarray(part.y, dtype=np.float64).round(6).tobytes())
+        for task in (self, self.validation, self.test):
+            for values in () if task is None else (task.X, task.y):
+                digest.update(np.asarray(values, dtype=np.float64).round(6).tobytes())
         return digest.hexdigest()
 
 
 def check_task(architecture: Architecture, task: Task) -> None:
     """Refuse a task whose inputs or outputs are not those of the networks.
 
-    Parameters
-    ----------
-    architecture : Architecture
-        One that does not say how to run its networks passes: nothing is known of its inputs.
-    task : Task
-
-    Raises
-    ------
-    InvalidInputError
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.task import Task, check_task
-    >>> check_task(Architecture.mlp([4, 3, 2]), Task(np.eye(4), [0, 1, 0, 1]))
+    An architecture that does not say how to run its networks passes: nothing is known of its inputs.
     """
     linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
     if not linear:

@@ -1,6 +1,7 @@
 """Strategies for property-based tests: architectures, weights and symmetries, drawn by hypothesis.
 
-They are what wsflow tests itself with, for whoever writes a layer, an activation or an estimator.
+wsflow tests itself with them; they are for whoever writes a layer, an activation or an estimator. The example of
+`actions` uses all of them.
 
 References
 ----------
@@ -40,7 +41,7 @@ def architectures(
     activations: Collection[str] = tuple(ACTIVATIONS),
     min_depth: int = 1,
 ) -> Architecture:
-    """Multi-layer perceptrons of any width, depth and activation, with and without biases.
+    """Draw multi-layer perceptrons of any width, depth and activation, with and without biases.
 
     Parameters
     ----------
@@ -50,20 +51,6 @@ def architectures(
         Number of hidden layers.
     activations : collection of str
         Keys of `wsflow.activations.ACTIVATIONS`.
-
-    Returns
-    -------
-    strategy of Architecture
-
-    Examples
-    --------
-    >>> from hypothesis import given, settings
-    >>> from wsflow.testing import architectures
-    >>> @settings(max_examples=5, derandomize=True)
-    ... @given(architectures(max_width=3, activations=["relu"]))
-    ... def check(architecture):
-    ...     assert all(group.size <= 3 for group in architecture.groups)
-    >>> check()
     """
     widths = draw(st.lists(st.integers(1, max_width), min_size=min_depth + 2, max_size=max_depth + 2))
     return Architecture.mlp(widths, draw(st.sampled_from(sorted(activations))), bias=draw(st.booleans()))
@@ -78,33 +65,14 @@ def weights(
     scale: float = 1.0,
     degenerate: bool = True,
 ) -> WeightArray:
-    """Normal weights, now and then with dead or equal neurons, a zero row, or scales far apart.
+    """Draw n networks with normal weights, now and then with dead or equal neurons, a zero row, or scales far apart.
 
     Parameters
     ----------
-    architecture : Architecture
-    n : int
-        Number of networks.
-    dtype : dtype
     scale : float
         Standard deviation.
     degenerate : bool
         Whether dead and equal neurons, zero rows and scales of e^-6 to e^6 may be drawn.
-
-    Returns
-    -------
-    strategy of WeightArray of shape (n, d)
-
-    Examples
-    --------
-    >>> from hypothesis import given, settings
-    >>> from wsflow import Architecture
-    >>> from wsflow.testing import weights
-    >>> @settings(max_examples=5, derandomize=True)
-    ... @given(weights(Architecture.mlp([4, 3, 2]), n=5))
-    ... def check(w):
-    ...     assert w.shape == (5, 23)
-    >>> check()
     """
     rng = np.random.default_rng(draw(_SEEDS))
     values = scale * rng.standard_normal((n, architecture.n_weights))
@@ -116,20 +84,20 @@ def weights(
 
 
 def _spread_scales(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
-    """Each parameter of each network at a scale of its own."""
+    """Multiply each parameter of each network by a scale of its own."""
     for columns in architecture.slices.values():
         values[:, columns] *= np.exp(rng.uniform(-6, 6, (len(values), 1)))
 
 
 def _kill_neuron(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
-    """One neuron of each wire without incoming weights, in one network."""
+    """Zero the incoming weights of one neuron of each wire, in one network."""
     for wire in architecture.wires:
         columns = incoming_columns(architecture, wire).numpy()
         values[rng.integers(len(values)), columns[rng.integers(len(columns))]] = 0.0
 
 
 def _repeat_neuron(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
-    """The first neuron of each group once more in the last one's place, with all its weights, in one network."""
+    """Copy all weights of the first neuron of each group to the last one, in one network."""
     row = rng.integers(len(values))
     for _, block, columns in architecture.blocks:
         for axis in block.neuron_axes():
@@ -138,7 +106,7 @@ def _repeat_neuron(values: np.ndarray, architecture: Architecture, rng: np.rando
 
 
 def _zero_row(values: np.ndarray, architecture: Architecture, rng: np.random.Generator) -> None:
-    """One network whose weights are all zero."""
+    """Zero all weights of one network."""
     values[rng.integers(len(values))] = 0.0
 
 
@@ -147,20 +115,14 @@ _DEGENERATE = (_spread_scales, _kill_neuron, _repeat_neuron, _zero_row)
 
 @st.composite
 def actions(draw: Any, architecture: Architecture, n: int = 3, log_scale: float = 1.0) -> Action:
-    """Group elements that move some of the groups, and scale (and shift) some of the wires, and leave the others.
+    """Draw n group elements that permute a few groups, scale (and shift) a few wires, and leave the others.
+
+    A failing example shrinks to the groups and wires that matter.
 
     Parameters
     ----------
-    architecture : Architecture
-    n : int
-        Number of networks.
     log_scale : float
         Standard deviation of the logarithms of positive scales.
-
-    Returns
-    -------
-    strategy of Action
-        A failing example shrinks to the groups and wires that matter.
 
     Examples
     --------
@@ -193,13 +155,10 @@ def assert_function_preserved(
 ) -> None:
     """Fail unless networks compute what they computed before.
 
-    The deviation of a network is the largest change of an output, over the largest output.
-
     Parameters
     ----------
-    before, after : WeightArray of shape (n, d)
     rtol : float
-        Largest deviation allowed; 1e-12 fits float64, 1e-4 float32.
+        Largest `function_deviation` allowed; 1e-12 fits float64, 1e-4 float32.
     inputs : array-like of shape (b, p), optional
         Default: 16 standard normal inputs.
     module : torch.nn.Module, optional
@@ -233,30 +192,9 @@ def assert_function_preserved(
 
 
 def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = None, module: Any = None) -> np.ndarray:
-    """The largest change of an output of each network, over its largest output.
+    """Return the largest change of an output of each network, over its largest output, shape (n,).
 
-    Parameters
-    ----------
-    before, after : WeightArray of shape (n, d)
-    inputs, module
-        As in `assert_function_preserved`.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-
-    Raises
-    ------
-    ValueError
-        If the networks are not sequential and there are no inputs or no module.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow import Architecture, WeightArray
-    >>> w = WeightArray(np.ones((1, 6)), Architecture.mlp([2, 2]))
-    >>> function_deviation(w, w.like(2 * w)).tolist()
-    [1.0]
+    Inputs and module are those of `assert_function_preserved`; networks that are not sequential need both.
     """
     architecture = before.architecture
     first, second = (torch.from_numpy(np.array(w)) for w in (before, after))

@@ -102,32 +102,21 @@ class WeightArray(np.ndarray):
     def take(  # type: ignore[override]
         self, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise"
     ) -> Any:
-        """Rows by index (a WeightArray), or whatever ``numpy.take`` gives for other axes."""
+        """Return rows by index as a WeightArray, and for other axes what ``numpy.take`` returns."""
         values = np.asarray(self).take(indices, axis=axis, out=out, mode=mode)
         return self._rows(values, np.asarray(indices)) if axis == 0 and values.ndim == 2 else values
 
     def copy(self, order: Any = "C") -> WeightArray:
-        """A copy that is a WeightArray too."""
+        """Return a copy that is a WeightArray too."""
         return self.like(np.asarray(self).copy(order))
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        """The same networks in another precision; a plain array if the dtype is not a float."""
+        """Return the same networks in another precision, or a plain array if the dtype is not a float."""
         values = np.asarray(self).astype(dtype, *args, **kwargs)
         return self.like(values) if values.dtype.kind == "f" else values
 
     def like(self, array: Any, *, aligned: bool | None = None) -> WeightArray:
-        """Other weights with this array's architecture, runs and steps.
-
-        Parameters
-        ----------
-        array : array-like of shape (n, d)
-        aligned : bool, optional
-            Default: as in this array.
-
-        Returns
-        -------
-        WeightArray
-        """
+        """Return other weights (n, d) with this array's architecture, runs, steps and, by default, alignment."""
         aligned = self.aligned if aligned is None else aligned
         return type(self)(array, self.architecture, runs=self.runs, steps=self.steps, aligned=aligned)
 
@@ -137,22 +126,12 @@ class WeightArray(np.ndarray):
 
     @classmethod
     def concatenate(cls, arrays: Sequence[WeightArray]) -> WeightArray:
-        """The rows of several arrays of one architecture, one after the other.
-
-        Parameters
-        ----------
-        arrays : sequence of WeightArray
-            At least one.
-
-        Returns
-        -------
-        WeightArray
-            Aligned if all of them are.
+        """Return the rows of several arrays of one architecture, one after the other; aligned if all of them are.
 
         Raises
         ------
         InvalidInputError
-            If their architectures differ.
+            If there is no array, or their architectures differ.
         """
         if not arrays:
             raise InvalidInputError("There is nothing to concatenate: at least one array is needed.")
@@ -179,17 +158,12 @@ class WeightArray(np.ndarray):
 
         Parameters
         ----------
-        modules : iterable of torch.nn.Module
         architecture : Architecture, optional
             Default: read from the first module.
         example_input : Tensor, or tuple of what the forward pass takes, optional
-            What reading a module takes that is no ``nn.Sequential`` of Linear and activation layers.
+            Needed to read a module that is no ``nn.Sequential`` of Linear and activation layers.
         **keywords
             `runs`, `steps` and `aligned`.
-
-        Returns
-        -------
-        WeightArray
 
         Raises
         ------
@@ -233,26 +207,21 @@ class WeightArray(np.ndarray):
     ) -> WeightArray:
         """Collect the weights in state dicts of one architecture.
 
-        Half precision becomes single, prefixes of wrappers (``module.``) are taken off, tied tensors are read once.
+        Half precision becomes single, prefixes of wrappers (``module.``) are removed, tied tensors are read once.
 
         Parameters
         ----------
-        states : iterable of mapping from str to tensor
         activation : str, optional
-            What lies between the layers of a plain MLP or CNN, whose widths are then inferred.
+            The activation between the layers of a plain MLP or CNN, whose widths are then inferred.
         architecture : Architecture, optional
-            Needed for anything else.
+            Needed for all other networks.
         **keywords
             `runs`, `steps` and `aligned`.
-
-        Returns
-        -------
-        WeightArray
 
         Raises
         ------
         InvalidInputError
-            If there is no state dict, neither activation nor architecture is said, or a state dict lacks a parameter
+            If there is no state dict, neither activation nor architecture is given, or a state dict lacks a parameter
             or has one of another shape; the first mismatches are named.
 
         Examples
@@ -282,12 +251,7 @@ class WeightArray(np.ndarray):
         )
 
     def state_dicts(self) -> list[dict[str, Any]]:
-        """The networks as torch state dicts.
-
-        Returns
-        -------
-        list of dict from str to Tensor
-        """
+        """Return the networks as torch state dicts."""
         import torch
 
         rows = torch.from_numpy(np.array(self))
@@ -298,16 +262,7 @@ class WeightArray(np.ndarray):
         ]
 
     def to_modules(self, template: Any = None) -> list[Any]:
-        """The networks as torch modules.
-
-        Parameters
-        ----------
-        template : torch.nn.Module, optional
-            Copied for each network; needed where the architecture is not sequential.
-
-        Returns
-        -------
-        list of torch.nn.Module
+        """Return the networks as torch modules, copies of the template where the architecture is not sequential.
 
         Raises
         ------
@@ -345,36 +300,10 @@ def _delegate(name: str) -> Any:
     return method
 
 
-for _name in [
-    "all",
-    "any",
-    "argmax",
-    "argmin",
-    "argsort",
-    "clip",
-    "compress",
-    "cumprod",
-    "cumsum",
-    "diagonal",
-    "dot",
-    "flatten",
-    "max",
-    "mean",
-    "min",
-    "nonzero",
-    "prod",
-    "ravel",
-    "repeat",
-    "reshape",
-    "round",
-    "squeeze",
-    "std",
-    "sum",
-    "swapaxes",
-    "trace",
-    "transpose",
-    "var",
-]:
+_REDUCTIONS = ("all", "any", "argmax", "argmin", "max", "mean", "min", "prod", "std", "sum", "trace", "var")
+_RESHAPINGS = ("compress", "diagonal", "flatten", "ravel", "repeat", "reshape", "squeeze", "swapaxes", "transpose")
+_OTHERS = ("argsort", "clip", "cumprod", "cumsum", "dot", "nonzero", "round")
+for _name in (*_REDUCTIONS, *_RESHAPINGS, *_OTHERS):
     setattr(WeightArray, _name, _delegate(_name))
 WeightArray.T = property(lambda self: np.asarray(self).T)  # type: ignore[assignment]
 
