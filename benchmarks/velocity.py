@@ -15,9 +15,7 @@ from measure import report, seconds
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.metanetworks.mlp import FlatMLP
-from wsflow.metanetworks.neuron import NeuronTransformer
-from wsflow.metanetworks.relational import RelationalTransformer
+from wsflow.metanetworks.velocity import velocity_network
 
 
 def training_step(network: nn.Module, x: Tensor, t: Tensor, target: Tensor) -> Callable[[], None]:
@@ -49,9 +47,9 @@ def main() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         networks: dict[str, nn.Module] = {
-            "neuron transformer": NeuronTransformer(architecture, **size),
-            "relational transformer": RelationalTransformer(architecture, **size),
-            "flat MLP": FlatMLP(architecture.n_weights),
+            "neuron transformer": velocity_network("neuron", architecture, **size),
+            "relational transformer": velocity_network("relational", architecture, **size),
+            "flat MLP": velocity_network("mlp", architecture),
         }
         x, target = torch.randn(2, options.batch_size, architecture.n_weights)
         t = torch.rand(options.batch_size)

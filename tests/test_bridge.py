@@ -25,7 +25,7 @@ from wsflow.flow.priors import WrappedGaussian
 from wsflow.flow.solvers import integrate
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Bridge, Euclidean, Product, Sphere
-from wsflow.metanetworks.mlp import FlatMLP
+from wsflow.metanetworks.velocity import velocity_network
 
 SPACES = {
     "rotations": SpecialOrthogonal(3),
@@ -169,8 +169,8 @@ class TestAgainstOurSphere:
         columns = torch.arange(8).reshape(2, 4)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            network = FlatMLP(8, dim=8, depth=1).double()
-            torch.nn.init.normal_(network.write.weight, std=0.3)
+            network = velocity_network("mlp", 8, dim=8, depth=1).double()
+            torch.nn.init.normal_(network.readout.write.weight, std=0.3)
         x, ends = Product([(self.ours, columns)]).projection(drawn(6, 8)), []
         for factor in (self.ours, self.theirs):
             manifold = Product([(factor, columns)])

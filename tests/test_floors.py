@@ -128,9 +128,9 @@ def test_a_planted_circle_is_caught(tmp_path):
 def test_a_planted_circle_of_rooms_is_caught(tmp_path):
     planted = plant(
         tmp_path,
-        flow__paths="import wsflow.metanetworks.mlp",
+        flow__paths="import wsflow.metanetworks.flat",
         flow__solvers="",
-        metanetworks__mlp="",
+        metanetworks__flat="",
         metanetworks__pna="from wsflow.flow import solvers",
     )
     assert not floors.circle(floors.inside(planted))

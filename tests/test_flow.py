@@ -20,7 +20,7 @@ from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate, integrate_stochastic
 from wsflow.flow.training import Objective, Settings, train
 from wsflow.manifolds import Euclidean, Product, Sphere
-from wsflow.metanetworks.mlp import FlatMLP
+from wsflow.metanetworks.velocity import VelocityNetwork, velocity_network
 
 PLANE = Product([(Euclidean(2), torch.tensor([[0, 1]]))])
 CIRCLE = Product([(Sphere(2), torch.tensor([[0, 1]]))])
@@ -211,12 +211,12 @@ class TestPaths:
             torch.testing.assert_close(loss, error.square().sum() / manifold.size)
 
 
-def lively(size: int, dim: int = 32, depth: int = 1, seed: int = 0) -> FlatMLP:
+def lively(size: int, dim: int = 32, depth: int = 1, seed: int = 0) -> VelocityNetwork:
     """A small network whose output layer is not zero."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = FlatMLP(size, dim=dim, depth=depth)
-        nn.init.normal_(network.write.weight, std=0.1)
+        network = velocity_network("mlp", size, dim=dim, depth=depth)
+        nn.init.normal_(network.readout.write.weight, std=0.1)
     return network
 
 
@@ -367,11 +367,11 @@ class TestTraining:
         velocity = self.velocity()
         settings = Settings(n_steps=30, batch_size=8, ema_decay=0.7)
         train(velocity, self.data(), settings, generator, progress=self.spy(velocity, seen))
-        average = self.velocity().network.write.weight.detach()
+        average = self.velocity().network.readout.write.weight.detach()
         for step, weight in enumerate(seen):
             decay = min(0.7, (step + 1) / (step + 10))
             average = decay * average + (1 - decay) * weight
-        torch.testing.assert_close(velocity.network.write.weight.detach(), average, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(velocity.network.readout.write.weight.detach(), average, rtol=1e-5, atol=1e-6)
 
     def test_patience_stops_and_the_best_weights_are_kept(self, generator):
         seen = []
@@ -385,8 +385,8 @@ class TestTraining:
         assert history.best_step == history.step[best] == 10 * (best + 1)
         assert len(history.step) == best + 1 + 3 == len(history.validation) == len(history.train)
         assert len(seen) == history.step[-1] < 400
-        assert torch.equal(velocity.network.write.weight, seen[history.best_step - 1])
-        assert not torch.equal(velocity.network.write.weight, seen[-1])
+        assert torch.equal(velocity.network.readout.write.weight, seen[history.best_step - 1])
+        assert not torch.equal(velocity.network.readout.write.weight, seen[-1])
 
     def test_without_validation_the_last_weights_are_kept(self, generator):
         history = train(self.velocity(), self.data(), Settings(n_steps=120, batch_size=8), generator)
@@ -405,7 +405,7 @@ class TestTraining:
         for seed in (1, 1, 2):
             velocity = self.velocity()
             train(velocity, self.data(), Settings(n_steps=20, batch_size=8), torch.Generator().manual_seed(seed))
-            ends.append(velocity.network.write.weight)
+            ends.append(velocity.network.readout.write.weight)
         assert torch.equal(ends[0], ends[1])
         assert not torch.equal(ends[0], ends[2])
         assert torch.equal(torch.get_rng_state(), state)
@@ -441,7 +441,7 @@ class TestTraining:
 
     def spy(self, velocity: VelocityField, seen: list[torch.Tensor]):
         """A progress callback that notes the output weights after each step."""
-        return lambda step, total: seen.append(velocity.network.write.weight.detach().clone())
+        return lambda step, total: seen.append(velocity.network.readout.write.weight.detach().clone())
 
 
 class TestStochasticSampling:

@@ -16,7 +16,7 @@ from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate
 from wsflow.geometry import GEOMETRIES, Geometry
 from wsflow.manifolds import Euclidean, Sphere
-from wsflow.metanetworks.encoders import VELOCITIES
+from wsflow.metanetworks.velocity import velocity_network
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.testing import architectures
 
@@ -41,9 +41,10 @@ def points(geometry: Geometry, n: int = 6, seed: int = 0) -> torch.Tensor:
 
 def velocity(geometry: Geometry, kind: str, prediction: str, seed: int) -> VelocityField:
     """A velocity field with a random network, and a source fitted to random points."""
+    options = {"dim": 32} if kind == "mlp" else {"dim": 8, "heads": 2, "identity": "learned"}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = VELOCITIES[kind](geometry.layout, geometry.n_extra, dim=8, depth=1, heads=2, identity="learned")
+        network = velocity_network(kind, geometry.layout, geometry.n_extra, depth=1, **options)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.5)
     prior = WrappedGaussian.fit(geometry.manifold, points(geometry, seed=seed + 1))

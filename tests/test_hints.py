@@ -13,7 +13,8 @@ from wsflow.flow.hints import GradientHints
 from wsflow.flow.priors import Isotropic
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Product
-from wsflow.metanetworks.encoders import READ_HINTS, VELOCITIES
+from wsflow.metanetworks.encoders import READ_HINTS
+from wsflow.metanetworks.velocity import velocity_network
 from wsflow.running import forward
 from wsflow.symmetry.actions import Action
 
@@ -42,11 +43,10 @@ def field_of(kind: str = "neuron", identity: str | None = None) -> VelocityField
     loss = consensus()
     manifold = loss.geometry.manifold
     prior = Isotropic(manifold, torch.full((manifold.size,), 0.7, dtype=torch.float64))
+    options = {"dim": 32} if kind == "mlp" else {"dim": 8, "heads": 2, "identity": identity}
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        network = VELOCITIES[kind](
-            MLP, 0, dim=8, depth=1, heads=2, identity=identity, n_hints=GradientHints.count
-        )  # fmt: skip
+        network = velocity_network(kind, MLP, depth=1, n_hints=GradientHints.count, **options)
         for parameter in network.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.3)

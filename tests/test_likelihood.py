@@ -18,7 +18,7 @@ from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import integrate
 from wsflow.flow.tempering import tempered
 from wsflow.manifolds import Euclidean, Product, Sphere
-from wsflow.metanetworks.mlp import FlatMLP
+from wsflow.metanetworks.velocity import VelocityNetwork, velocity_network
 
 SPACE = Product([(Euclidean(4), torch.tensor([[2, 0, 3, 1]]))])
 SPHERE = Product([(Sphere(3), torch.tensor([[0, 1, 2]]))])
@@ -71,12 +71,12 @@ def risen(x: torch.Tensor) -> torch.Tensor:
     return torch.log((1 - start.square()) / (1 - end.square())) - log(4 * pi)
 
 
-def network(size: int, seed: int = 0) -> FlatMLP:
+def network(size: int, seed: int = 0) -> VelocityNetwork:
     """A small smooth network in float64 that is not zero."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = FlatMLP(size, dim=16, depth=1)
-        torch.nn.init.normal_(made.write.weight, std=0.15)
+        made = velocity_network("mlp", size, dim=16, depth=1)
+        torch.nn.init.normal_(made.readout.write.weight, std=0.15)
     return made.double().requires_grad_(False)
 
 

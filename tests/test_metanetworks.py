@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import handwritten
 import numpy as np
@@ -14,12 +15,11 @@ from torch import nn
 
 from wsflow import WeightArray, WeightFlow
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
-from wsflow.metanetworks.embedding import Scale, TimeEmbedding
-from wsflow.metanetworks.encoders import VELOCITIES
-from wsflow.metanetworks.folding import Folding
-from wsflow.metanetworks.mlp import FlatMLP
-from wsflow.metanetworks.neuron import NeuronTransformer
-from wsflow.metanetworks.relational import RelationalTransformer
+from wsflow.metanetworks.conditions import CONDITIONS, TimeEmbedding
+from wsflow.metanetworks.encoders import ENCODERS
+from wsflow.metanetworks.scales import ParameterScale
+from wsflow.metanetworks.tokens import EdgeTokens, NeuronTokens
+from wsflow.metanetworks.velocity import current_keys, velocity_network
 from wsflow.running import take
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures
@@ -47,10 +47,14 @@ ARCHITECTURES = {
     "residual": handwritten.Residual.architecture(),
     "depthwise": handwritten.Separable.architecture(),
 }
-NETWORKS = {"neuron": NeuronTransformer, "relational": RelationalTransformer}
+EQUIVARIANT = [name for name, entry in ENCODERS.items() if entry.group == "permutations"]
 MATRICES = ["one hidden layer", "equal hidden layers", "deep", "without biases"]
 CASES = [("neuron", name) for name in ARCHITECTURES] + [("relational", name) for name in MATRICES]
-SIZES = {"dim": 16, "depth": 2, "heads": 2}
+SIZES = {
+    "neuron": {"dim": 16, "depth": 2, "heads": 2},
+    "relational": {"dim": 16, "depth": 2, "heads": 2},
+    "mlp": {"dim": 64, "depth": 2},
+}
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,9 +64,11 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def built(kind: str, architecture: Architecture, n_extra: int = 0, seed: int = 0, lively: bool = True, **options):
     """A network in float64; `lively` gives the layers that start at zero random weights."""
+    if kind == "mlp":
+        options.pop("identity", None)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = VELOCITIES[kind](architecture, n_extra, **{**SIZES, **options}).double()
+        network = velocity_network(kind, architecture, n_extra, **SIZES[kind], **options).double()
         if lively:
             for parameter in network.parameters():
                 if not parameter.any():
@@ -117,14 +123,15 @@ class TestEquivariance:
         assert distance(network(action(x), t), expected) > 1e-3
         renamed = copy.deepcopy(network)
         with torch.no_grad():
-            for names, space in zip(renamed.names, self.named(network, architecture), strict=True):
+            for names, space in zip(renamed.encoder.names, self.named(network, architecture), strict=True):
                 if isinstance(space, NeuronGroup):
                     names.copy_(names[action.permutations[space.name][0]])
         close(renamed(action(x), t), expected)
 
     def named(self, network: nn.Module, architecture: Architecture):
         """The spaces whose neurons have the network's names, in order."""
-        return network._spaces if isinstance(network, RelationalTransformer) else architecture.groups
+        tokens = network.encoder.tokens
+        return tokens.spaces if isinstance(tokens, EdgeTokens) else architecture.groups
 
     def test_the_flat_network_is_not_equivariant(self):
         architecture = ARCHITECTURES["one hidden layer"]
@@ -134,7 +141,7 @@ class TestEquivariance:
         assert distance(network(action(x), t), action(network(x, t))) > 1e-3
 
     @settings(max_examples=10)
-    @given(architectures(min_depth=0), st.sampled_from(sorted(NETWORKS)))
+    @given(architectures(min_depth=0), st.sampled_from(EQUIVARIANT))
     def test_on_any_mlp(self, architecture, kind):
         network = built(kind, architecture)
         x, t = drawn(3, architecture.n_weights), torch.linspace(0, 1, 3, dtype=torch.float64)
@@ -145,25 +152,25 @@ class TestEquivariance:
 class TestWidths:
     """Without names, a network reads other hidden widths."""
 
-    @pytest.mark.parametrize("kind", NETWORKS)
-    def test_a_bound_network_is_the_same_function_on_another_width(self, kind):
+    @pytest.mark.parametrize("kind", EQUIVARIANT)
+    def test_a_network_is_the_same_function_on_another_width(self, kind):
         narrow, wide = Architecture.mlp([4, 3, 3, 2]), Architecture.mlp([4, 7, 6, 2])
         network = built(kind, narrow, 1)
         x, t = drawn(5, narrow.n_weights + 1), torch.linspace(0, 1, 5, dtype=torch.float64)
         before, state = network(x, t), copy.deepcopy(network.state_dict())
-        network.bind(wide, 1)
+        other = network.at_width(wide, 1)
         y, action = drawn(5, wide.n_weights + 1), permutation(wide, 5)
-        assert network(y, t).shape == y.shape
-        close(network(moved(action, y, 1), t), moved(action, network(y, t), 1))
-        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-        network.bind(narrow, 1)
-        assert torch.equal(network(x, t), before)
+        assert other(y, t).shape == y.shape
+        close(other(moved(action, y, 1), t), moved(action, other(y, t), 1))
+        assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+        for same in (network, other.at_width(narrow, 1)):
+            assert torch.equal(same(x, t), before)
 
-    @pytest.mark.parametrize("kind", NETWORKS)
+    @pytest.mark.parametrize("kind", EQUIVARIANT)
     def test_names_fix_the_width(self, kind):
         network = built(kind, Architecture.mlp([4, 3, 2]), identity="learned")
         with pytest.raises(ValueError, match=r"one width.*identity=None"):
-            network.bind(Architecture.mlp([4, 5, 2]))
+            network.at_width(Architecture.mlp([4, 5, 2]))
 
 
 class TestNothingIsLeftOut:
@@ -212,61 +219,61 @@ class TestNothingIsLeftOut:
     def test_rows_do_not_see_each_other(self):
         architecture = ARCHITECTURES["deep"]
         x, t = drawn(5, architecture.n_weights), torch.linspace(0, 1, 5, dtype=torch.float64)
-        for kind in VELOCITIES:
+        for kind in ENCODERS:
             network = built(kind, architecture)
             close(torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(5)]), network(x, t))
 
 
-class TestFolding:
+class TestTokens:
     """Features, edges and global coordinates."""
 
     @given(architectures(max_depth=4, min_depth=0), st.integers(0, 2))
     def test_every_column_goes_to_one_place(self, architecture, n_extra):
-        folding = Folding(architecture, n_extra)
-        places = [*folding.features, *(edges.columns for edges in folding.edges), folding.free]
+        tokens = NeuronTokens(architecture, n_extra)
+        places = [*tokens.features, *(edges.columns for edges in tokens.edges), tokens.free]
         columns = torch.cat([place.flatten() for place in places])
         assert columns.sort().values.tolist() == list(range(architecture.n_weights + n_extra))
 
     @given(architectures(max_depth=4, min_depth=0), st.integers(0, 2))
     def test_join_puts_them_back(self, architecture, n_extra):
-        folding, x = Folding(architecture, n_extra), drawn(3, architecture.n_weights + n_extra)
-        parts = [take(x, columns) for columns in folding.features]
-        edges = [take(x, edges.columns) for edges in folding.edges]
-        assert torch.equal(folding.join(parts, edges, take(x, folding.free)), x)
+        tokens, x = NeuronTokens(architecture, n_extra), drawn(3, architecture.n_weights + n_extra)
+        parts = [take(x, columns) for columns in tokens.features]
+        edges = [take(x, edges.columns) for edges in tokens.edges]
+        assert torch.equal(tokens.join(parts, edges, take(x, tokens.free)), x)
 
     @pytest.mark.parametrize("name", ["convolutions", "residual", "depthwise"])
     def test_other_architectures_are_covered_too(self, name):
         architecture = ARCHITECTURES[name]
-        folding, x = Folding(architecture), drawn(3, architecture.n_weights)
-        parts = [take(x, columns) for columns in folding.features]
-        edges = [take(x, edges.columns) for edges in folding.edges]
-        assert torch.equal(folding.join(parts, edges, take(x, folding.free)), x)
+        tokens, x = NeuronTokens(architecture), drawn(3, architecture.n_weights)
+        parts = [take(x, columns) for columns in tokens.features]
+        edges = [take(x, edges.columns) for edges in tokens.edges]
+        assert torch.equal(tokens.join(parts, edges, take(x, tokens.free)), x)
 
     def test_features_are_the_fixed_axes_of_a_neuron(self):
         architecture = Architecture.mlp([784, 10, 10])
-        folding = Folding(architecture)
-        assert folding.edges == []
-        (features,) = folding.features
+        tokens = NeuronTokens(architecture)
+        assert tokens.edges == []
+        (features,) = tokens.features
         assert features.shape == (10, 784 + 1 + 10)
         # neuron 3: its incoming weights, its bias, its outgoing weights
         expected = [*range(3 * 784, 4 * 784), 7840 + 3, *range(7850 + 3, 7950, 10)]
         assert sorted(features[3].tolist()) == expected
-        assert folding.free.tolist() == list(range(7950, 7960))
+        assert tokens.free.tolist() == list(range(7950, 7960))
 
     def test_kernels_are_channels_of_edges(self):
-        folding = Folding(two_convolutions())
-        (edges,) = folding.edges
+        tokens = NeuronTokens(two_convolutions())
+        (edges,) = tokens.edges
         assert edges.columns.shape == (5, 4, 9)
         start = 4 * 2 * 9 + 4
         assert edges.columns[2, 1].tolist() == list(range(start + (2 * 4 + 1) * 9, start + (2 * 4 + 2) * 9))
 
     def test_nested_groups_are_refused_by_name(self):
         with pytest.raises(ValueError, match=r"'qkv\.weight' has others.*velocity='mlp'"):
-            Folding(handwritten.Attention.architecture())
+            NeuronTokens(handwritten.Attention.architecture())
 
     def test_the_relational_network_refuses_kernels_by_name(self):
         with pytest.raises(ValueError, match=r"'0\.weight' has 4 axes.*velocity='neuron'"):
-            RelationalTransformer(two_convolutions())
+            EdgeTokens(two_convolutions())
 
 
 class TestParts:
@@ -274,7 +281,8 @@ class TestParts:
 
     def test_input_scales_are_those_of_parameters(self):
         architecture = Architecture.mlp([4, 3, 2])
-        scale, x = Scale(architecture, 1).double(), drawn(500, 24) * torch.linspace(1, 9, 24, dtype=torch.float64)
+        scale, factors = ParameterScale(architecture, 1).double(), torch.linspace(1, 9, 24, dtype=torch.float64)
+        x = drawn(500, 24) * factors
         scale.fit(x)
         scaled = scale(x)
         for columns in [*architecture.slices.values(), slice(23, 24)]:
@@ -286,7 +294,7 @@ class TestParts:
 
     def test_what_networks_say_has_the_scale_of_what_they_saw(self):
         architecture = Architecture.mlp([4, 3, 2])
-        network, x, t = NeuronTransformer(architecture, dim=8, depth=1, heads=2), drawn(50, 23), torch.rand(50)
+        network, x, t = velocity_network("neuron", architecture, dim=8, depth=1, heads=2), drawn(50, 23), torch.rand(50)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         ends = []
@@ -296,35 +304,96 @@ class TestParts:
         torch.testing.assert_close(ends[1], 100 * ends[0], rtol=1e-4, atol=1e-4)
 
     def test_columns_that_are_always_zero_stay_finite(self):
-        scale = Scale(Architecture.mlp([4, 3, 2]))
+        scale = ParameterScale(Architecture.mlp([4, 3, 2]))
         scale.fit(torch.zeros(5, 23))
         assert scale(torch.ones(5, 23)).isfinite().all()
+
+    @pytest.mark.parametrize("kind", ENCODERS)
+    def test_scalar_conditions_are_standardized(self, kind):
+        architecture = Architecture.mlp([4, 3, 2])
+        network, x, t = built(kind, architecture, condition=CONDITIONS["scalar"]), drawn(5, 23), torch.rand(5).double()
+        conditions = torch.arange(5).double()
+        network.fit_condition(conditions)
+        before = network(x, t, conditions)
+        assert distance(before, network(x, t)) > 1e-6
+        network.fit_condition(100 * conditions + 7)
+        close(network(x, t, 100 * conditions + 7), before)
 
     def test_times_are_told_apart(self):
         embedded = TimeEmbedding(16)(torch.linspace(0, 1, 200)).detach()
         assert float(torch.pdist(embedded).min()) > 1e-4
 
     def test_the_flat_network_standardizes_its_columns(self):
-        network, x = FlatMLP(6, dim=8, depth=1), drawn(100, 6).float() * 5 + 2
+        network, x = velocity_network("mlp", 6, dim=8, depth=1), drawn(100, 6).float() * 5 + 2
         network.fit_scale(x)
-        np.testing.assert_allclose(network.mean, x.mean(0), rtol=1e-5)
-        np.testing.assert_allclose(network.deviation, x.std(0, correction=0), rtol=1e-5)
+        np.testing.assert_allclose(network.encoder.scale.mean, x.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(network.encoder.scale.deviation, x.std(0, correction=0), rtol=1e-5)
 
-    @pytest.mark.parametrize("kind", VELOCITIES)
+    @pytest.mark.parametrize("kind", ENCODERS)
     def test_the_table_builds_networks_of_the_right_size(self, kind):
         architecture = Architecture.mlp([4, 3, 2])
-        network = VELOCITIES[kind](architecture, 1, identity=None, **SIZES)
+        network = velocity_network(kind, architecture, 1, **SIZES[kind])
         assert network(torch.zeros(5, 24), torch.zeros(5)).shape == (5, 24)
 
     def test_the_flat_network_takes_plain_vectors(self):
-        network = VELOCITIES["mlp"](6, 0, identity=None, **SIZES)
+        network = velocity_network("mlp", 6, **SIZES["mlp"])
         assert network(torch.zeros(5, 6), torch.zeros(5)).shape == (5, 6)
+
+
+# the parameters of version 0.1, in the order of its networks; those of the layers once
+MIXED = ["qkv", "out", "forwards.0", "backwards.0", "norm_feed", "feed.0", "feed.2"]
+ATTENDED = [f"{way}.{i}.{name}" for way in ("ahead", "behind") for i in (0, 1) for name in ("query", "edge")]
+OLD = {
+    "neuron": ["scale.rms", "kinds", "time.frequencies", "time.network.0.weight", "time.condition.unknown", "names.0"]
+    + ["read.0.weight", "read_free.bias", *(f"layers.0.{name}.weight" for name in ("modulation", "norm", *MIXED))]
+    + ["norm.weight", "write.1.weight", "write_free.bias", "write_targets.0.bias", "write_sources.0.weight"]
+    + ["follow.weight"],
+    "relational": ["scale.rms", "names.0", "time.frequencies", "time.condition.mean", "read_vector.0.weight"]
+    + ["read_free.bias", "read_edge.0.bias", "layers.0.modulation.bias", "layers.0.norm.bias"]
+    + ["layers.0.norm_edge.bias", *(f"layers.0.{name}.weight" for name in ATTENDED), "layers.0.feed.0.weight"]
+    + ["layers.0.feed.1.bias", "layers.0.feed.3.bias", "layers.0.edge_in.weight", "layers.0.edge_ends.1.weight"]
+    + ["write_vector.0.weight", "write_free.bias", "write_edge.1.bias"],
+    "mlp": ["mean", "deviation", "time.frequencies", "time.condition.mean", "read.weight", "blocks.1.0.weight"]
+    + ["blocks.1.3.bias", "write.weight", "follow.bias"],
+}
+
+
+class TestFilesOf01:
+    """State dicts with the keys of version 0.1."""
+
+    def network(self, kind: str) -> nn.Module:
+        options = {"condition": CONDITIONS["scalar"], "n_hints": 2}
+        if "hints" not in ENCODERS[kind].reads:
+            options.pop("n_hints")
+        return built(kind, Architecture.mlp([4, 3, 3, 2]), 1, identity="learned", **options)
+
+    @pytest.mark.parametrize("kind", OLD)
+    def test_every_key_has_its_place(self, kind):
+        now = list(self.network(kind).state_dict())
+        places = list(current_keys(dict.fromkeys(OLD[kind])))
+        assert len(set(places)) == len(OLD[kind])
+        assert set(places) <= set(now)
+
+    @pytest.mark.parametrize("kind", OLD)
+    def test_a_state_dict_of_today_is_taken_as_it_is(self, kind):
+        state = self.network(kind).state_dict()
+        assert list(current_keys(state)) == list(state)
+
+    def test_a_network_loads_one_alone_and_within_a_larger_module(self):
+        network = velocity_network("mlp", 3, dim=4, depth=1)
+        state = {key: value + 1 for key, value in network.state_dict().items()}
+        old = {re.sub(r"^(encoder\.scale|encoder|readout)\.", "", key): value for key, value in state.items()}
+        network.load_state_dict(old)
+        assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+        larger = nn.ModuleDict({"network": velocity_network("mlp", 3, dim=4, depth=1)})
+        larger.load_state_dict({f"network.{key}": value for key, value in old.items()})
+        assert all(torch.equal(value, state[key]) for key, value in larger["network"].state_dict().items())
 
 
 class TestDropout:
     """It thins out what layers add in training, from a flow's own random numbers, and is not there afterwards."""
 
-    @pytest.mark.parametrize("kind", sorted(VELOCITIES))
+    @pytest.mark.parametrize("kind", sorted(ENCODERS))
     def test_it_is_for_training_only(self, kind):
         architecture = Architecture.mlp([3, 4, 2])
         plain, thinned = (built(kind, architecture, dropout=p) for p in (0.0, 0.5))

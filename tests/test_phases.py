@@ -14,7 +14,7 @@ from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightA
 from wsflow.architecture import Block, Layer, NeuronGroup, Parameter, Wire
 from wsflow.architecture.sequential import mlp_layers
 from wsflow.geometry import GEOMETRIES, Phases
-from wsflow.metanetworks.encoders import VELOCITIES
+from wsflow.metanetworks.velocity import velocity_network
 from wsflow.populations.training import train_population
 from wsflow.running import forward
 from wsflow.symmetry.actions import Action
@@ -91,7 +91,7 @@ def test_sines_belong_to_their_neurons(kind):
     action = Action(SIREN, action.permutations, {})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = VELOCITIES[kind](geometry.layout, geometry.n_extra, dim=8, depth=2, heads=2, identity=None).double()
+        network = velocity_network(kind, geometry.layout, geometry.n_extra, dim=8, depth=2, heads=2).double()
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     assert geometry.n_extra == 1

@@ -24,7 +24,8 @@ from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.training import Metric, Progress, Settings
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
 from wsflow.metanetworks.conditions import CONDITIONS
-from wsflow.metanetworks.encoders import VELOCITIES, velocity_name
+from wsflow.metanetworks.encoders import ENCODERS, velocity_name
+from wsflow.metanetworks.velocity import velocity_network
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.weights import WeightArray
 
@@ -35,7 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "geometry": ("auto", *GEOMETRIES),
     "last_layer": ("euclidean", "polar"),
     "bias": ("inside", "outside"),
-    "velocity": ("auto", *VELOCITIES),
+    "velocity": ("auto", *ENCODERS),
     "identity": (None, "learned"),
     "prior": ("auto", "gaussian", "exchangeable", "isotropic", "standard", "initialisation"),
     "initialisation": tuple(INITIALISATIONS),
@@ -217,14 +218,19 @@ def velocity_field_of(flow: WeightFlow, generator: torch.Generator) -> VelocityF
     """
     layout, n_extra = flow.geometry_.layout, flow.geometry_.n_extra
     name, hints = velocity_name(flow.velocity, layout), hints_of(flow)
-    options: dict[str, Any] = {"dim": flow.width, "depth": flow.depth, "heads": flow.heads, "identity": flow.identity}
-    options |= {"dropout": flow.dropout, "condition": conditioning.embedding_of(flow)}
+    options: dict[str, Any] = {"depth": flow.depth, "dropout": flow.dropout}
+    options["condition"] = conditioning.embedding_of(flow)
+    if name == "mlp":
+        # one vector for a whole network is wider than one for each neuron
+        options["dim"] = 4 * flow.width
+    else:
+        options |= {"dim": flow.width, "heads": flow.heads, "identity": flow.identity}
     if hints is not None:
         options["n_hints"] = hints.count
     # torch's layers draw from the global generator when built: fork it, so that it stays as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        network = VELOCITIES[name](flow.n_features_in_ if layout is None else layout, n_extra, **options)
+        network = velocity_network(name, flow.n_features_in_ if layout is None else layout, n_extra, **options)
     return VelocityField(network, flow.geometry_.manifold, flow.prior_, prediction_of(flow), hints).float()
 
 

@@ -18,7 +18,7 @@ from wsflow.flow.frame import Frame
 from wsflow.flow.priors import WrappedGaussian
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Product, Sphere
-from wsflow.metanetworks.folding import Folding
+from wsflow.metanetworks.tokens import NeuronTokens
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Plan:
 
     Parameters
     ----------
-    folding : Folding
+    folding : NeuronTokens
     blocks : list of LongTensor of shape (copies, k)
         A group's neurons; the entries of a block of edges; the global coordinates.
     """
 
-    folding: Folding
+    folding: NeuronTokens
     blocks: list[Tensor]
 
     def symmetric(self, v: Tensor) -> Tensor:
@@ -155,10 +155,10 @@ def exchangeable_of_width(prior: WrappedGaussian, fitted: Geometry, geometry: Ge
     return WrappedGaussian(geometry.manifold, geometry.manifold.projection(mean)[0], Blocks(parts))
 
 
-def _folding(geometry: Geometry) -> Folding:
+def _folding(geometry: Geometry) -> NeuronTokens:
     if geometry.layout is None:
         raise ValueError("prior='exchangeable' knows neurons, so it needs an architecture: fit a WeightArray.")
-    return Folding(geometry.layout, geometry.n_extra)
+    return NeuronTokens(geometry.layout, geometry.n_extra)
 
 
 def _coordinates(manifold: Product) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -176,7 +176,7 @@ def _coordinates(manifold: Product) -> tuple[Tensor, list[tuple[Tensor, Tensor]]
     return flat, spheres
 
 
-def _group_of(columns: Tensor, folding: Folding) -> int | None:
+def _group_of(columns: Tensor, folding: NeuronTokens) -> int | None:
     """The group whose neurons have the rows of columns (copies, k) among their own, in their order."""
     for group, features in enumerate(folding.features):
         if len(columns) == len(features) and all(

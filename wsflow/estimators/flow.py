@@ -285,7 +285,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.velocity_ = assembly.velocity_field_of(self, generator)
         self.velocity_.fit_scale(learned.float())
         if known is not None:
-            self.velocity_.network.time.condition.fit(known[0])
+            self.velocity_.network.fit_condition(known[0])
         settings, metric, nearest = assembly.settings_of(self), assembly.metric_of(self), orbits.nearest_of(self)
         matching = assembly.matching_of(self)
         self._dtype = values.dtype

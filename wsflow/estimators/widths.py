@@ -109,8 +109,7 @@ def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
     other.architecture_ = architecture
     other.geometry_ = assembly.geometry_of(other)
     other.n_features_in_ = architecture.n_weights
-    network = copy.deepcopy(flow.velocity_.network)
-    network.bind(other.geometry_.layout, other.geometry_.n_extra)
+    network = flow.velocity_.network.at_width(other.geometry_.layout, other.geometry_.n_extra)
     other.prior_ = prior_of_width(other, flow)
     other.consensus_ = flow.consensus_ and flow.consensus_.of_width(architecture, other.geometry_)
     hints = hints_of(other)

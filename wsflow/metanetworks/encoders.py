@@ -1,113 +1,81 @@
-"""The table of velocity networks: name -> how to build it. It loads no torch until one is built."""
+"""The table of encoders: name -> its classes, the group that it respects, and what it reads.
+
+It loads torch only when one is built. To add an encoder, write its class in a file of its own and a row here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import nn
 
     from wsflow.architecture import Architecture
 
-
-def neuron(architecture: Architecture, n_extra: int, **options: Any) -> nn.Module:
-    """A `NeuronTransformer`.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    n_extra : int
-    **options
-        `dim`, `depth`, `heads`, `identity`, `condition`, `n_hints`, `dropout`.
-
-    Returns
-    -------
-    nn.Module
-    """
-    from wsflow.metanetworks.neuron import NeuronTransformer
-
-    return NeuronTransformer(architecture, n_extra, **options)
+Classes = tuple[type["nn.Module"], type["nn.Module"]]
 
 
-def relational(architecture: Architecture, n_extra: int, **options: Any) -> nn.Module:
-    """A `RelationalTransformer`.
+@dataclass(frozen=True)
+class EncoderEntry:
+    """An encoder of networks.
 
     Parameters
     ----------
-    architecture : Architecture
-    n_extra : int
-    **options
-        `dim`, `depth`, `heads`, `identity`, `condition`, `dropout`.
-
-    Returns
-    -------
-    nn.Module
+    classes : callable
+        Imports and returns the encoder, which is built as ``encoder(architecture, n_extra, **options)``, and the
+        readout of vectors from its states, ``readout(encoder.tokens, encoder.dim, encoder.n_hints)``.
+    group : {"permutations", "trivial"}
+        What moves its states along with the neurons, unless neurons have names.
+    reads : tuple of str
+        "weights", and "hints": gradients that come with each point.
     """
-    from wsflow.metanetworks.relational import RelationalTransformer
 
-    return RelationalTransformer(architecture, n_extra, **options)
-
-
-def mlp(architecture: Architecture | int, n_extra: int, **options: Any) -> nn.Module:
-    """A `FlatMLP`, four times as wide as the tokens of the others; it also takes plain vectors.
-
-    Parameters
-    ----------
-    architecture : Architecture or int
-        Or the number of columns.
-    n_extra : int
-    **options
-        `dim`, `depth`, `condition`, `n_hints` and `dropout`; the others do not apply.
-
-    Returns
-    -------
-    nn.Module
-    """
-    from wsflow.metanetworks.mlp import FlatMLP
-
-    size = architecture if isinstance(architecture, int) else architecture.n_weights
-    same = {name: options[name] for name in ("depth", "condition", "n_hints", "dropout") if name in options}
-    return FlatMLP(size + n_extra, dim=4 * options["dim"], **same)
+    classes: Callable[[], Classes]
+    group: Literal["permutations", "trivial"] = "permutations"
+    reads: tuple[str, ...] = ("weights",)
 
 
-VELOCITIES: dict[str, Callable[..., nn.Module]] = {"neuron": neuron, "relational": relational, "mlp": mlp}
+def neuron() -> Classes:
+    """Return the classes of the neuron transformer."""
+    from wsflow.metanetworks.neuron import NeuronEncoder
+    from wsflow.metanetworks.readouts import NeuronReadout
 
-# which of them read hints, gradients that come with each point
-READ_HINTS = ("neuron", "mlp")
-# which of them are equivariant to permutations of neurons, unless they give them names
-EQUIVARIANT = ("neuron", "relational")
+    return NeuronEncoder, NeuronReadout
+
+
+def relational() -> Classes:
+    """Return the classes of the relational transformer."""
+    from wsflow.metanetworks.readouts import EdgeReadout
+    from wsflow.metanetworks.relational import RelationalEncoder
+
+    return RelationalEncoder, EdgeReadout
+
+
+def mlp() -> Classes:
+    """Return the classes of the flat network, which also takes plain vectors: their size instead of an architecture."""
+    from wsflow.metanetworks.flat import FlatEncoder
+    from wsflow.metanetworks.readouts import FlatReadout
+
+    return FlatEncoder, FlatReadout
+
+
+ENCODERS: dict[str, EncoderEntry] = {
+    "neuron": EncoderEntry(neuron, reads=("weights", "hints")),
+    "relational": EncoderEntry(relational),
+    "mlp": EncoderEntry(mlp, group="trivial", reads=("weights", "hints")),
+}
+READ_HINTS = tuple(name for name, entry in ENCODERS.items() if "hints" in entry.reads)
 
 
 def velocity_name(choice: str, layout: Architecture | None) -> str:
-    """The key of the network that a choice stands for: "auto" is "neuron", or "mlp" without an architecture.
-
-    Parameters
-    ----------
-    choice : str
-    layout : Architecture or None
-
-    Returns
-    -------
-    str
-    """
+    """Return the encoder that a choice stands for: "auto" is "neuron", or "mlp" without an architecture."""
     if choice != "auto":
         return choice
     return "mlp" if layout is None else "neuron"
 
 
 def knows_names(choice: str, layout: Architecture | None, identity: str | None) -> bool:
-    """Whether a network tells neurons apart: those without symmetry know every column by its place.
-
-    Parameters
-    ----------
-    choice : str
-    layout : Architecture or None
-        As in `velocity_name`.
-    identity : {"learned", None}
-
-    Returns
-    -------
-    bool
-    """
-    return identity == "learned" or velocity_name(choice, layout) not in EQUIVARIANT
+    """Return whether an encoder tells neurons apart: by learned names, or as every column has its own place."""
+    return identity == "learned" or ENCODERS[velocity_name(choice, layout)].group == "trivial"

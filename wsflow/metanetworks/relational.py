@@ -16,18 +16,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wsflow.architecture import Architecture, Fixed, NeuronGroup, Space
-from wsflow.metanetworks.embedding import Scale, TimeEmbedding, thinned, zero
-from wsflow.running import take
+from wsflow.architecture import Architecture, Fixed
+from wsflow.metanetworks.conditions import TimeEmbedding
+from wsflow.metanetworks.layers import AdaptiveNorm, dropout_of, feed_forward
+from wsflow.metanetworks.scales import ParameterScale
+from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens
+from wsflow.running.rows import take
 
 
 class RelationalAttention(nn.Module):
-    """Nodes i attend to nodes j over edges e_ij: q_i = Q h_i + Q' e_ij, and so for keys and values.
-
-    Parameters
-    ----------
-    dim, heads : int
-    """
+    """Nodes i attend to nodes j over edges e_ij: q_i = Q h_i + Q' e_ij, and so for keys and values."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -38,7 +36,7 @@ class RelationalAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, receivers: Tensor, senders: Tensor, edges: Tensor) -> Tensor:
-        """From nodes (n, i, dim), (n, j, dim) and edges (n, i, j, dim) to updates (n, i, dim)."""
+        """Return updates (n, i, dim) of nodes (n, i, dim) from nodes (n, j, dim) and edges (n, i, j, dim)."""
         n, i, dim = receivers.shape
         q_edge, k_edge, v_edge = self.edge(edges).chunk(3, -1)
         key, value = self.key_value(senders).unsqueeze(1).chunk(2, -1)
@@ -49,66 +47,54 @@ class RelationalAttention(nn.Module):
         return self.out((logits.softmax(2).unsqueeze(-1) * v).sum(2).reshape(n, i, dim))
 
 
-class Layer(nn.Module):
-    """One round: nodes attend both ways along every weight block, then edges follow their nodes.
+class RelationalLayer(nn.Module):
+    """One round: nodes attend both ways along every block of edges, then edges follow their nodes."""
 
-    Parameters
-    ----------
-    dim, heads, n_blocks : int
-    dropout : float
-        Of what each part adds to nodes and edges.
-    """
-
-    def __init__(self, dim: int, heads: int, n_blocks: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, heads: int, n_blocks: int, dropout: float) -> None:
         super().__init__()
-        self.modulation = nn.Linear(dim, 2 * dim)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = AdaptiveNorm(dim)
         self.norm_edge = nn.LayerNorm(dim)
-        self.ahead = nn.ModuleList(RelationalAttention(dim, heads) for _ in range(n_blocks))
-        self.behind = nn.ModuleList(RelationalAttention(dim, heads) for _ in range(n_blocks))
-        self.dropout = thinned(dropout)
-        self.feed = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.forwards = nn.ModuleList(RelationalAttention(dim, heads) for _ in range(n_blocks))
+        self.backwards = nn.ModuleList(RelationalAttention(dim, heads) for _ in range(n_blocks))
+        self.feed = feed_forward(dim, 2 * dim)
         self.edge_in = nn.Linear(dim, dim)
         self.edge_ends = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(n_blocks))
         self.edge_out = nn.Linear(dim, dim)
+        self.dropout = dropout_of(dropout)
 
     def forward(
-        self, nodes: list[Tensor], edges: list[Tensor], ends: list[tuple[int, int]], time: Tensor
+        self, nodes: list[Tensor], edges: list[Tensor], context: Tensor, blocks: list[EdgeBlock]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """From nodes and edges to nodes and edges."""
-        scale, shift = self.modulation(time).unsqueeze(1).chunk(2, -1)
-        y = [self.norm(h) * (1 + scale) + shift for h in nodes]
+        """Return nodes (n, nodes, dim) of each space, and edges (n, targets, sources, dim) of each block."""
+        y = self.norm(nodes, context)
         e = [self.norm_edge(edge) for edge in edges]
         updates = [torch.zeros_like(h) for h in nodes]
-        for b, (target, source) in enumerate(ends):
-            updates[target] = updates[target] + self.ahead[b](y[target], y[source], e[b])
-            updates[source] = updates[source] + self.behind[b](y[source], y[target], e[b].transpose(1, 2))
+        for b, (target, source) in enumerate((block.target, block.source) for block in blocks):
+            updates[target] = updates[target] + self.forwards[b](y[target], y[source], e[b])
+            updates[source] = updates[source] + self.backwards[b](y[source], y[target], e[b].transpose(1, 2))
         nodes = [h + self.dropout(u) for h, u in zip(nodes, updates, strict=True)]
         nodes = [h + self.dropout(self.feed(h)) for h in nodes]
-        return nodes, [edge + self.dropout(self._edge(b, e[b], nodes, *ends[b])) for b, edge in enumerate(edges)]
+        changes = (self._edge(b, e[b], nodes[block.target], nodes[block.source]) for b, block in enumerate(blocks))
+        return nodes, [edge + self.dropout(change) for edge, change in zip(edges, changes, strict=True)]
 
-    def _edge(self, b: int, edge: Tensor, nodes: list[Tensor], target: int, source: int) -> Tensor:
-        at_target = self.edge_ends[b](nodes[target])[..., : edge.shape[-1]].unsqueeze(2)
-        at_source = self.edge_ends[b](nodes[source])[..., edge.shape[-1] :].unsqueeze(1)
+    def _edge(self, b: int, edge: Tensor, targets: Tensor, sources: Tensor) -> Tensor:
+        at_target = self.edge_ends[b](targets)[..., : edge.shape[-1]].unsqueeze(2)
+        at_source = self.edge_ends[b](sources)[..., edge.shape[-1] :].unsqueeze(1)
         return self.edge_out(nn.functional.gelu(self.edge_in(edge) + at_target + at_source))
 
 
-class RelationalTransformer(nn.Module):
-    """The thesis' velocity network, over the edges that exist.
+class RelationalEncoder(nn.Module):
+    """Encode networks as one vector for each neuron, input and output, and one for each weight between two of them.
+
+    It reads matrices between spaces and vectors on spaces, as in an MLP; parameters are those of
+    `wsflow.metanetworks.neuron.NeuronEncoder`, but that it reads no hints.
 
     Parameters
     ----------
-    architecture : Architecture
-        Its parameters are matrices between spaces and vectors on spaces, as in an MLP.
     n_extra : int
-        Coordinates behind the weights; they ride on the output nodes.
-    dim, depth, heads : int
+        Coordinates behind the weights; they belong to the output nodes.
     identity : {None, "learned"}
         Whether hidden neurons have names; inputs and outputs always do.
-    condition : callable, optional
-        As in `TimeEmbedding`.
-    dropout : float
-        Of what each part of a layer adds to nodes and edges, in training.
 
     Raises
     ------
@@ -119,10 +105,11 @@ class RelationalTransformer(nn.Module):
     --------
     >>> import torch
     >>> from wsflow.architecture import Architecture
-    >>> from wsflow.metanetworks.relational import RelationalTransformer
-    >>> network = RelationalTransformer(Architecture.mlp([4, 3, 2]), dim=8, depth=1, heads=2)
-    >>> network(torch.zeros(5, 23), torch.zeros(5)).shape
-    torch.Size([5, 23])
+    >>> from wsflow.metanetworks.relational import RelationalEncoder
+    >>> encoder = RelationalEncoder(Architecture.mlp([4, 3, 2]), dim=8, depth=1, heads=2)
+    >>> nodes, edges = encoder(torch.zeros(5, 23), torch.zeros(5))
+    >>> [tuple(h.shape) for h in nodes], [tuple(e.shape) for e in edges]
+    ([(5, 4, 8), (5, 3, 8), (5, 2, 8)], [(5, 3, 4, 8), (5, 2, 3, 8)])
     """
 
     def __init__(
@@ -138,106 +125,31 @@ class RelationalTransformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.scale = Scale(architecture, n_extra)
-        self.identity = identity
-        self.bind(architecture, n_extra)
-        self.names = nn.ParameterList(
-            nn.Parameter(0.5 * torch.randn(space.total if self._named(space) else 1, dim)) for space in self._spaces
-        )
-        blocks = len(self._ends)
+        self.dim, self.n_hints, self.has_one_width = dim, 0, identity == "learned"
+        self.scale = ParameterScale(architecture, n_extra)
+        self.tokens = tokens = EdgeTokens(architecture, n_extra)
+        sizes = [s.total if isinstance(s, Fixed) or identity == "learned" else 1 for s in tokens.spaces]
+        self.names = nn.ParameterList(nn.Parameter(0.5 * torch.randn(size, dim)) for size in sizes)
         self.time = TimeEmbedding(dim, condition)
-        self.read_vector = nn.ModuleList(nn.Linear(1, dim, bias=False) for _ in self._vectors)
+        self.read_vector = nn.ModuleList(nn.Linear(1, dim, bias=False) for _ in tokens.vectors)
         self.read_free = nn.Linear(n_extra, dim) if n_extra else None
-        self.read_edge = nn.ModuleList(nn.Linear(1, dim) for _ in range(blocks))
-        self.layers = nn.ModuleList(Layer(dim, heads, blocks, dropout) for _ in range(depth))
-        self.write_vector = nn.ModuleList(zero(nn.Linear(dim, 1)) for _ in self._vectors)
-        self.write_free = zero(nn.Linear(dim, n_extra)) if n_extra else None
-        self.write_edge = nn.ModuleList(zero(nn.Linear(dim, 1)) for _ in range(blocks))
+        self.read_edge = nn.ModuleList(nn.Linear(1, dim) for _ in tokens.edges)
+        self.layers = nn.ModuleList(RelationalLayer(dim, heads, len(tokens.edges), dropout) for _ in range(depth))
 
-    def _named(self, space: object) -> bool:
-        return isinstance(space, Fixed) or self.identity == "learned"
-
-    def bind(self, architecture: Architecture, n_extra: int = 0) -> None:
-        """Use another hidden width of the same architecture (with ``identity=None``).
-
-        Parameters
-        ----------
-        architecture : Architecture
-        n_extra : int
-
-        Raises
-        ------
-        ValueError
-            If the neurons have names, or a parameter is neither a matrix nor a vector.
-        """
-        if self.identity == "learned" and hasattr(self, "names"):
-            raise ValueError(
-                "This network knows its neurons by name, so it has one width. Fit with identity=None to use others."
-            )
-        self._spaces: list[Space] = []
-        self._ends: list[tuple[int, int]] = []
-        self._vectors: list[int] = []
-        self._edge_columns: list[Tensor] = []
-        self._vector_columns: list[Tensor] = []
-        self._free = torch.arange(n_extra) + architecture.n_weights
-        for parameter, block, columns in architecture.blocks:
-            if len(block.axes) not in (1, 2):
-                raise ValueError(
-                    f"The relational transformer reads matrices and vectors, but {parameter.name!r} has "
-                    f"{len(block.axes)} axes. Use velocity='neuron'."
-                )
-            if len(block.axes) == 2:
-                self._add_edges(block.axes, torch.from_numpy(columns))
-            else:
-                # fixed coordinates have no name: a vector on them is the bias of the matrix before it
-                ends = [] if isinstance(block.axes[0], NeuronGroup) else self._ends
-                self._vectors.append(ends[-1][0] if ends else self._node(block.axes[0]))
-                self._vector_columns.append(torch.from_numpy(columns))
-        order = [*self._edge_columns, *self._vector_columns, self._free]
-        self._back = torch.cat([c.reshape(-1) for c in order]).argsort()
-        self.scale.bind(architecture, n_extra)
-
-    def _add_edges(self, axes: tuple[Space, ...], columns: Tensor) -> None:
-        # a fixed space on the source side is the input, on the target side the output: never the same node
-        source = self._node(axes[1]) if isinstance(axes[1], NeuronGroup) else self._new(axes[1])
-        target = self._node(axes[0]) if isinstance(axes[0], NeuronGroup) else self._new(axes[0])
-        self._ends.append((target, source))
-        self._edge_columns.append(columns)
-
-    def _node(self, space: Space) -> int:
-        return self._spaces.index(space) if space in self._spaces else self._new(space)
-
-    def _new(self, space: Space) -> int:
-        self._spaces.append(space)
-        return len(self._spaces) - 1
-
-    def fit_scale(self, x: Tensor) -> None:
-        """Take the scale of the inputs from points of shape (n, size).
-
-        Parameters
-        ----------
-        x : Tensor
-        """
-        self.scale.fit(x)
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """From points (n, size), times (n,) and conditions (n,), if there are some, to vectors (n, size)."""
-        x = self.scale(x)
-        n = len(x)
-        nodes = [name.expand(n, space.total, -1) for name, space in zip(self.names, self._spaces, strict=True)]
-        for node, columns, read in zip(self._vectors, self._vector_columns, self.read_vector, strict=True):
-            nodes[node] = nodes[node] + read(take(x, columns).unsqueeze(-1))
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Tensor | None = None, hints: None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return nodes (n, nodes, dim) of each space, and edges (n, targets, sources, dim) of each block."""
+        x, tokens = self.scale(x), self.tokens
+        nodes = [name.expand(len(x), space.total, -1) for name, space in zip(self.names, tokens.spaces, strict=True)]
+        for vector, read in zip(tokens.vectors, self.read_vector, strict=True):
+            nodes[vector.space] = nodes[vector.space] + read(take(x, vector.columns).unsqueeze(-1))
         if self.read_free is not None:
-            nodes[-1] = nodes[-1] + self.read_free(take(x, self._free)).unsqueeze(1)
+            nodes[-1] = nodes[-1] + self.read_free(take(x, tokens.free)).unsqueeze(1)
         edges = [
-            read(take(x, columns).unsqueeze(-1))
-            for columns, read in zip(self._edge_columns, self.read_edge, strict=True)
+            read(take(x, block.columns).unsqueeze(-1)) for block, read in zip(tokens.edges, self.read_edge, strict=True)
         ]
-        time = self.time(t, condition)
+        context = self.time(t, condition)
         for layer in self.layers:
-            nodes, edges = layer(nodes, edges, self._ends, time)
-        parts = [write(edge).reshape(n, -1) for edge, write in zip(edges, self.write_edge, strict=True)]
-        parts += [write(nodes[v]).reshape(n, -1) for v, write in zip(self._vectors, self.write_vector, strict=True)]
-        if self.write_free is not None:
-            parts.append(self.write_free(nodes[-1].mean(1)))
-        return self.scale.inverse(torch.cat(parts, 1).index_select(1, self._back.to(x.device)))
+            nodes, edges = layer(nodes, edges, context, tokens.edges)
+        return nodes, edges

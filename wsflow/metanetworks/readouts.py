@@ -1,0 +1,102 @@
+"""Equivariant readouts: from the states of an encoder to vectors at the points that it read.
+
+Each starts at zero. A readout of hints also adds each hint, times a learned factor: it follows gradients as far as that
+helped in training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.metanetworks.layers import linear, zero_initialized
+from wsflow.metanetworks.scales import ColumnScale, ParameterScale
+from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens, NeuronTokens, RowToken
+from wsflow.running.rows import take
+
+
+class NeuronReadout(nn.Module):
+    """Features of neurons by a linear map of their states, and weights between neurons i, j by <A h_i, B h_j>."""
+
+    def __init__(self, tokens: NeuronTokens, dim: int, n_hints: int = 0) -> None:
+        super().__init__()
+        self.tokens = tokens
+        channels = [edge.columns.shape[2] for edge in tokens.edges]
+        self.write = nn.ModuleList(zero_initialized(linear(dim, f.shape[1])) for f in tokens.features)
+        self.write_free = zero_initialized(linear(dim, len(tokens.free)))
+        self.write_targets = nn.ModuleList(zero_initialized(nn.Linear(dim, c * dim)) for c in channels)
+        self.write_sources = nn.ModuleList(nn.Linear(dim, dim) for _ in channels)
+        self.hint_factors = zero_initialized(linear(dim, n_hints)) if n_hints else None
+
+    def forward(self, states: list[Tensor], scale: ParameterScale, hints: Tensor | None = None) -> Tensor:
+        """Return vectors (n, size) from states (n, neurons, dim) of each group and (n, 1, dim) of the rest."""
+        *groups, rest = states
+        features = [write(h) for write, h in zip(self.write, groups, strict=True)]
+        edges = [self._edge(i, edge, groups) for i, edge in enumerate(self.tokens.edges)]
+        out = scale.inverse(self.tokens.join(features, edges, self.write_free(rest.squeeze(1))))
+        if hints is None or self.hint_factors is None:
+            return out
+        # hints have one scale for all columns, so that one factor is enough to follow them
+        return out + scale.overall.to(out) * self._weighted(hints, [self.hint_factors(h) for h in states])
+
+    def _edge(self, i: int, edge: EdgeBlock, groups: list[Tensor]) -> Tensor:
+        """Return <A h_i, B h_j> / sqrt(dim), (n, targets, sources, channels), with a matrix A for each channel."""
+        targets, sources, channels = edge.columns.shape
+        a = self.write_targets[i](groups[edge.target]).unflatten(2, (channels, -1)).flatten(1, 2)
+        b = self.write_sources[i](groups[edge.source])
+        product = torch.bmm(a, b.transpose(1, 2)) / b.shape[-1] ** 0.5
+        return product.reshape(-1, targets, channels, sources).transpose(2, 3)
+
+    def _weighted(self, hints: Tensor, factors: list[Tensor]) -> Tensor:
+        """Sum hints (n, n_hints, size) times their neurons' factors: the mean of two for a weight between neurons."""
+        *groups, rest = factors
+
+        def columns_of(columns: Tensor) -> Tensor:
+            return take(hints.flatten(0, 1), columns).reshape(*hints.shape[:2], *columns.shape)
+
+        features = [
+            (columns_of(columns) * factor.transpose(1, 2).unsqueeze(-1)).sum(1)
+            for columns, factor in zip(self.tokens.features, groups, strict=True)
+        ]
+        edges = []
+        for edge in self.tokens.edges:
+            factor = (groups[edge.target].unsqueeze(2) + groups[edge.source].unsqueeze(1)) / 2
+            edges.append((columns_of(edge.columns) * factor.permute(0, 3, 1, 2).unsqueeze(-1)).sum(1))
+        free = (hints[..., self.tokens.free] * rest.transpose(1, 2)).sum(1)
+        return self.tokens.join(features, edges, free)
+
+
+class EdgeReadout(nn.Module):
+    """Each weight by a linear map of its edge's state, and each coordinate of a vector by one of its node's state."""
+
+    def __init__(self, tokens: EdgeTokens, dim: int, n_hints: int = 0) -> None:
+        super().__init__()
+        self.tokens = tokens
+        n_extra = len(tokens.free)
+        self.write_vector = nn.ModuleList(zero_initialized(nn.Linear(dim, 1)) for _ in tokens.vectors)
+        self.write_free = zero_initialized(nn.Linear(dim, n_extra)) if n_extra else None
+        self.write_edge = nn.ModuleList(zero_initialized(nn.Linear(dim, 1)) for _ in tokens.edges)
+
+    def forward(self, states: tuple[list[Tensor], list[Tensor]], scale: ParameterScale, hints: None = None) -> Tensor:
+        """Return vectors (n, size) from nodes (n, nodes, dim) and edges (n, targets, sources, dim)."""
+        nodes, edges = states
+        matrices = [write(edge) for edge, write in zip(edges, self.write_edge, strict=True)]
+        vectors = [write(nodes[v.space]) for v, write in zip(self.tokens.vectors, self.write_vector, strict=True)]
+        free = [] if self.write_free is None else [self.write_free(nodes[-1].mean(1))]
+        return scale.inverse(self.tokens.join(matrices, vectors, free))
+
+
+class FlatReadout(nn.Module):
+    """All columns by one linear map of the state."""
+
+    def __init__(self, tokens: RowToken, dim: int, n_hints: int = 0) -> None:
+        super().__init__()
+        self.write = zero_initialized(nn.Linear(dim, tokens.size))
+        self.hint_factors = zero_initialized(nn.Linear(dim, n_hints)) if n_hints else None
+
+    def forward(self, states: Tensor, scale: ColumnScale, hints: Tensor | None = None) -> Tensor:
+        """Return vectors (n, size) from states (n, dim)."""
+        out = scale.inverse(self.write(states))
+        if hints is None or self.hint_factors is None:
+            return out
+        return out + (self.hint_factors(states).unsqueeze(-1) * hints).sum(1)
