@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from demo_seeds import COLUMNS, RESULTS, table
-from ledger import Clock, Ledger, mean_and_sd
 from quality import QUICK_FLOW, fitted
+from results_file import Clock, ResultsFile, mean_and_sd
 
 import wsflow
 from wsflow import Task, WeightArray
@@ -134,7 +134,7 @@ def main() -> None:
 def run(results: Path, settings: dict[str, Any], options: argparse.Namespace) -> None:
     """Seed by seed and variant by variant; the table is written after each."""
     task = wsflow.load_task("breast_cancer")
-    ledger = Ledger(results / "ablation.json", settings, options.again)
+    file = ResultsFile(results / "ablation.json", settings, options.again)
 
     @cache
     def populations(seed: int) -> tuple[WeightArray, WeightArray]:
@@ -146,11 +146,11 @@ def run(results: Path, settings: dict[str, Any], options: argparse.Namespace) ->
         for name in options.variants:
             changes = {**settings["flow"], **VARIANTS[name]}
             first = name == "defaults"
-            row = ledger.measure(
+            row = file.measure(
                 f"{seed}/{name}",
                 lambda s=seed, c=changes, f=first: measured(*populations(s), task, s, c, f, settings["samples"]),
             )
-            (results / "ablation.inc").write_text(page(ledger.rows, settings["runs"]), encoding="utf-8")
+            (results / "ablation.inc").write_text(page(file.rows, settings["runs"]), encoding="utf-8")
             print(f"seed {seed}, {name}:", ", ".join(f"{key} {row[key]:.3f}" for key in SHOWN), flush=True)
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from demo_seeds import RESULTS
-from ledger import Clock, Ledger
 from quality import RECIPES, fitted, population, quick
+from results_file import Clock, ResultsFile
 from torch import Tensor
 
 import wsflow
@@ -201,9 +201,9 @@ def main() -> None:
         "job": options.job, **recipe, "networks": n, "draws": draws, "epochs": epochs, "chains": CHAINS,
         "rates": RATES, "prior_variance": PRIOR_VARIANCE, "precisions": PRECISIONS,
     }  # fmt: skip
-    ledger = Ledger(options.out or RESULTS / f"posterior_{options.job}.json", settings, options.again)
+    file = ResultsFile(options.out or RESULTS / f"posterior_{options.job}.json", settings, options.again)
     for seed in options.seeds:
-        row = ledger.measure(str(seed), lambda s=seed: measured(options.job, recipe, s, n, epochs, draws))
+        row = file.measure(str(seed), lambda s=seed: measured(options.job, recipe, s, n, epochs, draws))
         show(options.job, seed, row)
 
 

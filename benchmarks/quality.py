@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from demo_seeds import RESULTS
-from ledger import Clock, Ledger, rival
+from results_file import Clock, ResultsFile, rival
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 
@@ -259,9 +259,9 @@ def main() -> None:
         parser.error("--quick needs --out: what it measures says nothing")
     settings = {"job": options.job, **recipe, "temperatures": options.temperatures, "samples": n}
     settings["conditions"] = {which: asdict(bound) for which, bound in CONDITIONS[options.job].items()}
-    ledger = Ledger(options.out or RESULTS / f"quality_{options.job}.json", settings, options.again)
+    file = ResultsFile(options.out or RESULTS / f"quality_{options.job}.json", settings, options.again)
     for seed in options.seeds:
-        row = ledger.measure(str(seed), lambda s=seed: measured(options.job, recipe, s, options.temperatures, n))
+        row = file.measure(str(seed), lambda s=seed: measured(options.job, recipe, s, options.temperatures, n))
         show(options.job, seed, row, recipe["minutes"])
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from demo_seeds import RESULTS
-from ledger import Clock, Ledger, rival
 from quality import QUICK_FLOW, fitted
+from results_file import Clock, ResultsFile, rival
 
 import wsflow
 from wsflow import Task, WeightArray
@@ -85,12 +85,12 @@ def main() -> None:
             parser.error("--quick needs --out: what it measures says nothing")
         settings, counts = {"held_out": 8, "samples": 8, "training": {"epochs": 4}, "flow": QUICK_FLOW}, [8, 16]
     task = wsflow.load_task("breast_cancer")
-    ledger = Ledger(options.out or RESULTS / "runs.json", settings, options.again)
+    file = ResultsFile(options.out or RESULTS / "runs.json", settings, options.again)
     for seed in options.seeds:
         runs = Runs(task, seed, max(counts), settings["held_out"], settings["training"])
         for count in counts:
             key = f"{seed}/{count}"
-            row = ledger.measure(
+            row = file.measure(
                 key,
                 lambda s=seed, c=count, r=runs: measured(*r.split(c), task, settings["flow"], s, settings["samples"]),
             )

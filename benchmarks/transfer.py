@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from demo_seeds import RESULTS
-from ledger import Clock, Ledger
 from quality import SHORT_MNIST, fitted, population, quick
+from results_file import Clock, ResultsFile
 from torch import Tensor, nn
 
 import wsflow
@@ -189,9 +189,9 @@ def main() -> None:
         "rates": RATES,
         "tuned": TUNED,
     }
-    ledger = Ledger(options.out or RESULTS / "transfer.json", settings, options.again)
+    file = ResultsFile(options.out or RESULTS / "transfer.json", settings, options.again)
     for seed in options.seeds:
-        ledger.measure(str(seed), lambda s=seed: measured(recipe, fashion, s, options))
+        file.measure(str(seed), lambda s=seed: measured(recipe, fashion, s, options))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from demo_seeds import RESULTS
-from ledger import Clock, Ledger
 from quality import AVERAGED, QUICK, QUICK_FLOW, QUICK_TRAINING, SHORT_MNIST, averaged, fitted
+from results_file import Clock, ResultsFile
 from torch import Tensor
 
 import wsflow
@@ -128,13 +128,13 @@ def main() -> None:
         recipe, n = {**recipe, **QUICK, "task": "digits", "training": training, "flow": flow}, 4
     task = wsflow.load_task(recipe["task"])
     settings = {**recipe, "temperatures": options.temperatures, "samples": n, "must": MUST, "aim": AIM}
-    ledger = Ledger(options.out or RESULTS / "width.json", settings, options.again)
+    file = ResultsFile(options.out or RESULTS / "width.json", settings, options.again)
     for seed in options.seeds:
-        measure_seed(ledger, task, recipe, seed, options, n)
+        measure_seed(file, task, recipe, seed, options, n)
 
 
 def measure_seed(
-    ledger: Ledger, task: Task, recipe: dict[str, Any], seed: int, options: argparse.Namespace, n: int
+    file: ResultsFile, task: Task, recipe: dict[str, Any], seed: int, options: argparse.Namespace, n: int
 ) -> None:
     """The geometries of one seed, all from one population, which is trained only if it is needed."""
     known: list[WeightArray] = []
@@ -148,9 +148,9 @@ def measure_seed(
     for geometry in options.geometries:
         flow = {**recipe["flow"], "geometry": geometry}
         key = f"{seed}/{geometry}"
-        row = ledger.measure(key, lambda f=flow: widened(networks(), task, f, seed, options.temperatures, n))
+        row = file.measure(key, lambda f=flow: widened(networks(), task, f, seed, options.temperatures, n))
         show(key, row)
-    show(f"{seed}/trained", ledger.measure(f"{seed}/trained", lambda: trained(task, recipe, seed, n)))
+    show(f"{seed}/trained", file.measure(f"{seed}/trained", lambda: trained(task, recipe, seed, n)))
 
 
 if __name__ == "__main__":

@@ -85,18 +85,18 @@ def test_the_rival_is_the_best_null_that_is_as_new_and_as_different(benchmark):
             "second": Frontier("second", ("second",), (ROW | {"accuracy": 0.8},)),
         }
 
-    rival = benchmark("ledger").rival
+    rival = benchmark("results_file").rival
     found = rival(Report, ROW)
     assert (found["ahead"], found["null"], found["null_accuracy"]) == (True, "second", 0.8)
     assert rival(Report, ROW | {"accuracy": 0.8})["ahead"] is False
     assert rival(Report, ROW | {"novelty": 1.2}) == {"ahead": True, "null": None}
 
 
-def test_a_ledger_goes_on_where_it_stopped(benchmark, tmp_path):
-    ledger, out = benchmark("ledger"), tmp_path / "rows.json"
-    first = ledger.Ledger(out, {"runs": 5})
+def test_a_file_of_results_goes_on_where_it_stopped(benchmark, tmp_path):
+    module, out = benchmark("results_file"), tmp_path / "rows.json"
+    first = module.ResultsFile(out, {"runs": 5})
     first.measure("0", lambda: {"loss": 1 / 3, "iou": math.nan})
-    second = ledger.Ledger(out, {"runs": 5})
+    second = module.ResultsFile(out, {"runs": 5})
     assert second.measure("0", lambda: pytest.fail("it was measured"))["loss"] == 0.333333
     second.measure("1", lambda: {"loss": 2.0})
     kept = json.loads(out.read_text())["rows"]
@@ -105,25 +105,25 @@ def test_a_ledger_goes_on_where_it_stopped(benchmark, tmp_path):
     assert kept["0"]["hardware"]["versions"]["torch"] == torch.__version__
 
 
-def test_a_ledger_measures_again_only_what_is_asked_for(benchmark, tmp_path):
-    ledger, out = benchmark("ledger"), tmp_path / "rows.json"
+def test_a_file_of_results_measures_again_only_what_is_asked_for(benchmark, tmp_path):
+    module, out = benchmark("results_file"), tmp_path / "rows.json"
     for key in ("0", "1"):
-        ledger.Ledger(out, {"runs": 5}).measure(key, lambda: {"loss": 1.0})
-    again = ledger.Ledger(out, {"runs": 5}, again=True)
+        module.ResultsFile(out, {"runs": 5}).measure(key, lambda: {"loss": 1.0})
+    again = module.ResultsFile(out, {"runs": 5}, again=True)
     for value in (2.0, 3.0):
         again.measure("0", lambda v=value: {"loss": v})
     assert {key: row["loss"] for key, row in json.loads(out.read_text())["rows"].items()} == {"0": 2.0, "1": 1.0}
 
 
-def test_a_ledger_does_not_mix_settings(benchmark, tmp_path, monkeypatch):
-    ledger, out = benchmark("ledger"), tmp_path / "rows.json"
-    ledger.Ledger(out, {"runs": 5}).measure("0", lambda: {"loss": 1.0})
+def test_a_file_of_results_does_not_mix_settings(benchmark, tmp_path, monkeypatch):
+    module, out = benchmark("results_file"), tmp_path / "rows.json"
+    module.ResultsFile(out, {"runs": 5}).measure("0", lambda: {"loss": 1.0})
     with pytest.raises(SystemExit, match="other settings"):
-        ledger.Ledger(out, {"runs": 6})
-    assert ledger.Ledger(out, {"runs": 6}, again=True).rows == {}
-    monkeypatch.setitem(ledger.wsflow.WeightFlow.__init__.__kwdefaults__, "width", 8)
+        module.ResultsFile(out, {"runs": 6})
+    assert module.ResultsFile(out, {"runs": 6}, again=True).rows == {}
+    monkeypatch.setitem(module.wsflow.WeightFlow.__init__.__kwdefaults__, "width", 8)
     with pytest.raises(SystemExit, match="other settings"):
-        ledger.Ledger(out, {"runs": 5})
+        module.ResultsFile(out, {"runs": 5})
 
 
 def test_variants_of_the_ablation_are_parameters_and_no_defaults(benchmark):

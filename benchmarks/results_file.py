@@ -24,8 +24,8 @@ from wsflow.evaluation.frontiers import TOLERANCE, Bound
 DIGITS = 6
 
 
-class Ledger:
-    """The rows that a file has, and those that are still to be measured.
+class ResultsFile:
+    """The rows of a file, to which those that it lacks are added as they are measured.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ class Ledger:
     def __init__(self, out: Path, settings: dict[str, Any], again: bool = False) -> None:
         self.out, self.settings, self.again = out, plain(settings), again
         self.defaults = plain(wsflow.WeightFlow().get_params())
-        found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-        same = not found or self._same(found)
+        content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+        same = not content or self._same(content)
         if not same and not again:
             raise SystemExit(f"{out} was made with other settings. Choose another file, or forget it with --again.")
-        self.rows: dict[str, dict[str, Any]] = found.get("rows", {}) if same else {}
+        self.rows: dict[str, dict[str, Any]] = content.get("rows", {}) if same else {}
         self._fresh: set[str] = set()
 
-    def _same(self, found: dict[str, Any]) -> bool:
+    def _same(self, content: dict[str, Any]) -> bool:
         """Whether rows were made with these settings; a parameter that was not there then had no influence."""
-        then = found.get("defaults", {})
+        then = content.get("defaults", {})
         known = then.keys() & self.defaults.keys()
-        return found.get("settings") == self.settings and all(then[k] == self.defaults[k] for k in known)
+        return content.get("settings") == self.settings and all(then[k] == self.defaults[k] for k in known)
 
     def measure(self, key: str, function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of a key, which is measured and written if it is not there."""
@@ -87,7 +87,7 @@ class Clock:
 
 
 def plain(value: Any) -> Any:
-    """JSON data: tuples as lists, floats with some digits, numbers that do not exist as None."""
+    """Convert a value to JSON data: tuples to lists, floats to six digits, and numbers that are not finite to None."""
     if isinstance(value, dict):
         return {str(key): plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -100,11 +100,11 @@ def plain(value: Any) -> Any:
 def rival(report: Report, row: dict[str, float]) -> dict[str, Any]:
     """The best null that is about as new and as different as a row, and whether none is as good."""
     nulls = [curve for name, curve in report.frontiers.items() if name != "samples"]
-    found = [point for curve in nulls if (point := beside(curve, row)) is not None]
+    points = [point for curve in nulls if (point := beside(curve, row)) is not None]
     ahead = all(curve.reaches(row) is None for curve in nulls)
-    if not found:
+    if not points:
         return {"ahead": ahead, "null": None}
-    name, best = max(found, key=lambda point: (point[1]["accuracy"], -point[1]["loss"]))
+    name, best = max(points, key=lambda point: (point[1]["accuracy"], -point[1]["loss"]))
     return {"ahead": ahead, "null": name, **{f"null_{key}": best[key] for key in report.headline}}
 
 
