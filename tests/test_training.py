@@ -15,7 +15,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.persistence import load_population, save_population
 from wsflow.populations import Population, load_task
-from wsflow.populations.hyperparameters import RANGES, check_range, draw
+from wsflow.populations.hyperparameters import RANGES, check_range, draw_hyperparameters
 from wsflow.populations.schedules import SCHEDULES, cycle_ends, factors, snapshot_steps
 from wsflow.populations.training import train_population
 from wsflow.running import forward, losses
@@ -40,15 +40,15 @@ def rows(population: Population) -> np.ndarray:
 def test_what_a_run_draws_depends_on_seed_and_number_alone(seed, first, names):
     fixed = dict.fromkeys(RANGES, 0.5)
     runs = np.arange(first, first + 6)
-    everything = draw(DRAWN, seed, runs)
-    np.testing.assert_array_equal(everything[4:], draw(DRAWN, seed, runs[4:]))
-    some = draw({**fixed, **{name: DRAWN[name] for name in names}}, seed, runs)
+    everything = draw_hyperparameters(DRAWN, seed, runs)
+    np.testing.assert_array_equal(everything[4:], draw_hyperparameters(DRAWN, seed, runs[4:]))
+    some = draw_hyperparameters({**fixed, **{name: DRAWN[name] for name in names}}, seed, runs)
     for i, name in enumerate(RANGES):
         np.testing.assert_array_equal(some[:, i], everything[:, i] if name in names else 0.5)
 
 
 def test_ranges_are_drawn_log_uniformly_and_independently():
-    drawn = draw(DRAWN, 0, np.arange(4000))
+    drawn = draw_hyperparameters(DRAWN, 0, np.arange(4000))
     low, high = (np.log([DRAWN[name][end] for name in RANGES]) for end in (0, 1))
     places = (np.log(drawn) - low) / (high - low)
     assert places.min() >= 0 and places.max() <= 1
@@ -59,7 +59,9 @@ def test_ranges_are_drawn_log_uniformly_and_independently():
 
 @given(st.floats(1e-8, 1e3), st.floats(1, 1e3))
 def test_a_range_is_kept_within_its_ends(low, ratio):
-    drawn = draw({**dict.fromkeys(RANGES, 0.0), "learning_rate": (low, low * ratio)}, 1, range(20))[:, 0]
+    drawn = draw_hyperparameters({**dict.fromkeys(RANGES, 0.0), "learning_rate": (low, low * ratio)}, 1, range(20))[
+        :, 0
+    ]
     assert (low <= drawn).all() and (drawn <= low * ratio).all()
 
 

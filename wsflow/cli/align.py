@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
-from wsflow.cli.networks import check_runs, load_with_task
+from wsflow.cli.networks import check_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def align(
 
     population, task = load_with_task(file, module, task_name, plot, out)
     if method != "weight" and (task is not None or method != "auto"):
-        check_runs(population, file, ", or align by weights alone with --method weight")
+        check_runnable(population, file, ", or align by weights alone with --method weight")
     aligner = wsflow.PermutationAligner(
         method=method, task=task, reference=_reference(reference), form=form, by=by, random_state=seed
     )

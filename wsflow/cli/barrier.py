@@ -9,7 +9,7 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.files import check_figure
-from wsflow.cli.networks import check_runs, check_task_known, load_runnable, load_with_task
+from wsflow.cli.networks import check_runnable, check_task_known, load_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def barrier(
     check_figure(plot, file, other)
     population, known = load_with_task(file, module, task_name, plot)
     task = check_task_known(known, file)
-    check_runs(population, file)
+    check_runnable(population, file)
     rows = population.weights[:networks]
     columns = None if other is None else load_runnable(other, module).weights[:networks]
     with Bars(quiet).stage("Measuring barriers", "networks") as progress:

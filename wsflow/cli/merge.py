@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
-from wsflow.cli.networks import check_runs, check_task_known, load_with_task, quality
+from wsflow.cli.networks import check_runnable, check_task_known, load_with_task, quality
 from wsflow.cli.rendering import Bars, echo_json
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def merge(
     weights = population.weights
     recomputed = statistics == "recompute" and len(weights.architecture.statistic_columns) > 0
     if repair or recomputed or (align and task is not None):
-        check_runs(population, file, ", or leave statistics as they are with --statistics average")
+        check_runnable(population, file, ", or leave statistics as they are with --statistics average")
     if align:
         with Bars(quiet).stage("Aligning networks"):
             # a mean is no network yet: there is no loss half-way to it that would tell a good alignment

@@ -56,7 +56,7 @@ def _fitting(module: Any, weights: WeightArray, path: Path, spec: str) -> Any:
     return module.eval()
 
 
-def check_runs(population: Population, path: Path, otherwise: str = "") -> None:
+def check_runnable(population: Population, path: Path, otherwise: str = "") -> None:
     """Refuse networks that do not run, saying what could be done otherwise."""
     from wsflow.exceptions import InvalidInputError
 

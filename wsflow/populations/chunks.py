@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import NumericalError
-from wsflow.populations.hyperparameters import Runs, draw
+from wsflow.populations.hyperparameters import Runs, draw_hyperparameters
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.populations.schedules import factors
 from wsflow.populations.settings import PopulationSettings
@@ -97,7 +97,7 @@ class _ChunkOptimizer:
         self.row = OPTIMIZERS[settings.optimizer]
         self.weights = weights.detach()
         self.memory = [torch.zeros_like(self.weights) for _ in range(self.row.memory)]
-        drawn = self.weights.new_tensor(draw(settings.ranges(), settings.random_state, runs))
+        drawn = self.weights.new_tensor(draw_hyperparameters(settings.ranges(), settings.random_state, runs))
         self.rate, self.momentum, self.decay, self.temperature = drawn.split(1, dim=1)
         self.temperature = self.temperature / len(problem.X)
         self.factors = factors(settings.schedule, settings.cycles, settings.iterations(len(problem.X)))

@@ -19,7 +19,7 @@ import numpy as np
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.idx import read_idx
 from wsflow.populations.images import Digit, Photograph
-from wsflow.populations.readers import READERS, Table
+from wsflow.populations.readers import READERS, Examples
 from wsflow.task import LOSSES, Task
 
 MINIMUM = 10
@@ -34,7 +34,7 @@ class Dataset:
     loader: str  # the function of sklearn.datasets
     loss: str
 
-    def load(self) -> Table:
+    def load(self) -> Examples:
         """Load inputs and targets."""
         import sklearn.datasets
 
@@ -66,14 +66,14 @@ class ImageDataset:
         source = {"name": name, "seed": seed}
         return Task(first.X, first.y, validation=validation, test=_images(*test), source=source)
 
-    def _parts(self) -> tuple[Table, Table]:
+    def _parts(self) -> tuple[Examples, Examples]:
         folder = os.environ.get(FOLDER_VARIABLE)
         if not folder:
             return self._download()
         path = Path(folder) / self.subfolder
         return _idx_pair(path, "train"), _idx_pair(path, "t10k")
 
-    def _download(self) -> tuple[Table, Table]:
+    def _download(self) -> tuple[Examples, Examples]:
         from sklearn.datasets import fetch_openml
 
         try:
@@ -88,7 +88,7 @@ class ImageDataset:
         return (X[:n], y[:n]), (X[n:], y[n:])
 
 
-def _idx_pair(folder: Path, part: str) -> Table:
+def _idx_pair(folder: Path, part: str) -> Examples:
     """Read the images and labels of one part from files with their original names."""
     paths = [folder / f"{part}-{kind}-idx{axes}-ubyte" for kind, axes in (("images", 3), ("labels", 1))]
     files = [next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None) for path in paths]

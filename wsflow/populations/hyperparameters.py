@@ -32,7 +32,7 @@ def check_range(name: str, value: Any) -> float | tuple[float, float]:
     )
 
 
-def draw(values: Mapping[str, Range], random_state: int, runs: Runs) -> np.ndarray:
+def draw_hyperparameters(values: Mapping[str, Range], random_state: int, runs: Runs) -> np.ndarray:
     """Draw the hyperparameters (len(runs), 4) of runs in the order of `RANGES`, log-uniformly where there is a range.
 
     What a run draws depends on the seed and its number only, and a parameter's value not on the other ranges.
@@ -50,7 +50,7 @@ def _log_uniform(value: Range, shares: np.ndarray) -> np.ndarray:
     return np.array([min(max(exp(log(low) + share * log(high / low)), low), high) for share in shares])
 
 
-def recorded(values: Mapping[str, Range], drawn: np.ndarray, runs: np.ndarray) -> dict[str, Any]:
+def drawn_from_ranges(values: Mapping[str, Range], drawn: np.ndarray, runs: np.ndarray) -> dict[str, Any]:
     """Return what runs drew from ranges as JSON data for the provenance; empty if there is no range."""
     columns = {name: drawn[:, i].tolist() for i, name in enumerate(RANGES) if not isinstance(values[name], float | int)}
     return {"run": runs.tolist(), **columns} if columns else {}

@@ -16,10 +16,10 @@ from wsflow.exceptions import InvalidInputError
 MAXIMUM_BYTES = 2 * 2**30
 MAXIMUM_RATIO = 1000
 
-Table = tuple[np.ndarray, np.ndarray]
+Examples = tuple[np.ndarray, np.ndarray]
 
 
-def read_csv(path: Path, target: str | int | None = None) -> Table:
+def read_csv(path: Path, target: str | int | None = None) -> Examples:
     """Read inputs (b, p) and targets (b,), numbers or strings, of a csv file, by default those of the last column."""
     check_file(path)
     lines, rows = _csv_rows(path)
@@ -97,7 +97,7 @@ def _input(path: Path, line: int, name: str, cell: str) -> float:
     return number
 
 
-def read_npz(path: Path, target: str | int | None = None) -> Table:
+def read_npz(path: Path, target: str | int | None = None) -> Examples:
     """Read inputs ``X`` (b, p) or (b, ...) and targets ``y`` (b,) or (b, k) of an npz file."""
     if target is not None:
         raise ValueError("'target' names a column of a csv file; the targets of an npz file are its array 'y'.")
@@ -156,4 +156,4 @@ def check_file(path: Path) -> None:
         raise InvalidInputError(f"{path}: the file has {size} bytes, and at most {MAXIMUM_BYTES} are read.")
 
 
-READERS: dict[str, Callable[[Path, str | int | None], Table]] = {".csv": read_csv, ".npz": read_npz}
+READERS: dict[str, Callable[[Path, str | int | None], Examples]] = {".csv": read_csv, ".npz": read_npz}

@@ -16,7 +16,7 @@ from wsflow.exceptions import InvalidInputError
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import Problem
 from wsflow.populations.chunks import chunk_size as default_chunk_size
-from wsflow.populations.hyperparameters import Range, draw, recorded
+from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
 from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.settings import PopulationSettings, architecture_of
@@ -181,8 +181,8 @@ def _targets_checksum(problem: Problem) -> str | None:
 
 def _provenance(problem: Problem, runs: np.ndarray) -> dict[str, Any]:
     settings = problem.settings
-    drawn = draw(settings.ranges(), settings.random_state, runs)
-    own = {"hyperparameters": recorded(settings.ranges(), drawn, runs), "targets": _targets_checksum(problem)}
+    drawn = draw_hyperparameters(settings.ranges(), settings.random_state, runs)
+    own = {"hyperparameters": drawn_from_ranges(settings.ranges(), drawn, runs), "targets": _targets_checksum(problem)}
     plain = {"made_by": "train_population", **settings.plain(), "versions": versions("torch")}
     return {**plain, **{name: value for name, value in own.items() if value}}
 

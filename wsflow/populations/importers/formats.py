@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.archives import read_npz
 from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.importers.nnet import read_nnet
 from wsflow.populations.importers.onnx_files import read_onnx
-from wsflow.populations.importers.torch_files import read_safetensors, read_torch
+from wsflow.populations.importers.state_dict_files import read_npz_state, read_safetensors, read_torch
 from wsflow.populations.readers import check_file
 
 FORMATS: dict[str, Callable[[Path], ImportedNetworks]] = {
@@ -20,7 +19,7 @@ FORMATS: dict[str, Callable[[Path], ImportedNetworks]] = {
     ".ckpt": read_torch,
     ".bin": read_torch,
     ".safetensors": read_safetensors,
-    ".npz": read_npz,
+    ".npz": read_npz_state,
     ".nnet": read_nnet,
     ".onnx": read_onnx,
 }

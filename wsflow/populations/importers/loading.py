@@ -14,11 +14,11 @@ from wsflow.activations import activation as activation_row
 from wsflow.architecture import Architecture
 from wsflow.architecture.state_rows import common_prefix, rows_of_states, state_arrays
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.estimators import is_perceptron, read_perceptron
 from wsflow.populations.importers.formats import FORMATS, read_file
 from wsflow.populations.importers.imported import ImportedNetworks
 from wsflow.populations.importers.nnet import fold_normalization
 from wsflow.populations.importers.paths import network_files
+from wsflow.populations.importers.perceptrons import is_perceptron, read_perceptron
 from wsflow.populations.invalid import check_finite, check_on_invalid
 from wsflow.populations.population import Population, versions
 from wsflow.task import Task

@@ -16,7 +16,8 @@ from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.state_dicts import WeightLayer, fields_of_cnn, fields_of_mlp, plain_scalings
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.imported import ImportedNetworks
-from wsflow.populations.importers.onnx_operators import OPERATORS, Graph
+from wsflow.populations.importers.onnx_graph import Graph, NamedSequential
+from wsflow.populations.importers.onnx_operators import OPERATORS
 from wsflow.populations.readers import check_file
 
 ACTIVATION_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items() if row.module}
@@ -121,8 +122,6 @@ def _layer(kind: str, module: Any) -> Layer:
 
 
 def _table(graph: Graph, layers: list[WeightLayer], between: list[list[Layer]]) -> Architecture:
-    from wsflow.populations.importers.sequence import NamedSequential
-
     if all(len(layer.shape) == 2 and layer.norm is None for layer in layers):
         parts = fields_of_mlp(layers, between[:-1])
         steps = (*parts["layers"], *between[-1])

@@ -3,60 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from wsflow.activations import activation
-
-
-@dataclass
-class Graph:
-    """What has been read of a graph: a sequence of modules, and their tensors under the names of a state dict."""
-
-    constants: dict[str, np.ndarray]  # initialisers, and what is computed from them
-    current: str  # the output of the last module
-    steps: list[tuple[str, Any]] = field(default_factory=list)
-    state: dict[str, np.ndarray] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)  # of tensors that have another name in the file
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def constant(self, node: Any, position: int) -> np.ndarray | None:
-        """Return the constant input of a node at a position, or None if there is none."""
-        name = node.input[position] if position < len(node.input) else ""
-        if name and name not in self.constants:
-            raise ValueError(f"its input {name!r} is no constant")
-        return self.constants[name] if name else None
-
-    def add(self, name: str, module: Any, **tensors: tuple[str, np.ndarray | None]) -> None:
-        """Append a layer; its tensors are given by their names in the file and their arrays (or None)."""
-        self.steps.append((name, module))
-        for kind, (original, array) in tensors.items():
-            if array is not None:
-                self.state[f"{name}.{kind}"] = array
-                if original != f"{name}.{kind}":
-                    self.names[f"{name}.{kind}"] = original
-
-    def fresh(self, *originals: str) -> str:
-        """Name the next layer by what precedes ``.weight`` or ``.bias`` in the file, or else by its position."""
-        stems = [name.rpartition(".")[0] for name in originals if name.endswith((".weight", ".bias"))]
-        name = stems[0] if stems else str(len(self.steps))
-        if any(
-            name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.") for other, _ in self.steps
-        ):
-            raise ValueError(f"the tensors of {name!r} are used more than once")
-        return name
-
-    @property
-    def flattened(self) -> bool:
-        """Whether images were flattened to features."""
-        return any(type(module).__name__ == "Flatten" for _, module in self.steps)
+from wsflow.populations.importers.onnx_graph import Graph
 
 
 def _linear(graph: Graph, weight: np.ndarray | None, bias: np.ndarray | None, names: tuple[str, str]) -> None:
-    from torch import nn
-
     if weight is None or weight.ndim != 2 or (bias is not None and bias.size != len(weight)):
         raise ValueError("whose weight is no matrix, or whose bias is none of its outputs")
     weighted = [module for _, module in graph.steps if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))]
@@ -83,8 +39,6 @@ def _matmul(graph: Graph, node: Any, values: dict[str, Any]) -> None:
 
 def _add(graph: Graph, node: Any, values: dict[str, Any]) -> None:
     """Read the bias of the matrix product before it, after which the layer is named if the weight has no such name."""
-    from torch import nn
-
     position = 1 if node.input[0] == graph.current else 0
     bias = graph.constant(node, position)
     name, module = graph.steps[-1] if graph.steps else ("", nn.Identity())
@@ -97,8 +51,6 @@ def _add(graph: Graph, node: Any, values: dict[str, Any]) -> None:
 
 
 def _conv(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-    from torch import nn
-
     weight, bias = graph.constant(node, 1), graph.constant(node, 2)
     if weight is None or values.get("group", 1) != 1 or not 3 <= weight.ndim <= 5:
         raise ValueError("with groups, or without a kernel")
@@ -126,8 +78,6 @@ def _padding(values: dict[str, Any], size: int) -> Any:
 
 
 def _norm(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-    from torch import nn
-
     kinds = ("weight", "bias", "running_mean", "running_var")
     tensors = {kind: (node.input[i], graph.constant(node, i)) for i, kind in enumerate(kinds, start=1)}
     if len(node.output) > 1 or values.get("training_mode", 0):
@@ -140,8 +90,6 @@ def _norm(graph: Graph, node: Any, values: dict[str, Any]) -> None:
 
 def _pool(kind: str) -> Callable[[Graph, Any, dict[str, Any]], None]:
     def read(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-        from torch import nn
-
         if kind == "AdaptiveAvgPool":
             graph.add(f"step{len(graph.steps)}", nn.AdaptiveAvgPool2d(1))
             return
@@ -161,8 +109,6 @@ def _pool(kind: str) -> Callable[[Graph, Any, dict[str, Any]], None]:
 
 
 def _flatten(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-    from torch import nn
-
     if node.op_type == "Flatten" and values.get("axis", 1) != 1:
         raise ValueError("which does not flatten all but the first axis")
     if node.op_type == "Reshape":
@@ -176,8 +122,6 @@ def _activation(kind: str) -> Callable[[Graph, Any, dict[str, Any]], None]:
     row = activation(kind)
 
     def read(graph: Graph, node: Any, values: dict[str, Any]) -> None:
-        from torch import nn
-
         if values.get("approximate", b"none") != b"none":
             raise ValueError("with an approximation")
         # onnx keeps 32 bits of the number

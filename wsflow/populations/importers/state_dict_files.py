@@ -1,4 +1,4 @@
-"""Networks in files of torch or safetensors, from which nothing but tensors is loaded."""
+"""State dicts in files of torch, safetensors or NumPy, from which nothing but tensors is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.imported import ImportedNetworks
-from wsflow.populations.readers import check_file
+from wsflow.populations.readers import MAXIMUM_BYTES, check_file, read_member
 
 # the keys under which checkpoints keep the state dict, the first of which counts
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
@@ -139,3 +139,23 @@ def _metadata(data: bytes) -> dict[str, str]:
     stream = io.BytesIO(data)
     length = int.from_bytes(stream.read(8), "little")
     return json.loads(stream.read(length)).get("__metadata__") or {}
+
+
+def read_npz_state(path: Path) -> ImportedNetworks:
+    """Read a state dict that ``numpy.savez(path, **state)`` wrote."""
+    check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            total = sum(info.file_size for info in archive.infolist())
+            if total > MAXIMUM_BYTES or len(set(names)) < len(names):
+                raise InvalidInputError(
+                    f"{path}: the file would unpack to {total} bytes (at most {MAXIMUM_BYTES} are read), or has an "
+                    "array twice. Write it with numpy.savez."
+                )
+            state = {name: read_member(path, archive, name) for name in names}
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, MemoryError) as error:
+        raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
+    if not state:
+        raise InvalidInputError(f"{path}: there is no array in this file. Write it with numpy.savez(path, **state).")
+    return ImportedNetworks((state,))
