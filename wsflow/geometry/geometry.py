@@ -88,7 +88,7 @@ class Geometry:
             f"each of {', '.join(map(repr, manifolds))} is a point of its own manifold. Train networks that are "
             "parametrized so, or project them, or leave the parameter out of geometry=."
         )
-        return cls("own", manifold, manifold, charts, architecture, architecture, remedy)
+        return cls("custom", manifold, manifold, charts, architecture, architecture, remedy)
 
     @property
     def has_density(self) -> bool:
@@ -105,8 +105,8 @@ class Geometry:
             )
         if not all(isinstance(factor, (Euclidean, Sphere)) for factor, _ in self.manifold.factors):
             return (
-                "Densities are those of vector spaces and spheres, and some of these blocks lie on other manifolds. "
-                "Use geometry='geometric' or 'euclidean', or wsflow.manifolds.Sphere for the blocks."
+                "Densities are those of vector spaces and spheres, and some of these parameters lie on others. "
+                "Use geometry='geometric' or 'euclidean', or wsflow.manifolds.Sphere for these parameters."
             )
         return ""
 

@@ -67,23 +67,18 @@ class Euclidean:
         return self.size
 
     def projection(self, x: Tensor) -> Tensor:
-        """Return x."""
         return x
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return v."""
         return v
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return x + v."""
         return x + v
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return y - x."""
         return y - x
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (1 - t) x + t y, and y - x."""
         return x + at(t, x) * (y - x), y - x
 
     def belongs(self, x: Tensor, atol: float) -> Tensor:

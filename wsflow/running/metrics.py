@@ -34,16 +34,9 @@ def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
 
 
 def scores(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
-    """Compute the accuracy of every network, or its coefficient of determination R^2 for a regression.
+    """Compute the accuracy (n,) of every network, or for a regression its coefficient of determination R^2.
 
-    Parameters
-    ----------
-    outputs, targets, loss
-        As in `losses`.
-
-    Returns
-    -------
-    Tensor of shape (n,)
+    The arguments are those of `losses`.
 
     Examples
     --------
@@ -60,24 +53,7 @@ def scores(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
 
 
 def predictions(outputs: Tensor, loss: str) -> Tensor:
-    """Turn outputs into predictions: class probabilities, or the outputs themselves for a regression.
-
-    Parameters
-    ----------
-    outputs : Tensor of shape (n, b, k)
-    loss : {"cross_entropy", "mse"}
-
-    Returns
-    -------
-    Tensor of shape (n, b, k)
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.running import predictions
-    >>> predictions(torch.zeros(1, 1, 2), "cross_entropy")
-    tensor([[[0.5000, 0.5000]]])
-    """
+    """Turn outputs (n, b, k) into class probabilities; those of a regression, with the loss "mse", are predictions."""
     return outputs.softmax(-1) if loss == "cross_entropy" else outputs
 
 

@@ -11,15 +11,7 @@ from wsflow.architecture import Architecture
 
 
 def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
-    """Split rows of weights into the parameters of the networks.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-
-    Returns
-    -------
-    dict from the parameters' names to Tensor of shape (n, *shape)
+    """Split rows of weights (n, d) into the parameters (n, *shape) of the networks, by name.
 
     Examples
     --------
@@ -35,39 +27,12 @@ def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
 
 
 def flatten(tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensor:
-    """Join named tensors into rows of weights: the inverse of `unflatten`.
-
-    Parameters
-    ----------
-    tensors : mapping from the parameters' names to Tensor of shape (n, *shape)
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow import Architecture
-    >>> from wsflow.running import flatten, unflatten
-    >>> architecture, weights = Architecture.mlp([4, 3, 2]), torch.arange(46.0).reshape(2, 23)
-    >>> torch.equal(flatten(unflatten(weights, architecture), architecture), weights)
-    True
-    """
+    """Join named tensors (n, *shape) into rows of weights (n, d): the inverse of `unflatten`."""
     return torch.cat([tensors[name].reshape(len(tensors[name]), -1) for name in architecture.names], dim=1)
 
 
 def take(rows: Tensor, columns: Tensor) -> Tensor:
-    """Select columns, in the shape of the index.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (n, d)
-    columns : LongTensor of any shape
-
-    Returns
-    -------
-    Tensor of shape (n, *columns.shape)
+    """Select columns of rows (n, d), in the shape of the index: (n, *columns.shape).
 
     Examples
     --------
