@@ -74,7 +74,7 @@ def check(
 def _network(
     source: str, example: Any, frozen: tuple[str, ...], description: Path | None, runs: str | None
 ) -> tuple[Any, Any]:
-    """A module (None for networks that run themselves) and an architecture."""
+    """Return a module (None for networks that run themselves) and an architecture."""
     from wsflow.architecture import Architecture
     from wsflow.architecture.modules import is_sequential
 
@@ -90,7 +90,7 @@ def _network(
         return load_module(runs) if runs else None, table
     module = load_module(source)
     if description is not None:
-        return module, _described(description)
+        return module, _read_description(description)
     if example is None and not is_sequential(module):
         raise ValueError(
             f"{source} is a {type(module).__name__}: say the shape of its input, such as --input 2,3,32,32."
@@ -98,7 +98,7 @@ def _network(
     return module, Architecture.from_module(module, example, frozen)
 
 
-def _described(path: Path) -> Any:
+def _read_description(path: Path) -> Any:
     from wsflow.architecture import Architecture
     from wsflow.exceptions import InvalidInputError
 
@@ -109,7 +109,7 @@ def _described(path: Path) -> Any:
 
 
 def _example(shapes: tuple[str, ...], seed: int) -> Any:
-    """Random inputs of the shapes that were asked for, one for each argument."""
+    """Draw random inputs of the given shapes, one for each argument of the module."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

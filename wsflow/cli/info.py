@@ -50,7 +50,7 @@ def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """A value, or the beginning of a long list, such as what each run drew."""
+    """Format a value, or the beginning of a long list."""
     if not isinstance(value, list) or len(value) <= MENTIONED:
         return str(value)
     return f"[{', '.join(map(str, value[:3]))}, ... {len(value)} in all]"

@@ -16,7 +16,7 @@ from wsflow.exceptions import NumericalError, OutputError, WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("wsflow.cli.demo", "Train, align, fit, sample and evaluate, in three minutes."),
+    "demo": ("wsflow.cli.demo", "Train, align, fit, sample and evaluate, end to end."),
     "populate": ("wsflow.cli.populate", "Train a population of networks on a task."),
     "import": ("wsflow.cli.import_", "Make a population of network files of other tools."),
     "check": ("wsflow.cli.check", "Find the symmetries of a network, and prove them."),

@@ -60,7 +60,7 @@ def write(path: str | Path, kind: str, tensors: Mapping[str, np.ndarray], data: 
     stored = {name: _storable(name, array) for name, array in tensors.items()}
     content = {**data, "kind": kind, "format": FORMAT}
     content["checksum"] = checksum(stored, content)
-    write_bytes(path, [save(stored, metadata={KEY: to_json(content)})])
+    write_bytes(path, save(stored, metadata={KEY: to_json(content)}))
 
 
 def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 
 from wsflow.exceptions import OutputError
@@ -40,12 +39,12 @@ def _checked_folder(path: Path) -> Path:
     return path
 
 
-def write_bytes(path: str | Path, blocks: Sequence[bytes | memoryview]) -> None:
+def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file under a temporary name in its folder, and rename it when it is complete."""
     path = check_target(path)
     temporary = path.parent / f".wsflow-{secrets.token_hex(8)}.tmp"
     try:
-        _write(temporary, blocks, mode=stat.S_IMODE(path.stat().st_mode) if path.exists() else None)
+        _write(temporary, content, mode=stat.S_IMODE(path.stat().st_mode) if path.exists() else None)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -55,12 +54,11 @@ def write_bytes(path: str | Path, blocks: Sequence[bytes | memoryview]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, blocks: Sequence[bytes | memoryview], mode: int | None) -> None:
+def _write(path: Path, content: bytes, mode: int | None) -> None:
     with open(path, "xb") as file:
         if mode is not None:
             os.chmod(path, mode)
-        for block in blocks:
-            file.write(block)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
