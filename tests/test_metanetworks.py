@@ -17,7 +17,7 @@ from wsflow import WeightArray, WeightFlow
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
 from wsflow.metanetworks.conditions import CONDITIONS, TimeEmbedding
 from wsflow.metanetworks.encoders import ENCODERS
-from wsflow.metanetworks.scales import ParameterScale
+from wsflow.metanetworks.layers import ParameterScale
 from wsflow.metanetworks.tokens import EdgeTokens, NeuronTokens
 from wsflow.metanetworks.velocity import current_keys, velocity_network
 from wsflow.running import take
@@ -49,12 +49,9 @@ ARCHITECTURES = {
 }
 EQUIVARIANT = [name for name, entry in ENCODERS.items() if entry.group == "permutations"]
 MATRICES = ["one hidden layer", "equal hidden layers", "deep", "without biases"]
-CASES = [("neuron", name) for name in ARCHITECTURES] + [("relational", name) for name in MATRICES]
-SIZES = {
-    "neuron": {"dim": 16, "depth": 2, "heads": 2},
-    "relational": {"dim": 16, "depth": 2, "heads": 2},
-    "mlp": {"dim": 64, "depth": 2},
-}
+CASES = [(kind, name) for kind in EQUIVARIANT for name in MATRICES]
+CASES += [("neuron", name) for name in ARCHITECTURES if name not in MATRICES]
+SIZES = {kind: {"dim": 16, "depth": 2, "heads": 2} for kind in EQUIVARIANT} | {"mlp": {"dim": 64, "depth": 2}}
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

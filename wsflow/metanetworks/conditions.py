@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 
 class TimeEmbedding(nn.Module):
-    """Sines and cosines of t at 16 frequencies from 1/4 to 8 periods, and t itself, through a small network.
+    """Sines and cosines of t at 16 frequencies from 1/4 to 8 periods, and t, through a small network, plus a condition.
 
-    The embedding of a condition is added, where `condition` makes one of a width.
+    `condition` makes the embedding of conditions from the width, or there is none.
     """
 
     frequencies: Tensor
@@ -42,20 +42,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ScalarEmbedding(nn.Module):
-    """A number, standardized over the population, through a small network; a learned vector where it is unknown.
-
-    Parameters
-    ----------
-    n_labels : int
-        Not used.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.metanetworks.conditions import ScalarEmbedding
-    >>> ScalarEmbedding(8)(torch.tensor([0.3, float("nan")])).shape
-    torch.Size([2, 8])
-    """
+    """A number, standardized over the population, through a small network; a learned vector where it is unknown."""
 
     mean: Tensor
     deviation: Tensor
@@ -80,15 +67,7 @@ class ScalarEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """A learned vector for each label, and one for an unknown label.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.metanetworks.conditions import LabelEmbedding
-    >>> LabelEmbedding(8, 3)(torch.tensor([2.0, float("nan")])).shape
-    torch.Size([2, 8])
-    """
+    """A learned vector for each label, and one for an unknown label."""
 
     def __init__(self, dim: int, n_labels: int) -> None:
         super().__init__()

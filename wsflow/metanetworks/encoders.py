@@ -19,17 +19,10 @@ Classes = tuple[type["nn.Module"], type["nn.Module"]]
 
 @dataclass(frozen=True)
 class EncoderEntry:
-    """An encoder of networks.
+    """The encoder and its readout, the group to which both are equivariant unless neurons have names, and its inputs.
 
-    Parameters
-    ----------
-    classes : callable
-        Imports and returns the encoder, which is built as ``encoder(architecture, n_extra, **options)``, and the
-        readout of vectors from its states, ``readout(encoder.tokens, encoder.dim, encoder.n_hints)``.
-    group : {"permutations", "trivial"}
-        What moves its states along with the neurons, unless neurons have names.
-    reads : tuple of str
-        "weights", and "hints": gradients that come with each point.
+    They are built as ``encoder(architecture, n_extra, **options)`` and ``readout(encoder.tokens, encoder.dim,
+    encoder.n_hints)``; hints are gradients that come with each point.
     """
 
     classes: Callable[[], Classes]
@@ -38,7 +31,7 @@ class EncoderEntry:
 
 
 def neuron() -> Classes:
-    """Return the classes of the neuron transformer."""
+    """Return the neuron transformer."""
     from wsflow.metanetworks.neuron import NeuronEncoder
     from wsflow.metanetworks.readouts import NeuronReadout
 
@@ -46,7 +39,7 @@ def neuron() -> Classes:
 
 
 def relational() -> Classes:
-    """Return the classes of the relational transformer."""
+    """Return the relational transformer."""
     from wsflow.metanetworks.readouts import EdgeReadout
     from wsflow.metanetworks.relational import RelationalEncoder
 
@@ -54,7 +47,7 @@ def relational() -> Classes:
 
 
 def mlp() -> Classes:
-    """Return the classes of the flat network, which also takes plain vectors: their size instead of an architecture."""
+    """Return the flat network, which also takes the size of plain vectors for an architecture."""
     from wsflow.metanetworks.flat import FlatEncoder
     from wsflow.metanetworks.readouts import FlatReadout
 
@@ -77,5 +70,5 @@ def velocity_name(choice: str, layout: Architecture | None) -> str:
 
 
 def knows_names(choice: str, layout: Architecture | None, identity: str | None) -> bool:
-    """Return whether an encoder tells neurons apart: by learned names, or as every column has its own place."""
+    """Return whether an encoder tells neurons apart, by learned names or by the place of their columns."""
     return identity == "learned" or ENCODERS[velocity_name(choice, layout)].group == "trivial"

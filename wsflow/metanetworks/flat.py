@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.conditions import TimeEmbedding
-from wsflow.metanetworks.layers import dropout_of
-from wsflow.metanetworks.scales import ColumnScale
+from wsflow.metanetworks.layers import ColumnScale, dropout_of
 from wsflow.metanetworks.tokens import RowToken
 
 

@@ -16,17 +16,12 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.conditions import TimeEmbedding
-from wsflow.metanetworks.layers import AdaptiveNorm, dropout_of, feed_forward, linear
-from wsflow.metanetworks.scales import ParameterScale
-from wsflow.metanetworks.tokens import EdgeBlock, NeuronTokens
-from wsflow.running.rows import take
+from wsflow.metanetworks.layers import AdaptiveNorm, ParameterScale, dropout_of, feed_forward, linear
+from wsflow.metanetworks.tokens import EdgeBlock, NeuronTokens, take_each
 
 
 class NeuronLayer(nn.Module):
-    """Attention among all tokens, messages along the weights in both directions, and a feed-forward network.
-
-    `channels` are the numbers of channels of the blocks of edges.
-    """
+    """Attention among all tokens, messages along blocks of edges of c channels each, and a feed-forward network."""
 
     def __init__(self, dim: int, heads: int, channels: list[int], dropout: float) -> None:
         super().__init__()
@@ -145,8 +140,7 @@ class NeuronEncoder(nn.Module):
         """Return the first states (n, tokens, dim) of what is read, (n, 1 + n_hints, size)."""
         states = []
         for i, (read, columns) in enumerate(zip(self.read, self.tokens.features, strict=True)):
-            features = take(inputs.flatten(0, 1), columns).reshape(*inputs.shape[:2], *columns.shape)
-            state = read(features.transpose(1, 2).flatten(2)) + self.group_vectors[i]
+            state = read(take_each(inputs, columns).transpose(1, 2).flatten(2)) + self.group_vectors[i]
             states.append(state + self.names[i] if len(self.names) else state)
         states.append(self.read_free(inputs[..., self.tokens.free].flatten(1)).unsqueeze(1))
         return torch.cat(states, 1)
@@ -154,7 +148,5 @@ class NeuronEncoder(nn.Module):
 
 def _edge_weights(inputs: Tensor, edge: EdgeBlock) -> Tensor:
     """Return weights (n, targets, sources, inputs * channels) of what is read, (n, inputs, size)."""
-    n, kinds, _ = inputs.shape
-    columns = edge.columns
-    weights = take(inputs.flatten(0, 1), columns).reshape(n, kinds, *columns.shape) / max(columns.shape[:2]) ** 0.5
+    weights = take_each(inputs, edge.columns) / max(edge.columns.shape[:2]) ** 0.5
     return weights.permute(0, 2, 3, 1, 4).flatten(3)

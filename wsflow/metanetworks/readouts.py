@@ -9,10 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsflow.metanetworks.layers import linear, zero_initialized
-from wsflow.metanetworks.scales import ColumnScale, ParameterScale
-from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens, NeuronTokens, RowToken
-from wsflow.running.rows import take
+from wsflow.metanetworks.layers import ColumnScale, ParameterScale, linear, zero_initialized
+from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens, NeuronTokens, RowToken, take_each
 
 
 class NeuronReadout(nn.Module):
@@ -50,18 +48,14 @@ class NeuronReadout(nn.Module):
     def _weighted(self, hints: Tensor, factors: list[Tensor]) -> Tensor:
         """Sum hints (n, n_hints, size) times their neurons' factors: the mean of two for a weight between neurons."""
         *groups, rest = factors
-
-        def columns_of(columns: Tensor) -> Tensor:
-            return take(hints.flatten(0, 1), columns).reshape(*hints.shape[:2], *columns.shape)
-
         features = [
-            (columns_of(columns) * factor.transpose(1, 2).unsqueeze(-1)).sum(1)
+            (take_each(hints, columns) * factor.transpose(1, 2).unsqueeze(-1)).sum(1)
             for columns, factor in zip(self.tokens.features, groups, strict=True)
         ]
         edges = []
         for edge in self.tokens.edges:
             factor = (groups[edge.target].unsqueeze(2) + groups[edge.source].unsqueeze(1)) / 2
-            edges.append((columns_of(edge.columns) * factor.permute(0, 3, 1, 2).unsqueeze(-1)).sum(1))
+            edges.append((take_each(hints, edge.columns) * factor.permute(0, 3, 1, 2).unsqueeze(-1)).sum(1))
         free = (hints[..., self.tokens.free] * rest.transpose(1, 2)).sum(1)
         return self.tokens.join(features, edges, free)
 

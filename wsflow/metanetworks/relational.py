@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture, Fixed
 from wsflow.metanetworks.conditions import TimeEmbedding
-from wsflow.metanetworks.layers import AdaptiveNorm, dropout_of, feed_forward
-from wsflow.metanetworks.scales import ParameterScale
+from wsflow.metanetworks.layers import AdaptiveNorm, ParameterScale, dropout_of, feed_forward
 from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens
 from wsflow.running.rows import take
 

@@ -1,4 +1,4 @@
-"""Tokens: which columns of a row are features of a neuron, which are weights between two neurons, and which are global.
+"""Tokens: which columns of a row are features of which neuron, and which are weights between which two.
 
 Fixed axes fold into features, so that only pairs of neuron groups need edges: a 784-10-10 network is 10 tokens with 795
 features each, instead of 804 nodes and their pairs.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Block, NeuronGroup, Space
+from wsflow.running.rows import take
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,9 @@ class NodeVector:
 
 
 class NeuronTokens:
-    """One token for each neuron: the columns of its features, of edges between neurons, and of global coordinates.
+    """One token for each neuron: columns of features (neurons, f), of edges between neurons, and of the rest (`free`).
 
-    Parameters
-    ----------
-    n_extra : int
-        Coordinates behind the weights; they are global.
-
-    Raises
-    ------
-    ValueError
-        If a weight lies between more than two neuron groups, or its groups are nested.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.metanetworks.tokens import NeuronTokens
-    >>> tokens = NeuronTokens(Architecture.mlp([30, 16, 16, 2]))
-    >>> [tuple(f.shape) for f in tokens.features], [tuple(e.columns.shape) for e in tokens.edges]
-    ([(16, 31), (16, 3)], [(16, 16, 1)])
+    The rest are weights of no neuron and `n_extra` coordinates behind the weights.
     """
 
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
@@ -81,7 +66,7 @@ class NeuronTokens:
         self._order = _positions([*self.features, *(e.columns for e in self.edges), self.free])
 
     def join(self, features: Sequence[Tensor], edges: Sequence[Tensor], free: Tensor) -> Tensor:
-        """Put features (n, neurons, f), edges (n, targets, sources, channels) and global coordinates back into rows."""
+        """Return rows of features (n, neurons, f), edges (n, targets, sources, channels) and the rest."""
         return _joined([*features, *edges, free], self._order)
 
 
@@ -97,25 +82,9 @@ def _neuron_axes(name: str, block: Block) -> tuple[int, ...]:
 
 
 class EdgeTokens:
-    """A node for each neuron, inputs and outputs included, and an edge for each weight between two of them.
+    """A node for each neuron, input and output, and an edge for each weight between two of them.
 
-    Parameters
-    ----------
-    n_extra : int
-        Coordinates behind the weights; they belong to the output nodes.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is neither a matrix nor a vector.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.metanetworks.tokens import EdgeTokens
-    >>> tokens = EdgeTokens(Architecture.mlp([4, 3, 2]))
-    >>> [space.total for space in tokens.spaces], [(e.target, e.source) for e in tokens.edges]
-    ([4, 3, 2], [(1, 0), (2, 1)])
+    `n_extra` coordinates behind the weights (`free`) belong to the output nodes.
     """
 
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
@@ -147,7 +116,7 @@ class EdgeTokens:
         return self.spaces.index(space)
 
     def join(self, edges: Sequence[Tensor], vectors: Sequence[Tensor], free: Sequence[Tensor] = ()) -> Tensor:
-        """Put edges (n, targets, sources), vectors (n, nodes) and global coordinates back into rows."""
+        """Return rows of edges (n, targets, sources), vectors (n, nodes) and coordinates behind the weights."""
         return _joined([*edges, *vectors, *free], self._order)
 
 
@@ -160,9 +129,14 @@ class RowToken:
 
 def _positions(columns: Sequence[Tensor]) -> Tensor:
     """Return where each column of a row stands among the listed ones."""
-    return torch.cat([some.reshape(-1) for some in columns]).argsort()
+    return torch.cat([block.reshape(-1) for block in columns]).argsort()
 
 
 def _joined(values: Sequence[Tensor], order: Tensor) -> Tensor:
     flat = torch.cat([value.flatten(1) for value in values], 1)
     return flat.index_select(1, order.to(flat.device))
+
+
+def take_each(vectors: Tensor, columns: Tensor) -> Tensor:
+    """Return columns (n, k, *columns.shape) of k vectors (n, k, size) for each point."""
+    return take(vectors.flatten(0, 1), columns).reshape(*vectors.shape[:2], *columns.shape)
