@@ -15,6 +15,9 @@ nox.options.reuse_existing_virtualenvs = True
 
 # many small tensor operations: more threads, on cores that have something else to do, wait for each other
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+# of torch, on x86; None is what the machine has
+KERNELS = ("default", "avx2", None)
 
 
 @nox.session
@@ -28,9 +31,19 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests; arguments go to pytest."""
     session.install("-e", ".[test]")
-    session.run(
-        "pytest", *(session.posargs or ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]), env=ONE_THREAD
-    )
+    session.run("pytest", *(session.posargs or PARALLEL), env=ONE_THREAD)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """The tests under each set of kernels, with one thread and two, and with ten draws of examples: some hours."""
+    session.install("-e", ".[test]")
+    chosen = session.posargs or PARALLEL
+    for capability in KERNELS:
+        for threads in ("1", "2"):
+            session.run("pytest", *chosen, env={"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads})
+    for seed in range(10):
+        session.run("pytest", "--hypothesis-profile=random", f"--hypothesis-seed={seed}", *chosen, env=ONE_THREAD)
 
 
 @nox.session

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 # two workers with two threads each on two cores would be slower than one thread each
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 settings.register_profile(
     "wsflow",
@@ -17,6 +19,8 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+# --hypothesis-profile=random draws other examples in each run, or those of --hypothesis-seed
+settings.register_profile("random", settings.get_profile("wsflow"), derandomize=False, print_blob=True)
 settings.load_profile("wsflow")
 
 

@@ -1,4 +1,4 @@
-"""WeightFlow's densities and samples: standard errors, log-densities along the way, solvers, and bits that stay."""
+"""WeightFlow's densities and samples: standard errors, log-densities along the way, solvers, and batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from scipy.integrate import solve_ivp
 from scipy.stats import norm
 from sklearn.pipeline import make_pipeline
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import wsflow
 from wsflow import Architecture, Guidance, ScaleCanonicalizer, Task, WeightArray, WeightFlow
@@ -21,6 +22,7 @@ from wsflow.estimators.density import CHUNK
 from wsflow.estimators.drawing import draw
 from wsflow.estimators.validation import torch_generator
 from wsflow.flow.divergence import DIVERGENCES
+from wsflow.testing import rounding_error
 
 FAST = {"max_iter": 30, "width": 8, "depth": 1, "heads": 2, "solver_steps": 2, "random_state": 0}
 MLP = Architecture.mlp([3, 2, 2])
@@ -43,6 +45,21 @@ def flow(canonical):
 def with_settings(flow, **settings):
     """The same fitted flow, solved otherwise."""
     return copy.copy(flow).set_params(**settings)
+
+
+def rounding_of_scores(flow, X):
+    """How far apart ways to compute scores may be: as far as rounding the velocity's weights moves them."""
+    flow = copy.deepcopy(flow)
+    parameters = list(flow.velocity_.double().parameters())
+
+    def scores(rows):
+        found = []
+        for row in rows:
+            vector_to_parameters(row, parameters)
+            found.append(flow.score_samples(X))
+        return torch.from_numpy(np.stack(found))
+
+    return float(rounding_error(scores, parameters_to_vector(parameters).detach().unsqueeze(0)))
 
 
 class TestStandardErrors:
@@ -70,7 +87,7 @@ class TestStandardErrors:
         own = with_settings(flow, **settings)
         twice = np.concatenate([canonical, canonical[:3]])
         found = own.score_samples(twice)
-        assert np.array_equal(found[-3:], found[:3])
+        np.testing.assert_allclose(found[-3:], found[:3], rtol=0, atol=rounding_of_scores(own, twice))
         assert not np.allclose(with_settings(own, random_state=1).score_samples(twice), found)
         shared = [
             with_settings(flow, divergence="hutchinson", n_probes=2, random_state=s).score_samples(twice)
@@ -87,16 +104,20 @@ SOLVED = [
 ]
 
 
-class TestBits:
-    """Nothing depends on the batch."""
+class TestBatches:
+    """No network depends on those beside it: its score up to rounding, a sample to the bit."""
 
     @pytest.mark.parametrize("settings", SOLVED, ids=lambda s: "-".join(map(str, s.values())) or "exact")
     def test_a_score_is_the_same_alone_and_in_any_order(self, flow, canonical, settings):
         flow = with_settings(flow, n_probes=2, **settings)
         found = flow.score_samples(canonical)
-        assert [flow.score_samples(canonical[i : i + 1])[0] for i in (0, 7, 23)] == [*found[[0, 7, 23]]]
+        alone = np.concatenate([flow.score_samples(canonical[i : i + 1]) for i in (0, 7, 23)])
         order = np.random.default_rng(1).permutation(24)
-        assert np.array_equal(flow.score_samples(canonical[order]), found[order])
+        error = rounding_of_scores(flow, canonical)
+        # far less than what batches of other rows, probes or steps would change
+        assert error < 1e-9
+        np.testing.assert_allclose(alone, found[[0, 7, 23]], rtol=0, atol=error)
+        np.testing.assert_allclose(flow.score_samples(canonical[order]), found[order], rtol=0, atol=error)
 
     @pytest.mark.parametrize("options", [{}, {"noise": 0.1}, {"temperature": 0.5}], ids=str)
     def test_a_larger_sample_begins_with_a_smaller_one(self, flow, options):

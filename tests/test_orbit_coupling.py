@@ -44,7 +44,7 @@ def test_paths_are_shorter_and_networks_compute_the_same(name, activation, ident
     moves = identity is None or activation != "relu"
     assert bool((distances(x, x1) < distances(x, y) - 1e-3).any()) == moves
     before, after = (WeightArray(geometry.to_weights(part).numpy(), architecture) for part in (y, x1))
-    assert_function_preserved(before, after, rtol=1e-9)
+    assert_function_preserved(before, after)
 
 
 def test_one_hidden_layer_of_tanh_against_all_of_the_group():

@@ -18,7 +18,14 @@ from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action, incoming
 from wsflow.symmetry.matching import assignment, weight_matching
-from wsflow.testing import actions, architectures, assert_function_preserved, function_deviation, weights
+from wsflow.testing import (
+    actions,
+    architectures,
+    assert_function_preserved,
+    function_deviation,
+    rounding_error,
+    weights,
+)
 from wsflow.weights import WeightArray
 
 SCALED = [name for name, row in ACTIVATIONS.items() if POSITIVE in row.scalings]
@@ -363,9 +370,13 @@ class TestCanonicalForm:
         w = torch.from_numpy(np.array(data.draw(weights(architecture, degenerate=False))))
         g = data.draw(actions(architecture, log_scale=1.5))
         permutation = Action(architecture, g.permutations, {})
-        form, moved = (canonical_action(x, architecture, bias)(x) for x in (w, g(w)))
+
+        def form(x):
+            return canonical_action(x, architecture, bias)(x)
+
         # a permutation commutes with the canonical form
-        torch.testing.assert_close(moved, permutation(form), rtol=1e-10, atol=1e-10)
+        change = (form(g(w)) - permutation(form(w))).abs().amax(1)
+        assert (change <= rounding_error(form, w) + rounding_error(form, g(w))).all()
 
     @pytest.mark.parametrize("bias", ["inside", "outside"])
     @pytest.mark.parametrize("activation", SCALED)

@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
+from wsflow.running import forward
 from wsflow.symmetry.actions import Action
-from wsflow.testing import actions, architectures, assert_function_preserved, function_deviation, weights
+from wsflow.testing import (
+    actions,
+    architectures,
+    assert_function_preserved,
+    function_deviation,
+    rounding_error,
+    weights,
+)
 from wsflow.weights import WeightArray
 
 ARCHITECTURE = Architecture.mlp([4, 5, 3, 2])
@@ -136,6 +144,36 @@ def test_nan_and_a_network_that_was_zero_are_deviations():
             assert_function_preserved(*(WeightArray(np.array(w), architecture) for w in (before, after)))
     zero = WeightArray(np.zeros((1, 1)), architecture)
     assert_function_preserved(zero, zero)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rounding_is_within_its_error_and_wrong_symmetries_are_far_beyond(activation, dtype):
+    architecture = Architecture.mlp([5, 6, 6, 4, 3], activation)
+    inputs = torch.randn(16, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    w = torch.randn(100, architecture.n_weights, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    if dtype == torch.float64:
+        # parameters of the first fifty are up to e^12 times larger than others
+        for seed, columns in enumerate(architecture.slices.values()):
+            w[:50, columns] *= torch.exp(12 * torch.rand(50, 1, generator=torch.Generator().manual_seed(seed)) - 6)
+    action = Action.random(architecture, 100, torch.Generator().manual_seed(4))
+    w = w.to(dtype)
+    moved = action(w)
+
+    def run(rows):
+        return forward(rows, architecture, inputs).flatten(1)
+
+    def change(rows):
+        return (run(rows) - run(w)).abs().amax(1)
+
+    error = rounding_error(run, w) + rounding_error(run, moved)
+    assert (change(moved) <= error / 3).all()
+    # the first layer's neurons are moved, and those behind it do not follow
+    first = architecture.slices[architecture.parameters[0].name]
+    swapped = w.clone()
+    swapped[:, first] = w[:, first].reshape(100, 6, 5).roll(1, 1).flatten(1)
+    ratio = change(swapped)[50:] / error[50:]
+    assert ratio.min() > (1e3 if dtype == torch.float32 else 1e10)
 
 
 def test_other_shapes_and_architectures_are_other_networks():

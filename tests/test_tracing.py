@@ -466,13 +466,7 @@ def check_random_module(network: nn.Module) -> None:
     assert not certificate.idle
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=25, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
 @given(modules())
 def test_random_networks_are_read_and_certified(network: nn.Module) -> None:
     check_random_module(network)

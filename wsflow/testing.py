@@ -10,11 +10,12 @@ MacIver, Hatfield-Dodds et al. 2019, "Hypothesis: A new approach to property-bas
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
@@ -151,14 +152,15 @@ def actions(draw: Any, architecture: Architecture, n: int = 3, log_scale: float 
 
 
 def assert_function_preserved(
-    before: WeightArray, after: WeightArray, rtol: float = 1e-12, inputs: Any = None, module: Any = None
+    before: WeightArray, after: WeightArray, rtol: float | None = None, inputs: Any = None, module: Any = None
 ) -> None:
     """Fail unless networks compute what they computed before.
 
     Parameters
     ----------
-    rtol : float
-        Largest `function_deviation` allowed; 1e-12 fits float64, 1e-4 float32.
+    rtol : float, optional
+        Largest `function_deviation` allowed. By default it is measured: the `rounding_error` of each network before and after,
+        which is far below any other change however large the weights of a deep network are.
     inputs : array-like of shape (b, p), optional
         Default: 16 standard normal inputs.
     module : torch.nn.Module, optional
@@ -182,13 +184,56 @@ def assert_function_preserved(
     """
     if before.architecture != after.architecture or before.shape != after.shape:
         raise AssertionError(f"These are different networks: {before.shape} and {after.shape}, or their architectures.")
-    deviation = function_deviation(before, after, inputs, module)
-    worst = int(np.argmax(np.where(np.isnan(deviation), np.inf, deviation)))
-    if not deviation[worst] <= rtol:
+    found = function_deviation(before, after, inputs, module)
+    allowed = np.full(len(before), rtol) if rtol is not None else _rounding(before, after, inputs, module)
+    wrong = ~(found <= allowed)
+    if wrong.any():
+        worst = int(np.argmax(np.where(wrong, np.nan_to_num(found, nan=np.inf), -1.0)))
         raise AssertionError(
-            f"Network {worst} of {len(before)} is another function: its outputs differ by {deviation[worst]:.2g} of "
-            f"the largest one, where {rtol:g} is allowed."
+            f"Network {worst} of {len(before)} is another function: its outputs differ by {found[worst]:.2g} of "
+            f"the largest one, where {allowed[worst]:.2g} is allowed."
         )
+
+
+def rounding_error(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    r"""Measure how far two ways to compute the same function may be apart.
+
+    A sum of products is computed as if each factor had a relative error of few units in the last place eps. So
+
+    .. math:: e(x) = \max_k |f(x (1 + 16 \, \mathrm{eps} \, s_k)) - f(x)| + 16 \, \mathrm{eps} \, |f(x)|,
+
+    with eight draws of random signs s_k for the numbers in x, follows the condition of f at x, where no constant fits
+    both a linear map and a deep cosine network. Networks moved in their orbits were within a tenth of it.
+
+    Parameters
+    ----------
+    function : callable
+        From rows (m, d) to Tensor of shape (m, ...), for any m.
+    rows : Tensor of shape (n, d)
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        e at each row, with the largest absolute value over the outputs in place of |.|.
+
+    References
+    ----------
+    Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapters 1 and 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.testing import rounding_error
+    >>> x = torch.tensor([[1.0], [1e6]], dtype=torch.float64)
+    >>> error = rounding_error(torch.cos, x)
+    >>> bool(error[0] < 1e-14), bool(1e-10 < error[1] < 1e-8)
+    (True, True)
+    """
+    unit, draws = 16 * torch.finfo(rows.dtype).eps, rows.repeat(8, 1)
+    signs = 2 * torch.randint(2, draws.shape, generator=torch.Generator().manual_seed(0)).to(rows) - 1
+    value = function(rows).reshape(len(rows), -1)
+    moved = function(draws * (1 + unit * signs)).reshape(8, *value.shape)
+    return (moved - value).abs().amax((0, 2)) + unit * value.abs().amax(1)
 
 
 def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = None, module: Any = None) -> np.ndarray:
@@ -196,11 +241,23 @@ def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = No
 
     Inputs and module are those of `assert_function_preserved`; networks that are not sequential need both.
     """
-    architecture = before.architecture
-    first, second = (torch.from_numpy(np.array(w)) for w in (before, after))
+    run = _runner(before.architecture, inputs, module)
+    return deviation(*(run(torch.from_numpy(np.array(w))) for w in (before, after))).numpy()
+
+
+def _rounding(before: WeightArray, after: WeightArray, inputs: Any, module: Any) -> np.ndarray:
+    """The `rounding_error` (n,) before and after, over the largest output; 0 where all outputs are."""
+    run = _runner(before.architecture, inputs, module)
+    rows = [torch.from_numpy(np.array(w)) for w in (before, after)]
+    largest = run(rows[0]).flatten(1).abs().amax(1)
+    error = sum(rounding_error(run, w) for w in rows)
+    return torch.where(largest > 0, error / largest, torch.zeros_like(largest)).numpy()
+
+
+def _runner(architecture: Architecture, inputs: Any, module: Any) -> Callable[[Tensor], Tensor]:
+    """What runs rows of weights, on given inputs or 16 standard normal ones."""
     if inputs is None:
         if not architecture.layers:
             raise ValueError("This architecture does not say how to run its networks. Pass inputs= and module=.")
         inputs = np.random.default_rng(0).standard_normal((16, architecture.layers[0].inputs))
-    batch = torch.as_tensor(inputs).to(first)
-    return deviation(*(forward(w, architecture, batch, module) for w in (first, second))).numpy()
+    return lambda rows: forward(rows, architecture, torch.as_tensor(inputs).to(rows), module)
