@@ -1,4 +1,4 @@
-"""WeightArray: a population as an array of shape (n, d) that knows what its columns are."""
+"""WeightArray: a population as an array of shape (n, d) with its architecture, runs and steps."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class WeightArray(np.ndarray):
         ----------
         architecture : Architecture, optional
             Default: read from the first module.
-        example_input : Tensor, or tuple of what the forward pass takes, optional
+        example_input : Tensor, or tuple of arguments of the forward pass, optional
             Needed to read a module that is no ``nn.Sequential`` of Linear and activation layers.
         **keywords
             `runs`, `steps` and `aligned`.

@@ -39,7 +39,7 @@ def state_arrays(state: Mapping[str, Any], names: Iterable[str] = ()) -> State:
 
 
 def common_prefix(keys: Iterable[str], names: Iterable[str] = ()) -> str:
-    """Return what wrappers (DataParallel, torch.compile) have put before every key, unless it is among the names.
+    """Return the prefix that wrappers (DataParallel, torch.compile) give to every key, unless the names have it too.
 
     Examples
     --------

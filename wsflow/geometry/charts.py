@@ -1,4 +1,4 @@
-"""Charts: other coordinates for some of the weights, in which they lie on a manifold.
+"""Charts: other coordinates for a few of the weights, in which they lie on a manifold.
 
 A chart replaces its columns in place and adds further coordinates behind the weights. Rows of weights stay runnable
 networks; charts live inside the flow only.
@@ -80,8 +80,8 @@ class Polar:
 class Phases:
     """Points of circles instead of the biases of periodic neurons: the angle of b is pi b / unit.
 
-    With the half period `unit` of an activation a(z + unit) = -a(z), the bias b counts modulo 2 unit. A circle has no
-    cut: from one end of the period to the other it is a short way.
+    With the half period `unit` of an activation a(z + unit) = -a(z), the bias b counts modulo 2 unit. On a circle
+    the two ends of the period are neighbours.
 
     Parameters
     ----------

@@ -33,8 +33,8 @@ class Geometry:
     charts : tuple of Chart
         Between weights and points, on columns of their own; the coordinates that they add follow the weights.
     layout : Architecture, optional
-        What the coordinates of a point are, but for the last ones, which belong to no neuron: a velocity network
-        is made for it. None for plain vectors.
+        Describes the coordinates of a point, but for the last ones, which belong to no neuron; velocity networks are
+        made for it. None for plain vectors.
     architecture : Architecture, optional
         Of the networks.
     remedy : str
@@ -143,12 +143,12 @@ class Geometry:
         """Return, of all points (n, size) that are y's functions by signs, flips and phases, those nearest to x.
 
         A flow whose pairs are joined so takes its paths modulo these changes, as on a projective space, and learns the
-        law of networks up to them: what to ask for where no aligner has chosen signs. Each neuron's incoming and
+        law of networks up to them, which is useful where no aligner has chosen signs. Each neuron's incoming and
         outgoing weights change together. Distances are ambient; with several hidden layers the minimum is local.
 
         Examples
         --------
-        The sine's half period changes the sign of the weight behind: from b = 1.5 to b = -1.5 it is a short way.
+        The sine's half period changes the sign of the outgoing weight, so that b = 1.5 and b = -1.5 are neighbours.
 
         >>> import torch
         >>> from wsflow import Architecture
@@ -161,8 +161,8 @@ class Geometry:
         return y if self._representatives is None else self._representatives.nearest(x, y)
 
     def _has_dead_neuron(self, point: Tensor) -> bool:
-        parts = zip(self.target.factors, self.target.split(point), strict=True)
-        return any(bool((part == 0).all(-1).any()) for (factor, _), part in parts if isinstance(factor, Sphere))
+        coordinates = zip(self.target.factors, self.target.split(point), strict=True)
+        return any(bool((x == 0).all(-1).any()) for (factor, _), x in coordinates if isinstance(factor, Sphere))
 
     def check(self, weights: Tensor, atol: float) -> None:
         """Refuse networks (n, d) that are not on the manifold, up to `atol`, naming the first row and the remedy."""

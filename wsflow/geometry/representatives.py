@@ -53,7 +53,7 @@ class Representatives:
 
     @staticmethod
     def _change(x: Tensor, y: Tensor, columns: Tensor) -> bool:
-        """Change the signs in y of the neurons that this brings nearer to x, in place; return whether there was one."""
+        """Change in place the signs of y's neurons that come nearer to x by it; return whether there was one."""
         values = y[:, columns]
         # |x - y|^2 is smaller for -y where the scalar product is negative
         far = (x[:, columns] * values).sum(-1) < 0
@@ -87,7 +87,7 @@ class Representatives:
         yield from self._signed(wire, torch.arange(len(self._sines)), (-1,))
 
     def _flat_shears(self) -> Iterator[tuple[str, float, Tensor, Tensor]]:
-        """Yield what flips add to biases, for wires all of whose consumers lie in a vector space."""
+        """Yield the wires, amounts, columns and biases of the shears of flips, for wires all of whose consumers lie in a vector space."""
         shears = [(s.wire, s.amount, columns, biases) for s, _, columns, biases in sheared(self._architecture)]
         curved = {name for name, _, *both in shears if not all(self._flat[columns].all() for columns in both)}
         yield from (shear for shear in shears if shear[0] not in curved)

@@ -1,4 +1,4 @@
-"""Averages over batches of what networks compute as in training: the statistics of batch norms, recomputed.
+"""Recompute the statistics of batch norms, as means over batches of a pass in training mode.
 
 Batch norms normalise with the statistics of the batch, and the mean over batches is kept, as with ``momentum=None`` in
 torch. Batches are interleaved, so that sorted data do no harm. Dropout and everything else stay in evaluation mode, and

@@ -26,9 +26,9 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
     ----------
     weights : Tensor of shape (n, d)
     inputs : Tensor of shape (b, p), or (n, b, p) for a batch of its own for each network
-        For networks that a module runs: what it takes, one batch for all.
+        For networks that a module runs: one input of the module, for all networks.
     module : nn.Module, optional
-        What runs networks that are not sequential (default: the architecture's module); in evaluation mode.
+        Runs networks that are not sequential, in evaluation mode (default: the architecture's module).
 
     Returns
     -------
@@ -82,9 +82,9 @@ def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tenso
 
 
 def run_module(tensors: Mapping[str, Tensor], module: nn.Module, *inputs: Any) -> Any:
-    """Return what a module in evaluation mode returns for every network on the same inputs, each tensor (n, ...).
+    """Return the outputs (n, ...) of a module in evaluation mode for every network, on the same inputs.
 
-    Tensors (n, *shape) that are missing, such as buffers of integers, are the module's own.
+    `tensors` (n, *shape) replace parameters and buffers; those that are missing remain the module's own.
     """
 
     def one(state: dict[str, Tensor]) -> Any:
@@ -119,7 +119,7 @@ def _batchable() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            # how torch batches some operations, such as a PReLU with one slope, is its own affair
+            # torch warns where it batches an operation slowly, such as a PReLU with one slope
             warnings.filterwarnings("ignore", "There is a performance drop|An output with one or more", UserWarning)
             yield
     finally:
