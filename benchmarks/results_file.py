@@ -19,7 +19,7 @@ from measure import hardware
 
 import wsflow
 from wsflow.evaluation import Frontier, Report
-from wsflow.evaluation.frontiers import TOLERANCE, Bound
+from wsflow.evaluation.pareto import TOLERANCE, Bound
 
 DIGITS = 6
 

@@ -38,7 +38,9 @@ html_theme_options = {
 html_show_sphinx = False
 
 # the numbers behind the verdict, so that what is said of them cannot go stale
-rst_epilog = "\n".join(f".. |{name}| replace:: {value:g}" for name, value in vars(verdict).items() if name.isupper())
+rst_epilog = "\n".join(
+    f".. |{name}| replace:: {value:g}" for name, value in vars(verdict).items() if isinstance(value, float | int)
+)
 
 autosummary_generate = True
 autodoc_typehints = "none"

@@ -98,7 +98,7 @@ print(f"trained networks for the cost of the population, the flow and its 100 sa
 # part. At a temperature of one the best network takes nearly all; the effective size says how many equally weighted
 # networks are left. ``temperature_for`` finds the temperature at which it is a given number.
 
-from wsflow.evaluation.averaging import log_likelihoods, temperature_for
+from wsflow.evaluation.importance_sampling import log_likelihoods, temperature_for
 
 likelihoods = log_likelihoods(samples, task.validation)
 for temperature in (1.0, temperature_for(likelihoods, 30), float("inf")):

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from wsflow import Architecture, Task, WeightArray
-from wsflow.evaluation.averaging import (
+from wsflow.evaluation.importance_sampling import (
     effective_sample_size,
     importance_weights,
     log_likelihoods,
-    normalized,
-    posterior_predictive,
+    normalize,
     temperature_for,
 )
+from wsflow.evaluation.model_averaging import posterior_predictive
 from wsflow.exceptions import InvalidInputError
 
 LINE = Architecture.mlp([2, 1])
@@ -97,9 +97,9 @@ def test_a_temperature_on_the_likelihood_is_that_of_a_tempered_posterior(regress
 
 @given(LOGS, st.floats(-1e5, 1e5))
 def test_weights_sum_to_one_whatever_the_constant(logs, constant):
-    w = normalized(logs)
+    w = normalize(logs)
     assert w.sum() == pytest.approx(1, abs=1e-12)
-    assert np.allclose(normalized(np.array(logs) + constant), w, atol=1e-9)
+    assert np.allclose(normalize(np.array(logs) + constant), w, atol=1e-9)
     assert 1 - 1e-9 <= effective_sample_size(w) <= len(w) + 1e-9
 
 
@@ -107,7 +107,7 @@ def test_weights_sum_to_one_whatever_the_constant(logs, constant):
 def test_the_temperature_gives_the_size_that_was_asked_for(logs, share):
     wanted = 1 + share * (len(logs) - 1)
     temperature = temperature_for(logs, wanted)
-    size = effective_sample_size(normalized(np.array(logs) / temperature))
+    size = effective_sample_size(normalize(np.array(logs) / temperature))
     assert size >= wanted - 1e-6
     assert temperature == 1.0 or size == pytest.approx(wanted, abs=1e-6)
 
@@ -131,8 +131,8 @@ def test_averages_are_of_probabilities_and_weights_pick_networks():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: normalized([0.0, float("nan")]), "none of them NaN"),
-        (lambda: normalized([-np.inf, -np.inf]), "not all of them minus"),
+        (lambda: normalize([0.0, float("nan")]), "none of them NaN"),
+        (lambda: normalize([-np.inf, -np.inf]), "not all of them minus"),
         (lambda: effective_sample_size([1.0, -1.0]), "not negative"),
         (lambda: importance_weights([0.0], temperature=0.0), "'temperature' of weights is positive"),
         (lambda: temperature_for([0.0, -np.inf], 1.5), "worth less than 1.5 at any temperature"),

@@ -11,9 +11,16 @@ from hypothesis.extra.numpy import arrays
 from wsflow import Architecture, PermutationAligner, Task, WeightArray, interpolate, loss_barrier
 from wsflow.evaluation import connectivity
 from wsflow.evaluation.barrier import barrier_matrix, midpoint_barrier
-from wsflow.evaluation.connectivity import LossPath, loss_path
+from wsflow.evaluation.connectivity import (
+    LossPath,
+    chord,
+    global_convexity,
+    is_monotonic,
+    largest_increase,
+    local_convexity,
+    loss_path,
+)
 from wsflow.evaluation.predictive import predict
-from wsflow.evaluation.shapes import chord, global_convexity, is_monotonic, largest_increase, local_convexity
 from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
 

@@ -12,18 +12,15 @@ from hypothesis import strategies as st
 
 from wsflow.architecture import Architecture
 from wsflow.evaluation.barrier import fixed_pairs, loss_barrier, midpoint_barrier
-from wsflow.evaluation.novelty import compare_nearest, dispersion, novelty
-from wsflow.evaluation.points import Nearest, align, canonical, locate, mean_reference, nearest
-from wsflow.evaluation.predictive import (
-    brier_score,
-    calibration,
-    chunked_outputs,
-    expected_calibration_error,
-    negative_log_likelihood,
-    predict,
-)
+from wsflow.evaluation.calibration import brier_score, expected_calibration_error, negative_log_likelihood
+from wsflow.evaluation.embedding import align, canonical, embed, mean_reference
+from wsflow.evaluation.measures import measure_average
+from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_distances
+from wsflow.evaluation.novelty import dispersion, novelty, novelty_of
+from wsflow.evaluation.pareto import TOLERANCE
+from wsflow.evaluation.predictive import chunked_outputs, predict
 from wsflow.evaluation.report import Report, evaluate
-from wsflow.evaluation.verdict import TOLERANCE, describe, null_wins
+from wsflow.evaluation.verdict import null_wins, verdict_on_samples
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.symmetry.actions import Action
 from wsflow.task import Task
@@ -109,10 +106,10 @@ class TestPredictive:
         probabilities = outputs.softmax(-1).numpy()
         assert said.scores[3] == pytest.approx(accuracy_score(TASK.y, probabilities[3].argmax(1)))
         assert said.losses[3] == pytest.approx(log_loss(TASK.y, probabilities[3], labels=range(3)), rel=1e-5)
-        average = calibration(said.average, TASK)
+        average = measure_average(said.average, TASK)
         assert average["nll"] == pytest.approx(log_loss(TASK.y, probabilities.mean(0), labels=range(3)), rel=1e-5)
         task = Task(TASK.X, np.random.default_rng(0).standard_normal((40, 3)), loss="mse")
-        r2 = calibration(predict(TRAIN, task).average, task)["r2"]
+        r2 = measure_average(predict(TRAIN, task).average, task)["r2"]
         expected = r2_score(task.y, outputs.numpy().mean(0), multioutput="variance_weighted")
         assert r2 == pytest.approx(expected, rel=1e-5)
         assert np.isnan(predict(TRAIN, task).jsd)
@@ -197,12 +194,12 @@ class TestNovelty:
     def test_half_copies_show_in_the_quantile_and_the_share_not_in_the_mean(self):
         near, far = np.full(10, 0.01), np.full(10, 2.0)
         samples, held_out = np.concatenate([near, far]), np.ones(20)
-        found = compare_nearest(Nearest(samples, samples), Nearest(held_out, held_out))
+        found = novelty_of(NearestDistances(samples, samples), NearestDistances(held_out, held_out))
         assert found.value > 1
         assert found.q05 == pytest.approx(0.01) and found.copies == 0.5
 
     def test_a_distance_that_held_out_networks_lack_does_not_count(self):
-        found = compare_nearest(Nearest(np.ones(4), np.ones(4)), Nearest(np.full(4, 2.0), np.zeros(4)))
+        found = novelty_of(NearestDistances(np.ones(4), np.ones(4)), NearestDistances(np.full(4, 2.0), np.zeros(4)))
         assert np.isnan(found.function) and found.value == 0.5
 
     def test_collapsed_samples_have_no_dispersion(self):
@@ -211,8 +208,8 @@ class TestNovelty:
 
     def test_candidates_find_the_nearest_that_matching_all_finds(self):
         reference = mean_reference(TRAIN)
-        points, known = (locate(w, TASK, reference) for w in (HELD_OUT, TRAIN))
-        few, every = nearest(points, known), nearest(points, known, candidates=len(TRAIN))
+        points, known = (embed(w, TASK, reference) for w in (HELD_OUT, TRAIN))
+        few, every = nearest_distances(points, known), nearest_distances(points, known, candidates=len(TRAIN))
         np.testing.assert_allclose(few.function, every.function, rtol=1e-6)
         assert (few.weights >= every.weights - 1e-9).all()
         assert few.weights.mean() <= 1.05 * every.weights.mean()
@@ -350,7 +347,7 @@ class TestVerdict:
     counts = {"training_runs": 2000, "held_out": 300}
 
     def say(self, samples, nulls=None, **counts):
-        return " ".join(describe(samples, nulls or {}, self.counts | counts, "accuracy", 802))
+        return " ".join(verdict_on_samples(samples, nulls or {}, self.counts | counts, "accuracy", 802))
 
     def test_honest_samples_are_new_and_no_null_reaches_them(self):
         nulls = {
@@ -387,6 +384,6 @@ class TestVerdict:
         assert null_wins(nulls, self.good) == ["within"]
 
     def test_few_runs_are_the_first_advice(self):
-        assert describe(self.good, {}, self.counts | {"training_runs": 100}, "accuracy", 802)[0].startswith(
+        assert verdict_on_samples(self.good, {}, self.counts | {"training_runs": 100}, "accuracy", 802)[0].startswith(
             "Train more runs first"
         )

@@ -1,4 +1,4 @@
-"""Evidence by sets of networks: copies in disguise, mistakes, regions, two-sample tests, frontiers, detection."""
+"""Evidence by sets of networks: copies in disguise, mistakes, recall, two-sample tests, frontiers, detection."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from hypothesis import strategies as st
 
 from wsflow.architecture import Architecture
 from wsflow.evaluation import (
+    Evaluator,
     Frontier,
     Report,
-    Yardstick,
-    beats,
-    compare,
+    compare_frontiers,
+    compute_prdc,
     detect,
+    dominates,
     duplicates,
     evaluate,
-    fidelity,
     foreign,
     frontier,
-    largest_overlap,
+    max_iou,
     mmd_test,
     null_wins,
 )
 from wsflow.evaluation.distribution import one_per_run
-from wsflow.evaluation.frontiers import Bound
+from wsflow.evaluation.embedding import Embedding
+from wsflow.evaluation.iou import intersection_over_union
 from wsflow.evaluation.novelty import novelty
-from wsflow.evaluation.overlap import intersection_over_union
-from wsflow.evaluation.points import Points
-from wsflow.evaluation.regions import expected_coverage
-from wsflow.evaluation.verdict import describe, frontier_verdict, mistakes_verdict
+from wsflow.evaluation.pareto import Bound
+from wsflow.evaluation.prdc import expected_coverage
+from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
 from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
 from wsflow.task import Task
@@ -54,8 +54,8 @@ def disguised(weights: WeightArray, seed: int = 0) -> WeightArray:
     return Action.random(weights.architecture, len(weights), torch.Generator().manual_seed(seed))(weights)
 
 
-def points(rows: np.ndarray) -> Points:
-    return Points(Architecture.mlp([4, 3]), torch.from_numpy(rows), torch.from_numpy(rows))
+def points(rows: np.ndarray) -> Embedding:
+    return Embedding(Architecture.mlp([4, 3]), torch.from_numpy(rows), torch.from_numpy(rows))
 
 
 RNG = np.random.default_rng(0)
@@ -89,11 +89,11 @@ class TestMistakes:
     def test_a_subset_of_the_training_networks_overlaps_fully_and_blocks_change_nothing(self, monkeypatch):
         train = np.random.default_rng(0).random((40, 30)) < 0.3
         others = np.random.default_rng(1).random((9, 30)) < 0.3
-        assert (largest_overlap(train[5:8], train) == 1).all()
-        whole = largest_overlap(others, train)
+        assert (max_iou(train[5:8], train) == 1).all()
+        whole = max_iou(others, train)
         assert (whole < 1).all()
-        monkeypatch.setattr("wsflow.evaluation.overlap.BLOCK_NUMBERS", 70)
-        np.testing.assert_array_equal(largest_overlap(others, train), whole)
+        monkeypatch.setattr("wsflow.evaluation.iou.BLOCK_NUMBERS", 70)
+        np.testing.assert_array_equal(max_iou(others, train), whole)
 
     def test_below_the_noise_frontier_is_said_only_where_trained_networks_are_above_it(self):
         noise = Frontier(
@@ -101,12 +101,12 @@ class TestMistakes:
         )
         good, poor = {"accuracy": 0.9, "iou": 0.5}, {"accuracy": 0.6, "iou": 0.5}
         # at an overlap of .5 the line has .65
-        assert "below the noise frontier" in mistakes_verdict(poor, good, noise)
-        assert "above the noise frontier" in mistakes_verdict(good | {"accuracy": 0.66}, good, noise)
-        assert mistakes_verdict(poor, poor, noise) == "" == mistakes_verdict(poor, good | {"iou": 0.95}, noise)
+        assert "below the noise frontier" in verdict_on_mistakes(poor, good, noise)
+        assert "above the noise frontier" in verdict_on_mistakes(good | {"accuracy": 0.66}, good, noise)
+        assert verdict_on_mistakes(poor, poor, noise) == "" == verdict_on_mistakes(poor, good | {"iou": 0.95}, noise)
 
 
-class TestRegions:
+class TestPRDC:
     @given(st.integers(0, 50), st.integers(1, 4))
     def test_it_is_the_definition(self, seed, k):
         rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ class TestRegions:
 
         inside = np.array([[np.linalg.norm(r - s) <= radius(real, i) for s in samples] for i, r in enumerate(real)])
         around = np.array([[np.linalg.norm(r - s) <= radius(samples, j) for j, s in enumerate(samples)] for r in real])
-        found = fidelity(torch.from_numpy(samples), torch.from_numpy(real), k)
+        found = compute_prdc(torch.from_numpy(samples), torch.from_numpy(real), k)
         assert found.precision == pytest.approx(inside.any(0).mean())
         assert found.recall == pytest.approx(around.any(1).mean())
         assert found.density == pytest.approx(inside.sum() / (k * 7))
@@ -125,19 +125,19 @@ class TestRegions:
 
     def test_one_law_has_density_one_and_the_expected_coverage(self):
         rng = torch.Generator().manual_seed(0)
-        found = [fidelity(*torch.randn(2, 100, 3, generator=rng), k=3) for _ in range(60)]
+        found = [compute_prdc(*torch.randn(2, 100, 3, generator=rng), k=3) for _ in range(60)]
         assert np.mean([f.density for f in found]) == pytest.approx(1, abs=0.03)
         assert np.mean([f.coverage for f in found]) == pytest.approx(expected_coverage(100, 100, 3), abs=0.01)
 
     def test_collapse_keeps_precision_and_loses_coverage(self):
         real = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
-        found = fidelity(real[:1].repeat(50, 1), real)
+        found = compute_prdc(real[:1].repeat(50, 1), real)
         assert found.precision == 1 and found.recall <= 0.01 and found.coverage < 0.15
 
     def test_too_few_points_say_nothing(self):
-        assert np.isnan(fidelity(torch.zeros(3, 2), torch.zeros(50, 2)).precision)
+        assert np.isnan(compute_prdc(torch.zeros(3, 2), torch.zeros(50, 2)).precision)
         with pytest.raises(ValueError, match="positive number of neighbours"):
-            fidelity(torch.zeros(9, 2), torch.zeros(9, 2), k=0)
+            compute_prdc(torch.zeros(9, 2), torch.zeros(9, 2), k=0)
 
 
 class TestTwoSamples:
@@ -192,7 +192,9 @@ class TestFrontiers:
         assert null_wins({"cold": self.cold, "hot": ROW}, samples) == []
         assert null_wins({"gaussian": self.curve}, samples) == ["a mixture of cold and hot"]
         text = " ".join(
-            describe(samples | {"novelty_q05": 1, "copies": 0}, {"gaussian": self.curve}, COUNTS, "accuracy", 9)
+            verdict_on_samples(
+                samples | {"novelty_q05": 1, "copies": 0}, {"gaussian": self.curve}, COUNTS, "accuracy", 9
+            )
         )
         assert "A null wins: a mixture of cold and hot has accuracy 0.948 and loss 0.116" in text
 
@@ -218,12 +220,12 @@ class TestFrontiers:
 
     def test_two_curves_are_compared_row_by_row(self):
         better = Frontier("flow", ("1",), (ROW | {"accuracy": 0.95},))
-        assert beats(better, self.curve) and not beats(self.curve, better)
-        first, second = compare(self.curve, better)
+        assert dominates(better, self.curve) and not dominates(self.curve, better)
+        first, second = compare_frontiers(self.curve, better)
         assert first["ahead"] and first["other"] == {"accuracy": 0.95, "loss": 0.2}
         assert not second["ahead"]
         collapsed = Frontier("mean", ("mean",), (ROW | {"dispersion": 0.0},))
-        assert compare(better, collapsed)[0]["other"] is None and beats(better, collapsed)
+        assert compare_frontiers(better, collapsed)[0]["other"] is None and dominates(better, collapsed)
 
     def test_a_number_that_does_not_exist_asks_for_nothing(self):
         assert self.curve.best([Bound("novelty", float("nan"))])[1]["accuracy"] == 0.98
@@ -231,16 +233,16 @@ class TestFrontiers:
 
     def test_the_verdict_names_the_levels_at_which_a_null_is_as_good(self):
         own = Frontier("samples", ("t 0.5", "t 1"), (self.cold | {"loss": 0.5}, ROW | {"accuracy": 0.99}))
-        said = frontier_verdict(own, {"gaussian": self.curve})
+        said = verdict_on_frontier(own, {"gaussian": self.curve})
         assert (
             "does not lie above every null" in said and "t 0.5 (cold)" in said and said.endswith("above them at t 1.")
         )
 
-    def test_rows_of_a_frontier_are_those_of_the_yardstick(self):
-        yardstick = Yardstick.of(TRAIN, HELD_OUT, TASK)
-        own = frontier({1.0: networks(9, seed=7), 0.5: networks(9, seed=8)}, yardstick)
+    def test_rows_of_a_frontier_are_those_of_the_evaluator(self):
+        evaluator = Evaluator.of(TRAIN, HELD_OUT, TASK)
+        own = frontier({1.0: networks(9, seed=7), 0.5: networks(9, seed=8)}, evaluator)
         assert own.names == ("temperature 0.5", "temperature 1")
-        assert own.rows[1] == yardstick.measure(WeightArray(networks(9, seed=7), TRAIN.architecture)).row
+        assert own.rows[1] == evaluator.measure(WeightArray(networks(9, seed=7), TRAIN.architecture)).row
 
 
 COUNTS = {"training_runs": 2000, "held_out": 300}

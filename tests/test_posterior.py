@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsflow.architecture import Architecture
-from wsflow.evaluation.posterior import ood_auroc, predictive_curve
-from wsflow.evaluation.predictive import calibration, expected_calibration_error, predict, reliability
+from wsflow.evaluation.calibration import expected_calibration_error, reliability
+from wsflow.evaluation.measures import measure_average
+from wsflow.evaluation.model_averaging import predictive_curve
+from wsflow.evaluation.ood_detection import ood_auroc
+from wsflow.evaluation.predictive import predict
 from wsflow.exceptions import InvalidInputError
 from wsflow.plotting import PredictiveDisplay, ReportDisplay
 from wsflow.task import Task
@@ -32,7 +35,7 @@ class TestCurve:
         said = predict(WEIGHTS, TASK)
         assert curve.sizes == (1, 12)
         assert curve.mean["accuracy"][0] == pytest.approx(said.scores.mean(), abs=4 * said.scores.std() / 300**0.5)
-        for key, value in calibration(said.average, TASK).items():
+        for key, value in measure_average(said.average, TASK).items():
             assert curve.mean[key][1] == pytest.approx(value, rel=1e-5)
             assert curve.sd[key][1] == pytest.approx(0, abs=1e-6)
 

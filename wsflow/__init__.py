@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow as WeightFlow
     from wsflow.estimators.function import Guidance as Guidance
     from wsflow.estimators.sampling import sample as sample
-    from wsflow.evaluation.averaging import posterior_predictive as posterior_predictive
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
     from wsflow.evaluation.connectivity import interpolate as interpolate
     from wsflow.evaluation.detection import detect as detect
     from wsflow.evaluation.merging import merge as merge
-    from wsflow.evaluation.posterior import predictive_curve as predictive_curve
+    from wsflow.evaluation.model_averaging import posterior_predictive as posterior_predictive
+    from wsflow.evaluation.model_averaging import predictive_curve as predictive_curve
     from wsflow.evaluation.report import evaluate as evaluate
     from wsflow.evaluation.transfer import learning_curves as learning_curves
     from wsflow.flow.guidance import Descent as Descent
@@ -63,8 +63,8 @@ _HOMES = {
     "merge": "wsflow.evaluation.merging",
     "plot_barrier_matrix": "wsflow.plotting",
     "plot_path": "wsflow.plotting",
-    "posterior_predictive": "wsflow.evaluation.averaging",
-    "predictive_curve": "wsflow.evaluation.posterior",
+    "posterior_predictive": "wsflow.evaluation.model_averaging",
+    "predictive_curve": "wsflow.evaluation.model_averaging",
     "sample": "wsflow.estimators.sampling",
     "save_model": "wsflow.persistence",
     "save_population": "wsflow.persistence",

@@ -66,6 +66,23 @@ class NullTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class MeasureTable(SphinxDirective):
+    """A table of measures: what each is, and how to read it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each measure of the table that the argument names."""
+        from wsflow.evaluation import measures
+
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 52 24", "", "   * - key", "     - what it is"]
+        lines += ["     - how to read it"]
+        for name, row in getattr(measures, self.arguments[0]).items():
+            reading = row.reading or (f"{row.better} is better" if row.better else "")
+            lines += [f"   * - ``{name}``", f"     - {row.description}", f"     - {reading}".rstrip()]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class MergingTable(SphinxDirective):
     """What ``benchmarks/merging.py`` wrote: the accuracies of merged pairs, with settings, machine and time."""
 
@@ -157,6 +174,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("activation-table", ActivationTable)
     app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
+    app.add_directive("measure-table", MeasureTable)
     app.add_directive("merging-table", MergingTable)
     app.add_directive("barrier-table", BarrierTable)
     app.add_directive("command-help", CommandHelp)

@@ -89,9 +89,7 @@ def align(
     provenance = {**population.provenance, "aligned": {"method": method, "reference": reference, "seed": seed}}
     wsflow.save_population(wsflow.Population(aligned, population.task, provenance), out)
     if plot is not None:
-        from wsflow.plotting.alignment import AlignmentDisplay
-
-        AlignmentDisplay.from_aligner(aligner, population.weights, aligned).figure_.savefig(plot, dpi=150)
+        _figure(aligner, population.weights, aligned).savefig(plot, dpi=150)
     if as_json:
         echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": seconds})
     else:
@@ -135,6 +133,19 @@ def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArra
         **means,
         "output_change": aligner.output_change_ if np.isfinite(aligner.output_change_) else None,
     }
+
+
+def _figure(aligner: PermutationAligner, before: WeightArray, after: WeightArray) -> Any:
+    """Draw barriers half-way to the reference where the aligner knew a task, or else distances to the reference."""
+    import numpy as np
+
+    from wsflow.plotting.alignment import AlignmentDisplay
+
+    ends, label = aligner.report_["barrier_before"], "excess of the loss half-way to the reference"
+    if np.isfinite(ends).all():
+        return AlignmentDisplay(ends, aligner.report_["barrier_after"], label).plot().figure_
+    start, end = (aligner.distances_to_reference(rows) for rows in (before, after))
+    return AlignmentDisplay(start, end, "distance to the reference").plot().figure_
 
 
 def _echo(title: str, result: dict[str, Any]) -> None:

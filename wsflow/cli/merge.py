@@ -89,7 +89,7 @@ def _figure(given: WeightArray, aligned: WeightArray | None, merged: WeightArray
     from wsflow.evaluation.connectivity import loss_path
     from wsflow.evaluation.predictive import predict
     from wsflow.plotting import PathDisplay
-    from wsflow.plotting.colours import BLUE, GREEN, ORANGE
+    from wsflow.plotting.style import BLUE, GREEN, ORANGE
 
     count = min(DRAWN, len(given))
     # a single network has a line to itself

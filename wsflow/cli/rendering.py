@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from wsflow.evaluation.report import Report
 
 Progress = Callable[[int, int], None]
+LEGEND_WIDTH = 100
 
 
 class Bars:
@@ -68,42 +70,45 @@ def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: li
 
 def echo_report(report: Report, title: str) -> None:
     """Print an evaluation: a row for training, held-out and sampled networks and for each null, then the verdict."""
+    from wsflow.evaluation.measures import MEASURES
+
+    columns = {key: row for key, row in MEASURES.items() if row.column and key in report.samples}
     named = {"training": report.training, "held-out runs": report.held_out, "samples": report.samples}
-    rows = [[name, *_numbers(row, report.score)] for name, row in named.items()]
-    rows += [["nulls:"] + [""] * 7]
-    rows += [[f"  {name}", *_numbers(row, report.score)] for name, row in report.nulls.items()]
+    rows = [[name, *_numbers(row, columns)] for name, row in named.items()]
+    rows += [["nulls:"] + [""] * len(columns)]
+    rows += [[f"  {name}", *_numbers(row, columns)] for name, row in report.nulls.items()]
+    legend = "; ".join(f"{row.column}: {row.reading}" for row in columns.values() if row.reading)
     barrier = report.barrier
     sentences = [
-        "novelty: 0 is a copy, 1 as new as a training run; 5%: its quantile; copies: share of likely ones;",
-        f"dispersion: 0 is collapse, 1 as different as training runs; averaged: {report.score} of the model average.",
+        *textwrap.wrap(f"{legend}.", LEGEND_WIDTH),
         "",
         f"Mean midpoint loss barrier: {barrier['before']:.3f} before alignment, {barrier['after']:.3f} after it.",
         *_details(report),
         "",
         *report.verdict,
     ]
-    columns = ["", report.score, "loss", "novelty", "5%", "copies", "dispersion", "averaged"]
-    echo_table(title, columns, rows, sentences)
+    echo_table(title, ["", *(row.column for row in columns.values())], rows, sentences)
 
 
 def _details(report: Report) -> list[str]:
-    """Describe what has no column: samples as a set of points beside held-out runs, and their mistakes."""
-    keys = ("precision", "recall", "density", "coverage", "p_value")
-    names = ("precision", "recall", "density", "coverage", "p")
-    sentences = [
+    """Return what has no column: samples as a set of points beside held-out runs, and their mistakes."""
+    from wsflow.evaluation.measures import DISTRIBUTION, MEASURES
+
+    columns = {key: row for key, row in DISTRIBUTION.items() if row.column}
+    found = [
         f"Beside held-out runs, in {space}: "
-        + ", ".join(f"{name} {_number(row[key])}" for name, key in zip(names, keys, strict=True))
+        + ", ".join(f"{row.column} {_number(values[key])}" for key, row in columns.items())
         + "."
-        for space, row in report.distribution.get("samples", {}).items()
+        for space, values in report.distribution.get("samples", {}).items()
     ]
     if report.score == "accuracy":
         own, others = _number(report.samples["iou"]), _number(report.held_out["iou"])
-        sentences.append(f"Largest overlap of mistakes with a training network: {own} (held-out runs {others}).")
-    return sentences
+        label = MEASURES["iou"].label.capitalize()
+        found.append(f"{label} with a training network: {own} (held-out runs {others}).")
+    return found
 
 
-def _numbers(row: dict[str, Any], score: str) -> list[str]:
-    keys = (score, "loss", "novelty", "novelty_q05", "copies", "dispersion", f"averaged_{score}")
+def _numbers(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
     return [_number(row.get(key)) for key in keys]
 
 

@@ -1,28 +1,34 @@
 """Evidence on held-out data and networks of held-out runs: barriers, predictions, novelty, nulls, the report."""
 
 from wsflow.evaluation.barrier import BarrierMatrix, barrier_matrix, fixed_pairs, loss_barrier, midpoint_barrier
+from wsflow.evaluation.batch_norm import reestimate_batch_norm
+from wsflow.evaluation.calibration import Reliability, reliability
 from wsflow.evaluation.connectivity import LossPath, interpolate, loss_path
-from wsflow.evaluation.detection import Flagged, detect, duplicates, foreign
-from wsflow.evaluation.frontiers import Frontier, beats, compare
+from wsflow.evaluation.detection import Detection, detect, duplicates, foreign
+from wsflow.evaluation.evaluator import Evaluator, frontier
+from wsflow.evaluation.iou import intersection_over_union, max_iou
+from wsflow.evaluation.measures import MEASURES
 from wsflow.evaluation.merging import merge
 from wsflow.evaluation.mmd import TwoSampleTest, mmd_test
+from wsflow.evaluation.model_averaging import PredictiveCurve, predictive_curve
 from wsflow.evaluation.novelty import Dispersion, Novelty
 from wsflow.evaluation.nulls import NULLS
-from wsflow.evaluation.overlap import intersection_over_union, largest_overlap
-from wsflow.evaluation.posterior import PredictiveCurve, ood_auroc, predictive_curve
-from wsflow.evaluation.predictive import Predictive, Reliability, predict, reliability
-from wsflow.evaluation.regions import Fidelity, fidelity
-from wsflow.evaluation.renormalization import recompute_statistics, repair_channels
+from wsflow.evaluation.ood_detection import ood_auroc
+from wsflow.evaluation.pareto import Frontier, compare_frontiers, dominates
+from wsflow.evaluation.prdc import PRDC, compute_prdc
+from wsflow.evaluation.predictive import Predictive, predict
+from wsflow.evaluation.repair import repair_channels
 from wsflow.evaluation.report import Report, evaluate
 from wsflow.evaluation.verdict import null_wins
-from wsflow.evaluation.yardstick import Yardstick, frontier
 
 __all__ = [
+    "MEASURES",
     "NULLS",
+    "PRDC",
     "BarrierMatrix",
+    "Detection",
     "Dispersion",
-    "Fidelity",
-    "Flagged",
+    "Evaluator",
     "Frontier",
     "LossPath",
     "Novelty",
@@ -31,22 +37,21 @@ __all__ = [
     "Reliability",
     "Report",
     "TwoSampleTest",
-    "Yardstick",
     "barrier_matrix",
-    "beats",
-    "compare",
+    "compare_frontiers",
+    "compute_prdc",
     "detect",
+    "dominates",
     "duplicates",
     "evaluate",
-    "fidelity",
     "fixed_pairs",
     "foreign",
     "frontier",
     "interpolate",
     "intersection_over_union",
-    "largest_overlap",
     "loss_barrier",
     "loss_path",
+    "max_iou",
     "merge",
     "midpoint_barrier",
     "mmd_test",
@@ -54,7 +59,7 @@ __all__ = [
     "ood_auroc",
     "predict",
     "predictive_curve",
-    "recompute_statistics",
+    "reestimate_batch_norm",
     "reliability",
     "repair_channels",
 ]

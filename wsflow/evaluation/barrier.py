@@ -2,11 +2,6 @@
 
 Along the straight line w(t) = (1 - t) a + t b the barrier is the largest excess of the loss over the line between
 the losses of the ends, max_t L(w(t)) - (1 - t) L(a) - t L(b).
-
-References
-----------
-Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671; Lim, Putterman, Walters, Maron and
-Jegelka 2024, "The empirical impact of neural parameter symmetries", arXiv:2405.20231.
 """
 
 from __future__ import annotations
@@ -22,15 +17,14 @@ from wsflow.weights import WeightArray
 
 
 def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25) -> np.ndarray:
-    """The loss barrier between the networks of each pair, on the task's own (training) data.
+    """Measure the loss barrier between the networks of each pair, on the task's own (training) data.
 
-    `loss_path` gives the losses that it is made from, and accuracies.
+    `wsflow.evaluation.loss_path` gives the losses that it is made from, and accuracies.
 
     Parameters
     ----------
     a, b : WeightArray of shape (pairs, d)
         A single row goes with every row of the other.
-    task : Task
     n_points : int
         How many points strictly between the ends, evenly spaced; 1 is the midpoint, which is among them if it is odd.
 
@@ -46,6 +40,11 @@ def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25)
     ValueError
         If `n_points` is not positive.
 
+    References
+    ----------
+    Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671; Lim, Putterman, Walters, Maron and Jegelka 2024,
+    arXiv:2405.20231.
+
     Examples
     --------
     >>> import numpy as np
@@ -60,17 +59,7 @@ def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25)
 
 
 def midpoint_barrier(a: WeightArray, b: WeightArray, task: Task) -> np.ndarray:
-    """The excess of the loss at the midpoint, L((a + b) / 2) - (L(a) + L(b)) / 2.
-
-    Parameters
-    ----------
-    a, b : WeightArray of shape (pairs, d)
-    task : Task
-
-    Returns
-    -------
-    ndarray of shape (pairs,)
-    """
+    """Measure the excess (pairs,) of the loss at the midpoint, L((a + b) / 2) - (L(a) + L(b)) / 2."""
     return loss_path(a, b, task, n_points=1).barrier
 
 
@@ -82,7 +71,6 @@ class BarrierMatrix:
     ----------
     losses, scores : ndarray of shape (n, m)
         Largest excess of the loss over its chord, and largest fall of the score below its chord.
-    score : {"accuracy", "r2"}
     symmetric : bool
         Whether rows and columns are the same networks; the diagonal is then zero.
     """
@@ -108,22 +96,16 @@ def barrier_matrix(
     others: WeightArray | None = None,
     progress: Progress | None = None,
 ) -> BarrierMatrix:
-    """The barriers between all pairs of networks.
+    """Measure the barriers between all pairs of networks.
 
     Parameters
     ----------
-    weights : WeightArray of shape (n, d)
-    task : Task
     n_points : int
         Points strictly between the ends.
     others : WeightArray of shape (m, d), optional
         The networks of the columns (default: those of the rows, each pair being measured once).
     progress : callable, optional
         Called with the networks done and their number.
-
-    Returns
-    -------
-    BarrierMatrix
 
     Raises
     ------
@@ -136,7 +118,7 @@ def barrier_matrix(
     --------
     >>> import numpy as np
     >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.barrier import barrier_matrix
+    >>> from wsflow.evaluation import barrier_matrix
     >>> weights = WeightArray([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]], Architecture.mlp([1, 1]))
     >>> barrier_matrix(weights, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).losses
     array([[ 0., -1., -4.],
@@ -159,18 +141,9 @@ def barrier_matrix(
 
 
 def fixed_pairs(runs: np.ndarray, n_pairs: int = 200) -> np.ndarray:
-    """Pairs of networks of different runs, the same ones every time.
+    """Choose at most `n_pairs` pairs (pairs, 2) of rows of different runs (n,), the same ones every time.
 
-    Parameters
-    ----------
-    runs : array-like of int, shape (n,)
-    n_pairs : int
-        At most so many: fewer, if there are no more.
-
-    Returns
-    -------
-    ndarray of int, shape (pairs, 2)
-        Row indices; no pair twice, and no network twice while there are others.
+    No pair comes twice, and no network twice while there are others.
 
     Raises
     ------
@@ -179,7 +152,7 @@ def fixed_pairs(runs: np.ndarray, n_pairs: int = 200) -> np.ndarray:
 
     Examples
     --------
-    >>> from wsflow.evaluation.barrier import fixed_pairs
+    >>> from wsflow.evaluation import fixed_pairs
     >>> len(fixed_pairs([0, 0, 1, 1])), len(fixed_pairs([0, 0, 1, 1], n_pairs=3))
     (4, 3)
     """
@@ -199,8 +172,7 @@ def fixed_pairs(runs: np.ndarray, n_pairs: int = 200) -> np.ndarray:
 
 
 def _starts(n: int, offset: int) -> np.ndarray:
-    """Where the pairs (i, i + offset) of a ring of n begin; even i come first, which for offset 1 share no member."""
-    # opposite places of an even ring are each other's partner
-    count = n // 2 if 2 * offset == n else n
-    places = np.arange(count)
-    return np.concatenate([places[::2], places[1::2]])
+    """Return where the pairs (i, i + offset) of a ring of n begin, even i first: for offset 1 they share no member."""
+    # opposite members of an even ring are each other's partner
+    starts = np.arange(n // 2 if 2 * offset == n else n)
+    return np.concatenate([starts[::2], starts[1::2]])

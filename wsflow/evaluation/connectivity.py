@@ -1,11 +1,7 @@
-"""Straight lines between networks: the loss and the score along them.
+"""Linear mode connectivity: the loss and the score on straight lines between networks, and measures of such paths.
 
-On the line w(t) = (1 - t) a + t b the chord is the straight line between the losses of the ends, and the excess is
-L(w(t)) - (1 - t) L(a) - t L(b).
-
-References
-----------
-Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671 (the barrier); `wsflow.evaluation.shapes` for the measures.
+On the line w(t) = (1 - t) a + t b the chord is the straight line between the losses of the ends, and the barrier is the
+largest excess L(w(t)) - (1 - t) L(a) - t L(b) (Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671).
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.predictive import chunked_outputs
-from wsflow.evaluation.shapes import chord, global_convexity, is_monotonic, largest_increase, local_convexity
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import losses, scores
 from wsflow.task import Task, check_task
@@ -31,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 def interpolate(a: WeightArray, b: WeightArray, t: Any) -> WeightArray:
-    """Networks on the straight lines between networks, (1 - t) a + t b.
+    """Interpolate linearly between networks, (1 - t) a + t b.
 
     Both ends are met exactly, and a line between equal networks has no rounding.
 
@@ -69,7 +64,7 @@ def interpolate(a: WeightArray, b: WeightArray, t: Any) -> WeightArray:
 
 
 def _between(a: WeightArray, b: WeightArray, t: np.ndarray) -> WeightArray:
-    """Row i at t_i between its ends."""
+    """Return row i at t_i between its ends."""
     # from the nearer end: exact at both, and where they are equal
     step = np.asarray(b) - np.asarray(a)
     t = t[:, None]
@@ -78,23 +73,9 @@ def _between(a: WeightArray, b: WeightArray, t: np.ndarray) -> WeightArray:
 
 
 def row_pairs(a: WeightArray, b: WeightArray, pairs: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of two arrays that go together.
+    """Return the rows (pairs,) of `a` and of `b` that go together: those of `pairs`, or else row by row.
 
-    Parameters
-    ----------
-    a, b : WeightArray
-    pairs : array-like of int, shape (pairs, 2), optional
-        Default: row by row, where a single row goes with every row of the other.
-
-    Returns
-    -------
-    left, right : ndarray of int, shape (pairs,)
-        Rows of `a` and of `b`.
-
-    Raises
-    ------
-    InvalidInputError
-        If the architectures differ, the arrays do not pair up, or there is no pair.
+    A single row goes with every row of the other.
     """
     if not (isinstance(a, WeightArray) and isinstance(b, WeightArray)) or a.architecture != b.architecture:
         raise InvalidInputError(f"A line needs pairs of networks of one architecture, got {a!s:.80} and {b!s:.80}.")
@@ -120,14 +101,18 @@ class LossPath:
     t : ndarray of shape (k,)
         Increasing, with 0 and 1 at its ends.
     losses, scores : ndarray of shape (pairs, k)
-        The score is the accuracy, or R^2 for a regression.
-    score : {"accuracy", "r2"}
-        What it is.
+        The score is the accuracy, or R^2 for a regression, as `score` says: ``"accuracy"`` or ``"r2"``.
+
+    References
+    ----------
+    Lim, Putterman, Walters, Maron and Jegelka 2024, "The empirical impact of neural parameter symmetries",
+    arXiv:2405.20231 (monotonicity and convexity); Lucas, Bae, Zhang, Fort, Zemel and Grosse 2021, arXiv:2104.11044
+    (monotonic linear interpolation).
 
     Examples
     --------
     >>> import numpy as np
-    >>> from wsflow.evaluation.connectivity import LossPath
+    >>> from wsflow.evaluation import LossPath
     >>> t = np.linspace(0, 1, 5)
     >>> path = LossPath(t, np.array([t**2 + np.sin(np.pi * t)]), np.zeros((1, 5)))
     >>> path.barrier.round(3), path.largest_increase.round(3), path.is_monotonic
@@ -159,33 +144,26 @@ class LossPath:
 
     @property
     def largest_increase(self) -> np.ndarray:
-        """As `largest_increase` of the losses."""
+        """By how much the loss rises along each path at most."""
         return largest_increase(self.losses)
 
     @property
     def is_monotonic(self) -> np.ndarray:
-        """As `is_monotonic` of the losses."""
+        """Whether the loss never rises along a path."""
         return is_monotonic(self.losses)
 
     @property
     def local_convexity(self) -> np.ndarray:
-        """As `local_convexity` of the losses."""
+        """The share of points between the ends at which each path is convex."""
         return local_convexity(self.losses)
 
     @property
     def global_convexity(self) -> np.ndarray:
-        """As `global_convexity` of the losses."""
+        """The share of points between the ends at which each path is not above its chord."""
         return global_convexity(self.losses, self.t)
 
     def summary(self) -> dict[str, float]:
-        """The measures over all pairs.
-
-        Returns
-        -------
-        dict from str to float
-            Means of ``"barrier"``, ``"score_barrier"``, ``"largest_increase"``, ``"local_convexity"`` and
-            ``"global_convexity"``, and the shares of ``"monotonic"`` paths and of those ``"below_chord"`` everywhere.
-        """
+        """Return the mean of each measure, and the shares of monotonic paths and of those below the chord."""
         values = {
             "barrier": self.barrier,
             "score_barrier": self.score_barrier,
@@ -208,13 +186,12 @@ def loss_path(
     dtype: Any = np.float64,
     progress: Progress | None = None,
 ) -> LossPath:
-    """The loss and the score along the line between the networks of each pair, on the task's own (training) data.
+    """Measure the loss and the score along the line between the networks of each pair, on the task's (training) data.
 
     Parameters
     ----------
     a, b : WeightArray of shape (pairs, d)
         A single row goes with every row of the other.
-    task : Task
     n_points : int
         How many points strictly between the ends, evenly spaced; the midpoint is one of them if it is odd.
     pairs : array-like of int, shape (pairs, 2), optional
@@ -240,7 +217,7 @@ def loss_path(
     --------
     >>> import numpy as np
     >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.connectivity import loss_path
+    >>> from wsflow.evaluation import loss_path
     >>> line = Architecture.mlp([1, 1])
     >>> a, b = WeightArray([[0.0, 0.0]], line), WeightArray([[2.0, 0.0]], line)
     >>> loss_path(a, b, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).losses  # L(t) = 4 t^2
@@ -255,9 +232,9 @@ def loss_path(
     found = np.empty((2, total))
     for start in range(0, total, rows):
         stop = min(start + rows, total)
-        pair, place = np.divmod(np.arange(start, stop), len(t))
+        pair, point = np.divmod(np.arange(start, stop), len(t))
         ends = a[left[pair]].astype(np.float64), b[right[pair]].astype(np.float64)
-        found[:, start:stop] = _measured(_between(*ends, t[place]), task, dtype)
+        found[:, start:stop] = _losses_and_scores(_between(*ends, t[point]), task, dtype)
         if progress is not None:
             progress(stop, total)
     loss, score = found.reshape(2, len(left), len(t))
@@ -265,24 +242,13 @@ def loss_path(
 
 
 def check_points(n_points: int, function: str) -> None:
-    """Refuse a number of points on a line that is not positive.
-
-    Parameters
-    ----------
-    n_points : int
-    function : str
-        Whose it is.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a number of points on a line that is not positive, in the name of a function."""
     if n_points < 1:
         raise ValueError(f"The 'n_points' of {function} is at least 1, got {n_points}.")
 
 
-def _measured(weights: WeightArray, task: Task, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Losses and scores of networks; from outputs on in float64."""
+def _losses_and_scores(weights: WeightArray, task: Task, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses and scores (n,) of networks, computed from the outputs on in float64."""
     targets = torch.from_numpy(task.y)
     targets = targets if task.is_classification else targets.double()
     loss: list[Tensor] = []
@@ -290,6 +256,69 @@ def _measured(weights: WeightArray, task: Task, dtype: Any) -> tuple[np.ndarray,
     for outputs in chunked_outputs(weights, task.X, dtype):
         loss.append(losses(outputs.double(), targets, task.loss))
         score.append(scores(outputs.double(), targets, task.loss))
-    said = torch.cat(score).numpy()
+    values = torch.cat(score).numpy()
     # equal targets have no R^2
-    return torch.cat(loss).numpy(), np.where(np.isfinite(said), said, np.nan)
+    return torch.cat(loss).numpy(), np.where(np.isfinite(values), values, np.nan)
+
+
+def chord(values: np.ndarray, t: np.ndarray | None = None) -> np.ndarray:
+    """Return the straight line between the first and the last value of each path (..., k), evenly spaced without t.
+
+    >>> chord(np.array([0.0, 5.0, 2.0]))
+    array([0., 1., 2.])
+    """
+    t = np.linspace(0, 1, values.shape[-1]) if t is None else t
+    start = values[..., :1]
+    return start + t * (values[..., -1:] - start)
+
+
+def largest_increase(losses: Any) -> np.ndarray:
+    """Return max over s < t of L(t) - L(s) of each path (..., k), or 0 where the loss never rises (Lucas et al. 2021).
+
+    >>> largest_increase([[3.0, 1.0, 1.5, 1.25, 2.0, 0.0], [3.0, 2.0, 2.0, 1.0, 0.5, 0.0]])
+    array([1., 0.])
+    """
+    values = _along(losses, 2)
+    return (values - np.minimum.accumulate(values, axis=-1)).max(-1)
+
+
+def is_monotonic(losses: Any) -> np.ndarray:
+    """Return whether the loss never rises along each path (..., k): monotonic linear interpolation.
+
+    >>> is_monotonic([[3.0, 1.0, 1.5], [3.0, 2.0, 2.0]])
+    array([False,  True])
+    """
+    values = _along(losses, 2)
+    return np.asarray(_at_most(values[..., 1:], values[..., :-1], values).all(-1))
+
+
+def local_convexity(losses: Any) -> np.ndarray:
+    """Return the share of points between the ends of each path (..., k) at which L_i <= (L_(i-1) + L_(i+1)) / 2.
+
+    >>> local_convexity([[0.0, 1.0, 4.0, 9.0], [0.0, 1.0, 4.0, 3.0]])
+    array([1. , 0.5])
+    """
+    values = _along(losses, 3)
+    return _at_most(values[..., 1:-1], (values[..., :-2] + values[..., 2:]) / 2, values).mean(-1)
+
+
+def global_convexity(losses: Any, t: np.ndarray | None = None) -> np.ndarray:
+    """Return the share of points between the ends at which each path (..., k) is not above its chord.
+
+    >>> global_convexity([[0.0, 1.0, 4.0, 9.0], [0.0, 1.5, 1.0, 3.0]])
+    array([1. , 0.5])
+    """
+    values = _along(losses, 3)
+    return _at_most(values[..., 1:-1], chord(values, t)[..., 1:-1], values).mean(-1)
+
+
+def _along(losses: Any, least: int) -> np.ndarray:
+    values = np.asarray(losses, dtype=np.float64)
+    if not values.ndim or values.shape[-1] < least:
+        raise ValueError(f"This measure of a path needs losses at {least} points or more, got shape {values.shape}.")
+    return values
+
+
+def _at_most(values: np.ndarray, bounds: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """Return whether values are at most their bounds, up to the rounding of the path."""
+    return values <= bounds + 8 * np.finfo(np.float64).eps * np.abs(path).max(-1, keepdims=True)

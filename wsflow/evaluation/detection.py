@@ -1,12 +1,7 @@
-"""Is a network foreign to a population, or a duplicate of one of its networks: conformal p-values by held-out runs.
+"""Detection of networks that are foreign to a population or duplicates, by conformal p-values from held-out runs.
 
 A fresh network of the population is as likely to have any rank among the held-out ones, so with n of those the p-value
 (1 + #{at least as extreme}) / (n + 1) is at most a with a probability of at most a, whatever the score is.
-
-References
-----------
-Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a Random World"; Bates, Candes, Lei, Romano and Sesia 2023,
-arXiv:2104.08279.
 """
 
 from __future__ import annotations
@@ -18,30 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsflow.evaluation.novelty import check_runs
-from wsflow.evaluation.points import join, locate, mean_reference, nearest
+from wsflow.evaluation.embedding import concatenate, embed, mean_reference
+from wsflow.evaluation.nearest_neighbours import nearest_distances
+from wsflow.evaluation.novelty import check_held_out
 from wsflow.exceptions import InvalidInputError
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 
 @dataclass(frozen=True)
-class Flagged:
+class Detection:
     """Which networks are unlike fresh networks of the population.
 
     Parameters
     ----------
     p_values : ndarray of shape (n,)
     flags : ndarray of bool, shape (n,)
-        Where the p-value is at most the level. Of fresh networks that part is flagged too, by chance.
+        Where the p-value is at most the level. Fresh networks are flagged by chance at that rate.
     """
 
     p_values: np.ndarray
     flags: np.ndarray
 
 
-def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Flagged:
-    """Networks whose score is lower than that of held-out networks, such as a log-density.
+def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Detection:
+    """Flag networks whose score is lower than that of held-out networks, such as a log-density.
 
     Parameters
     ----------
@@ -50,16 +46,17 @@ def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Flagged:
     held_out_scores : array-like of shape (m,)
         Of networks that the model was not fitted to, one of each run.
     level : float
-        The part of fresh networks that may be flagged.
-
-    Returns
-    -------
-    Flagged
+        The share of fresh networks that may be flagged.
 
     Raises
     ------
     InvalidInputError
         If there are too few held-out networks for the level, or a held-out score is not a number.
+
+    References
+    ----------
+    Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a Random World"; Bates, Candes, Lei, Romano and Sesia
+    2023, arXiv:2104.08279.
 
     Examples
     --------
@@ -80,27 +77,17 @@ def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Flagged:
     new = np.where(np.isnan(new), -np.inf, new)
     lower = np.searchsorted(np.sort(known), new, side="right")
     p_values = (1 + lower) / (len(known) + 1)
-    return Flagged(p_values, p_values <= level)
+    return Detection(p_values, p_values <= level)
 
 
 def duplicates(
     weights: WeightArray, train: WeightArray, held_out: WeightArray, task: Task, level: float = 0.01
-) -> Flagged:
-    """Networks nearer to a training network, or to each other, than held-out networks are to training networks.
+) -> Detection:
+    """Flag networks nearer to a training network, or to each other, than held-out networks are to training networks.
 
     The distance is the smaller of those in weights (canonical, minimised over permutations and signs) and in function,
-    each in units of its median for held-out networks.
-
-    Parameters
-    ----------
-    weights, train, held_out : WeightArray of shape (n, d)
-        Held-out networks are of runs that are not in training, one of each run.
-    task : Task
-    level : float
-
-    Returns
-    -------
-    Flagged
+    each in units of its median for held-out networks. Held-out networks are of runs that are not in training, one of
+    each run.
 
     Raises
     ------
@@ -117,13 +104,13 @@ def duplicates(
     >>> duplicates(train[:2], train, unseen, Task(np.eye(2), [0, 1]), level=0.05).flags
     array([ True,  True])
     """
-    check_runs(train, held_out)
+    check_held_out(train, held_out)
     reference = mean_reference(train)
-    known, others, new = (locate(w, task, reference) for w in (train, held_out, weights))
+    known, others, new = (embed(w, task, reference) for w in (train, held_out, weights))
     # held-out networks are compared with all of these too, so that a fresh network is one of many like it
-    everything = join(known, new)
-    usual = nearest(others, everything)
-    found = nearest(new, everything, own=len(known.weights) + torch.arange(len(new.weights)))
+    everything = concatenate(known, new)
+    usual = nearest_distances(others, everything)
+    found = nearest_distances(new, everything, own=len(known) + torch.arange(len(new)))
     units = [float(np.median(d)) or 1.0 for d in (usual.weights, usual.function)]
     near, expected = (np.minimum(d.weights / units[0], d.function / units[1]) for d in (found, usual))
     return foreign(near, expected, level)
@@ -136,27 +123,20 @@ def detect(
     task: Task,
     score: Callable[[WeightArray], Any] | None = None,
     level: float = 0.01,
-) -> dict[str, Flagged]:
-    """Foreign and duplicated networks in one call.
+) -> dict[str, Detection]:
+    """Flag duplicated networks (``"duplicate"``) and, where a score is given, foreign ones (``"foreign"``).
 
     Parameters
     ----------
-    weights, train, held_out : WeightArray of shape (n, d)
-    task : Task
     score : callable, optional
-        Such as a fitted pipeline's ``score_samples``; without it nothing is said of foreign networks.
+        Such as a fitted pipeline's ``score_samples``.
     level : float
         Of each of the two.
-
-    Returns
-    -------
-    dict from {"duplicate", "foreign"} to Flagged
 
     Examples
     --------
     >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation import detect
+    >>> from wsflow import Architecture, Task, WeightArray, detect
     >>> rows, architecture = np.random.default_rng(0).normal(size=(60, 17)), Architecture.mlp([2, 3, 2])
     >>> train, unseen = (WeightArray(rows[i : i + 30], architecture, runs=range(i, i + 30)) for i in (0, 30))
     >>> odd, task = train[:1].like(9 * np.array(train[:1])), Task(np.eye(2), [0, 1])

@@ -1,62 +1,60 @@
-"""Samples against networks of held-out runs as two sets of points: fidelity, and whether they have one law."""
+"""Samples beside networks of held-out runs as two sets of points, on which the measures of distributions are taken."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from wsflow.evaluation.mmd import mmd_test
-from wsflow.evaluation.points import Points, some, take_points
-from wsflow.evaluation.regions import NEIGHBOURS, expected_coverage, fidelity
+from wsflow.evaluation.embedding import Embedding
+from wsflow.evaluation.mmd import TwoSampleTest, mmd_test
+from wsflow.evaluation.prdc import PRDC, compute_prdc, expected_coverage
 
 # networks of a set: all pairs are compared, and the test multiplies their kernel with a thousand permutations
 NETWORKS = 500
 SPACES = {"weights": "weights", "function": "functions"}
 
 
-def compare_distributions(samples: Points, real: Points, random_state: int) -> dict[str, dict[str, float]]:
-    """Fidelity and the two-sample test, in aligned canonical weights and in function.
+@dataclass(frozen=True, eq=False)
+class TwoSamples:
+    """Samples (m, p) and real points (n, p) of one space, with the generator of the permutations of their test."""
 
-    Parameters
-    ----------
-    samples, real : Points
-        Independent networks, no two of one run. At most 500 of each are compared, evenly spaced.
-    random_state : int
-        Seed of the permutations.
+    samples: Tensor
+    real: Tensor
+    generator: torch.Generator
 
-    Returns
-    -------
-    dict from {"weights", "function"} to dict from str to float
-        ``"precision"``, ``"recall"``, ``"density"``, ``"coverage"`` and what it would be for one law
-        (``"expected_coverage"``), ``"mmd2"``, ``"p_value"`` and ``"bandwidth"``; NaN where there are too few networks.
-    """
-    samples, real = some(samples, NETWORKS), some(real, NETWORKS)
+    @cached_property
+    def prdc(self) -> PRDC:
+        """Precision, recall, density and coverage."""
+        return compute_prdc(self.samples, self.real)
+
+    @property
+    def expected_coverage(self) -> float:
+        """The coverage where both have one law."""
+        return expected_coverage(len(self.real), len(self.samples))
+
+    @cached_property
+    def mmd(self) -> TwoSampleTest:
+        """The two-sample test, NaN where a set has fewer than two points."""
+        if min(len(self.samples), len(self.real)) < 2:
+            return TwoSampleTest(*[float("nan")] * 3)
+        return mmd_test(self.samples, self.real, self.generator)
+
+
+def two_samples(samples: Embedding, real: Embedding, random_state: int) -> Iterator[tuple[str, TwoSamples]]:
+    """Yield each space with at most 500 samples and real networks there; all must be independent, one of each run."""
+    samples, real = samples.thinned(NETWORKS), real.thinned(NETWORKS)
+    # one generator for both: the spaces are tested in this order
     generator = torch.Generator().manual_seed(random_state)
-    return {name: _compare(getattr(samples, key), getattr(real, key), generator) for name, key in SPACES.items()}
+    for space, name in SPACES.items():
+        yield space, TwoSamples(getattr(samples, name), getattr(real, name), generator)
 
 
-def one_per_run(points: Points, runs: np.ndarray) -> Points:
-    """The last network of each run: those of one run are not independent.
-
-    Parameters
-    ----------
-    points : Points
-    runs : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    Points
-    """
+def one_per_run(networks: Embedding, runs: np.ndarray) -> Embedding:
+    """Return the last network of each run: those of one run are not independent."""
     _, first_from_the_end = np.unique(np.asarray(runs)[::-1], return_index=True)
-    return take_points(points, np.sort(len(runs) - 1 - first_from_the_end))
-
-
-def _compare(samples: torch.Tensor, real: torch.Tensor, generator: torch.Generator) -> dict[str, float]:
-    shared = asdict(fidelity(samples, real)) | {"expected_coverage": float("nan")}
-    if min(len(samples), len(real)) > NEIGHBOURS:
-        shared["expected_coverage"] = expected_coverage(len(real), len(samples))
-    if min(len(samples), len(real)) < 2:
-        return shared | dict.fromkeys(("mmd2", "p_value", "bandwidth"), float("nan"))
-    return shared | asdict(mmd_test(samples, real, generator))
+    return networks[np.sort(len(runs) - 1 - first_from_the_end)]

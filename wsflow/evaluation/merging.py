@@ -1,13 +1,8 @@
 """Merging: one network from several aligned ones, by the mean of their weights.
 
 The mean of weights loses the variance of activations layer by layer. Two remedies, both by a pass over data: the
-statistics of batch norms are gathered anew, and REPAIR makes the mean and the standard deviation of each channel what
+statistics of batch norms are estimated anew, and REPAIR makes the mean and the standard deviation of each channel what
 they are in the networks that were merged.
-
-References
-----------
-Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836; Jordan, Sedghi, Saukh, Entezari and Neyshabur
-2023, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", arXiv:2211.08403.
 """
 
 from __future__ import annotations
@@ -16,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.renormalization import BATCH_SIZE, recompute_statistics, repair_channels
+from wsflow.evaluation.batch_norm import BATCH_SIZE, reestimate_batch_norm
+from wsflow.evaluation.repair import repair_channels
 from wsflow.exceptions import InvalidInputError
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -40,14 +36,13 @@ def merge(
 
     Parameters
     ----------
-    weights : WeightArray of shape (n, d)
     task : Task, optional
-        Its inputs are used to gather statistics: needed for ``repair=True``, and for ``statistics="recompute"``
+        Its inputs are used to estimate statistics: needed for ``repair=True``, and for ``statistics="recompute"``
         where the networks have batch norms.
     groups : array-like of shape (n,), optional
         Labels: the networks of each label are merged into one (default: all networks are one group).
     statistics : {"recompute", "average", "keep"}
-        Of batch norms: gathered anew over the task's inputs, averaged, or those of each group's first network.
+        Of batch norms: estimated anew over the task's inputs, averaged, or those of each group's first network.
     repair : bool
         Whether the mean and standard deviation of each channel are made the average of those in the merged networks
         (Jordan et al. 2023): of what each linear, convolutional and batch-norm layer but the output layer puts out.
@@ -70,7 +65,8 @@ def merge(
 
     References
     ----------
-    Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, arXiv:2211.08403.
+    Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836; Jordan, Sedghi, Saukh, Entezari and
+    Neyshabur 2023, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", arXiv:2211.08403.
 
     Examples
     --------
@@ -102,15 +98,15 @@ def merge(
         return merged
     if task is None:
         raise InvalidInputError(
-            "Gathering statistics takes data: pass task=Task(X, y), or merge with statistics='average', repair=False."
+            "Estimating statistics takes data: pass task=Task(X, y), or merge with statistics='average', repair=False."
         )
     if repair:
         merged = repair_channels(merged, weights, share, task, module=module, batch_size=batch_size)
-    return recompute_statistics(merged, task, module=module, batch_size=batch_size) if recompute else merged
+    return reestimate_batch_norm(merged, task, module=module, batch_size=batch_size) if recompute else merged
 
 
 def _labels(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first row of each label, in order, and the place of each row's label among them."""
+    """Return the first row of each label, in order, and the index of each row's label among them."""
     labels = np.zeros(n, dtype=int) if groups is None else np.asarray(groups)
     if labels.shape != (n,):
         raise InvalidInputError(f"The 'groups' of merge are {n} labels, one a network, got shape {labels.shape}.")

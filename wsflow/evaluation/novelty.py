@@ -1,7 +1,7 @@
 """Novelty and dispersion: how far samples are from the training networks, and from each other.
 
-Both are ratios to the same distance for networks of held-out runs: at novelty 1 a sample is as new
-as a newly trained network, at 0 it is a copy. Distances are measured twice, and the smaller ratio counts:
+Both are ratios to the same distance for networks of held-out runs: at novelty 1 a sample is as new as a newly trained
+network, at 0 it is a copy. Distances are measured twice, and the smaller ratio counts:
 
 - in weights, between canonical representatives, minimised over permutations and signs for each pair, because
   alignment to a reference is unstable and would make a noisy copy look new;
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsflow.evaluation.barrier import fixed_pairs
-from wsflow.evaluation.points import Nearest, locate, mean_reference, nearest, spread
+from wsflow.evaluation.embedding import embed, mean_reference
+from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_distances, rms_distances
 from wsflow.exceptions import InvalidInputError
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -34,10 +35,8 @@ class Novelty:
     value, q05, copies : float
         Ratio of the means, ratio of the 5% quantiles, and share of likely copies: samples nearer to a training
         network than the 1% quantile of held-out runs' networks. In weights or in function, whichever looks less new.
-    weights, function : float
-        Ratio of the means in weights, in function. NaN where held-out networks have no distance at all.
-    q05_weights, q05_function : float
-    copies_weights, copies_function : float
+    weights, function, q05_weights, q05_function, copies_weights, copies_function : float
+        The same in one space. NaN where held-out networks have no distance at all.
     """
 
     value: float
@@ -53,14 +52,7 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Dispersion:
-    """The rms distance between samples, over that between networks of held-out runs.
-
-    Parameters
-    ----------
-    value : float
-        The smaller of the two.
-    weights, function : float
-    """
+    """The rms distance between samples, over that between networks of held-out runs: `value` is the smaller ratio."""
 
     value: float
     weights: float
@@ -68,7 +60,7 @@ class Dispersion:
 
 
 def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task) -> Novelty:
-    """How new samples are.
+    """Measure how new samples are.
 
     Parameters
     ----------
@@ -76,10 +68,6 @@ def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, tas
         Any representatives of the networks; the runs of held-out networks are not in training.
     task : Task
         Its held-out inputs are where functions are compared.
-
-    Returns
-    -------
-    Novelty
 
     Raises
     ------
@@ -99,24 +87,14 @@ def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, tas
     >>> abs(round(novelty(train[:4], train, unseen, Task(np.eye(2), [0, 1])).value, 3))
     0.0
     """
-    check_runs(train, held_out)
+    check_held_out(train, held_out)
     reference = mean_reference(train)
-    known, others, new = (locate(w, task, reference) for w in (train, held_out, samples))
-    return compare_nearest(nearest(new, known), nearest(others, known))
+    known, others, new = (embed(w, task, reference) for w in (train, held_out, samples))
+    return novelty_of(nearest_distances(new, known), nearest_distances(others, known))
 
 
 def dispersion(samples: WeightArray, held_out: WeightArray, task: Task) -> Dispersion:
-    """How different samples are from each other.
-
-    Parameters
-    ----------
-    samples, held_out : WeightArray of shape (n, d)
-        Each sample counts as a run of its own.
-    task : Task
-
-    Returns
-    -------
-    Dispersion
+    """Measure how different samples are from each other; each sample counts as a run of its own.
 
     Examples
     --------
@@ -128,24 +106,15 @@ def dispersion(samples: WeightArray, held_out: WeightArray, task: Task) -> Dispe
     1.0
     """
     reference = mean_reference(held_out)
-    spreads = (
-        spread(locate(weights, task, reference), fixed_pairs(runs, PAIRS))
+    distances = (
+        rms_distances(embed(weights, task, reference), fixed_pairs(runs, PAIRS))
         for weights, runs in ((samples, np.arange(len(samples))), (held_out, held_out.runs))
     )
-    return compare_spread(*spreads)
+    return dispersion_of(*distances)
 
 
-def check_runs(train: WeightArray, held_out: WeightArray) -> None:
-    """Refuse held-out networks of runs that are also in training.
-
-    Parameters
-    ----------
-    train, held_out : WeightArray
-
-    Raises
-    ------
-    InvalidInputError
-    """
+def check_held_out(train: WeightArray, held_out: WeightArray) -> None:
+    """Refuse held-out networks of runs that are also in training."""
     shared = np.intersect1d(train.runs, held_out.runs)
     if len(shared):
         raise InvalidInputError(
@@ -154,23 +123,8 @@ def check_runs(train: WeightArray, held_out: WeightArray) -> None:
         )
 
 
-def compare_nearest(samples: Nearest, held_out: Nearest) -> Novelty:
-    """The novelty that follows from distances to training networks.
-
-    Parameters
-    ----------
-    samples, held_out : Nearest
-
-    Returns
-    -------
-    Novelty
-
-    Examples
-    --------
-    >>> near, far = np.full(9, 1.0), np.full(9, 2.0)
-    >>> compare_nearest(Nearest(near, far), Nearest(far, far)).value
-    0.5
-    """
+def novelty_of(samples: NearestDistances, held_out: NearestDistances) -> Novelty:
+    """Return the novelty that follows from distances to training networks."""
     pairs = (samples.weights, held_out.weights), (samples.function, held_out.function)
     means = [_ratio(s.mean(), h.mean()) for s, h in pairs]
     quantiles = [_ratio(np.quantile(s, 0.05), np.quantile(h, 0.05)) for s, h in pairs]
@@ -178,17 +132,8 @@ def compare_nearest(samples: Nearest, held_out: Nearest) -> Novelty:
     return Novelty(_smaller(*means), _smaller(*quantiles), max(copies), *means, *quantiles, *copies)
 
 
-def compare_spread(samples: tuple[float, float], held_out: tuple[float, float]) -> Dispersion:
-    """The dispersion that follows from rms distances in weights and in function.
-
-    Parameters
-    ----------
-    samples, held_out : tuple of two floats
-
-    Returns
-    -------
-    Dispersion
-    """
+def dispersion_of(samples: tuple[float, float], held_out: tuple[float, float]) -> Dispersion:
+    """Return the dispersion that follows from rms distances in weights and in function."""
     ratios = [_ratio(s, h) for s, h in zip(samples, held_out, strict=True)]
     return Dispersion(_smaller(*ratios), *ratios)
 

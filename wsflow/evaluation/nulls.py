@@ -1,8 +1,9 @@
 """Nulls: trivial generators that a flow has to beat.
 
-Each takes aligned canonical training networks of shape (n, d) and gives rows like them. A flow that
-is no better than one of them, at equal novelty and dispersion, has learned nothing that matters.
-A null with a knob is a curve: its levels, between the nulls that it ends in (without noise it is resampling).
+Each takes aligned canonical training networks of shape (n, d), a number of samples, a random generator and a level, and
+returns samples (n_samples, d). A flow that is no better than one of them, at equal novelty and dispersion, has learned
+nothing that matters. A null with a knob is a curve: its levels, between the nulls that it ends in (without noise it is
+resampling).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 
-# the part of the covariance that is replaced by its diagonal, as in the flow's own fitted prior
+# the share of the covariance that is replaced by its diagonal, as in the Gaussian source that a flow fits
 SHRINKAGE = 0.1
 
 
@@ -43,72 +44,25 @@ class Null(NamedTuple):
 
 
 def noise(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
-    """Training networks drawn at random, plus Gaussian noise of `level` standard deviations of each weight.
-
-    Parameters
-    ----------
-    train : ndarray of shape (n, d)
-    n_samples : int
-    rng : Generator
-    level : float
-
-    Returns
-    -------
-    ndarray of shape (n_samples, d)
-    """
+    """Training networks drawn at random, plus Gaussian noise of `level` standard deviations of each weight."""
     rows = train[rng.integers(len(train), size=n_samples)]
     return rows + level * train.std(axis=0) * rng.standard_normal(rows.shape)
 
 
 def mean(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
-    """The mean of the aligned training networks, over and over.
-
-    Parameters
-    ----------
-    train, n_samples, rng, level
-        As in `noise`; there is nothing random here.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, d)
-    """
+    """The mean of the aligned training networks, over and over."""
     return np.repeat(train.mean(axis=0, keepdims=True), n_samples, axis=0)
 
 
 def gaussian_diagonal(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
-    """Independent Gaussians with each weight's mean, and `level` times its standard deviation.
-
-    Parameters
-    ----------
-    train, n_samples, rng
-        As in `noise`.
-    level : float
-        The temperature: 0 gives the mean.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, d)
-    """
+    """Independent Gaussians with each weight's mean, and `level` times its standard deviation: 0 gives the mean."""
     return train.mean(axis=0) + level * train.std(axis=0) * rng.standard_normal((n_samples, train.shape[1]))
 
 
 def gaussian_full(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
-    """A Gaussian with the population's mean and its covariance, shrunk 10% to the diagonal, times `level` squared.
-
-    With centred rows Z, ``Z.T @ e / sqrt(n)`` has covariance ``Z.T @ Z / n``: no d x d matrix is
-    needed, and it does not matter that n may be less than d.
-
-    Parameters
-    ----------
-    train, n_samples, rng
-        As in `noise`.
-    level : float
-        The temperature: 0 gives the mean.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, d)
-    """
+    """A Gaussian with the population's mean and its covariance, shrunk 10% to the diagonal, times `level` squared."""
+    # with centred rows Z, Z.T @ e / sqrt(n) has covariance Z.T @ Z / n: no d x d matrix is needed. The covariances of
+    # wsflow.flow draw with torch, and published reports have the numbers of this generator
     centre = train.mean(axis=0)
     correlated = rng.standard_normal((n_samples, len(train))) @ (train - centre) / np.sqrt(len(train))
     independent = train.std(axis=0) * rng.standard_normal((n_samples, train.shape[1]))
@@ -116,35 +70,13 @@ def gaussian_full(train: np.ndarray, n_samples: int, rng: np.random.Generator, l
 
 
 def dirichlet(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
-    """Mixtures of training networks, with weights from a symmetric Dirichlet distribution.
-
-    Parameters
-    ----------
-    train, n_samples, rng
-        As in `noise`.
-    level : float
-        The concentration a: near 0 a mixture is one training network, at 1 it is near the mean. The covariance is
-        that of the population over n a + 1.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, d)
-    """
+    """Mixtures of training networks, with weights from a symmetric Dirichlet distribution of concentration `level`."""
+    # near 0 a mixture is one training network, at 1 it is near the mean; the covariance is the population's / (n a + 1)
     return rng.dirichlet(np.full(len(train), level), size=n_samples) @ train
 
 
 def resampling(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
-    """Training networks drawn at random: copies.
-
-    Parameters
-    ----------
-    train, n_samples, rng, level
-        As in `noise`.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, d)
-    """
+    """Training networks drawn at random: copies."""
     return train[rng.integers(len(train), size=n_samples)]
 
 
@@ -160,25 +92,13 @@ NULLS: dict[str, Null] = {
 
 
 def null_names() -> list[str]:
-    """The name of every null at every level, such as ``"noise 0.1"``.
-
-    Returns
-    -------
-    list of str
-    """
+    """Name every null at every level, such as ``"noise 0.1"``."""
     return [_name(key, null, level) for key, null in NULLS.items() for level in null.levels]
 
 
 def null_curves() -> dict[str, list[str]]:
-    """The names of each null that has a knob, in the order of its levels, with the nulls that it ends in.
+    """Name the levels of each null that has a knob, in their order, with the nulls that it ends in.
 
-    Returns
-    -------
-    dict from str to list of str
-
-    Examples
-    --------
-    >>> from wsflow.evaluation.nulls import null_curves
     >>> null_curves()["gaussian_full"]
     ['mean', 'gaussian_full 0.25', 'gaussian_full 0.5', 'gaussian_full 0.75', 'gaussian_full']
     """
@@ -191,39 +111,13 @@ def null_curves() -> dict[str, list[str]]:
 
 
 def null_samples(train: np.ndarray, n_samples: int, random_state: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Samples of every null at every level.
-
-    Parameters
-    ----------
-    train : ndarray of shape (n, d)
-        Aligned canonical networks.
-    n_samples : int
-    random_state : int
-        Each null draws from a generator of its own, so that a new row changes no other.
-
-    Yields
-    ------
-    name : str
-    samples : ndarray of shape (n_samples, d)
-
-    Raises
-    ------
-    InvalidInputError
-        If there are fewer than 2 training networks.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.evaluation.nulls import null_samples
-    >>> samples = dict(null_samples(np.eye(3), 5, random_state=0))
-    >>> samples["dirichlet 0.1"].sum(axis=1).round(6)
-    array([1., 1., 1., 1., 1.])
-    """
+    """Yield the name and the samples (n_samples, d) of every null at every level, from networks (n, d)."""
     train = np.asarray(train, dtype=np.float64)
     if len(train) < 2:
         raise InvalidInputError(f"Nulls need at least 2 training networks, got {len(train)}: train more.")
     for index, (key, null) in enumerate(NULLS.items()):
         for at, level in enumerate(null.levels):
+            # each null has a generator of its own, so that a new row changes no other
             rng = np.random.default_rng([random_state, index, at])
             yield _name(key, null, level), null.function(train, n_samples, rng, level)
 

@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
-from wsflow.evaluation.distribution import compare_distributions, one_per_run
-from wsflow.evaluation.frontiers import Frontier
-from wsflow.evaluation.novelty import check_runs
+from wsflow.evaluation.calibration import Reliability, reliability
+from wsflow.evaluation.distribution import one_per_run, two_samples
+from wsflow.evaluation.embedding import align, canonical, evenly_spaced
+from wsflow.evaluation.evaluator import MEASURED, NULL_PAIRS, Evaluator, Measured, as_own_runs, frontier
+from wsflow.evaluation.measures import DISTRIBUTION, measure
+from wsflow.evaluation.nearest_neighbours import NearestDistances
+from wsflow.evaluation.novelty import check_held_out
 from wsflow.evaluation.nulls import null_curves, null_names, null_samples
-from wsflow.evaluation.points import Nearest, align, canonical, some
-from wsflow.evaluation.predictive import Predictive, Reliability, reliability
-from wsflow.evaluation.verdict import describe, frontier_verdict, mistakes_verdict
-from wsflow.evaluation.yardstick import MEASURED, NULL_PAIRS, Measured, Yardstick, frontier
+from wsflow.evaluation.pareto import DIVERSITY, Frontier
+from wsflow.evaluation.predictive import Predictive
+from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task, check_task
@@ -28,23 +31,22 @@ Row = dict[str, float]
 
 # training examples on which barriers are measured, evenly spaced: 200 pairs on 55,000 images take two minutes
 BARRIER_EXAMPLES = 4096
-# the part of the runs that is held out where no held-out networks are given
-HELD_OUT_PART = 0.2
+# the share of the runs that is held out where no held-out networks are given
+HELD_OUT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Report:
     """What `evaluate` found.
 
-    Each row has the score (``"accuracy"``, or ``"r2"`` for a regression), ``"loss"``, ``"novelty"`` and
-    ``"dispersion"``, then what they are made of, the overlap ``"iou"`` of a network's mistakes with those of its most
-    similar training network, and the model average: ``"averaged_accuracy"``, ``"averaged_nll"``,
-    ``"averaged_brier"``, ``"averaged_ece"`` and the Jensen-Shannon divergence ``"jsd"``.
+    Each row has the measures of `wsflow.evaluation.MEASURES` that the task has: first the score (``"accuracy"``, or
+    ``"r2"`` for a regression), ``"loss"``, ``"novelty"`` and ``"dispersion"``, then what they are made of.
 
     Parameters
     ----------
     training, held_out, samples : dict from str to float
-    nulls : dict from str to such dicts
+        A row each.
+    nulls : dict from str to such rows
     barrier : dict from str to float
         Mean midpoint loss barrier on training data ``"before"`` and ``"after"`` alignment, and their ``"ratio"``.
     verdict : list of str
@@ -60,7 +62,7 @@ class Report:
         The curves of the nulls, and the samples' own, ``"samples"``, where networks at other levels were given.
     predictive : dict from str to Predictive
         Scores and losses of each network, by row.
-    nearest : dict from str to Nearest
+    nearest : dict from str to NearestDistances
         Distances to the nearest training network, of ``"samples"`` and ``"held_out"``.
     barriers : dict from str to ndarray
         The barriers of each pair, ``"before"`` and ``"after"``.
@@ -79,29 +81,24 @@ class Report:
     distribution: dict[str, dict[str, Row]] = field(default_factory=dict)
     frontiers: dict[str, Frontier] = field(default_factory=dict, repr=False)
     predictive: dict[str, Predictive] = field(default_factory=dict, repr=False)
-    nearest: dict[str, Nearest] = field(default_factory=dict, repr=False)
+    nearest: dict[str, NearestDistances] = field(default_factory=dict, repr=False)
     barriers: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     reliability: dict[str, Reliability] = field(default_factory=dict, repr=False)
 
     @property
-    def headline(self) -> tuple[str, str, str, str]:
-        """The keys that a table shows: score, loss, novelty and dispersion."""
-        return self.score, "loss", "novelty", "dispersion"
+    def headline(self) -> tuple[str, ...]:
+        """The keys that matter first: score, loss, novelty and dispersion."""
+        return self.score, "loss", *DIVERSITY
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON data; numbers that do not exist are None.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the report as JSON data; numbers that do not exist are None."""
         names = ("training", "held_out", "samples", "nulls", "barrier", "verdict", "counts", "score", "distribution")
         curves = {name: self._curve(curve) for name, curve in self.frontiers.items()}
         result: dict[str, Any] = _jsonable({name: getattr(self, name) for name in names} | {"frontiers": curves})
         return result
 
     def _curve(self, curve: Frontier) -> dict[str, Any]:
-        """The names of a curve's rows; where it is as good as the samples; and rows that stand nowhere else."""
+        """Return the levels of a curve, where it is as good as the samples, and the rows that stand nowhere else."""
         found = None if curve.name == "samples" else curve.reaches(self.samples)
         rows = {} if set(curve.names) <= set(self.nulls) else {"rows": dict(zip(curve.names, curve.rows, strict=True))}
         as_good = {} if curve.name == "samples" else {"as_good_at": None if found is None else found[0]}
@@ -123,12 +120,11 @@ def evaluate(
     """Judge samples by held-out data and networks of held-out runs, beside training networks and nulls.
 
     All networks may be any representatives: they are canonicalized and aligned to one reference here. What would take
-    long is measured on a part: dispersion on 2,000 pairs, nulls on 200 networks, barriers on 200 pairs and 4,096
-    training examples, fidelity and the two-sample test on 500 networks, functions are compared on 512 inputs.
+    long is measured on fewer: dispersion on 2,000 pairs, nulls on 200 networks, barriers on 200 pairs and 4,096
+    training examples, precision, recall and the two-sample test on 500 networks, functions are compared on 512 inputs.
 
     Parameters
     ----------
-    samples, train : WeightArray of shape (n, d)
     held_out : WeightArray of shape (n, d), or None
         Networks of runs that are not in training; without them a fifth of the training runs is held out,
         which is honest only where the flow has not seen them.
@@ -145,10 +141,6 @@ def evaluate(
         Seed of the nulls, and of the permutations of the two-sample test.
     progress : callable, optional
         Called with the steps done and the steps in all.
-
-    Returns
-    -------
-    Report
 
     Raises
     ------
@@ -168,7 +160,7 @@ def evaluate(
     >>> report.verdict[1]
     'Samples are copies of training networks: their novelty is 0.00 and ...'
     """
-    tell = _Steps(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
+    advance = _Steps(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
     notes: list[str] = []
     samples, dropped = _finite_samples(samples, notes)
     train, held_out = _runs_apart(train, held_out, random_state, notes)
@@ -177,31 +169,30 @@ def evaluate(
         _check_made_of(nulls, train)
     if task.held_out is task:
         notes.append("The task has no held-out data: scores and losses are those on the training data.")
-    # the samples' own runs, if they have any, say nothing: each is compared with every other
-    samples = WeightArray(samples, samples.architecture, aligned=samples.aligned)
+    samples = as_own_runs(samples)
     centre = None if reference is None else torch.as_tensor(np.asarray(reference, dtype=np.float64))
-    yardstick = Yardstick.of(train, held_out, task, centre)
-    tell()
-    measured = {"samples": yardstick.measure(samples), "held_out": yardstick.measure_held_out(held_out)}
-    distribution = _distribution(yardstick, measured["samples"], train, held_out, random_state)
-    tell()
-    measured["training"] = yardstick.measure_training(train)
-    tell()
-    barriers = _barriers(train, task, yardstick.reference, notes)
-    tell()
+    evaluator = Evaluator.of(train, held_out, task, centre)
+    advance()
+    measured = {"samples": evaluator.measure(samples), "held_out": evaluator.measure_held_out(held_out)}
+    distribution = _distribution(evaluator, measured["samples"], train.runs, held_out.runs, random_state)
+    advance()
+    measured["training"] = evaluator.measure_training(train)
+    advance()
+    barriers = _barriers(train, task, evaluator.reference, notes)
+    advance()
     if nulls is not False:
-        made_of = align(canonical(train), yardstick.reference, train.architecture) if nulls is True else nulls
+        made_of = align(canonical(train), evaluator.reference, train.architecture) if nulls is True else nulls
         for name, rows in null_samples(np.asarray(made_of), min(len(samples), MEASURED), random_state):
-            measured[name] = yardstick.measure(WeightArray(rows, train.architecture), pairs=NULL_PAIRS)
-            tell()
+            measured[name] = evaluator.measure(WeightArray(rows, train.architecture), pairs=NULL_PAIRS)
+            advance()
     own = {}
     if curve:
-        own = {"samples": frontier({k: _finite_samples(w, [])[0] for k, w in curve.items()}, yardstick)}
-        tell()
+        own = {"samples": frontier({k: _finite_samples(w, [])[0] for k, w in curve.items()}, evaluator)}
+        advance()
     counts = {"training": len(train), "training_runs": len(np.unique(train.runs)), "held_out": len(held_out)}
     counts |= {"held_out_runs": len(np.unique(held_out.runs)), "samples": len(samples), "not_finite": dropped}
-    report = _report(measured, own, distribution, barriers, counts, yardstick, notes)
-    tell()
+    report = _report(measured, own, distribution, barriers, counts, evaluator, notes)
+    advance()
     return report
 
 
@@ -211,19 +202,19 @@ def _report(
     distribution: dict[str, dict[str, Row]],
     barriers: dict[str, np.ndarray],
     counts: dict[str, int],
-    yardstick: Yardstick,
+    evaluator: Evaluator,
     notes: list[str],
 ) -> Report:
-    rows, score = {name: found.row for name, found in measured.items()}, yardstick.score
+    rows, score = {name: found.row for name, found in measured.items()}, evaluator.score
     nulls = {name: row for name, row in rows.items() if name not in ("samples", "held_out", "training")}
     curves = _curves(nulls, score) if nulls else {}
     before, after = (float(barriers[name].mean()) for name in ("before", "after"))
-    n_weights = yardstick.reference.numel()
-    verdict = describe(rows["samples"], curves, counts, score, n_weights, distribution["samples"])
+    n_weights = evaluator.reference.numel()
+    verdict = verdict_on_samples(rows["samples"], curves, counts, score, n_weights, distribution["samples"])
     if nulls and score == "accuracy":
-        verdict.append(mistakes_verdict(rows["samples"], rows["held_out"], curves["noise"]))
+        verdict.append(verdict_on_mistakes(rows["samples"], rows["held_out"], curves["noise"]))
     if own and nulls:
-        verdict.append(frontier_verdict(own["samples"], curves))
+        verdict.append(verdict_on_frontier(own["samples"], curves))
     return Report(
         training=rows["training"],
         held_out=rows["held_out"],
@@ -238,12 +229,12 @@ def _report(
         predictive={name: found.predictive for name, found in measured.items()},
         nearest={name: measured[name].nearest for name in ("samples", "held_out")},
         barriers=barriers,
-        reliability=_reliability(measured, yardstick.task.held_out),
+        reliability=_reliability(measured, evaluator.task.held_out),
     )
 
 
 def _curves(nulls: dict[str, Row], score: str) -> dict[str, Frontier]:
-    """Every null with a knob as a curve; and those without one that no curve ends in, as points."""
+    """Return every null with a knob as a curve, and those without one that no curve ends in as points."""
     names = null_curves()
     on_curves = {name for curve in names.values() for name in curve}
     names |= {name: [name] for name in nulls if name not in on_curves}
@@ -251,13 +242,18 @@ def _curves(nulls: dict[str, Row], score: str) -> dict[str, Frontier]:
 
 
 def _distribution(
-    yardstick: Yardstick, samples: Measured, train: WeightArray, held_out: WeightArray, random_state: int
+    evaluator: Evaluator, samples: Measured, train_runs: np.ndarray, held_out_runs: np.ndarray, random_state: int
 ) -> dict[str, dict[str, Row]]:
-    """Samples, and as many training networks, against networks of held-out runs."""
-    real = one_per_run(yardstick.held_out, held_out.runs)
-    known = some(one_per_run(yardstick.train, train.runs), len(samples.points.weights))
-    pairs = {"samples": samples.points, "training": known}
-    return {name: compare_distributions(points, real, random_state) for name, points in pairs.items()}
+    """Compare samples, and as many training networks, with networks of held-out runs, in each space."""
+    real = one_per_run(evaluator.held_out, held_out_runs)
+    known = one_per_run(evaluator.train, train_runs).thinned(len(samples.embedding))
+    return {
+        name: {
+            space: measure(DISTRIBUTION, evaluator.task, sets)
+            for space, sets in two_samples(networks, real, random_state)
+        }
+        for name, networks in (("samples", samples.embedding), ("training", known))
+    }
 
 
 def _reliability(measured: dict[str, Measured], task: Task) -> dict[str, Reliability]:
@@ -267,11 +263,11 @@ def _reliability(measured: dict[str, Measured], task: Task) -> dict[str, Reliabi
 
 
 def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str]) -> dict[str, np.ndarray]:
-    """Midpoint barriers of fixed pairs of training runs: as they are, and with neurons permuted and flipped."""
+    """Measure midpoint barriers of fixed pairs of training runs, as they are and with neurons permuted and flipped."""
     left, right = fixed_pairs(train.runs).T
     if len(task.X) > BARRIER_EXAMPLES:
-        part = np.linspace(0, len(task.X) - 1, BARRIER_EXAMPLES).astype(int)
-        task = replace(task, X=task.X[part], y=task.y[part])
+        chosen = evenly_spaced(len(task.X), BARRIER_EXAMPLES)
+        task = replace(task, X=task.X[chosen], y=task.y[chosen])
     before = midpoint_barrier(train[left], train[right], task)
     if train.aligned:
         notes.append("The training networks came aligned: the barrier 'before' is not that of networks as trained.")
@@ -296,12 +292,12 @@ def _finite_samples(samples: WeightArray, notes: list[str]) -> tuple[WeightArray
 def _runs_apart(
     train: WeightArray, held_out: WeightArray | None, random_state: int, notes: list[str]
 ) -> tuple[WeightArray, WeightArray]:
-    """Training networks and those of held-out runs, which are split off where none are given."""
+    """Return training networks and those of held-out runs, which are split off where none are given."""
     if held_out is not None:
-        check_runs(train, held_out)
+        check_held_out(train, held_out)
         return train, held_out
     runs = np.unique(train.runs)
-    count = max(2, round(HELD_OUT_PART * len(runs)))
+    count = max(2, round(HELD_OUT_SHARE * len(runs)))
     if len(runs) < count + 2:
         raise InvalidInputError(
             f"The training networks are of {len(runs)} run(s), and holding out 2 needs at least 4. "
@@ -344,7 +340,7 @@ def _check_made_of(nulls: WeightArray, train: WeightArray) -> None:
 
 
 class _Steps:
-    """Counts the steps of an evaluation and tells them to whoever wants to know."""
+    """Counts the steps of an evaluation, and reports them to `progress`."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total

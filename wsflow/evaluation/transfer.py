@@ -34,16 +34,7 @@ class LearningCurves:
     losses: np.ndarray
 
     def steps_to(self, score: float) -> float:
-        """Gradient steps until the mean score reaches a value, interpolated; infinity if it does not.
-
-        Parameters
-        ----------
-        score : float
-
-        Returns
-        -------
-        float
-        """
+        """Return the gradient steps until the mean score reaches a value, interpolated; infinity if it does not."""
         mean = self.scores.mean(1)
         reached = np.flatnonzero(mean >= score)
         if not len(reached):
@@ -74,23 +65,16 @@ def learning_curves(
     ----------
     weights : WeightArray of shape (n, d)
         Where training starts; they are left as they are.
-    task : Task
-        Trained on its training part.
     n_steps, every : int
         Gradient steps, and steps between evaluations.
     optimizer : {"sgd", "adam"}
-    learning_rate, momentum : float
-        Adam takes no momentum.
+        Adam takes no `momentum`.
     batch_size : int
         Drawn with replacement.
     random_state : int
         Of the minibatches: the same for any networks, so that curves compare.
     evaluate_on : Task, optional
         Default: the task's held-out part.
-
-    Returns
-    -------
-    LearningCurves
 
     Raises
     ------
@@ -102,8 +86,7 @@ def learning_curves(
     Examples
     --------
     >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.transfer import learning_curves
+    >>> from wsflow import Architecture, Task, WeightArray, learning_curves
     >>> rows = np.random.default_rng(0).normal(size=(5, 23)).astype("float32")
     >>> networks, task = WeightArray(rows, Architecture.mlp([4, 3, 2])), Task(np.eye(4), [0, 1, 0, 1])
     >>> curves = learning_curves(networks, task, n_steps=40, every=20)
@@ -126,9 +109,9 @@ def learning_curves(
     y = y if task.is_classification else y.to(rows)
     steps, found = [0], [predict(weights, held_out)]
     for step in range(1, n_steps + 1):
-        some = torch.randint(len(X), (batch_size,), generator=generator)
+        batch = torch.randint(len(X), (batch_size,), generator=generator)
         leaf = rows.detach().requires_grad_()
-        loss = losses(forward(leaf, weights.architecture, X[some]), y[some], task.loss).sum()
+        loss = losses(forward(leaf, weights.architecture, X[batch]), y[batch], task.loss).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         rule.update(rows, gradient, memory, Rates(step, rate, decay, torch.zeros(1, 1), lambda: torch.zeros_like(rows)))
         if step % every == 0 or step == n_steps:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isnan
 
-from wsflow.evaluation.frontiers import TOLERANCE, Bound, Frontier, Row
+from wsflow.evaluation.measures import MEASURES
+from wsflow.evaluation.pareto import DIVERSITY, TOLERANCE, Bound, Frontier, Row
 
 # of networks of held-out runs 1% are that near to a training network, and of 200 honest samples hardly ever 5%
 MAX_COPIES = 0.05
@@ -26,7 +27,7 @@ RUNS_PER_WEIGHT = 0.7
 
 
 def null_wins(nulls: Mapping[str, Row | Frontier], samples: Row, score: str = "accuracy") -> list[str]:
-    """The nulls that are at least as good as the samples, at their novelty and dispersion.
+    """Name the nulls that are at least as good as the samples, at their novelty and dispersion.
 
     Parameters
     ----------
@@ -44,31 +45,20 @@ def null_wins(nulls: Mapping[str, Row | Frontier], samples: Row, score: str = "a
 
     Examples
     --------
-    >>> from wsflow.evaluation.verdict import null_wins
+    >>> from wsflow.evaluation import null_wins
     >>> samples = {"accuracy": 0.93, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
     >>> null_wins({"mean": samples | {"dispersion": 0.0}, "noise 0.1": samples | {"loss": 0.1}}, samples)
     ['noise 0.1']
     """
-    return [words for words, _ in _winners(nulls, samples, score)]
+    return [level for level, _ in _winners(nulls, samples, score)]
 
 
 def comparable(nulls: Mapping[str, Row], samples: Row) -> list[str]:
-    """The nulls that are about as new and as different as the samples.
-
-    Parameters
-    ----------
-    nulls : mapping from str to row
-    samples : row
-
-    Returns
-    -------
-    list of str
-    """
-    keys = ("novelty", "dispersion")
-    return [name for name, row in nulls.items() if all(not row[k] < samples[k] - TOLERANCE for k in keys)]
+    """Name the nulls that are about as new and as different as the samples."""
+    return [name for name, row in nulls.items() if all(not row[k] < samples[k] - TOLERANCE for k in DIVERSITY)]
 
 
-def describe(
+def verdict_on_samples(
     samples: Row,
     nulls: Mapping[str, Row | Frontier],
     counts: Mapping[str, int],
@@ -76,24 +66,7 @@ def describe(
     n_weights: int,
     distribution: Mapping[str, Row] | None = None,
 ) -> list[str]:
-    """The verdict on samples.
-
-    Parameters
-    ----------
-    samples : row
-    nulls : mapping from str to row or Frontier
-    counts : mapping from str to int
-        With ``"training_runs"`` and ``"held_out"``.
-    score : str
-    n_weights : int
-    distribution : mapping from str to row, optional
-        By space, with the ``"p_value"`` of the test against held-out networks.
-
-    Returns
-    -------
-    list of str
-        Sentences; the advice to train more runs comes first where it applies.
-    """
+    """Return the verdict in sentences, the advice to train more runs first; `distribution` is by space."""
     sentences = [
         _few_runs(counts["training_runs"], n_weights),
         _copies(samples, counts["held_out"]),
@@ -105,25 +78,11 @@ def describe(
     return [sentence for sentence in sentences if sentence]
 
 
-def frontier_verdict(curve: Frontier, nulls: Mapping[str, Row | Frontier]) -> str:
-    """The verdict on a generator with a knob, level by level.
+def verdict_on_frontier(curve: Frontier, nulls: Mapping[str, Row | Frontier]) -> str:
+    """Return the sentence on a generator with a knob: at which levels a null is as good.
 
-    Parameters
-    ----------
-    curve : Frontier
-    nulls : mapping from str to row or Frontier
-
-    Returns
-    -------
-    str
-        A sentence.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation.frontiers import Frontier
-    >>> from wsflow.evaluation.verdict import frontier_verdict
     >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
-    >>> frontier_verdict(Frontier("flow", ("temperature 1",), (row,)), {"mean": row | {"accuracy": 0.8}})
+    >>> verdict_on_frontier(Frontier("flow", ("temperature 1",), (row,)), {"mean": row | {"accuracy": 0.8}})
     'The frontier of flow lies above every null, at temperature 1.'
     """
     found = {name: null_wins(nulls, row, curve.score) for name, row in zip(curve.names, curve.rows, strict=True)}
@@ -137,33 +96,14 @@ def frontier_verdict(curve: Frontier, nulls: Mapping[str, Row | Frontier]) -> st
     )
 
 
-def mistakes_verdict(samples: Row, held_out: Row, noise: Frontier) -> str:
-    """Whether noisy training networks are as good as the samples without making more of one network's mistakes.
+def verdict_on_mistakes(samples: Row, held_out: Row, noise: Frontier) -> str:
+    """Return the sentence on the noise frontier of Zeng et al. 2025, arXiv:2506.07998.
 
-    Nothing is said where it would be said of newly trained networks too, or where hardly any mistakes differ.
+    It is "" where newly trained networks lie below that frontier too, or where hardly any mistakes differ.
 
-    Parameters
-    ----------
-    samples, held_out : row
-        With the score and ``"iou"``.
-    noise : Frontier
-
-    Returns
-    -------
-    str
-        A sentence, or "".
-
-    References
-    ----------
-    Zeng et al. 2025, arXiv:2506.07998: the noise frontier.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation.frontiers import Frontier
-    >>> from wsflow.evaluation.verdict import mistakes_verdict
     >>> row = {"accuracy": 0.9, "loss": 0.3, "iou": 0.5}
     >>> noise = Frontier("noise", ("noise 0.3",), (row | {"accuracy": 0.8, "iou": 0.4},))
-    >>> mistakes_verdict(row | {"accuracy": 0.7}, row, noise)
+    >>> verdict_on_mistakes(row | {"accuracy": 0.7}, row, noise)
     'Samples lie below the noise frontier: noise 0.3 has accuracy 0.800 at an overlap of mistakes of 0.40, they 0.700
     at 0.50 (newly trained networks 0.900 at 0.50).'
     """
@@ -172,9 +112,9 @@ def mistakes_verdict(samples: Row, held_out: Row, noise: Frontier) -> str:
     found = _noise_reaches(noise, samples)
     if found is None:
         return "Samples lie above the noise frontier, as newly trained networks do."
-    words, row = found
+    level, row = found
     return (
-        f"Samples lie below the noise frontier: {words} has accuracy {row['accuracy']:.3f} at an overlap of mistakes "
+        f"Samples lie below the noise frontier: {level} has accuracy {row['accuracy']:.3f} at an overlap of mistakes "
         f"of {row['iou']:.2f}, they {samples['accuracy']:.3f} at {samples['iou']:.2f} (newly trained networks "
         f"{held_out['accuracy']:.3f} at {held_out['iou']:.2f})."
     )
@@ -189,16 +129,16 @@ def _frontier(name: str, null: Row | Frontier, score: str) -> Frontier:
 
 
 def _winners(nulls: Mapping[str, Row | Frontier], samples: Row, score: str) -> list[tuple[str, Row]]:
-    """Where on each null's curve it is no worse, and the numbers there, the best score first."""
+    """Return the level at which each null is no worse, and the numbers there, the best score first."""
     found = (_frontier(name, null, score).reaches(samples) for name, null in nulls.items())
-    # curves share their ends: a point that two of them have is told once
+    # curves share their ends: a point that two of them have counts once
     points: dict[str, Row] = dict(point for point in found if point is not None)
     return sorted(points.items(), key=lambda point: -point[1][score])
 
 
 def _rivals(nulls: Mapping[str, Row | Frontier], samples: Row, score: str) -> list[tuple[str, Row]]:
-    """The best point of each null that is as new and as different, the best score first."""
-    bounds = [Bound(key, samples[key] - TOLERANCE) for key in ("novelty", "dispersion")]
+    """Return the best point of each null that is as new and as different, the best score first."""
+    bounds = [Bound(key, samples[key] - TOLERANCE) for key in DIVERSITY]
     found = (_frontier(name, null, score).best(bounds) for name, null in nulls.items())
     return sorted((point for point in found if point is not None), key=lambda point: -point[1][score])
 
@@ -245,9 +185,9 @@ def _collapse(samples: Row) -> str:
 
 
 def _law(distribution: Mapping[str, Row]) -> str:
-    told = [f"{row['p_value']:.3f} in {space}" for space, row in distribution.items() if row["p_value"] <= LEVEL]
-    if told:
-        return f"A test tells samples from networks of held-out runs: p = {' and '.join(told)}."
+    rejected = [f"{row['p_value']:.3f} in {space}" for space, row in distribution.items() if row["p_value"] <= LEVEL]
+    if rejected:
+        return f"A test tells samples from networks of held-out runs: p = {' and '.join(rejected)}."
     known = [row["p_value"] for row in distribution.values() if not isnan(row["p_value"])]
     if not known:
         return ""
@@ -274,6 +214,6 @@ def _nulls(samples: Row, nulls: Mapping[str, Row | Frontier], score: str) -> str
 
 def _numbers(row: Row, score: str) -> str:
     return (
-        f"{'R^2' if score == 'r2' else score} {row[score]:.3f} and loss {row['loss']:.3f} at novelty "
+        f"{MEASURES[score].label} {row[score]:.3f} and loss {row['loss']:.3f} at novelty "
         f"{row['novelty']:.2f} and dispersion {row['dispersion']:.2f}"
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.evaluation.measures import MEASURES
 from wsflow.evaluation.report import Report
 from wsflow.evaluation.verdict import comparable
-from wsflow.plotting.colours import BLUE, GREY, ORANGE, SCORES, VERMILION
-from wsflow.plotting.figures import logarithmic
-from wsflow.plotting.panels import draw_nearest, say, shared_bins
+from wsflow.plotting.panels import draw_nearest, shared_bins, write
+from wsflow.plotting.style import BLUE, GREY, ORANGE, VERMILION, hide_spines, label_of, logarithmic, new_axes
 
 _MARKERS = "Ds^vPXph*<>d"
 
@@ -24,16 +24,9 @@ class EvaluationDisplay:
 
     Parameters
     ----------
-    report : Report
-        Made by `wsflow.evaluate`.
     curve : mapping from str to array-like, optional
         ``"step"``, ``"train"`` and ``"validation"``: the flow's loss. NaN, or no list at all,
         where it was not measured.
-
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-    axes_ : ndarray of matplotlib.axes.Axes, shape (2, 2)
 
     Examples
     --------
@@ -58,55 +51,27 @@ class EvaluationDisplay:
     def from_report(
         cls, report: Report, *, curve: Mapping[str, Any] | None = None, axes: Any = None
     ) -> EvaluationDisplay:
-        """Make the display and draw it.
-
-        Parameters
-        ----------
-        report : Report
-        curve : mapping from str to array-like, optional
-        axes : array-like of four matplotlib.axes.Axes, optional
-
-        Returns
-        -------
-        EvaluationDisplay
-        """
+        """Make the display and draw it."""
         return cls(report, curve).plot(axes)
 
     def plot(self, axes: Any = None) -> EvaluationDisplay:
-        """Draw the four panels.
-
-        Parameters
-        ----------
-        axes : array-like of four matplotlib.axes.Axes, optional
-            Default: those of a new figure, which belongs to no window and no global state.
-
-        Returns
-        -------
-        EvaluationDisplay
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If there are not four axes.
-        """
-        self.axes_ = _new_axes() if axes is None else np.asarray(axes, dtype=object)
+        """Draw the four panels on axes, or in a new figure."""
+        self.axes_ = new_axes((12, 9), 2, 2) if axes is None else np.asarray(axes, dtype=object)
         if self.axes_.size != 4:
             raise ValueError(f"The 'axes' of EvaluationDisplay.plot are 4, got {self.axes_.size}.")
         self.figure_ = self.axes_.flat[0].figure
         for draw, ax in zip((self._performance, self._barriers, self._curve), self.axes_.flat, strict=False):
             draw(ax)
         draw_nearest(self.axes_.flat[3], self.report)
-        for ax in self.axes_.flat:
-            ax.spines[["top", "right"]].set_visible(False)
+        hide_spines(*self.axes_.flat)
         return self
 
     def _performance(self, ax: Any) -> None:
         report = self.report
         clouds = (("training", "training networks", GREY, 0.25), ("samples", "samples", BLUE, 0.5))
         for row, label, colour, alpha in clouds:
-            said = report.predictive[row]
-            ax.scatter(said.losses, _jittered(said.scores), s=9, c=colour, alpha=alpha, lw=0, label=f"{label}, each")
+            found = report.predictive[row]
+            ax.scatter(found.losses, _jittered(found.scores), s=9, c=colour, alpha=alpha, lw=0, label=f"{label}, each")
         for row, label, colour, _ in clouds:
             at = getattr(report, row)
             ax.scatter(
@@ -115,7 +80,7 @@ class EvaluationDisplay:
         self._null_markers(ax)
         logarithmic(ax.xaxis)
         ax.set_ylim(*_limits([report.training, report.samples, *report.nulls.values()], report))
-        ax.set(xlabel="loss on held-out data", ylabel=f"{SCORES[report.score]} on held-out data")
+        ax.set(xlabel="loss on held-out data", ylabel=f"{label_of(MEASURES[report.score])} on held-out data")
         ax.set_title("Samples, training networks and nulls")
         # low loss with a low score does not occur: that corner is free
         title = "filled nulls: as new and as\ndifferent as the samples" if report.nulls else None
@@ -154,7 +119,7 @@ class EvaluationDisplay:
     def _curve(self, ax: Any) -> None:
         ax.set_title("Training of the flow")
         if self.curve is None or not len(self.curve.get("step", ())):
-            say(ax, "no training curve was given")
+            write(ax, "no training curve was given")
             return
         step = np.asarray(self.curve["step"], dtype=float)
         for key, label, colour in (("train", "training runs", GREY), ("validation", "held-out runs", BLUE)):
@@ -169,14 +134,6 @@ class EvaluationDisplay:
         ax.legend(frameon=False)
 
 
-def _new_axes() -> np.ndarray:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 9), dpi=120, layout="constrained")
-    axes: np.ndarray = figure.subplots(2, 2)
-    return axes
-
-
 def _family_label(family: str, names: Sequence[str]) -> str:
     levels = [name.split()[1] for name in names if " " in name]
     label = family.replace("_", " ")
@@ -184,14 +141,14 @@ def _family_label(family: str, names: Sequence[str]) -> str:
 
 
 def _jittered(scores: np.ndarray) -> np.ndarray:
-    """Accuracies on few inputs coincide: spread them by a third of their spacing, the same way every time."""
+    """Spread accuracies, which coincide on few inputs, by a third of their spacing, the same way every time."""
     values = np.unique(scores)
     step = np.diff(values).min() if 1 < len(values) < len(scores) else 0.0
     return scores + step / 3 * np.random.default_rng(0).uniform(-1, 1, len(scores))
 
 
 def _limits(rows: Sequence[Mapping[str, float]], report: Report) -> tuple[float, float]:
-    """From the worst of what is shown to the best; single networks far below every mean are cut off."""
+    """Return the limits from the worst to the best of what is shown; networks far below every mean are cut off."""
     shown = [row[report.score] for row in rows]
     clouds = [report.predictive[name].scores for name in ("samples", "training")]
     low = min(*shown, *(float(np.quantile(cloud, 0.02)) for cloud in clouds))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from wsflow.evaluation.barrier import BarrierMatrix, barrier_matrix
-from wsflow.plotting.colours import SCORES, SEQUENTIAL
-from wsflow.plotting.figures import new_axes
+from wsflow.evaluation.measures import MEASURES
+from wsflow.plotting.style import SEQUENTIAL, label_of, new_axes
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -23,16 +23,11 @@ class BarrierMatrixDisplay:
     Parameters
     ----------
     matrix : BarrierMatrix
-        Made by `wsflow.evaluation.barrier.barrier_matrix`.
+        Made by `wsflow.evaluation.barrier_matrix`.
     quantity : {"loss", "score"}
         What is drawn.
     names, others : sequence of str, optional
         Of the networks of the rows, and of the columns (default: their numbers).
-
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-    ax_ : matplotlib.axes.Axes
 
     Examples
     --------
@@ -78,68 +73,25 @@ class BarrierMatrixDisplay:
         ax: Any = None,
         largest: float | None = None,
     ) -> BarrierMatrixDisplay:
-        """Make the display and draw it.
-
-        Parameters
-        ----------
-        matrix : BarrierMatrix
-        quantity : {"loss", "score"}
-        names, others : sequence of str, optional
-        ax : matplotlib.axes.Axes, optional
-        largest : float, optional
-            Of `plot`.
-
-        Returns
-        -------
-        BarrierMatrixDisplay
-        """
+        """Make the display and draw it."""
         return cls(matrix, quantity, names, others).plot(ax, largest=largest)
 
     @classmethod
     def from_networks(
         cls, weights: WeightArray, task: Task, n_points: int = 25, *, others: WeightArray | None = None, **options: Any
     ) -> BarrierMatrixDisplay:
-        """Measure the barriers between networks, and draw them.
-
-        Parameters
-        ----------
-        weights : WeightArray of shape (n, d)
-        task : Task
-        n_points : int
-            Points strictly between the ends.
-        others : WeightArray of shape (m, d), optional
-            The networks of the columns.
-        **options
-            `quantity`, `names`, `ax` and `largest`, of `from_matrix`.
-
-        Returns
-        -------
-        BarrierMatrixDisplay
-        """
+        """Measure the barriers between networks, and draw them with the options of `from_matrix`."""
         return cls.from_matrix(barrier_matrix(weights, task, n_points, others=others), **options)
 
     def plot(self, ax: Any = None, *, largest: float | None = None) -> BarrierMatrixDisplay:
-        """Draw the map.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Default: those of a new figure, which belongs to no window and no global state.
-        largest : float, optional
-            The barrier that has the lightest colour, where several matrices are compared (default: the largest).
-
-        Returns
-        -------
-        BarrierMatrixDisplay
-            Itself.
-        """
+        """Draw the map on axes, or in a new figure; the barrier `largest` has the lightest colour."""
         values = self.matrix.losses if self.quantity == "loss" else self.matrix.scores
         rows, columns = values.shape
         if ax is None:
             ax = new_axes((2.6 + 0.55 * min(columns, 16), 1.8 + 0.55 * min(rows, 16)))
         self.ax_, self.figure_ = ax, ax.figure
         image = ax.imshow(values, cmap=SEQUENTIAL, vmax=largest)
-        measured = "loss barrier" if self.quantity == "loss" else f"{SCORES[self.matrix.score]} barrier"
+        measured = "loss barrier" if self.quantity == "loss" else f"{label_of(MEASURES[self.matrix.score])} barrier"
         self.figure_.colorbar(image, ax=ax, label=measured, shrink=0.9)
         for axis, names in ((ax.xaxis, self.others), (ax.yaxis, self.names)):
             every = max(1, len(names) // 16)
@@ -152,7 +104,7 @@ class BarrierMatrixDisplay:
         return self
 
     def _number(self, values: np.ndarray, image: Any) -> None:
-        """The value of each cell, in black or white, whatever reads better on its colour."""
+        """Write the value of each cell in black or white, whatever reads better on its colour."""
         for (row, column), value in np.ndenumerate(values):
             red, green, blue, _ = image.cmap(image.norm(value))
             dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
@@ -175,8 +127,6 @@ def plot_barrier_matrix(
 
     Parameters
     ----------
-    weights : WeightArray of shape (n, d)
-    task : Task
     n_points : int
         Points strictly between the ends.
     others : WeightArray of shape (m, d), optional
@@ -185,14 +135,8 @@ def plot_barrier_matrix(
         What is drawn.
     names : sequence of str, optional
         Of the networks.
-    ax : matplotlib.axes.Axes, optional
-        Default: those of a new figure.
     largest : float, optional
         The barrier that has the lightest colour, where several matrices are compared (default: the largest).
-
-    Returns
-    -------
-    BarrierMatrixDisplay
 
     Raises
     ------

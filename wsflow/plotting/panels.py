@@ -7,26 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.frontiers import Frontier
+from wsflow.evaluation.measures import MEASURES
+from wsflow.evaluation.pareto import Frontier
 from wsflow.evaluation.report import Report
-from wsflow.plotting.colours import BLUE, GREEN, GREY, ORANGE, SCORES, VERMILION
-from wsflow.plotting.figures import logarithmic
+from wsflow.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, label_of, logarithmic
 
-# purple and sky blue of Okabe and Ito, for curves that stand beside the others
-PURPLE, SKY = "#CC79A7", "#56B4E9"
 NULL_COLOURS = (VERMILION, ORANGE, PURPLE, SKY)
 NULL_MARKERS = "s^vD"
-NAMES = {"novelty": "novelty", "dispersion": "dispersion", "loss": "loss on held-out data"}
 
 
 def draw_nearest(ax: Any, report: Report) -> None:
-    """Distances to the nearest training network, in the space that counts: where samples look less new.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    report : Report
-    """
+    """Draw the distances to the nearest training network, in the space that counts: where samples look less new."""
     row = report.samples
     space = "weights" if row["novelty"] == row["novelty_weights"] else "function"
     distances = {name: getattr(report.nearest[name], space) for name in ("held_out", "samples")}
@@ -44,15 +35,7 @@ def draw_nearest(ax: Any, report: Report) -> None:
 
 
 def draw_frontiers(ax: Any, report: Report, x: str, y: str) -> None:
-    """Score or loss against novelty or dispersion: nulls as curves, samples and held-out runs as points.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    report : Report
-    x, y : str
-        Keys of rows.
-    """
+    """Draw two measures against each other: nulls as curves, samples and held-out runs as points."""
     nulls = [curve for name, curve in report.frontiers.items() if name != "samples"]
     for index, curve in enumerate(nulls):
         colour = NULL_COLOURS[index % len(NULL_COLOURS)]
@@ -65,44 +48,28 @@ def draw_frontiers(ax: Any, report: Report, x: str, y: str) -> None:
     if y == "loss":
         # null losses reach over orders of magnitude, and what matters is near the smallest
         logarithmic(ax.yaxis)
-    ax.set(xlabel=NAMES[x], ylabel=NAMES.get(y, f"{SCORES.get(y, y)} on held-out data"))
+    ax.set(xlabel=label_of(MEASURES[x]), ylabel=f"{label_of(MEASURES[y])} on held-out data")
 
 
-def draw_overlap(ax: Any, report: Report) -> None:
-    """The noise frontier: accuracy against the overlap of mistakes with the most similar training network.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    report : Report
-
-    References
-    ----------
-    Zeng et al. 2025, arXiv:2506.07998.
-    """
+def draw_iou(ax: Any, report: Report) -> None:
+    """Draw the noise frontier of Zeng et al. 2025: accuracy against the overlap of mistakes with a training network."""
     ax.set_title("Mistakes shared with a training network")
     if report.score != "accuracy":
-        say(ax, "a regression has no wrong classes")
+        write(ax, "a regression has no wrong classes")
         return
     if "noise" in report.frontiers:
         _curve(ax, report.frontiers["noise"], "iou", "accuracy", color=VERMILION, marker="s", label="noise frontier")
     for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
         ax.scatter(row["iou"], row["accuracy"], s=90, c=colour, edgecolors="black", zorder=5, label=label)
-    ax.set(xlabel="largest overlap of mistakes (1: a copy)", ylabel="accuracy on held-out data")
+    ax.set(xlabel=f"{MEASURES['iou'].label} ({MEASURES['iou'].reading})", ylabel="accuracy on held-out data")
     ax.legend(loc="best", frameon=False)
 
 
 def draw_reliability(ax: Any, report: Report) -> None:
-    """How often the model average is right, by how sure it is.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    report : Report
-    """
+    """Draw how often the model average is right, by how sure it is."""
     ax.set_title("Calibration of the model average")
     if not report.reliability:
-        say(ax, "a regression has no confidence")
+        write(ax, "a regression has no confidence")
         return
     ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls="--", label="calibrated")
     shown = (("training", "training networks", GREY), ("samples", "samples", BLUE))
@@ -116,29 +83,14 @@ def draw_reliability(ax: Any, report: Report) -> None:
     ax.legend(loc="lower right", frameon=False)
 
 
-def say(ax: Any, text: str) -> None:
-    """Words where nothing can be drawn.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    text : str
-    """
+def write(ax: Any, text: str) -> None:
+    """Write words where nothing can be drawn."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
 
 
 def shared_bins(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Forty bins over all values but the most extreme hundredth, so that one outlier does not hide the rest.
-
-    Parameters
-    ----------
-    values : sequence of ndarray
-
-    Returns
-    -------
-    ndarray of shape (41,)
-    """
+    """Return forty bins over all values but the most extreme hundredth, so that one outlier does not hide the rest."""
     joined = np.concatenate(values)
     low, high = float(joined.min()), float(np.quantile(joined, 0.99))
     return np.linspace(low, high if high > low else low + 1.0, 41)

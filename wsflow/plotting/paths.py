@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.connectivity import LossPath, loss_path
-from wsflow.evaluation.shapes import chord
-from wsflow.plotting.colours import BLUE, GREY, SCORES
-from wsflow.plotting.figures import new_axes
+from wsflow.evaluation.connectivity import LossPath, chord, loss_path
+from wsflow.evaluation.measures import MEASURES
+from wsflow.plotting.style import BLUE, GREY, hide_spines, label_of, new_axes
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -22,16 +21,11 @@ class PathDisplay:
     Parameters
     ----------
     path : LossPath
-        Made by `wsflow.evaluation.connectivity.loss_path`.
+        Made by `wsflow.evaluation.loss_path`.
     quantity : {"loss", "score"}
         What is drawn.
     names : (str, str)
         Of the two ends.
-
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-    ax_ : matplotlib.axes.Axes
 
     Examples
     --------
@@ -59,20 +53,7 @@ class PathDisplay:
     def from_path(
         cls, path: LossPath, *, quantity: str = "loss", names: tuple[str, str] = ("a", "b"), **options: Any
     ) -> PathDisplay:
-        """Make the display and draw it.
-
-        Parameters
-        ----------
-        path : LossPath
-        quantity : {"loss", "score"}
-        names : (str, str)
-        **options
-            Of `plot`.
-
-        Returns
-        -------
-        PathDisplay
-        """
+        """Make the display and draw it with the options of `plot`."""
         return cls(path, quantity, names).plot(**options)
 
     @classmethod
@@ -87,41 +68,11 @@ class PathDisplay:
         names: tuple[str, str] = ("a", "b"),
         **options: Any,
     ) -> PathDisplay:
-        """Measure the path between networks, and draw it.
-
-        Parameters
-        ----------
-        a, b : WeightArray of shape (pairs, d)
-        task : Task
-        n_points : int
-            Points strictly between the ends.
-        quantity : {"loss", "score"}
-        names : (str, str)
-        **options
-            Of `plot`.
-
-        Returns
-        -------
-        PathDisplay
-        """
+        """Measure the path between networks, and draw it with the options of `plot`."""
         return cls.from_path(loss_path(a, b, task, n_points), quantity=quantity, names=names, **options)
 
     def plot(self, ax: Any = None, *, label: str | None = None, colour: str = BLUE) -> PathDisplay:
-        """Draw the path, into a figure with other paths if axes are given.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Default: those of a new figure, which belongs to no window and no global state.
-        label : str, optional
-            For the legend.
-        colour : str
-
-        Returns
-        -------
-        PathDisplay
-            Itself.
-        """
+        """Draw the path on axes, perhaps with other paths, or in a new figure; `label` is for the legend."""
         self.ax_ = new_axes((6.4, 4.4)) if ax is None else ax
         self.figure_ = self.ax_.figure
         t, values = self.path.t, self.path.losses if self.quantity == "loss" else self.path.scores
@@ -140,7 +91,7 @@ class PathDisplay:
         return ", ".join(filter(None, [label, pairs])) or None
 
     def _annotate(self, t: np.ndarray, mean: np.ndarray, colour: str) -> None:
-        """An arrow from the chord to where the mean path is farthest on its worse side."""
+        """Draw an arrow from the chord to where the mean path is farthest on its worse side."""
         line = chord(mean, t)
         excess = mean - line if self.quantity == "loss" else line - mean
         at = 1 + int(excess[1:-1].argmax())
@@ -162,10 +113,10 @@ class PathDisplay:
     def _decorate(self, legend: bool) -> None:
         ax = self.ax_
         ax.set_xlabel(f"t, between network {self.names[0]} at 0 and network {self.names[1]} at 1")
-        ax.set_ylabel("loss" if self.quantity == "loss" else SCORES[self.path.score])
+        ax.set_ylabel("loss" if self.quantity == "loss" else label_of(MEASURES[self.path.score]))
         ax.set_xlim(-0.03, 1.03)
         ax.margins(y=0.12)
-        ax.spines[["top", "right"]].set_visible(False)
+        hide_spines(ax)
         if legend or len(self.path) > 1:
             ax.legend(frameon=False)
 
@@ -188,22 +139,14 @@ def plot_path(
     ----------
     a, b : WeightArray of shape (pairs, d)
         A single row goes with every row of the other.
-    task : Task
     n_points : int
         Points strictly between the ends.
     quantity : {"loss", "score"}
         What is drawn.
     names : (str, str)
         Of the two ends.
-    ax : matplotlib.axes.Axes, optional
-        Default: those of a new figure.
     label : str, optional
         For the legend, where several paths share axes.
-    colour : str
-
-    Returns
-    -------
-    PathDisplay
 
     Raises
     ------

@@ -7,31 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.posterior import PredictiveCurve
-from wsflow.plotting.colours import BLUE, GREEN, GREY, ORANGE, SCORES, VERMILION
+from wsflow.evaluation.measures import FORECASTS, OOD
+from wsflow.evaluation.model_averaging import PredictiveCurve
+from wsflow.plotting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, hide_spines, label_of, new_axes
 
 _COLOURS = (BLUE, GREEN, ORANGE, VERMILION, GREY)
-_NAMES = SCORES | {
-    "nll": "negative log-likelihood",
-    "ece": "expected calibration error",
-    "brier": "Brier score",
-    "mse": "mean squared error",
-    "ood_auroc": "AUROC of foreign inputs",
-}
 
 
 class PredictiveDisplay:
-    """A panel for each number of model averages, a curve for each source.
+    """A panel for each measure of model averages, a curve for each source.
 
     Parameters
     ----------
     curves : mapping from str to PredictiveCurve
         By the name of the source, such as ``"flow"`` and ``"deep ensemble"``.
-
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-    axes_ : ndarray of matplotlib.axes.Axes, shape (panels,)
 
     Examples
     --------
@@ -52,28 +41,14 @@ class PredictiveDisplay:
         self.curves = curves
 
     def plot(self, axes: Any = None) -> PredictiveDisplay:
-        """Draw the panels: what all sources have in common.
-
-        Parameters
-        ----------
-        axes : array-like of matplotlib.axes.Axes, optional
-            One for each number (default: those of a new figure, which belongs to no window and no global state).
-
-        Returns
-        -------
-        PredictiveDisplay
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If there is no curve, or another number of axes.
-        """
+        """Draw a panel for each measure that all curves have, on so many axes, or in a new figure."""
         if not self.curves:
             raise ValueError("PredictiveDisplay needs at least one curve: make it with predictive_curve.")
         first, *others = self.curves.values()
         keys = [key for key in first.mean if all(key in curve.mean for curve in others)]
-        self.axes_ = _new_axes(len(keys)) if axes is None else np.asarray(axes, dtype=object).ravel()
+        self.axes_ = np.array(
+            new_axes((3.6 * len(keys), 3.4), 1, len(keys)) if axes is None else axes, dtype=object
+        ).ravel()
         if len(self.axes_) != len(keys):
             raise ValueError(f"The 'axes' of PredictiveDisplay.plot are {len(keys)}, got {len(self.axes_)}.")
         self.figure_ = self.axes_[0].figure
@@ -91,13 +66,5 @@ class PredictiveDisplay:
         ticks = sorted({size for curve in self.curves.values() for size in curve.sizes})
         ax.set_xticks(ticks, [str(size) for size in ticks])
         ax.minorticks_off()
-        ax.set(xlabel="networks averaged", ylabel=_NAMES.get(key, key))
-        ax.spines[["top", "right"]].set_visible(False)
-
-
-def _new_axes(count: int) -> np.ndarray:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6 * count, 3.4), dpi=120, layout="constrained")
-    axes: np.ndarray = figure.subplots(1, count, squeeze=False)[0]
-    return axes
+        ax.set(xlabel="networks averaged", ylabel=label_of((FORECASTS | OOD)[key]))
+        hide_spines(ax)

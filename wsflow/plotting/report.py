@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.evaluation.measures import MEASURES
+from wsflow.evaluation.pareto import DIVERSITY
 from wsflow.evaluation.report import Report
-from wsflow.plotting.colours import SCORES
-from wsflow.plotting.panels import draw_frontiers, draw_nearest, draw_overlap, draw_reliability
+from wsflow.plotting.panels import draw_frontiers, draw_iou, draw_nearest, draw_reliability
+from wsflow.plotting.style import hide_spines, label_of, new_axes
 
 COLUMNS, LINES, FONT = 64, 30, 8.5
 
@@ -19,16 +21,6 @@ class ReportDisplay:
 
     Score and loss against novelty and dispersion, with the nulls as curves; distances to the nearest training network;
     the overlap of mistakes and the noise frontier; the calibration of the model average; and the verdict in words.
-
-    Parameters
-    ----------
-    report : Report
-        Made by `wsflow.evaluate`.
-
-    Attributes
-    ----------
-    figure_ : matplotlib.figure.Figure
-    axes_ : ndarray of matplotlib.axes.Axes, shape (2, 4)
 
     Examples
     --------
@@ -50,41 +42,23 @@ class ReportDisplay:
 
     @classmethod
     def from_report(cls, report: Report) -> ReportDisplay:
-        """Make the display and draw it.
-
-        Parameters
-        ----------
-        report : Report
-
-        Returns
-        -------
-        ReportDisplay
-        """
+        """Make the display and draw it."""
         return cls(report).plot()
 
     def plot(self) -> ReportDisplay:
-        """Draw the page in a new figure, which belongs to no window and no global state.
-
-        Returns
-        -------
-        ReportDisplay
-            Itself.
-        """
-        from matplotlib.figure import Figure
-
-        self.figure_ = Figure(figsize=(18, 9), dpi=120, layout="constrained")
-        self.axes_ = self.figure_.subplots(2, 4)
+        """Draw the page in a new figure."""
+        self.axes_ = new_axes((18, 9), 2, 4)
+        self.figure_ = self.axes_[0, 0].figure
         report, axes = self.report, self.axes_
         for row, y in enumerate((report.score, "loss")):
-            for column, x in enumerate(("novelty", "dispersion")):
+            for column, x in enumerate(DIVERSITY):
                 draw_frontiers(axes[row, column], report, x, y)
-                name = SCORES[report.score] if row == 0 else "loss"
-                axes[row, column].set_title(f"{name[0].upper()}{name[1:]} at {x}")
+                name = label_of(MEASURES[y])
+                axes[row, column].set_title(f"{name[0].upper()}{name[1:]} at {label_of(MEASURES[x])}")
         axes[0, 0].legend(loc="best", fontsize=8, framealpha=0.8, edgecolor="none")
-        for draw, ax in ((draw_nearest, axes[0, 2]), (draw_overlap, axes[0, 3]), (draw_reliability, axes[1, 2])):
+        for draw, ax in ((draw_nearest, axes[0, 2]), (draw_iou, axes[0, 3]), (draw_reliability, axes[1, 2])):
             draw(ax, report)
-        for ax in axes.flat:
-            ax.spines[["top", "right"]].set_visible(False)
+        hide_spines(*axes.flat)
         self._verdict(axes[1, 3])
         return self
 

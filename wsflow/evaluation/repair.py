@@ -1,4 +1,4 @@
-"""Batch-norm statistics of networks over a task's inputs, and REPAIR of merged networks."""
+"""REPAIR: the mean and standard deviation of each channel in merged networks (Jordan et al. 2023)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsflow.evaluation.batch_norm import BATCH_SIZE
 from wsflow.evaluation.predictive import MODULE_NETWORKS
-from wsflow.running.batch_statistics import ModuleRunner, batch_statistics, mean_over_batches
+from wsflow.running.batch_statistics import ModuleRunner, mean_over_batches
 from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
-BATCH_SIZE = 512
-# a channel whose standard deviation is below this part of the one it should have is dead: it is not scaled up
+# a channel whose standard deviation is below this share of the one it should have is dead: it is not scaled up
 DEAD = 1e-4
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # layers into which a change of scale and mean of their channels can be folded, and the axis of these channels
@@ -24,62 +24,6 @@ CHANNEL_AXES: tuple[tuple[tuple[type[nn.Module], ...], int], ...] = (
     (CONVOLUTIONS, 1),
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), 1),
 )
-
-
-def recompute_statistics(
-    weights: WeightArray, task: Task, *, module: Any = None, batch_size: int = BATCH_SIZE
-) -> WeightArray:
-    """The networks with statistics of their batch norms gathered anew over the inputs of a task.
-
-    Parameters
-    ----------
-    weights : WeightArray of shape (n, d)
-    task : Task
-    module : torch.nn.Module, optional
-        What runs the networks (default: the architecture's module).
-    batch_size : int
-        Of the batches whose means and unbiased variances are averaged.
-
-    Returns
-    -------
-    WeightArray of shape (n, d)
-        The same array where there are no statistics.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are statistics, but no module to run the networks.
-    ValueError
-        If `batch_size` is less than 2.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from torch import nn
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.architecture.parameters import fixed_parameter
-    >>> from wsflow.evaluation.renormalization import recompute_statistics
-    >>> table = [fixed_parameter("running_mean", (2,), "statistic"), fixed_parameter("running_var", (2,), "statistic")]
-    >>> architecture = Architecture(table, module=nn.BatchNorm1d(2, affine=False))
-    >>> task = Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])
-    >>> recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task)
-    <WeightArray of 1 networks 2 parameters, 4 weights, 0 neuron groups, 1 runs>
-    >>> np.asarray(recompute_statistics(WeightArray(np.zeros((1, 4)), architecture), task))
-    array([[1., 7., 2., 8.]])
-    """
-    if not len(weights.architecture.statistic_columns):
-        return weights
-    runner = ModuleRunner.of(weights.architecture, module)
-    inputs = torch.from_numpy(task.X)
-    rows = [
-        batch_statistics(_chunk(weights, start), runner, inputs, batch_size)
-        for start in range(0, len(weights), MODULE_NETWORKS)
-    ]
-    return weights.like(torch.cat(rows).numpy())
-
-
-def _chunk(weights: WeightArray, start: int) -> Tensor:
-    return torch.from_numpy(np.array(weights[start : start + MODULE_NETWORKS]))
 
 
 def repair_channels(
@@ -91,28 +35,22 @@ def repair_channels(
     module: Any = None,
     batch_size: int = BATCH_SIZE,
 ) -> WeightArray:
-    r"""Make each channel's mean and standard deviation in merged networks the average of those in their origins.
+    r"""Give each channel of merged networks the average mean and standard deviation of those in their origins: REPAIR.
 
     A channel z becomes s (z - E z) + m with s = \bar\sigma / \sigma(z), m and \bar\sigma being the averages over the
     networks that were merged, in the order of the forward pass, so that each layer sees what the layers before it put
     out after their own correction. It is folded into the layer's weights and biases. A layer without bias is only
     scaled; layers that are used twice, that share their weights or that put out the network's output stay as they are.
+    Statistics of batch norms stay as they were: estimate them anew afterwards.
 
     Parameters
     ----------
     merged : WeightArray of shape (m, d)
     weights : WeightArray of shape (n, d)
     share : ndarray of shape (m, n)
-        The part that each network has in each merged one; rows sum to 1.
-    task : Task
+        The share that each network has in each merged one; rows sum to 1.
     module : torch.nn.Module, optional
         What runs networks that are not sequential (default: the architecture's module).
-    batch_size : int
-
-    Returns
-    -------
-    WeightArray of shape (m, d)
-        Statistics of batch norms are as they were: recompute them afterwards.
 
     Raises
     ------
@@ -123,13 +61,14 @@ def repair_channels(
 
     References
     ----------
-    Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, arXiv:2211.08403, equations 3 and 4.
+    Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, "REPAIR: REnormalizing Permuted Activations for Interpolation
+    Repair", arXiv:2211.08403, equations 3 and 4.
 
     Examples
     --------
     >>> import numpy as np
     >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.renormalization import repair_channels
+    >>> from wsflow.evaluation import repair_channels
     >>> one = WeightArray(np.random.default_rng(0).normal(size=(1, 23)), Architecture.mlp([4, 3, 2]))
     >>> same = repair_channels(one, one, np.ones((1, 1)), Task(np.eye(4), [0, 1, 0, 1]))
     >>> bool(np.allclose(same, one))
@@ -137,22 +76,11 @@ def repair_channels(
     """
     check_task(weights.architecture, task)
     runner = ModuleRunner.of(weights.architecture, module)
-    layers, inputs = foldable(runner), torch.from_numpy(task.X)
-    observed = _Channels(copy.deepcopy(runner.module).eval(), layers)
-    parts = [
-        mean_over_batches(observed, runner.unflatten(_chunk(weights, start)), inputs, batch_size)
-        for start in range(0, len(weights), MODULE_NETWORKS)
-    ]
-    portion = torch.from_numpy(share)
-    # a layer that is used twice has no one mean: it is not among those with statistics
-    goals = {
-        name: portion.to(parts[0][name]) @ torch.cat([part[name] for part in parts])
-        for name in parts[0]
-        if name.partition(":")[2] not in observed.repeated
-    }
-    layers = {name: layer for name, layer in layers.items() if f"mean:{name}" in goals}
+    inputs = torch.from_numpy(task.X)
+    goals = _goals(weights, torch.from_numpy(share), runner, inputs, batch_size)
+    layers = {name: layer for name, layer in foldable(runner).items() if f"mean:{name}" in goals}
     corrected = _Channels(runner.training_copy(), layers, correct=True)
-    tensors = runner.unflatten(torch.from_numpy(np.array(merged)))
+    tensors = runner.unflatten(_rows(merged))
     targets = {corrected.buffer(name): value for name, value in goals.items()}
     found = mean_over_batches(corrected, tensors, inputs, batch_size, targets)
     for name, layer in layers.items():
@@ -160,6 +88,29 @@ def repair_channels(
         shift = goals[f"mean:{name}"] - scale * found[f"mean:{name}"]
         tensors |= _folded(name, layer, tensors, scale, shift)
     return merged.like(runner.flatten(tensors).numpy())
+
+
+def _goals(
+    weights: WeightArray, share: Tensor, runner: ModuleRunner, inputs: Tensor, batch_size: int
+) -> dict[str, Tensor]:
+    """Return the mean and the standard deviation (m, channels) that each layer of merged networks should have."""
+    observed = _Channels(copy.deepcopy(runner.module).eval(), foldable(runner))
+    found = [
+        mean_over_batches(
+            observed, runner.unflatten(_rows(weights[start : start + MODULE_NETWORKS])), inputs, batch_size
+        )
+        for start in range(0, len(weights), MODULE_NETWORKS)
+    ]
+    # a layer that is used twice has no one mean: it is not among those with statistics
+    return {
+        name: share.to(found[0][name]) @ torch.cat([chunk[name] for chunk in found])
+        for name in found[0]
+        if name.partition(":")[2] not in observed.repeated
+    }
+
+
+def _rows(weights: WeightArray) -> Tensor:
+    return torch.from_numpy(np.array(weights))
 
 
 def foldable(runner: ModuleRunner) -> dict[str, tuple[nn.Module, int]]:
@@ -175,13 +126,13 @@ def foldable(runner: ModuleRunner) -> dict[str, tuple[nn.Module, int]]:
 
 
 class _Channels(nn.Module):
-    """Runs a module, and returns each channel's mean and standard deviation; corrects them on the way, if asked to."""
+    """Runs a module, and returns each channel's mean and standard deviation, which it may correct on the way."""
 
     def __init__(self, module: nn.Module, layers: dict[str, tuple[nn.Module, int]], correct: bool = False) -> None:
         super().__init__()
         self.module, self.correct = module, correct
-        self.places = {name: i for i, name in enumerate(layers)}
-        self.seen: dict[str, Tensor] = {}
+        self.positions = {name: i for i, name in enumerate(layers)}
+        self.statistics: dict[str, Tensor] = {}
         self.repeated: set[str] = set()
         for name, (_, axis) in layers.items():
             module.get_submodule(name).register_forward_hook(self._hook(name, axis))
@@ -189,25 +140,25 @@ class _Channels(nn.Module):
             self.register_buffer(self.buffer(key), torch.empty(0))
 
     def buffer(self, key: str) -> str:
-        """The buffer with the goal of a statistic: names of buffers have no dots."""
+        """Return the name of the buffer with the goal of a statistic: names of buffers have no dots."""
         kind, _, name = key.partition(":")
-        return f"{kind}{self.places[name]}"
+        return f"{kind}{self.positions[name]}"
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Statistics of the channels that were seen, by layer."""
-        self.seen = {}
+        """Return the statistics of the channels that were seen, by layer."""
+        self.statistics = {}
         self.module(*inputs)
-        return self.seen
+        return self.statistics
 
     def _hook(self, name: str, axis: int) -> Any:
         def hook(layer: Any, inputs: Any, output: Tensor) -> Tensor | None:
-            if f"mean:{name}" in self.seen:
+            if f"mean:{name}" in self.statistics:
                 self.repeated.add(name)
             axes = [i for i in range(output.dim()) if i != axis % output.dim()]
             mean = output.mean(axes, keepdim=True)
             # torch's own deviation takes three times as long
             std = (output - mean).square().mean(axes, keepdim=True).sqrt()
-            self.seen |= {f"mean:{name}": mean.flatten(), f"std:{name}": std.flatten()}
+            self.statistics |= {f"mean:{name}": mean.flatten(), f"std:{name}": std.flatten()}
             if not self.correct:
                 return None
             goals = [getattr(self, self.buffer(f"{kind}:{name}")).reshape(mean.shape) for kind in ("mean", "std")]
@@ -225,7 +176,7 @@ def _scales(goal: Tensor, std: Tensor) -> Tensor:
 def _folded(
     name: str, layer: tuple[nn.Module, int], tensors: dict[str, Tensor], scale: Tensor, shift: Tensor
 ) -> dict[str, Tensor]:
-    """A layer's weight and bias after its channels were scaled and shifted."""
+    """Return a layer's weight and bias after its channels were scaled and shifted."""
     keys = {kind: _key(name, kind) for kind in ("weight", "bias")}
     weight = tensors[keys["weight"]]
     factor = scale

@@ -1,8 +1,8 @@
-"""Frontiers: a generator with a knob as a curve, and the honest comparison of two.
+"""Quality against novelty and dispersion: a generator's frontier over the levels of its knob, and who dominates whom.
 
 Near the mean of a population accuracy is cheap, and near its training networks too. So a generator is judged at its
-novelty and dispersion: another is as good if a point of its curve is about as new and as different, and no worse in
-score and in loss. Between two levels of the knob the curve is a straight line, because a mixture of the two levels
+novelty and dispersion: another is as good if a point of its frontier is about as new and as different, and no worse in
+score and in loss. Between two levels of the knob the frontier is a straight line, because a mixture of the two levels
 reaches it: scores, losses and distances are means over networks.
 """
 
@@ -16,20 +16,14 @@ import numpy as np
 
 Row = Mapping[str, float]
 
+# the measures at which generators are compared: a copy has no novelty, a collapsed generator no dispersion
+DIVERSITY = ("novelty", "dispersion")
 # how far below the samples a null may be in novelty and dispersion: two samplings differ by that much
 TOLERANCE = 0.05
 
 
 class Bound(NamedTuple):
-    """What a row must have: at least a value, or at most.
-
-    Parameters
-    ----------
-    key : str
-    value : float
-        NaN asks for nothing.
-    at_most : bool
-    """
+    """A bound on one measure of a row, from below or from above; a value of NaN bounds nothing."""
 
     key: str
     value: float
@@ -38,7 +32,7 @@ class Bound(NamedTuple):
 
 @dataclass(frozen=True)
 class Frontier:
-    """A generator's rows at several levels of its knob; one row is a generator without one.
+    """A generator's rows at several levels of its knob; one row is a generator without a knob.
 
     Parameters
     ----------
@@ -52,7 +46,7 @@ class Frontier:
 
     Examples
     --------
-    >>> from wsflow.evaluation.frontiers import Frontier
+    >>> from wsflow.evaluation import Frontier
     >>> cold = {"accuracy": 0.98, "loss": 0.06, "novelty": 0.8, "dispersion": 0.5}
     >>> hot = {"accuracy": 0.90, "loss": 0.20, "novelty": 1.0, "dispersion": 1.0}
     >>> curve = Frontier("flow", ("temperature 0.5", "temperature 1"), (cold, hot))
@@ -66,79 +60,41 @@ class Frontier:
     score: str = "accuracy"
 
     def at(self, novelty: float, dispersion: float, tolerance: float = TOLERANCE) -> dict[str, float] | None:
-        """The best score among the points of the curve that are about as new and as different, or None.
-
-        Parameters
-        ----------
-        novelty, dispersion : float
-        tolerance : float
-            How far below them a point may be.
-
-        Returns
-        -------
-        dict from str to float, or None
-        """
-        bounds = [Bound("novelty", novelty - tolerance), Bound("dispersion", dispersion - tolerance)]
-        found = self.best(bounds)
+        """Return the point with the best score that is at most `tolerance` less new and less different, or None."""
+        found = self.best([Bound("novelty", novelty - tolerance), Bound("dispersion", dispersion - tolerance)])
         return None if found is None else found[1]
 
     def reaches(self, row: Row, tolerance: float = TOLERANCE) -> tuple[str, dict[str, float]] | None:
-        """The point that is about as new and as different as a row, and no worse in score and loss; None if none is.
-
-        Parameters
-        ----------
-        row : mapping from str to float
-        tolerance : float
-
-        Returns
-        -------
-        (str, dict from str to float), or None
-            Where on the curve, in words, and the numbers there.
-        """
-        bounds = [Bound(key, row[key] - tolerance) for key in ("novelty", "dispersion")]
+        """Return the level and the numbers of a point that is about as new and as different, and no worse; or None."""
+        bounds = [Bound(key, row[key] - tolerance) for key in DIVERSITY]
         return self.best([*bounds, Bound(self.score, row[self.score]), Bound("loss", row["loss"], at_most=True)])
 
     def best(self, bounds: Sequence[Bound]) -> tuple[str, dict[str, float]] | None:
-        """The point with the best score (then the lowest loss) among those of the curve that keep to bounds.
-
-        Parameters
-        ----------
-        bounds : sequence of Bound
-
-        Returns
-        -------
-        (str, dict from str to float), or None
-        """
+        """Return the level and the numbers of the point within bounds with the best score, then the lowest loss."""
         if not self.rows:
             return None
         low, high = _within(self.rows, bounds)
-        open_ = np.flatnonzero(low <= high)
-        places = [(i, float(part[i])) for i in open_ for part in (low, high)]
-        points = [(place, self._point(*place)) for place in places]
+        positions = [(i, float(t[i])) for i in np.flatnonzero(low <= high) for t in (low, high)]
+        points = [(position, self._point(*position)) for position in positions]
         if not points:
             return None
-        place, row = max(points, key=lambda found: (found[1][self.score], -found[1]["loss"]))
-        return self._words(*place), row
+        position, row = max(points, key=lambda found: (found[1][self.score], -found[1]["loss"]))
+        return self._level(*position), row
 
-    def _point(self, index: int, part: float) -> dict[str, float]:
+    def _point(self, index: int, t: float) -> dict[str, float]:
         start, end = self.rows[index], self.rows[min(index + 1, len(self.rows) - 1)]
-        if part in (0.0, 1.0):
-            return dict(end if part else start)
-        return {key: (1 - part) * start[key] + part * end[key] for key in start if key in end}
+        if t in (0.0, 1.0):
+            return dict(end if t else start)
+        return {key: (1 - t) * start[key] + t * end[key] for key in start if key in end}
 
-    def _words(self, index: int, part: float) -> str:
-        if part in (0.0, 1.0):
-            return self.names[min(index + int(part), len(self.names) - 1)]
+    def _level(self, index: int, t: float) -> str:
+        if t in (0.0, 1.0):
+            return self.names[min(index + int(t), len(self.names) - 1)]
         return f"a mixture of {self.names[index]} and {self.names[index + 1]}"
 
 
-def compare(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> list[dict[str, object]]:
-    """Every row of one generator beside the other generator at that novelty and dispersion.
-
-    Parameters
-    ----------
-    a, b : Frontier
-    tolerance : float
+def compare_frontiers(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> list[dict[str, object]]:
+    """Put every row of one generator beside the other generator at that novelty and dispersion.
 
     Returns
     -------
@@ -149,51 +105,39 @@ def compare(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> list[dict
 
     Examples
     --------
-    >>> from wsflow.evaluation.frontiers import Frontier, compare
+    >>> from wsflow.evaluation import Frontier, compare_frontiers
     >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
     >>> flow, mean = Frontier("flow", ("flow",), (row,)), Frontier("mean", ("mean",), (row | {"dispersion": 0.0},))
-    >>> compare(flow, mean)[0]["ahead"]
+    >>> compare_frontiers(flow, mean)[0]["ahead"]
     True
     """
     found: list[dict[str, object]] = []
     for name, row in zip(a.names, a.rows, strict=True):
         other = b.at(row["novelty"], row["dispersion"], tolerance)
-        numbers = {key: row[key] for key in ("novelty", "dispersion", a.score, "loss")}
+        numbers = {key: row[key] for key in (*DIVERSITY, a.score, "loss")}
         best = None if other is None else {key: other[key] for key in (a.score, "loss")}
         found.append({"name": name, **numbers, "other": best, "ahead": b.reaches(row, tolerance) is None})
     return found
 
 
-def beats(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> bool:
-    """Whether one generator is ahead of another at each of its own levels, and is itself never behind.
-
-    Parameters
-    ----------
-    a, b : Frontier
-    tolerance : float
-
-    Returns
-    -------
-    bool
-        True if no row of `a` is reached by `b`. Both may be False: curves that cross.
+def dominates(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> bool:
+    """Return whether no row of one generator is reached by the other; neither dominates where frontiers cross.
 
     Examples
     --------
-    >>> from wsflow.evaluation.frontiers import Frontier, beats
+    >>> from wsflow.evaluation import Frontier, dominates
     >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
     >>> flow = Frontier("flow", ("flow",), (row,))
     >>> null = Frontier("gaussian", ("gaussian",), (row | {"accuracy": 0.8, "loss": 0.3},))
-    >>> beats(flow, null), beats(null, flow)
+    >>> dominates(flow, null), dominates(null, flow)
     (True, False)
     """
     return all(b.reaches(row, tolerance) is None for row in a.rows)
 
 
 def _within(rows: Sequence[Row], bounds: Sequence[Bound]) -> tuple[np.ndarray, np.ndarray]:
-    """The part of each segment between neighbouring rows that keeps to all bounds, low to high; empty if low > high.
-
-    A single row is a segment from itself to itself.
-    """
+    """Return from where to where, in [0, 1], a segment between neighbours is within bounds; nowhere if low > high."""
+    # a single row is a segment from itself to itself
     bounds = [bound for bound in bounds if not np.isnan(bound.value)]
     signs = np.array([-1.0 if bound.at_most else 1.0 for bound in bounds])
     values = np.array([[row[bound.key] for bound in bounds] for row in rows]).reshape(len(rows), len(bounds))

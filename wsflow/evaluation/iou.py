@@ -1,0 +1,52 @@
+"""Intersection over union of the sets of examples that networks predict wrongly.
+
+Networks of different runs err on different examples, a copy errs where its original does. The IoU of a sample is the
+largest over all training networks. It falls with noise on the weights, and so does accuracy: samples should be more
+accurate than noisy training networks that are as dissimilar (the noise frontier).
+
+References
+----------
+Zeng, Yin, Xu and Liu 2025, "Generative Modeling of Weights: Generalization or Memorization?", arXiv:2506.07998.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+# numbers of one block of training networks: 64 MiB in float32
+BLOCK_NUMBERS = 2**24
+
+
+def intersection_over_union(wrong: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Compute |A n B| / |A u B| (n, m) of the mistakes of each network (n, b) with those of each other one (m, b).
+
+    It is 1 for two networks without a mistake.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow.evaluation import intersection_over_union
+    >>> intersection_over_union(np.array([[True, True, False]]), np.array([[True, False, False], [True, True, False]]))
+    array([[0.5, 1. ]])
+    """
+    # counts below 2^24 are exact in float32
+    left, right = (torch.from_numpy(np.asarray(rows, dtype=np.float32)) for rows in (wrong, others))
+    both = left @ right.T
+    either = left.sum(1, keepdim=True) + right.sum(1) - both
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0).double().numpy()
+
+
+def max_iou(wrong: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Compute the IoU (n,) of each network's mistakes (n, b) with those of the most similar training network (m, b).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow.evaluation import max_iou
+    >>> max_iou(np.array([[True, True, False]]), np.array([[True, False, False], [False, True, True]]))
+    array([0.5])
+    """
+    rows = max(1, BLOCK_NUMBERS // train.shape[1])
+    blocks = [train[start : start + rows] for start in range(0, len(train), rows)]
+    return np.max([intersection_over_union(wrong, block).max(1) for block in blocks], axis=0)

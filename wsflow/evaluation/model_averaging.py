@@ -1,0 +1,212 @@
+"""Model averages: the posterior predictive of weighted networks, and how averages improve with more networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsflow.evaluation.importance_sampling import effective_sample_size, normalize
+from wsflow.evaluation.measures import OOD, measure, measure_average
+from wsflow.evaluation.predictive import chunked_outputs
+from wsflow.exceptions import InvalidInputError
+from wsflow.running import predictions
+from wsflow.task import Task, check_task
+from wsflow.weights import WeightArray
+
+SIZES = (1, 2, 5, 10, 20, 50, 100)
+DRAWS = 20
+
+
+@dataclass(frozen=True)
+class ModelAverage:
+    """A weighted model average.
+
+    Parameters
+    ----------
+    average : ndarray of shape (b, k)
+        sum_i w_i p_i(x), probabilities or outputs of a regression.
+    weights : ndarray of shape (n,)
+        w, which sum to 1.
+    effective_size : float
+        How many equally weighted networks they are worth.
+    numbers : dict from str to float
+        Accuracy, negative log-likelihood, Brier score and calibration error of the average; for a regression R^2 and
+        mean squared error.
+    """
+
+    average: np.ndarray
+    weights: np.ndarray
+    effective_size: float
+    numbers: dict[str, float]
+
+
+def posterior_predictive(
+    networks: WeightArray,
+    task: Task,
+    weights: Any = None,
+    log_weights: Any = None,
+    temperature: float = 1.0,
+) -> ModelAverage:
+    """Average what networks predict with weights, and count how many networks they are worth.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n,), optional
+        Not negative; default: all equal.
+    log_weights : array-like of shape (n,), optional
+        Their logarithms instead, up to a constant.
+    temperature : float
+        Weights count as w^(1/T): 1 leaves them, infinity makes them equal.
+
+    Raises
+    ------
+    ValueError
+        If there are weights and log-weights, or the temperature is not positive.
+    InvalidInputError
+        If the weights are not what they should be, or the task is not one of these networks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray, posterior_predictive
+    >>> networks = WeightArray(np.zeros((5, 23)), Architecture.mlp([4, 3, 2]))
+    >>> found = posterior_predictive(networks, Task(np.eye(4), [0, 1, 0, 1]), weights=[1, 1, 0, 0, 0])
+    >>> found.average[0], found.effective_size
+    (array([0.5, 0.5]), 2.0)
+    """
+    check_task(networks.architecture, task)
+    share = _share(len(networks), weights, log_weights, temperature)
+    total = torch.zeros(1, dtype=torch.float64)
+    for rows, predicted in _predicted(networks, task.X, task.loss):
+        total = total + torch.einsum("i,ibk->bk", torch.from_numpy(share[rows]), predicted.double())
+    average = total.numpy()
+    return ModelAverage(average, share, effective_sample_size(share), measure_average(average, task))
+
+
+def _share(n: int, weights: Any, log_weights: Any, temperature: float) -> np.ndarray:
+    """Return weights (n,) that sum to 1."""
+    if weights is not None and log_weights is not None:
+        raise ValueError("Networks are weighted by 'weights' or by 'log_weights'. Pass one of them.")
+    if weights is not None:
+        effective_sample_size(weights)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(np.asarray(weights, dtype=np.float64))
+    values = np.zeros(n) if log_weights is None else np.asarray(log_weights, dtype=np.float64)
+    if values.shape != (n,):
+        raise InvalidInputError(f"{n} networks have {n} weights, got the shape {values.shape}.")
+    return normalize(values, temperature)
+
+
+@dataclass(frozen=True)
+class PredictiveCurve:
+    """The measures of model averages, by how many networks are in them.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+    mean, sd : dict from str to ndarray of shape (sizes,)
+        Over draws of that many networks: ``"accuracy"``, ``"nll"``, ``"brier"`` and ``"ece"``, or ``"r2"`` and
+        ``"mse"``; and ``"ood_auroc"`` where foreign inputs were given. Draws overlap where the size is not small
+        beside the number of networks, and the sd is then too small; it is 0 where a draw takes all.
+    """
+
+    sizes: tuple[int, ...]
+    mean: dict[str, np.ndarray]
+    sd: dict[str, np.ndarray]
+
+
+def predictive_curve(
+    weights: WeightArray,
+    task: Task,
+    sizes: Sequence[int] = SIZES,
+    *,
+    ood: np.ndarray | None = None,
+    ood_score: str = "entropy",
+    draws: int = DRAWS,
+    random_state: int = 0,
+) -> PredictiveCurve:
+    """Measure model averages of 1, 2, 5, ... networks on a task's held-out data.
+
+    Parameters
+    ----------
+    weights : WeightArray of shape (n, d)
+        Samples of a flow, a deep ensemble of trained networks, or what else is to be averaged.
+    sizes : sequence of int
+        Those above n are left out.
+    ood : ndarray of shape (b, p), optional
+        Foreign inputs.
+    ood_score : {"entropy", "max_probability"}
+        As in `wsflow.evaluation.ood_auroc`.
+    draws : int
+        How many times to draw networks, without replacement, for each size.
+
+    Raises
+    ------
+    InvalidInputError
+        If no size is possible, or foreign inputs are given for a regression.
+
+    References
+    ----------
+    Lakshminarayanan, Pritzel and Blundell 2017, arXiv:1612.01474 (deep ensembles).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, Task, WeightArray, predictive_curve
+    >>> rows = np.random.default_rng(0).normal(size=(8, 23))
+    >>> curve = predictive_curve(WeightArray(rows, Architecture.mlp([4, 3, 2])), Task(np.eye(4), [0, 1, 0, 1]))
+    >>> curve.sizes, bool(curve.mean["nll"][-1] < curve.mean["nll"][0])
+    ((1, 2, 5), True)
+    """
+    check_task(weights.architecture, task)
+    possible = tuple(sorted(size for size in set(sizes) if 1 <= size <= len(weights)))
+    if not possible:
+        raise InvalidInputError(f"No average of {min(sizes, default=0)} networks can be made of {len(weights)}.")
+    if ood is not None and not task.is_classification:
+        raise InvalidInputError(
+            "Foreign inputs are detected by probabilities, and this task is a regression: leave out 'ood'."
+        )
+    mixing = _mixing(len(weights), possible, draws, random_state)
+    data = task.held_out
+    inside = _averages(weights, data.X, task.loss, mixing)
+    found = [measure_average(average, data) for average in inside]
+    if ood is not None:
+        outside = _averages(weights, ood, task.loss, mixing)
+        for row, known, foreign in zip(found, inside, outside, strict=True):
+            row |= measure(OOD, data, known, foreign, ood_score)
+    values = {key: np.array([row[key] for row in found]).reshape(len(possible), draws) for key in found[0]}
+    mean, sd = ({key: getattr(v, name)(axis=1) for key, v in values.items()} for name in ("mean", "std"))
+    return PredictiveCurve(possible, mean, sd)
+
+
+def _mixing(n: int, sizes: Sequence[int], draws: int, random_state: int) -> Tensor:
+    """Return the weight of each network in each average, of shape (sizes x draws, n)."""
+    mixing = np.zeros((len(sizes), draws, n))
+    for index, size in enumerate(sizes):
+        # a generator of its own for each size: leaving one out changes no other
+        chosen = np.random.default_rng([random_state, size]).random((draws, n)).argsort(1)[:, :size]
+        np.put_along_axis(mixing[index], chosen, 1 / size, axis=1)
+    return torch.from_numpy(mixing.reshape(-1, n)).float()
+
+
+def _averages(weights: WeightArray, inputs: np.ndarray, loss: str, mixing: Tensor) -> np.ndarray:
+    """Return the averages (averages, b, k) of predictions, adding up one chunk of networks after the other."""
+    total = torch.zeros(1)
+    for rows, predicted in _predicted(weights, inputs, loss):
+        part = mixing[:, rows] @ predicted.flatten(1)
+        total = total + part.reshape(len(mixing), *predicted.shape[1:])
+    averages: np.ndarray = total.numpy()
+    return averages
+
+
+def _predicted(weights: WeightArray, inputs: np.ndarray, loss: str) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the predictions (m, b, k) of a few networks at a time, with the rows that they are."""
+    start = 0
+    for outputs in chunked_outputs(weights, inputs):
+        yield slice(start, start + len(outputs)), predictions(outputs, loss)
+        start += len(outputs)
