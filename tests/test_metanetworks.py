@@ -163,8 +163,8 @@ class TestWidths:
         for same in (network, other.at_width(narrow, 1)):
             assert torch.equal(same(x, t), before)
 
-    @pytest.mark.parametrize("kind", EQUIVARIANT)
-    def test_names_fix_the_width(self, kind):
+    @pytest.mark.parametrize("kind", ENCODERS)
+    def test_names_and_places_fix_the_width(self, kind):
         network = built(kind, Architecture.mlp([4, 3, 2]), identity="learned")
         with pytest.raises(ValueError, match=r"one width.*identity=None"):
             network.at_width(Architecture.mlp([4, 5, 2]))
@@ -337,39 +337,41 @@ class TestParts:
         assert network(torch.zeros(5, 6), torch.zeros(5)).shape == (5, 6)
 
 
-# the parameters of version 0.1, in the order of its networks; those of the layers once
-MIXED = ["qkv", "out", "forwards.0", "backwards.0", "norm_feed", "feed.0", "feed.2"]
-ATTENDED = [f"{way}.{i}.{name}" for way in ("ahead", "behind") for i in (0, 1) for name in ("query", "edge")]
+# what held parameters in version 0.1: layers, without ".weight" and ".bias", and tensors by themselves
+TIME = """time.frequencies time.network.0 time.network.2 time.condition.unknown time.condition.mean
+    time.condition.deviation time.condition.network.0 time.condition.network.2"""
+PARTS = ["query", "key_value", "edge", "out"]
+ATTENTION = " ".join(f"layers.0.{way}.0.{part}" for way in ("ahead", "behind") for part in PARTS)
 OLD = {
-    "neuron": ["scale.rms", "kinds", "time.frequencies", "time.network.0.weight", "time.condition.unknown", "names.0"]
-    + ["read.0.weight", "read_free.bias", *(f"layers.0.{name}.weight" for name in ("modulation", "norm", *MIXED))]
-    + ["norm.weight", "write.1.weight", "write_free.bias", "write_targets.0.bias", "write_sources.0.weight"]
-    + ["follow.weight"],
-    "relational": ["scale.rms", "names.0", "time.frequencies", "time.condition.mean", "read_vector.0.weight"]
-    + ["read_free.bias", "read_edge.0.bias", "layers.0.modulation.bias", "layers.0.norm.bias"]
-    + ["layers.0.norm_edge.bias", *(f"layers.0.{name}.weight" for name in ATTENDED), "layers.0.feed.0.weight"]
-    + ["layers.0.feed.1.bias", "layers.0.feed.3.bias", "layers.0.edge_in.weight", "layers.0.edge_ends.1.weight"]
-    + ["write_vector.0.weight", "write_free.bias", "write_edge.1.bias"],
-    "mlp": ["mean", "deviation", "time.frequencies", "time.condition.mean", "read.weight", "blocks.1.0.weight"]
-    + ["blocks.1.3.bias", "write.weight", "follow.bias"],
+    "neuron": f"""kinds scale.rms {TIME} names.0 names.1 read.0 read.1 read_free layers.0.modulation layers.0.norm
+        layers.0.qkv layers.0.out layers.0.forwards.0 layers.0.backwards.0 layers.0.norm_feed layers.0.feed.0
+        layers.0.feed.2 norm write.0 write.1 write_free write_targets.0 write_sources.0 follow""",
+    "relational": f"""scale.rms names.0 names.1 {TIME} read_vector.0 read_free read_edge.0 layers.0.modulation
+        layers.0.norm layers.0.norm_edge {ATTENTION} layers.0.feed.0 layers.0.feed.1 layers.0.feed.3 layers.0.edge_in
+        layers.0.edge_ends.0 layers.0.edge_out write_vector.0 write_free write_edge.0""",
+    "mlp": f"mean deviation {TIME} read blocks.0.0 blocks.0.1 blocks.0.3 write follow",
 }
+BY_ITSELF = re.compile(r"(kinds|rms|frequencies|unknown|mean|deviation|names\.\d)$")
 
 
 class TestFilesOf01:
     """State dicts with the keys of version 0.1."""
 
     def network(self, kind: str) -> nn.Module:
-        options = {"condition": CONDITIONS["scalar"], "n_hints": 2}
-        if "hints" not in ENCODERS[kind].reads:
-            options.pop("n_hints")
-        return built(kind, Architecture.mlp([4, 3, 3, 2]), 1, identity="learned", **options)
+        """With names, conditions and hints, so that no parameter is left out."""
+        architecture = Architecture.mlp([4, 2] if kind == "relational" else [4, 3, 3, 2])
+        options = {"dim": 8, "depth": 1, "condition": CONDITIONS["scalar"]}
+        options |= {"heads": 2, "identity": "learned"} if kind in EQUIVARIANT else {}
+        options |= {"n_hints": 2} if "hints" in ENCODERS[kind].reads else {}
+        return velocity_network(kind, architecture, 1, **options)
 
     @pytest.mark.parametrize("kind", OLD)
-    def test_every_key_has_its_place(self, kind):
-        now = list(self.network(kind).state_dict())
-        places = list(current_keys(dict.fromkeys(OLD[kind])))
-        assert len(set(places)) == len(OLD[kind])
-        assert set(places) <= set(now)
+    def test_every_parameter_has_its_place(self, kind):
+        old = [name if BY_ITSELF.search(name) else f"{name}.weight" for name in OLD[kind].split()]
+        places = [key.removesuffix(".weight") for key in current_keys(dict.fromkeys(old))]
+        now = {re.sub(r"\.(weight|bias)$", "", key) for key in self.network(kind).state_dict()}
+        assert len(places) == len(old)
+        assert set(places) == now
 
     @pytest.mark.parametrize("kind", OLD)
     def test_a_state_dict_of_today_is_taken_as_it_is(self, kind):
