@@ -159,8 +159,8 @@ def assert_function_preserved(
     Parameters
     ----------
     rtol : float, optional
-        Largest `function_deviation` allowed. By default it is measured: the `rounding_error` of each network before and after,
-        which is far below any other change however large the weights of a deep network are.
+        Largest deviation allowed, relative to the largest output (default: the `rounding_error` of each network before
+        and after, which is far below any other change however large the weights of a deep network are).
     inputs : array-like of shape (b, p), optional
         Default: 16 standard normal inputs.
     module : torch.nn.Module, optional
@@ -246,7 +246,7 @@ def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = No
 
 
 def _rounding(before: WeightArray, after: WeightArray, inputs: Any, module: Any) -> np.ndarray:
-    """The `rounding_error` (n,) before and after, over the largest output; 0 where all outputs are."""
+    """Return the `rounding_error` (n,) before and after, over the largest output; 0 where all outputs are 0."""
     run = _runner(before.architecture, inputs, module)
     rows = [torch.from_numpy(np.array(w)) for w in (before, after)]
     largest = run(rows[0]).flatten(1).abs().amax(1)
@@ -255,7 +255,7 @@ def _rounding(before: WeightArray, after: WeightArray, inputs: Any, module: Any)
 
 
 def _runner(architecture: Architecture, inputs: Any, module: Any) -> Callable[[Tensor], Tensor]:
-    """What runs rows of weights, on given inputs or 16 standard normal ones."""
+    """Return a function that runs rows of weights, on given inputs or 16 standard normal ones."""
     if inputs is None:
         if not architecture.layers:
             raise ValueError("This architecture does not say how to run its networks. Pass inputs= and module=.")

@@ -87,7 +87,7 @@ class Representatives:
         yield from self._signed(wire, torch.arange(len(self._sines)), (-1,))
 
     def _flat_shears(self) -> Iterator[tuple[str, float, Tensor, Tensor]]:
-        """Yield wire, amount, columns and biases of the shear of each flip whose consumers all lie in a vector space."""
+        """Yield wire, amount, columns and biases of the shear of each flip whose consumers lie in a vector space."""
         shears = [(s.wire, s.amount, columns, biases) for s, _, columns, biases in sheared(self._architecture)]
         curved = {name for name, _, *both in shears if not all(self._flat[columns].all() for columns in both)}
         yield from (shear for shear in shears if shear[0] not in curved)
