@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,19 +80,18 @@ def align(
     aligner = wsflow.PermutationAligner(
         method=method, task=task, reference=_reference(reference), form=form, by=by, random_state=seed
     )
-    start = time.perf_counter()
-    with Bars(quiet).stage("Aligning networks"):
+    bars = Bars(quiet)
+    with bars.stage("Aligning networks"):
         aligned = aligner.fit_transform(population.weights)
-    seconds = time.perf_counter() - start
     result = _numbers(aligner, population.weights, aligned)
     provenance = {**population.provenance, "aligned": {"method": method, "reference": reference, "seed": seed}}
     wsflow.save_population(wsflow.Population(aligned, population.task, provenance), out)
     if plot is not None:
         _figure(aligner, population.weights, aligned).savefig(plot, dpi=150)
     if as_json:
-        echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": seconds})
+        echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": bars.total})
     else:
-        _echo(f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {seconds:.1f} s", result)
+        _echo(f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {bars.total:.1f} s", result)
 
 
 def _reference(text: str) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import check_size
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
-from wsflow.cli.rendering import Bars, Progress, echo_json, echo_report
+from wsflow.cli.rendering import Bars, echo_json, echo_report
+
+POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safetensors")
 
 
 @click.command()
@@ -68,12 +68,11 @@ def demo(
     task = wsflow.load_task("breast_cancer")
     flow = flow_of(geometry, iterations, task, seed, parameters)
     out.mkdir(parents=True, exist_ok=True)
-    files = {name: check_target(out / name) for name in ("population.safetensors", "held_out.safetensors", "model.st")}
-    files |= {name: check_target(out / name) for name in ("samples.safetensors", "report.png", "report.json")}
+    files = {name: check_target(out / name) for name in (*POPULATIONS, "model.st", "report.png", "report.json")}
     check_size((runs + held_out) * snapshots, 802)
-    clock = Clock(Bars(quiet))
+    bars = Bars(quiet)
 
-    with clock.stage("populate", "Training networks", "network epochs") as progress:
+    with bars.stage("Training networks", "network epochs", "populate") as progress:
         everything = wsflow.train_population(
             task, n_runs=runs + held_out, snapshots=snapshots, random_state=seed, progress=progress
         )
@@ -81,54 +80,29 @@ def demo(
     population = wsflow.Population(everything.weights[known], task, everything.provenance)
     unseen = wsflow.Population(everything.weights[~known], task, everything.provenance)
     transformers = make_pipeline(wsflow.PermutationAligner(), wsflow.ScaleCanonicalizer())
-    with clock.stage("align", "Aligning and canonicalizing"):
+    with bars.stage("Aligning and canonicalizing", name="align"):
         canonical = transformers.fit_transform(population.weights)
-    with clock.stage("fit", "Fitting the flow", "steps") as progress:
+    with bars.stage("Fitting the flow", "steps", "fit") as progress:
         flow.set_params(progress=progress).fit(canonical)
         flow.set_params(progress=None)
     model = make_pipeline(*(step for _, step in transformers.steps), flow)
-    with clock.stage("sample", "Sampling networks"):
+    with bars.stage("Sampling networks", name="sample"):
         new = wsflow.sample(model, samples, random_state=seed)
-    with clock.stage("evaluate", "Evaluating networks", "steps") as progress:
+    with bars.stage("Evaluating networks", "steps", "evaluate") as progress:
         report = wsflow.evaluate(new, population.weights, unseen.weights, task, random_state=seed, progress=progress)
-    with clock.stage("write", "Writing files"):
-        wsflow.save_population(population, files["population.safetensors"])
-        wsflow.save_population(unseen, files["held_out.safetensors"])
+    with bars.stage("Writing files", name="write"):
+        samples_of_model = wsflow.Population(new, task, {"model": "model.st", "seed": seed})
+        for name, networks in zip(POPULATIONS, (population, unseen, samples_of_model), strict=True):
+            wsflow.save_population(networks, files[name])
         wsflow.save_model(model, files["model.st"])
-        wsflow.save_population(
-            wsflow.Population(new, task, {"model": "model.st", "seed": seed}), files["samples.safetensors"]
-        )
         curve = {"step": flow.history_.step, "train": flow.history_.train, "validation": flow.history_.validation}
         EvaluationDisplay.from_report(report, curve=curve).figure_.savefig(files["report.png"], dpi=150)
-    result: dict[str, Any] = {"seed": seed, "geometry": flow.geometry, "seconds": clock.seconds, **report.to_dict()}
-    files["report.json"].write_text(_dump(result))
+    seconds = {name: round(value, 2) for name, value in {"total": bars.total, **bars.seconds}.items()}
+    result: dict[str, Any] = {"seed": seed, "geometry": flow.geometry, "seconds": seconds, **report.to_dict()}
+    files["report.json"].write_text(json.dumps(result, indent=2) + "\n")
     if as_json:
         echo_json(result)
         return
     echo_report(report, f"{samples} new networks {population.architecture}, on held-out data and beside held-out runs")
-    spent = ", ".join(f"{name} {value:.0f} s" for name, value in clock.seconds.items())
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     click.echo(f"Time: {spent}.\nSee {files['report.png']}; the files beside it are the population, model and samples.")
-
-
-class Clock:
-    """The seconds that each stage took, and a progress bar for each."""
-
-    def __init__(self, bars: Bars) -> None:
-        self.bars = bars
-        self.seconds: dict[str, float] = {"total": 0.0}
-
-    @contextmanager
-    def stage(self, name: str, text: str, unit: str = "") -> Iterator[Progress]:
-        """Time one stage, and yield its progress as `Bars.stage` does."""
-        start = time.perf_counter()
-        with self.bars.stage(text, unit) as progress:
-            yield progress
-        spent = time.perf_counter() - start
-        self.seconds[name] = round(spent, 2)
-        self.seconds["total"] = round(self.seconds["total"] + spent, 2)
-
-
-def _dump(result: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(result, indent=2) + "\n"

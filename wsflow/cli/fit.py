@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
@@ -62,9 +61,9 @@ def fit(
         *([wsflow.ScaleCanonicalizer(form, flow.bias)] if form != "raw" else []),
         flow,
     )
-    start = time.perf_counter()
+    bars = Bars(quiet)
     try:
-        with Bars(quiet).stage("Fitting the flow", "steps") as progress:
+        with bars.stage("Fitting the flow", "steps") as progress:
             flow.set_params(progress=progress)
             model.fit(loaded.weights)
     except KeyboardInterrupt:
@@ -75,7 +74,6 @@ def fit(
         raise CommandError(
             f"interrupted; {out} has the best model so far, of step {flow.history_.best_step}.", INTERRUPTED
         ) from None
-    seconds = time.perf_counter() - start
     flow.set_params(progress=None)
     wsflow.save_model(model, out)
     losses = flow.history_.validation or flow.history_.train
@@ -86,12 +84,12 @@ def fit(
         "iterations": flow.n_iter_,
         "best_iteration": flow.history_.best_step,
         "loss": float(min(losses)),
-        "seconds": seconds,
+        "seconds": bars.total,
     }
     if as_json:
         echo_json(result)
     else:
         click.echo(
-            f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {seconds:.1f} s, {flow.n_iter_} steps; "
+            f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
             f"validation loss {result['loss']:.4f}."
         )

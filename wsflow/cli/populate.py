@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -106,8 +105,8 @@ def populate(
     loaded = wsflow.load_task(task)
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
     check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
-    start = time.perf_counter()
-    with Bars(quiet).stage("Training networks", "network epochs") as progress:
+    bars = Bars(quiet)
+    with bars.stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(
             loaded,
             hidden,
@@ -119,7 +118,6 @@ def populate(
             progress=progress,
             **settings,
         )
-    seconds = time.perf_counter() - start
     wsflow.save_population(population, out)
     measured = quality(population.weights, loaded)
     score = next(iter(measured))
@@ -129,12 +127,12 @@ def populate(
         "runs": population.n_runs,
         "architecture": str(population.architecture),
         **measured,
-        "seconds": seconds,
+        "seconds": bars.total,
     }
     if as_json:
         echo_json(result)
     else:
         click.echo(
-            f"{out}: {population}, trained in {seconds:.1f} s; on held-out data {score} {result[score]:.3f}, "
+            f"{out}: {population}, trained in {bars.total:.1f} s; on held-out data {score} {result[score]:.3f}, "
             f"loss {result['loss']:.3f}."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,15 @@ LEGEND_WIDTH = 100
 
 
 class Bars:
-    """Progress bars on stderr, one for each stage; silent if quiet."""
+    """Progress bars on stderr, one for each stage (none if quiet), and the seconds that each stage took."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, text: str, unit: str = "") -> Iterator[Progress]:
-        """Show a bar for one stage, and yield what to call with the number of steps done and that of all."""
+    def stage(self, text: str, unit: str = "", name: str = "") -> Iterator[Progress]:
+        """Time one stage, and yield what to call with the number of steps done and that of all."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -39,11 +41,18 @@ class Bars:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
+        start = time.perf_counter()
         with RichProgress(*columns, console=Console(stderr=True), disable=self.quiet) as bars:
             bar = bars.add_task(text, total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
             total = bars.tasks[0].total
             bars.update(bar, completed=total or 1, total=total or 1)
+        self.seconds[name or text] = time.perf_counter() - start
+
+    @property
+    def total(self) -> float:
+        """The seconds of all stages."""
+        return sum(self.seconds.values())
 
 
 def echo_json(data: Any) -> None:

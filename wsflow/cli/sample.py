@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +88,18 @@ def sample(
     arguments: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "noise": noise}
     if hidden is not None:
         arguments["architecture"] = architecture
-    start = time.perf_counter()
-    with Bars(quiet).stage("Sampling networks"):
+    bars = Bars(quiet)
+    with bars.stage("Sampling networks"):
         drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)
     weights, *densities = drawn if log_prob else (drawn,)
-    seconds = time.perf_counter() - start
     provenance = {"model": str(model), "seed": seed, "temperature": temperature, "noise": noise}
     provenance |= {"guide": guide, "gradients": gradients}
     wsflow.save_population(wsflow.Population(weights, flow.task, provenance), out)
-    result = {"path": str(out), "networks": number, "architecture": str(architecture), "seconds": seconds}
+    result = {"path": str(out), "networks": number, "architecture": str(architecture), "seconds": bars.total}
     if as_json:
         echo_json(result | ({"log_density": densities[0].tolist()} if densities else {}))
         return
-    click.echo(f"{out}: {number} new networks {architecture}, sampled in {seconds:.1f} s.")
+    click.echo(f"{out}: {number} new networks {architecture}, sampled in {bars.total:.1f} s.")
     for values in densities:
         click.echo(
             f"Log-densities between {values.min():.1f} and {values.max():.1f} nats, {values.mean():.1f} on average."
