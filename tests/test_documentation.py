@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import runpy
 import shlex
@@ -16,7 +18,10 @@ from test_tracing import THEORY
 import wsflow
 from wsflow.cli import main
 from wsflow.cli.main import COMMANDS as COMMANDS_OF_MAIN
+from wsflow.cli.rendering import echo_report
 from wsflow.estimators.matchers import METHODS
+from wsflow.evaluation.nulls import null_names
+from wsflow.evaluation.report import Report
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -33,6 +38,10 @@ def code_of(page: Path, *languages: str) -> str:
     blocks = BLOCKS[page.suffix].findall(page.read_text(encoding="utf-8"))
     return "\n".join(textwrap.dedent(block) for language, block in blocks if language in languages)
 
+
+README = ROOT / "README.md"
+# what `wsflow demo` measured, on which machine and in which time
+DEMO = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
 
 PROGRAMS = {page.name: code for page in PAGES if (code := code_of(page, "python"))}
 COMMANDS = [line for page in PAGES for line in COMMAND.findall(code_of(page, "", "text"))]
@@ -59,6 +68,52 @@ def test_python_runs(name, small):
         population = wsflow.train_population(wsflow.load_task("iris"), hidden=(3,), n_runs=12, epochs=2)
         wsflow.save_population(population, small / "population.safetensors")
     exec(compile(PROGRAMS[name], name, "exec"), {"__name__": name})
+
+
+def test_networks_merge_as_well_as_the_readme_says(small):
+    program = BLOCKS[".md"].findall(README.read_text(encoding="utf-8"))
+    code = next(block for _, block in program if "wsflow.loss_barrier" in block)
+    names = {"wsflow": wsflow, "PermutationAligner": wsflow.PermutationAligner}
+    exec(compile(code, "README.md", "exec"), names)
+    barriers = re.findall(r"^(wsflow\.loss_barrier.*?\)) +# (below )?([\d.]+)", code, re.MULTILINE)
+    found = {limit: (float(eval(call, names)[0]), float(number)) for call, limit, number in barriers}
+    between, stated = found[""]
+    assert between == pytest.approx(stated, rel=0.01)
+    # other matrix kernels lead to other choices of the aligner, and barriers from 0.048 to 0.11
+    aligned, limit = found["below "]
+    assert aligned < limit < between / 10
+
+
+def test_the_readme_shows_what_the_demo_printed(capsys):
+    run, hardware = DEMO["runs"][0], DEMO["hardware"]
+    known = {field.name for field in dataclasses.fields(Report)} - {"frontiers"}
+    fields = {name: value for name, value in run.items() if name in known}
+    # the keys of the file are sorted
+    fields["nulls"] = {name: run["nulls"][name] for name in null_names()}
+    fields["distribution"] = {"samples": dict(sorted(run["distribution"]["samples"].items(), reverse=True))}
+    echo_report(Report(**fields), "")
+    printed = capsys.readouterr().out
+    text = README.read_text(encoding="utf-8").partition("## What the demo prints")[2]
+    shown = BLOCKS[".md"].findall(text)[0][1]
+    # what the columns mean is said below the block
+    lines = [line for line in printed.splitlines() if not line.startswith(("novelty: ", "dispersion: "))]
+    assert _words(shown) == _words("\n".join(lines))
+    seed, seconds, threads, cpu = re.search(
+        r"Seed (\d), in (\d+) seconds with (\d) thread of an (.*?) \(`", text
+    ).groups()
+    assert (int(seed), int(seconds)) == (run["seed"], round(run["wall_seconds"]))
+    assert (int(threads), cpu) == (hardware["threads"], hardware["cpu"])
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "install.rst"], ids=lambda page: page.name)
+def test_the_demo_takes_as_long_as_it_is_said_to(page):
+    line = next(line for line in page.read_text(encoding="utf-8").splitlines() if "nox -s demo" in line)
+    least, most = ({"two": 2, "five": 5}[word] for word in re.search(r"in (\w+) to (\w+) minutes", line).groups())
+    assert all(60 * least <= run["wall_seconds"] <= 60 * most for run in DEMO["runs"])
+
+
+def _words(text):
+    return [word for word in text.split() if set(word) != {"─"}]
 
 
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
