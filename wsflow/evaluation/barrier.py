@@ -1,8 +1,4 @@
-"""Loss barriers: how far the loss rises between two networks.
-
-Along the straight line w(t) = (1 - t) a + t b the barrier is the largest excess of the loss over the line between
-the losses of the ends, max_t L(w(t)) - (1 - t) L(a) - t L(b).
-"""
+"""Loss barriers: how far the loss rises on the line between two networks, above the line between their losses."""
 
 from __future__ import annotations
 
@@ -17,9 +13,7 @@ from wsflow.weights import WeightArray
 
 
 def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25) -> np.ndarray:
-    """Measure the loss barrier between the networks of each pair, on the task's own (training) data.
-
-    `wsflow.evaluation.loss_path` gives the losses that it is made from, and accuracies.
+    """Measure max_t L(w(t)) - (1 - t) L(a) - t L(b), w(t) = (1 - t) a + t b, for each pair on the task's own data.
 
     Parameters
     ----------
@@ -42,8 +36,7 @@ def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25)
 
     References
     ----------
-    Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671; Lim, Putterman, Walters, Maron and Jegelka 2024,
-    arXiv:2405.20231.
+    Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671.
 
     Examples
     --------
@@ -96,23 +89,7 @@ def barrier_matrix(
     others: WeightArray | None = None,
     progress: Progress | None = None,
 ) -> BarrierMatrix:
-    """Measure the barriers between all pairs of networks.
-
-    Parameters
-    ----------
-    n_points : int
-        Points strictly between the ends.
-    others : WeightArray of shape (m, d), optional
-        The networks of the columns (default: those of the rows, each pair being measured once).
-    progress : callable, optional
-        Called with the networks done and their number.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no pair, or the task is not that of the networks.
-    ValueError
-        If `n_points` is not positive.
+    """Measure the barriers between all pairs of networks, or between each and each of `others` (m, d).
 
     Examples
     --------
@@ -120,10 +97,8 @@ def barrier_matrix(
     >>> from wsflow import Architecture, Task, WeightArray
     >>> from wsflow.evaluation import barrier_matrix
     >>> weights = WeightArray([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]], Architecture.mlp([1, 1]))
-    >>> barrier_matrix(weights, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).losses
-    array([[ 0., -1., -4.],
-           [-1.,  0., -1.],
-           [-4., -1.,  0.]])
+    >>> barrier_matrix(weights, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).losses[0]
+    array([ 0., -1., -4.])
     """
     check_points(n_points, "barrier_matrix")
     shape = len(weights), len(weights if others is None else others)
@@ -145,14 +120,6 @@ def fixed_pairs(runs: np.ndarray, n_pairs: int = 200) -> np.ndarray:
 
     No pair comes twice, and no network twice while there are others.
 
-    Raises
-    ------
-    InvalidInputError
-        If all networks are of one run.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation import fixed_pairs
     >>> len(fixed_pairs([0, 0, 1, 1])), len(fixed_pairs([0, 0, 1, 1], n_pairs=3))
     (4, 3)
     """

@@ -18,7 +18,7 @@ BATCH_SIZE = 512
 def reestimate_batch_norm(
     weights: WeightArray, task: Task, *, module: Any = None, batch_size: int = BATCH_SIZE
 ) -> WeightArray:
-    """Estimate the statistics of the networks' batch norms anew, over the inputs of a task.
+    """Estimate the statistics of the networks' batch norms anew, over the inputs of a task (Jordan et al. 2023).
 
     Parameters
     ----------
@@ -27,22 +27,6 @@ def reestimate_batch_norm(
     batch_size : int
         Of the batches whose means and unbiased variances are averaged.
 
-    Returns
-    -------
-    WeightArray of shape (n, d)
-        The same array where there are no statistics.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are statistics, but no module to run the networks.
-    ValueError
-        If `batch_size` is less than 2.
-
-    References
-    ----------
-    Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, arXiv:2211.08403, section 3.
-
     Examples
     --------
     >>> import numpy as np
@@ -50,10 +34,9 @@ def reestimate_batch_norm(
     >>> from wsflow import Architecture, Task, WeightArray
     >>> from wsflow.architecture.parameters import fixed_parameter
     >>> from wsflow.evaluation import reestimate_batch_norm
-    >>> table = [fixed_parameter("running_mean", (2,), "statistic"), fixed_parameter("running_var", (2,), "statistic")]
-    >>> architecture = Architecture(table, module=nn.BatchNorm1d(2, affine=False))
-    >>> task = Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])
-    >>> np.asarray(reestimate_batch_norm(WeightArray(np.zeros((1, 4)), architecture), task))
+    >>> table = [fixed_parameter(f"running_{name}", (2,), "statistic") for name in ("mean", "var")]
+    >>> networks = WeightArray(np.zeros((1, 4)), Architecture(table, module=nn.BatchNorm1d(2, affine=False)))
+    >>> np.asarray(reestimate_batch_norm(networks, Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])))
     array([[1., 7., 2., 8.]])
     """
     if not len(weights.architecture.statistic_columns):

@@ -49,15 +49,7 @@ def mean_squared_error(outputs: np.ndarray, targets: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often a forecast is right, by its confidence: one number for each bin.
-
-    Parameters
-    ----------
-    confidence, accuracy : ndarray of shape (bins,)
-        Means over the bin's forecasts; NaN where there is none.
-    share : ndarray of shape (bins,)
-        The share of all forecasts that is in the bin.
-    """
+    """How often a forecast is right: means over each bin (bins,) of confidence, NaN where its share is 0."""
 
     confidence: np.ndarray
     accuracy: np.ndarray

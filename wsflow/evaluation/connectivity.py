@@ -94,7 +94,7 @@ def row_pairs(a: WeightArray, b: WeightArray, pairs: Any = None) -> tuple[np.nda
 
 @dataclass(frozen=True, eq=False)
 class LossPath:
-    """Losses and scores along the lines between pairs of networks.
+    """Losses and scores along the lines between pairs of networks, with the measures of Lim et al. 2024.
 
     Parameters
     ----------
@@ -105,18 +105,8 @@ class LossPath:
 
     References
     ----------
-    Lim, Putterman, Walters, Maron and Jegelka 2024, "The empirical impact of neural parameter symmetries",
-    arXiv:2405.20231 (monotonicity and convexity); Lucas, Bae, Zhang, Fort, Zemel and Grosse 2021, arXiv:2104.11044
-    (monotonic linear interpolation).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.evaluation import LossPath
-    >>> t = np.linspace(0, 1, 5)
-    >>> path = LossPath(t, np.array([t**2 + np.sin(np.pi * t)]), np.zeros((1, 5)))
-    >>> path.barrier.round(3), path.largest_increase.round(3), path.is_monotonic
-    (array([0.75]), array([1.27]), array([False]))
+    Lim, Putterman, Walters, Maron and Jegelka 2024, arXiv:2405.20231; Lucas, Bae, Zhang, Fort, Zemel and Grosse 2021,
+    arXiv:2104.11044 (monotonic linear interpolation).
     """
 
     t: np.ndarray
@@ -198,20 +188,6 @@ def loss_path(
         Rows of `a` and of `b`, where these are not paired row by row.
     dtype : dtype of floats
         The precision of the networks. In float32 a network has a barrier of rounding, 1e-7, to itself.
-    progress : callable, optional
-        Called with the networks done and their number.
-
-    Returns
-    -------
-    LossPath
-        At ``n_points + 2`` values of t.
-
-    Raises
-    ------
-    InvalidInputError
-        If the two arrays do not pair up, or the task is not that of the networks.
-    ValueError
-        If `n_points` is not positive.
 
     Examples
     --------
@@ -262,52 +238,32 @@ def _losses_and_scores(weights: WeightArray, task: Task, dtype: Any) -> tuple[np
 
 
 def chord(values: np.ndarray, t: np.ndarray | None = None) -> np.ndarray:
-    """Return the straight line between the first and the last value of each path (..., k), evenly spaced without t.
-
-    >>> chord(np.array([0.0, 5.0, 2.0]))
-    array([0., 1., 2.])
-    """
+    """Return the straight line between the first and the last value of each path (..., k), evenly spaced without t."""
     t = np.linspace(0, 1, values.shape[-1]) if t is None else t
     start = values[..., :1]
     return start + t * (values[..., -1:] - start)
 
 
 def largest_increase(losses: Any) -> np.ndarray:
-    """Return max over s < t of L(t) - L(s) of each path (..., k), or 0 where the loss never rises (Lucas et al. 2021).
-
-    >>> largest_increase([[3.0, 1.0, 1.5, 1.25, 2.0, 0.0], [3.0, 2.0, 2.0, 1.0, 0.5, 0.0]])
-    array([1., 0.])
-    """
+    """Return max over s < t of L(t) - L(s) of each path (..., k), or 0 where it never rises (Lucas et al. 2021)."""
     values = _along(losses, 2)
     return (values - np.minimum.accumulate(values, axis=-1)).max(-1)
 
 
 def is_monotonic(losses: Any) -> np.ndarray:
-    """Return whether the loss never rises along each path (..., k): monotonic linear interpolation.
-
-    >>> is_monotonic([[3.0, 1.0, 1.5], [3.0, 2.0, 2.0]])
-    array([False,  True])
-    """
+    """Return whether the loss never rises along each path (..., k): monotonic linear interpolation."""
     values = _along(losses, 2)
     return np.asarray(_at_most(values[..., 1:], values[..., :-1], values).all(-1))
 
 
 def local_convexity(losses: Any) -> np.ndarray:
-    """Return the share of points between the ends of each path (..., k) at which L_i <= (L_(i-1) + L_(i+1)) / 2.
-
-    >>> local_convexity([[0.0, 1.0, 4.0, 9.0], [0.0, 1.0, 4.0, 3.0]])
-    array([1. , 0.5])
-    """
+    """Return the share of points between the ends of each path (..., k) at which L_i <= (L_(i-1) + L_(i+1)) / 2."""
     values = _along(losses, 3)
     return _at_most(values[..., 1:-1], (values[..., :-2] + values[..., 2:]) / 2, values).mean(-1)
 
 
 def global_convexity(losses: Any, t: np.ndarray | None = None) -> np.ndarray:
-    """Return the share of points between the ends at which each path (..., k) is not above its chord.
-
-    >>> global_convexity([[0.0, 1.0, 4.0, 9.0], [0.0, 1.5, 1.0, 3.0]])
-    array([1. , 0.5])
-    """
+    """Return the share of points between the ends at which each path (..., k) is not above its chord."""
     values = _along(losses, 3)
     return _at_most(values[..., 1:-1], chord(values, t)[..., 1:-1], values).mean(-1)
 

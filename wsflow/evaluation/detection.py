@@ -23,45 +23,18 @@ from wsflow.weights import WeightArray
 
 @dataclass(frozen=True)
 class Detection:
-    """Which networks are unlike fresh networks of the population.
-
-    Parameters
-    ----------
-    p_values : ndarray of shape (n,)
-    flags : ndarray of bool, shape (n,)
-        Where the p-value is at most the level. Fresh networks are flagged by chance at that rate.
-    """
+    """The p-values (n,) of networks, and flags (n,) where they are at most the level."""
 
     p_values: np.ndarray
     flags: np.ndarray
 
 
 def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Detection:
-    """Flag networks whose score is lower than that of held-out networks, such as a log-density.
+    """Flag networks whose score (n,) is lower than that of held-out networks (m,), such as a log-density.
 
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        Say ``model.score_samples(weights)``.
-    held_out_scores : array-like of shape (m,)
-        Of networks that the model was not fitted to, one of each run.
-    level : float
-        The share of fresh networks that may be flagged.
+    Held-out networks are such that the model was not fitted to, one of each run. Of fresh networks, a share of `level`
+    is flagged (Vovk, Gammerman and Shafer 2005; Bates, Candes, Lei, Romano and Sesia 2023, arXiv:2104.08279).
 
-    Raises
-    ------
-    InvalidInputError
-        If there are too few held-out networks for the level, or a held-out score is not a number.
-
-    References
-    ----------
-    Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a Random World"; Bates, Candes, Lei, Romano and Sesia
-    2023, arXiv:2104.08279.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.evaluation import foreign
     >>> foreign([-50.0, 10.0], np.arange(99.0), level=0.01).flags
     array([ True, False])
     """
@@ -86,23 +59,7 @@ def duplicates(
     """Flag networks nearer to a training network, or to each other, than held-out networks are to training networks.
 
     The distance is the smaller of those in weights (canonical, minimised over permutations and signs) and in function,
-    each in units of its median for held-out networks. Held-out networks are of runs that are not in training, one of
-    each run.
-
-    Raises
-    ------
-    InvalidInputError
-        If a held-out run is in training, or there are too few for the level.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation import duplicates
-    >>> rows, architecture = np.random.default_rng(0).normal(size=(60, 17)), Architecture.mlp([2, 3, 2])
-    >>> train, unseen = (WeightArray(rows[i : i + 30], architecture, runs=range(i, i + 30)) for i in (0, 30))
-    >>> duplicates(train[:2], train, unseen, Task(np.eye(2), [0, 1]), level=0.05).flags
-    array([ True,  True])
+    each in units of its median for held-out networks, which are of runs that are not in training, one of each run.
     """
     check_held_out(train, held_out)
     reference = mean_reference(train)
@@ -128,10 +85,17 @@ def detect(
 
     Parameters
     ----------
+    held_out : WeightArray of shape (n, d)
+        One network of each run that is not in training; a level of 1% needs 99 of them.
     score : callable, optional
         Such as a fitted pipeline's ``score_samples``.
     level : float
-        Of each of the two.
+        The share of fresh networks that each of the two may flag.
+
+    Raises
+    ------
+    InvalidInputError
+        If a held-out run is in training, or there are too few for the level.
 
     Examples
     --------

@@ -39,8 +39,6 @@ class Evaluator:
 
     Parameters
     ----------
-    train, held_out : Embedding
-        The training networks, and those of held-out runs.
     nearest : NearestDistances
         Of the held-out networks to the training networks.
     rms : tuple of two floats
@@ -49,6 +47,18 @@ class Evaluator:
         What the training networks predict.
     reference : Tensor of shape (d,)
         What networks are aligned to.
+
+    Examples
+    --------
+    >>> import wsflow
+    >>> from wsflow.evaluation import Evaluator, frontier
+    >>> task = wsflow.load_task("iris")
+    >>> weights = wsflow.train_population(task, hidden=(4,), n_runs=12, epochs=2).weights
+    >>> evaluator = Evaluator.of(weights[:6], weights[6:9], task)
+    >>> abs(round(evaluator.measure(weights[:6]).row["novelty"], 3))
+    0.0
+    >>> frontier({0.5: weights[9:10], 1.0: weights[9:]}, evaluator).names
+    ('temperature 0.5', 'temperature 1')
     """
 
     train: Embedding
@@ -61,15 +71,7 @@ class Evaluator:
 
     @classmethod
     def of(cls, train: WeightArray, held_out: WeightArray, task: Task, reference: Tensor | None = None) -> Evaluator:
-        """Measure what samples will be compared with.
-
-        Parameters
-        ----------
-        train, held_out : WeightArray of shape (n, d)
-            An InvalidInputError is raised if a held-out run is in training.
-        reference : Tensor of shape (d,), optional
-            What networks are aligned to. Default: the mean of the aligned training networks.
-        """
+        """Measure what samples will be compared with, aligned to `reference` (d,) or the mean training network."""
         check_held_out(train, held_out)
         centre = mean_reference(train) if reference is None else reference
         known, others = embed(train, task, centre), embed(held_out, task, centre)
@@ -82,18 +84,7 @@ class Evaluator:
         return "accuracy" if self.task.is_classification else "r2"
 
     def measure(self, weights: WeightArray, pairs: int = PAIRS) -> Measured:
-        """Measure samples or a null, with dispersion over so many pairs of networks of different runs.
-
-        Examples
-        --------
-        >>> import wsflow
-        >>> from wsflow.evaluation import Evaluator
-        >>> task = wsflow.load_task("iris")
-        >>> weights = wsflow.train_population(task, hidden=(4,), n_runs=12, epochs=2).weights
-        >>> evaluator = Evaluator.of(weights[:8], weights[8:], task)
-        >>> abs(round(evaluator.measure(weights[:8]).row["novelty"], 3))
-        0.0
-        """
+        """Measure samples or a null, with dispersion over so many pairs of networks of different runs."""
         networks = embed(weights, self.task, self.reference)
         rms = rms_distances(networks, fixed_pairs(weights.runs, pairs)) if len(weights) > 1 else (np.nan, np.nan)
         predictive = predict(weights, self.task.held_out)
@@ -122,18 +113,7 @@ class Evaluator:
 def frontier(
     samples: Mapping[float, WeightArray], evaluator: Evaluator, name: str = "samples", knob: str = "temperature"
 ) -> Frontier:
-    """Measure the frontier of a generator with a knob: a row for the networks that it gives at each level.
-
-    Examples
-    --------
-    >>> import wsflow
-    >>> from wsflow.evaluation import Evaluator, frontier
-    >>> task = wsflow.load_task("iris")
-    >>> weights = wsflow.train_population(task, hidden=(4,), n_runs=12, epochs=2).weights
-    >>> evaluator = Evaluator.of(weights[:6], weights[6:9], task)
-    >>> frontier({0.5: weights[9:10], 1.0: weights[9:]}, evaluator).names
-    ('temperature 0.5', 'temperature 1')
-    """
+    """Measure the frontier of a generator with a knob: a row for the networks that it gives at each level."""
     levels = sorted(samples)
     rows = (evaluator.measure(as_own_runs(samples[level])).row for level in levels)
     return Frontier(name, tuple(f"{knob} {level:g}" for level in levels), tuple(rows), evaluator.score)

@@ -17,11 +17,7 @@ BISECTIONS = 60
 
 
 def normalize(log_weights: Any, temperature: float = 1.0) -> np.ndarray:
-    """Return weights w^(1/T) (n,) that sum to 1, from log w (n,) up to a constant; minus infinity is a weight of zero.
-
-    >>> normalize(np.log([2.0, 6.0]) - 1000)
-    array([0.25, 0.75])
-    """
+    """Return weights w^(1/T) (n,) that sum to 1, from log w (n,) up to a constant; minus infinity is no weight."""
     _check_temperature(temperature)
     values = np.asarray(log_weights, dtype=np.float64) / temperature
     if values.ndim != 1 or not len(values) or np.isnan(values).any() or not np.isfinite(values.max()):
@@ -33,20 +29,8 @@ def normalize(log_weights: Any, temperature: float = 1.0) -> np.ndarray:
 
 
 def effective_sample_size(weights: Any) -> float:
-    """Compute Kish's (sum w)^2 / sum w^2: how many equally weighted networks weights (n,) are worth, between 1 and n.
+    """Compute (sum w)^2 / sum w^2 (Kish 1965): how many equally weighted networks weights (n,) are worth.
 
-    Raises
-    ------
-    InvalidInputError
-        If a weight is negative or not finite, or all are zero.
-
-    References
-    ----------
-    Kish 1965, "Survey Sampling".
-
-    Examples
-    --------
-    >>> from wsflow.evaluation.importance_sampling import effective_sample_size
     >>> effective_sample_size([1, 1, 1, 0]), effective_sample_size([5.0])
     (3.0, 1.0)
     """
@@ -62,24 +46,15 @@ def importance_weights(
 ) -> np.ndarray:
     """Compute self-normalised weights that turn draws of q into draws of a tempered posterior, w ~ L^(1/T) p / q.
 
-    For networks drawn from their own prior, leave both densities out.
-
     Parameters
     ----------
     log_likelihood : array-like of shape (n,)
         log L, in nats.
     log_prior, log_q : array-like of shape (n,) or float
         Log-densities of the networks under the prior, and under what they were drawn from, with respect to the same
-        volume; such as `score_samples` of a flow.
+        volume; such as `score_samples` of a flow. For networks drawn from their own prior, leave both out.
     temperature : float
         T: 1 is the posterior; above 1, the data count less.
-
-    Raises
-    ------
-    ValueError
-        If the temperature is not positive.
-    InvalidInputError
-        If a weight is not a number or infinite, or all are zero.
 
     References
     ----------
@@ -99,21 +74,7 @@ def importance_weights(
 
 
 def temperature_for(log_weights: Any, effective_size: float) -> float:
-    """Find the lowest temperature T >= 1 at which w^(1/T) (n,) are worth so many networks.
-
-    Raises
-    ------
-    ValueError
-        If no temperature gives that size.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation.importance_sampling import effective_sample_size, normalize, temperature_for
-    >>> log_weights = [0.0, -10.0, -20.0]
-    >>> temperature = temperature_for(log_weights, 2.0)
-    >>> round(effective_sample_size(normalize(log_weights, temperature)), 6)
-    2.0
-    """
+    """Find the lowest temperature T >= 1 at which w^(1/T) (n,) are worth so many networks; a ValueError if none is."""
     values = np.asarray(log_weights, dtype=np.float64)
     weighted = int(np.isfinite(values).sum())
     if effective_sample_size(normalize(values)) >= effective_size:

@@ -2,11 +2,8 @@
 
 Networks of different runs err on different examples, a copy errs where its original does. The IoU of a sample is the
 largest over all training networks. It falls with noise on the weights, and so does accuracy: samples should be more
-accurate than noisy training networks that are as dissimilar (the noise frontier).
-
-References
-----------
-Zeng, Yin, Xu and Liu 2025, "Generative Modeling of Weights: Generalization or Memorization?", arXiv:2506.07998.
+accurate than noisy training networks that are as dissimilar, which is the noise frontier of Zeng, Yin, Xu and Liu 2025,
+"Generative Modeling of Weights: Generalization or Memorization?", arXiv:2506.07998.
 """
 
 from __future__ import annotations
@@ -19,14 +16,8 @@ BLOCK_NUMBERS = 2**24
 
 
 def intersection_over_union(wrong: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compute |A n B| / |A u B| (n, m) of the mistakes of each network (n, b) with those of each other one (m, b).
+    """Compute |A n B| / |A u B| (n, m) of the mistakes (n, b) and (m, b) of networks, 1 for two without a mistake.
 
-    It is 1 for two networks without a mistake.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.evaluation import intersection_over_union
     >>> intersection_over_union(np.array([[True, True, False]]), np.array([[True, False, False], [True, True, False]]))
     array([[0.5, 1. ]])
     """
@@ -38,15 +29,7 @@ def intersection_over_union(wrong: np.ndarray, others: np.ndarray) -> np.ndarray
 
 
 def max_iou(wrong: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Compute the IoU (n,) of each network's mistakes (n, b) with those of the most similar training network (m, b).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.evaluation import max_iou
-    >>> max_iou(np.array([[True, True, False]]), np.array([[True, False, False], [False, True, True]]))
-    array([0.5])
-    """
+    """Compute the IoU (n,) of each network's mistakes (n, b) with those of the most similar training network (m, b)."""
     rows = max(1, BLOCK_NUMBERS // train.shape[1])
     blocks = [train[start : start + rows] for start in range(0, len(train), rows)]
     return np.max([intersection_over_union(wrong, block).max(1) for block in blocks], axis=0)

@@ -195,7 +195,7 @@ MEASURES: dict[str, Measure] = {
     "novelty_q05": Measure(
         lambda found: found.novelty.q05,
         "5% quantile of novelty",
-        "the same with 5% quantiles instead of means",
+        "the ratio of 5% quantiles instead of means",
         reading="quantile of novelty",
         column="5%",
     ),

@@ -40,7 +40,8 @@ def merge(
         Its inputs are used to estimate statistics: needed for ``repair=True``, and for ``statistics="recompute"``
         where the networks have batch norms.
     groups : array-like of shape (n,), optional
-        Labels: the networks of each label are merged into one (default: all networks are one group).
+        Labels: the networks of each label are merged into one (default: all networks are one group), in the order of
+        the labels' first rows, whose runs and steps it has.
     statistics : {"recompute", "average", "keep"}
         Of batch norms: estimated anew over the task's inputs, averaged, or those of each group's first network.
     repair : bool
@@ -50,11 +51,6 @@ def merge(
         What runs networks that are not sequential (default: the architecture's module).
     batch_size : int
         Statistics are averages over batches of about this size; with one batch, REPAIR is exact.
-
-    Returns
-    -------
-    WeightArray of shape (groups, d)
-        In the order of the labels' first rows, whose runs and steps it has.
 
     Raises
     ------
@@ -74,8 +70,6 @@ def merge(
     >>> from wsflow import Architecture, Task, WeightArray, merge
     >>> rng = np.random.default_rng(0)
     >>> weights = WeightArray(rng.normal(size=(4, 23)), Architecture.mlp([4, 3, 2]))
-    >>> bool(np.allclose(merge(weights), np.asarray(weights).mean(axis=0)))
-    True
     >>> merge(weights, groups=["a", "b", "a", "b"]).runs
     array([0, 1])
     >>> merge(weights, Task(rng.normal(size=(50, 4)), rng.integers(2, size=50)), repair=True).shape

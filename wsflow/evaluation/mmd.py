@@ -2,7 +2,8 @@
 
 MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) with a Gaussian kernel, estimated without bias; it is zero exactly where
 the laws agree. Under that hypothesis labels may be exchanged, so the p-value (1 + #{permuted >= observed}) / (1 + B) is
-at most a with a probability of at most a, in any dimension and for any number of points.
+at most a with a probability of at most a, in any dimension and for any number of points (Gretton, Borgwardt, Rasch,
+Scholkopf and Smola 2012, "A kernel two-sample test", JMLR 13, equation 3; Phipson and Smyth 2010, arXiv:1603.05766).
 """
 
 from __future__ import annotations
@@ -29,27 +30,15 @@ class TwoSampleTest:
 def mmd_test(
     x: Tensor, y: Tensor, generator: torch.Generator, permutations: int = PERMUTATIONS, bandwidth: float | None = None
 ) -> TwoSampleTest:
-    """Test whether two sets of independent points have one law.
+    """Test whether two sets of independent points, x (m, p) and y (n, p), have one law.
 
     Parameters
     ----------
-    x : Tensor of shape (m, p)
-    y : Tensor of shape (n, p)
     generator : torch.Generator
         Draws the permutations.
     bandwidth : float, optional
         Of the kernel exp(-|x - y|^2 / (2 bandwidth^2)). Default: the median distance between all points, which knows
         nothing of the labels.
-
-    Raises
-    ------
-    InvalidInputError
-        If a set has fewer than 2 points.
-
-    References
-    ----------
-    Gretton, Borgwardt, Rasch, Scholkopf and Smola 2012, "A kernel two-sample test", JMLR 13, equation 3; for the
-    p-value Phipson and Smyth 2010, arXiv:1603.05766.
 
     Examples
     --------

@@ -24,19 +24,10 @@ DRAWS = 20
 
 @dataclass(frozen=True)
 class ModelAverage:
-    """A weighted model average.
+    """The average sum_i w_i p_i(x) (b, k), the weights w (n,), which sum to 1, and how many networks they are worth.
 
-    Parameters
-    ----------
-    average : ndarray of shape (b, k)
-        sum_i w_i p_i(x), probabilities or outputs of a regression.
-    weights : ndarray of shape (n,)
-        w, which sum to 1.
-    effective_size : float
-        How many equally weighted networks they are worth.
-    numbers : dict from str to float
-        Accuracy, negative log-likelihood, Brier score and calibration error of the average; for a regression R^2 and
-        mean squared error.
+    The `numbers` are the measures of the average as a forecast: accuracy, likelihood, Brier score and calibration
+    error, or R^2 and mean squared error.
     """
 
     average: np.ndarray
@@ -108,11 +99,9 @@ class PredictiveCurve:
 
     Parameters
     ----------
-    sizes : tuple of int
     mean, sd : dict from str to ndarray of shape (sizes,)
-        Over draws of that many networks: ``"accuracy"``, ``"nll"``, ``"brier"`` and ``"ece"``, or ``"r2"`` and
-        ``"mse"``; and ``"ood_auroc"`` where foreign inputs were given. Draws overlap where the size is not small
-        beside the number of networks, and the sd is then too small; it is 0 where a draw takes all.
+        Over draws of that many networks: the measures of a forecast, and ``"ood_auroc"`` if foreign inputs were given.
+        Draws overlap where the size is not small beside the number of networks, and the sd is then too small.
     """
 
     sizes: tuple[int, ...]
@@ -130,7 +119,7 @@ def predictive_curve(
     draws: int = DRAWS,
     random_state: int = 0,
 ) -> PredictiveCurve:
-    """Measure model averages of 1, 2, 5, ... networks on a task's held-out data.
+    """Measure averages of 1, 2, 5, ... networks on held-out data, as of deep ensembles (Lakshminarayanan et al. 2017).
 
     Parameters
     ----------
@@ -139,7 +128,7 @@ def predictive_curve(
     sizes : sequence of int
         Those above n are left out.
     ood : ndarray of shape (b, p), optional
-        Foreign inputs.
+        Foreign inputs, for a classification.
     ood_score : {"entropy", "max_probability"}
         As in `wsflow.evaluation.ood_auroc`.
     draws : int
@@ -149,10 +138,6 @@ def predictive_curve(
     ------
     InvalidInputError
         If no size is possible, or foreign inputs are given for a regression.
-
-    References
-    ----------
-    Lakshminarayanan, Pritzel and Blundell 2017, arXiv:1612.01474 (deep ensembles).
 
     Examples
     --------

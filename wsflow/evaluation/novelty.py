@@ -60,19 +60,7 @@ class Dispersion:
 
 
 def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task) -> Novelty:
-    """Measure how new samples are.
-
-    Parameters
-    ----------
-    samples, train, held_out : WeightArray of shape (n, d)
-        Any representatives of the networks; the runs of held-out networks are not in training.
-    task : Task
-        Its held-out inputs are where functions are compared.
-
-    Raises
-    ------
-    InvalidInputError
-        If a held-out network is of a run of the training networks.
+    """Measure how new samples are, all networks being given by any representatives.
 
     Examples
     --------
@@ -94,17 +82,7 @@ def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, tas
 
 
 def dispersion(samples: WeightArray, held_out: WeightArray, task: Task) -> Dispersion:
-    """Measure how different samples are from each other; each sample counts as a run of its own.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.novelty import dispersion
-    >>> weights = WeightArray(np.random.default_rng(0).normal(size=(9, 17)), Architecture.mlp([2, 3, 2]))
-    >>> round(dispersion(weights, weights, Task(np.eye(2), [0, 1])).value, 6)
-    1.0
-    """
+    """Measure how different samples are from each other; each sample counts as a run of its own."""
     reference = mean_reference(held_out)
     distances = (
         rms_distances(embed(weights, task, reference), fixed_pairs(runs, PAIRS))

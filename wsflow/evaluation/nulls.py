@@ -26,10 +26,8 @@ class Null(NamedTuple):
     ----------
     function : callable
         ``(train, n_samples, rng, level) -> ndarray of shape (n_samples, d)``.
-    levels : tuple of float
-        In ascending order.
     knob : str
-        What the level is; empty for a generator that has none.
+        What the levels, in ascending order, are of; empty for a generator that has none.
     plain : float, optional
         The level that a name leaves out, such as temperature 1.
     ends : tuple of two str

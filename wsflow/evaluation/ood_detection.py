@@ -1,4 +1,4 @@
-"""Detection of out-of-distribution inputs by the predicted probabilities (Hendrycks and Gimpel 2017)."""
+"""Detection of out-of-distribution inputs by predicted probabilities (Hendrycks and Gimpel 2017, arXiv:1610.02136)."""
 
 from __future__ import annotations
 
@@ -31,20 +31,6 @@ def ood_auroc(inside: np.ndarray, outside: np.ndarray, score: str = "entropy") -
         Probabilities on inputs of the task, and on others; such as averages over networks.
     score : {"entropy", "max_probability"}
         What is larger on foreign inputs: the entropy of the probabilities, or one minus the largest of them.
-
-    Returns
-    -------
-    float
-        1/2 is guessing, 1 is perfect.
-
-    Raises
-    ------
-    ValueError
-        If the score is not one of them.
-
-    References
-    ----------
-    Hendrycks and Gimpel 2017, arXiv:1610.02136.
 
     Examples
     --------

@@ -36,7 +36,6 @@ class Frontier:
 
     Parameters
     ----------
-    name : str
     names : tuple of str
         Of the rows, such as ``"temperature 0.5"``.
     rows : tuple of mapping from str to float
@@ -96,20 +95,9 @@ class Frontier:
 def compare_frontiers(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> list[dict[str, object]]:
     """Put every row of one generator beside the other generator at that novelty and dispersion.
 
-    Returns
-    -------
-    list of dict
-        For each row of `a` its ``"name"``, ``"novelty"`` and ``"dispersion"``, the score and loss of both
-        (``"other"`` is None where `b` is nowhere as new and as different), and whether `a` is ``"ahead"``: no point of
-        `b` that is as new and as different is as good in both.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation import Frontier, compare_frontiers
-    >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
-    >>> flow, mean = Frontier("flow", ("flow",), (row,)), Frontier("mean", ("mean",), (row | {"dispersion": 0.0},))
-    >>> compare_frontiers(flow, mean)[0]["ahead"]
-    True
+    A row has its ``"name"``, ``"novelty"`` and ``"dispersion"``, the score and loss of both (``"other"`` is None where
+    `b` is nowhere as new and as different), and whether `a` is ``"ahead"``: no point of `b` that is as new and as
+    different is as good in both.
     """
     found: list[dict[str, object]] = []
     for name, row in zip(a.names, a.rows, strict=True):

@@ -2,7 +2,8 @@
 
 The support of a set of points is estimated by balls around them, each as large as the distance to the point's k-th
 nearest neighbour in the set. Real networks are those of held-out runs: beside training networks, copies would be
-perfect.
+perfect. Precision and recall are those of Kynkaanniemi, Karras, Laine, Lehtinen and Aila 2019, arXiv:1904.06991;
+density and coverage are those of Naeem, Oh, Uh, Choi and Yoo 2020, arXiv:2002.09797.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ class PRDC:
 
     Parameters
     ----------
-    precision : float
-        The share of samples that lie in the support of the real networks.
-    recall : float
-        The share of real networks that lie in the support of the samples.
+    precision, recall : float
+        The share of samples in the support of the real networks, and of real networks in that of the samples.
     density : float
         In how many balls of real networks a sample lies, over k: 1 on average where both have one law, and not
         misled by a single real outlier with a large ball.
@@ -42,16 +41,6 @@ def compute_prdc(samples: Tensor, real: Tensor, k: int = NEIGHBOURS) -> PRDC:
     """Compute precision, recall, density and coverage of samples (m, p) beside real points (n, p).
 
     They are NaN where a set has no more than k points.
-
-    Raises
-    ------
-    ValueError
-        If `k` is not positive.
-
-    References
-    ----------
-    Kynkaanniemi, Karras, Laine, Lehtinen and Aila 2019, arXiv:1904.06991 (precision and recall); Naeem, Oh, Uh, Choi
-    and Yoo 2020, arXiv:2002.09797 (density and coverage).
 
     Examples
     --------

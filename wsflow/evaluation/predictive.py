@@ -29,22 +29,15 @@ class Predictive:
 
     Parameters
     ----------
-    scores : ndarray of shape (n,)
-        Accuracy of each network, or R^2.
-    losses : ndarray of shape (n,)
-        Mean loss of each network.
+    scores, losses : ndarray of shape (n,)
+        Accuracy of each network, or R^2, and its mean loss.
     average : ndarray of shape (b, k)
         The mean of the networks' probabilities, or of their outputs for a regression.
     jsd : float
-        Generalised Jensen-Shannon divergence between the networks' predictive distributions, H(mean p) -
+        Generalised Jensen-Shannon divergence between the networks' predictive distributions (Lin 1991), H(mean p) -
         mean H(p), averaged over inputs, in nats; NaN for a regression.
     wrong : ndarray of bool, shape (n, b), optional
         Which inputs each network classifies wrongly; None for a regression.
-
-    References
-    ----------
-    Lakshminarayanan, Pritzel and Blundell 2017, arXiv:1612.01474 (averages of predictions); Lin 1991, "Divergence
-    measures based on the Shannon entropy".
     """
 
     scores: np.ndarray
@@ -56,11 +49,6 @@ class Predictive:
 
 def predict(weights: WeightArray, task: Task) -> Predictive:
     """Run every network on a task's inputs.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no network, or the task's inputs or outputs are not those of the networks.
 
     Examples
     --------

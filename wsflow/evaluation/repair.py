@@ -52,27 +52,10 @@ def repair_channels(
     module : torch.nn.Module, optional
         What runs networks that are not sequential (default: the architecture's module).
 
-    Raises
-    ------
-    InvalidInputError
-        If nothing runs the networks, or the task is not theirs.
-    ValueError
-        If `batch_size` is less than 2.
-
     References
     ----------
     Jordan, Sedghi, Saukh, Entezari and Neyshabur 2023, "REPAIR: REnormalizing Permuted Activations for Interpolation
     Repair", arXiv:2211.08403, equations 3 and 4.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation import repair_channels
-    >>> one = WeightArray(np.random.default_rng(0).normal(size=(1, 23)), Architecture.mlp([4, 3, 2]))
-    >>> same = repair_channels(one, one, np.ones((1, 1)), Task(np.eye(4), [0, 1, 0, 1]))
-    >>> bool(np.allclose(same, one))
-    True
     """
     check_task(weights.architecture, task)
     runner = ModuleRunner.of(weights.architecture, module)

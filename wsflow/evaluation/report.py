@@ -15,38 +15,34 @@ from wsflow.evaluation.calibration import Reliability, reliability
 from wsflow.evaluation.distribution import one_per_run, two_samples
 from wsflow.evaluation.embedding import align, canonical, evenly_spaced
 from wsflow.evaluation.evaluator import MEASURED, NULL_PAIRS, Evaluator, Measured, as_own_runs, frontier
+from wsflow.evaluation.inputs import check_networks, check_nulls, finite_samples, split_held_out
 from wsflow.evaluation.measures import DISTRIBUTION, measure
 from wsflow.evaluation.nearest_neighbours import NearestDistances
-from wsflow.evaluation.novelty import check_held_out
 from wsflow.evaluation.nulls import null_curves, null_names, null_samples
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
-from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.symmetry.matching import orbit_matching
-from wsflow.task import Task, check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 Row = dict[str, float]
 
 # training examples on which barriers are measured, evenly spaced: 200 pairs on 55,000 images take two minutes
 BARRIER_EXAMPLES = 4096
-# the share of the runs that is held out where no held-out networks are given
-HELD_OUT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Report:
     """What `evaluate` found.
 
-    Each row has the measures of `wsflow.evaluation.MEASURES` that the task has: first the score (``"accuracy"``, or
-    ``"r2"`` for a regression), ``"loss"``, ``"novelty"`` and ``"dispersion"``, then what they are made of.
+    Each row has the measures of `wsflow.evaluation.MEASURES` that the task has: the score (``"accuracy"``, or ``"r2"``
+    for a regression), ``"loss"``, ``"novelty"`` and ``"dispersion"``, and what they are made of.
 
     Parameters
     ----------
     training, held_out, samples : dict from str to float
-        A row each.
-    nulls : dict from str to such rows
+        A row each; `nulls` has one by name.
     barrier : dict from str to float
         Mean midpoint loss barrier on training data ``"before"`` and ``"after"`` alignment, and their ``"ratio"``.
     verdict : list of str
@@ -162,11 +158,11 @@ def evaluate(
     """
     advance = _Steps(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
     notes: list[str] = []
-    samples, dropped = _finite_samples(samples, notes)
-    train, held_out = _runs_apart(train, held_out, random_state, notes)
-    _check(samples, train, held_out, task)
+    samples, dropped = finite_samples(samples, notes)
+    train, held_out = split_held_out(train, held_out, random_state, notes)
+    check_networks(samples, train, held_out, task)
     if not isinstance(nulls, bool):
-        _check_made_of(nulls, train)
+        check_nulls(nulls, train)
     if task.held_out is task:
         notes.append("The task has no held-out data: scores and losses are those on the training data.")
     samples = as_own_runs(samples)
@@ -187,7 +183,7 @@ def evaluate(
             advance()
     own = {}
     if curve:
-        own = {"samples": frontier({k: _finite_samples(w, [])[0] for k, w in curve.items()}, evaluator)}
+        own = {"samples": frontier({k: finite_samples(w, [])[0] for k, w in curve.items()}, evaluator)}
         advance()
     counts = {"training": len(train), "training_runs": len(np.unique(train.runs)), "held_out": len(held_out)}
     counts |= {"held_out_runs": len(np.unique(held_out.runs)), "samples": len(samples), "not_finite": dropped}
@@ -276,67 +272,6 @@ def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str
         # only the permutations and signs: scaling to unit norms would change the midpoint as well
         ends = tuple(orbit_matching(canonical(w), reference, w.architecture)(w) for w in ends)
     return {"before": before, "after": midpoint_barrier(*ends, task)}
-
-
-def _finite_samples(samples: WeightArray, notes: list[str]) -> tuple[WeightArray, int]:
-    finite = np.isfinite(np.asarray(samples)).all(axis=1)
-    if not finite.any():
-        raise NumericalError(f"None of the {len(samples)} samples is finite: sample with more steps, or fit again.")
-    lost = np.flatnonzero(~finite)
-    if len(lost):
-        named = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
-        notes.append(f"{len(lost)} of {len(samples)} samples are not finite and were left out (rows {named}).")
-    return samples[finite], len(lost)
-
-
-def _runs_apart(
-    train: WeightArray, held_out: WeightArray | None, random_state: int, notes: list[str]
-) -> tuple[WeightArray, WeightArray]:
-    """Return training networks and those of held-out runs, which are split off where none are given."""
-    if held_out is not None:
-        check_held_out(train, held_out)
-        return train, held_out
-    runs = np.unique(train.runs)
-    count = max(2, round(HELD_OUT_SHARE * len(runs)))
-    if len(runs) < count + 2:
-        raise InvalidInputError(
-            f"The training networks are of {len(runs)} run(s), and holding out 2 needs at least 4. "
-            "Train more runs, or pass networks of held-out runs."
-        )
-    chosen = np.random.default_rng(random_state).permutation(runs)[:count]
-    notes.append(
-        f"No held-out runs were given: {count} of the {len(runs)} training runs were held out for this evaluation. "
-        "If the flow was fitted to them too, novelty is underestimated."
-    )
-    mask = np.isin(train.runs, chosen)
-    return train[~mask], train[mask]
-
-
-def _check(samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task) -> None:
-    for name, weights in (("samples", samples), ("held-out networks", held_out)):
-        if weights.architecture != train.architecture:
-            raise InvalidInputError(
-                f"The {name} are {weights.architecture}, but the training networks are {train.architecture}: "
-                "evaluate compares networks of one architecture."
-            )
-    for name, weights in (("training networks", train), ("held-out networks", held_out)):
-        lost = np.flatnonzero(~np.isfinite(np.asarray(weights)).all(axis=1))
-        if len(lost):
-            raise InvalidInputError(f"{len(lost)} of the {name} are not finite (row {lost[0]} is one): drop them.")
-        if len(np.unique(weights.runs)) < 2:
-            raise InvalidInputError(f"The {name} are of one run, but distances between runs need 2: train more.")
-    check_task(train.architecture, task)
-
-
-def _check_made_of(nulls: WeightArray, train: WeightArray) -> None:
-    """Refuse what nulls cannot be made of."""
-    if not isinstance(nulls, WeightArray) or nulls.architecture != train.architecture:
-        raise InvalidInputError(
-            f"Nulls are made of training networks, {train.architecture}, in other coordinates: pass nulls=True, or a "
-            "WeightArray of them, such as model[:-1].transform(train)."
-        )
-    if not np.isfinite(np.asarray(nulls)).all():
-        raise InvalidInputError("Networks that nulls are to be made of are not finite: drop them.")
 
 
 class _Steps:

@@ -19,15 +19,7 @@ CHOICES = tuple(name for name, row in OPTIMIZERS.items() if not row.sampler)
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """Scores and losses of networks in training, on held-out data.
-
-    Parameters
-    ----------
-    steps : ndarray of int, shape (k,)
-        Gradient steps done; the first is 0.
-    scores, losses : ndarray of shape (k, n)
-        Accuracy or R^2, and mean loss, of each network.
-    """
+    """Scores and losses (k, n) of networks on held-out data, after `steps` (k,) gradient steps; the first is 0."""
 
     steps: np.ndarray
     scores: np.ndarray

@@ -27,25 +27,10 @@ RUNS_PER_WEIGHT = 0.7
 
 
 def null_wins(nulls: Mapping[str, Row | Frontier], samples: Row, score: str = "accuracy") -> list[str]:
-    """Name the nulls that are at least as good as the samples, at their novelty and dispersion.
+    """Name the nulls that are at least as good as the samples, at their novelty and dispersion, the best score first.
 
-    Parameters
-    ----------
-    nulls : mapping from str to row or Frontier
-        A curve wins with any of its points, also between two levels.
-    samples : row
-        With the score, ``"loss"``, ``"novelty"`` and ``"dispersion"``.
-    score : str
-        The key of the score.
+    A curve wins with any of its points, also between two levels.
 
-    Returns
-    -------
-    list of str
-        The best score first.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation import null_wins
     >>> samples = {"accuracy": 0.93, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
     >>> null_wins({"mean": samples | {"dispersion": 0.0}, "noise 0.1": samples | {"loss": 0.1}}, samples)
     ['noise 0.1']
@@ -79,12 +64,7 @@ def verdict_on_samples(
 
 
 def verdict_on_frontier(curve: Frontier, nulls: Mapping[str, Row | Frontier]) -> str:
-    """Return the sentence on a generator with a knob: at which levels a null is as good.
-
-    >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
-    >>> verdict_on_frontier(Frontier("flow", ("temperature 1",), (row,)), {"mean": row | {"accuracy": 0.8}})
-    'The frontier of flow lies above every null, at temperature 1.'
-    """
+    """Return the sentence on a generator with a knob: at which levels a null is as good."""
     found = {name: null_wins(nulls, row, curve.score) for name, row in zip(curve.names, curve.rows, strict=True)}
     behind = [f"{name} ({winners[0]})" for name, winners in found.items() if winners]
     if not behind:
@@ -100,12 +80,6 @@ def verdict_on_mistakes(samples: Row, held_out: Row, noise: Frontier) -> str:
     """Return the sentence on the noise frontier of Zeng et al. 2025, arXiv:2506.07998.
 
     It is "" where newly trained networks lie below that frontier too, or where hardly any mistakes differ.
-
-    >>> row = {"accuracy": 0.9, "loss": 0.3, "iou": 0.5}
-    >>> noise = Frontier("noise", ("noise 0.3",), (row | {"accuracy": 0.8, "iou": 0.4},))
-    >>> verdict_on_mistakes(row | {"accuracy": 0.7}, row, noise)
-    'Samples lie below the noise frontier: noise 0.3 has accuracy 0.800 at an overlap of mistakes of 0.40, they 0.700
-    at 0.50 (newly trained networks 0.900 at 0.50).'
     """
     if not held_out.get("iou", 1.0) <= MAX_OVERLAP or _noise_reaches(noise, held_out):
         return ""
