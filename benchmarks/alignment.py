@@ -31,11 +31,10 @@ from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.estimators.aligner import PermutationAligner
 from wsflow.running import unflatten
 from wsflow.running.initialisation import INITIALISATIONS
-from wsflow.symmetry import ascent
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.assignment import assignment
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.matching import orbit_matching, weight_matching
+from wsflow.symmetry.matching import orbit_matching, solution, weight_matching
+from wsflow.symmetry.matching.assignment import assignment
 from wsflow.weights import WeightArray
 
 Axes = dict[str, tuple[str | None, ...]]
@@ -117,7 +116,7 @@ def recorded(problems: list[np.ndarray], products: Counter[Any]) -> Iterator[Non
         return product
 
     with (
-        mock.patch.object(ascent, "assignment", solve),
+        mock.patch.object(solution, "assignment", solve),
         mock.patch.object(torch, "bmm", counted(torch.bmm)),
         mock.patch.object(torch, "baddbmm", counted(torch.baddbmm)),
         mock.patch.object(torch.Tensor, "baddbmm_", counted(torch.Tensor.baddbmm_)),

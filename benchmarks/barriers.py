@@ -28,12 +28,15 @@ from wsflow.evaluation.barrier import loss_barrier
 from wsflow.populations import load_task
 from wsflow.populations.training import train_population
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.activation_matching import activation_matching
-from wsflow.symmetry.choice import concatenated
-from wsflow.symmetry.matching import weight_matching
-from wsflow.symmetry.refinement import best_chain, scale_matching
-from wsflow.symmetry.sinkhorn_matching import sinkhorn_matching
-from wsflow.symmetry.straight_through import straight_through_matching
+from wsflow.symmetry.batches import concatenate
+from wsflow.symmetry.matching import (
+    activation_matching,
+    best_chain,
+    sinkhorn_matching,
+    straight_through_matching,
+    weight_matching,
+)
+from wsflow.symmetry.matching.scales import scale_matching
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -70,7 +73,7 @@ def by_default(rows: Tensor, goal: Tensor, architecture: Architecture, data: tup
         aligner = PermutationAligner(task=task, reference=reference.numpy(), by="network", random_state=0)
         networks = WeightArray(some.numpy(), architecture)
         found.append(aligner.fit(networks).transform(networks, return_action=True)[1].rows(slice(1, None)))
-    return concatenated(architecture, found)
+    return concatenate(architecture, found)
 
 
 METHODS: dict[str, Aligned] = {

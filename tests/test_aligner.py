@@ -1,4 +1,4 @@
-"""PermutationAligner: methods, references, what is held, and what it reports; and its commands."""
+"""PermutationAligner: methods, references, fixed groups, and what it reports; and its commands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from wsflow import Architecture, PermutationAligner, Population, ScaleCanonicali
 from wsflow.cli import main
 from wsflow.cli.align import METHODS as CLI_METHODS
 from wsflow.estimators.aligner import REFERENCES
-from wsflow.estimators.matchers import CHOICES, METHODS, method_of
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching import orbit_matching
+from wsflow.symmetry.matching.methods import CHOICES, METHODS, method_of
 from wsflow.testing import assert_function_preserved
 
 MLP = Architecture.mlp([4, 5, 5, 2])
@@ -158,7 +158,7 @@ class TestReferences:
             (np.zeros(7), "is no network 4-5-5-2 relu"),
             (networks(1, Architecture.mlp([4, 3, 2])), "is no network 4-5-5-2 relu"),
             (np.full(MLP.n_weights, np.nan), "finite weights"),
-            ("last", "'reference' parameter of PermutationAligner is one of"),
+            ("last", "'reference' parameter of PermutationAligner must be a str among"),
         ],
     )
     def test_a_wrong_reference_is_refused(self, reference, message):
@@ -227,7 +227,7 @@ class TestForms:
             PermutationAligner(form="square").fit(networks())
 
 
-class TestWhatIsHeld:
+class TestFixedGroups:
     @staticmethod
     def fine_tuned(n=10):
         """Networks with one frozen first layer, and the rest from different seeds."""
@@ -243,7 +243,7 @@ class TestWhatIsHeld:
         needed = task if METHODS[method].needs_task else None
         aligner = PermutationAligner(method, needed, options=OPTIONS.get(method), random_state=0)
         aligned = aligner.fit_transform(X)
-        assert aligner.held_ == ("hidden1",)
+        assert aligner.fixed_groups_ == ("hidden1",)
         assert np.array_equal(aligned[:, columns], X[:, columns])
         assert not np.array_equal(aligned, X)
         assert_function_preserved(X, aligned)
@@ -262,12 +262,12 @@ class TestWhatIsHeld:
 
     def test_a_reference_with_another_layer_sets_it_free(self):
         X, _ = self.fine_tuned()
-        assert PermutationAligner(reference=networks(1, seed=5)).fit(X).held_ == ()
+        assert PermutationAligner(reference=networks(1, seed=5)).fit(X).fixed_groups_ == ()
 
     def test_a_network_alone_holds_nothing(self):
         X = networks(1)
         aligner = PermutationAligner().fit(X)
-        assert aligner.held_ == ()
+        assert aligner.fixed_groups_ == ()
         assert np.allclose(aligner.transform(orbit(X, log_scale=0.0)), X)
 
 
@@ -296,13 +296,13 @@ class TestReports:
         assert np.array_equal(clone(aligner).fit_transform(X), aligner.fit(X).transform(X))
 
     def test_a_saved_aligner_is_the_same(self, task, tmp_path):
-        X, _ = TestWhatIsHeld.fine_tuned()
+        X, _ = TestFixedGroups.fine_tuned()
         aligner = PermutationAligner(
             "chain", task, reference=np.array(X[2]), options=OPTIONS["chain"], random_state=0
         ).fit(X)
         wsflow.save_model(aligner, tmp_path / "aligner.st")
         loaded = wsflow.load_model(tmp_path / "aligner.st")
-        assert loaded.held_ == aligner.held_ == ("hidden1",)
+        assert loaded.fixed_groups_ == aligner.fixed_groups_ == ("hidden1",)
         assert np.array_equal(loaded.transform(X), aligner.transform(X))
         assert all(np.array_equal(loaded.report_[name], values) for name, values in aligner.report_.items())
 

@@ -20,18 +20,23 @@ from wsflow.populations.datasets import load_task
 from wsflow.populations.training import train_population
 from wsflow.running import forward, losses
 from wsflow.running.activation_statistics import Moments, activations
-from wsflow.symmetry import examples as examples_module
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.activation_matching import activation_matching
-from wsflow.symmetry.assignment import assignment
-from wsflow.symmetry.choice import Best, concatenated, replaced, where
-from wsflow.symmetry.examples import Examples
-from wsflow.symmetry.matching import weight_matching
-from wsflow.symmetry.refinement import best_chain, scale_matching
-from wsflow.symmetry.relaxation import Relaxation, Scores
-from wsflow.symmetry.sinkhorn import sinkhorn
-from wsflow.symmetry.sinkhorn_matching import Schedule, descend, sinkhorn_matching
-from wsflow.symmetry.straight_through import straight_through_matching
+from wsflow.symmetry.batches import concatenate, replaced, where
+from wsflow.symmetry.matching import (
+    activation_matching,
+    best_chain,
+    sinkhorn_matching,
+    straight_through_matching,
+    weight_matching,
+)
+from wsflow.symmetry.matching import examples as examples_module
+from wsflow.symmetry.matching.assignment import assignment
+from wsflow.symmetry.matching.examples import Examples
+from wsflow.symmetry.matching.relaxation import Relaxation, Similarities
+from wsflow.symmetry.matching.scales import scale_matching
+from wsflow.symmetry.matching.selection import BestAction
+from wsflow.symmetry.matching.sinkhorn import Annealing, descend
+from wsflow.symmetry.matching.sinkhorn_operator import sinkhorn
 
 F64 = torch.float64
 seeds = st.integers(0, 2**32 - 1)
@@ -204,7 +209,7 @@ def vertex(relaxation: Relaxation, action: Action) -> tuple[dict[str, Tensor], d
     """An action as matrices and signs; what pairs of parents that are not chosen would do is drawn at random."""
     matrices, signs = {}, {}
     for name, group in relaxation.groups.items():
-        matrix = relaxation.pairs(name, nn.functional.one_hot(action.permutations[name], group.total).to(F64))
+        matrix = relaxation.by_parents(name, nn.functional.one_hot(action.permutations[name], group.total).to(F64))
         if group.parent is not None:
             parents = action.permutations[group.parent.name]
             chosen = nn.functional.one_hot(parents, parents.shape[1]).bool()[..., None, None]
@@ -214,7 +219,7 @@ def vertex(relaxation: Relaxation, action: Action) -> tuple[dict[str, Tensor], d
         if name in relaxation.signed:
             wire, offset = relaxation.signed[name]
             sign = action.scales[wire][:, offset : offset + group.total, None].expand(-1, -1, group.total)
-            signs[name] = relaxation.pairs(name, sign)
+            signs[name] = relaxation.by_parents(name, sign)
     return matrices, signs
 
 
@@ -233,7 +238,7 @@ def test_at_a_permutation_a_soft_one_is_the_action(name):
     action = Action(architecture, full.permutations, {k: s for k, s in full.scales.items() if k in single})
     kept = weights_only(architecture)
     torch.testing.assert_close(
-        relaxation.move(rows, *vertex(relaxation, action))[:, kept], action(rows)[:, kept], rtol=0, atol=1e-14
+        relaxation.apply(rows, *vertex(relaxation, action))[:, kept], action(rows)[:, kept], rtol=0, atol=1e-14
     )
 
 
@@ -251,7 +256,7 @@ def test_the_mean_permutation_makes_all_neurons_equal():
     architecture = handwritten.Residual.architecture()
     relaxation = Relaxation.of(architecture)
     mean = {name: torch.full((1, g.size, g.size), 1 / g.size, dtype=F64) for name, g in relaxation.groups.items()}
-    moved = relaxation.move(random_rows(architecture, 1), mean)
+    moved = relaxation.apply(random_rows(architecture, 1), mean)
     up = moved[0, architecture.slices["up1.weight"]].reshape(8, 6)
     torch.testing.assert_close(up, up.mean().expand(8, 6))
 
@@ -303,7 +308,7 @@ def test_the_loss_at_a_soft_midpoint_has_the_derivatives_of_finite_differences()
 
     def loss(first: Tensor, second: Tensor) -> Tensor:
         soft = {"hidden1": sinkhorn(first, 60)[0], "hidden2": sinkhorn(second, 60)[0]}
-        return data.losses((relaxation.move(rows[1:], soft, signs) + rows[0]) / 2)
+        return data.losses((relaxation.apply(rows[1:], soft, signs) + rows[0]) / 2)
 
     scores = [torch.randn(1, k, k, generator=seeded(k), dtype=F64, requires_grad=True) for k in (4, 3)]
     assert torch.autograd.gradcheck(loss, scores)
@@ -335,9 +340,9 @@ def test_sinkhorn_descends_to_the_nearest_network_from_a_bad_start():
     rows = random_rows(architecture, 2)
     moved = permuted(rows, architecture)
     relaxation = Relaxation.of(architecture)
-    flat = Scores({name: torch.zeros(2, g.size, g.size, dtype=F64) for name, g in relaxation.groups.items()})
-    schedule = Schedule(steps=200, learning_rate=0.05, temperatures=(0.5, 0.05))
-    found = descend(moved, rows, relaxation, flat, None, "l2", schedule, 0)
+    flat = Similarities({name: torch.zeros(2, g.size, g.size, dtype=F64) for name, g in relaxation.groups.items()})
+    annealing = Annealing(steps=200, learning_rate=0.05, temperatures=(0.5, 0.05))
+    found = descend(moved, rows, relaxation, flat, None, "l2", annealing, seeded())
     torch.testing.assert_close(found(moved), rows, rtol=0, atol=0)
 
 
@@ -459,7 +464,7 @@ def test_trivial_losses_are_entropy_and_variance():
     architecture = Architecture.mlp([1, 2])
     classes = Examples.of(architecture, torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]), "cross_entropy")
     reals = Examples.of(architecture, torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]), "mse")
-    assert (round(classes.trivial, 6), reals.trivial) == (round(float(np.log(2)), 6), 1.0)
+    assert (round(classes.constant_loss, 6), reals.constant_loss) == (round(float(np.log(2)), 6), 1.0)
 
 
 def test_drawn_examples_keep_inputs_and_targets_together():
@@ -478,7 +483,7 @@ def test_choosing_and_joining_of_actions_is_row_by_row():
     mixed = torch.where(chosen.unsqueeze(1), one(rows), two(rows))
     torch.testing.assert_close(where(chosen, one, two)(rows), mixed, rtol=0, atol=0)
     torch.testing.assert_close(replaced(two, chosen, one.rows(chosen))(rows), mixed, rtol=0, atol=0)
-    joined = concatenated(architecture, [one.rows(slice(0, 1)), two.rows(slice(1, 4))])
+    joined = concatenate(architecture, [one.rows(slice(0, 1)), two.rows(slice(1, 4))])
     torch.testing.assert_close(joined(rows), torch.cat([one(rows)[:1], two(rows)[1:]]), rtol=0, atol=0)
 
 
@@ -489,8 +494,8 @@ def test_below_the_ends_the_nearest_is_the_best():
     data = Examples.of(architecture, X, torch.zeros(1, 1, dtype=F64), "mse")
     stay = Action.identity(architecture, 1)
     flip = Action(architecture, {}, {"hidden1": torch.tensor([[-1.0]])})
-    best = Best(w, w, architecture, data)
-    best.offer(flip)
-    best.offer(stay)
+    best = BestAction(w, w, architecture, data)
+    best.update(flip)
+    best.update(stay)
     assert best.distance.item() == 0 == best.excess.item()
     assert torch.equal(best.action(w), w)

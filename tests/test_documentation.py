@@ -19,9 +19,9 @@ import wsflow
 from wsflow.cli import main
 from wsflow.cli.main import COMMANDS as COMMANDS_OF_MAIN
 from wsflow.cli.rendering import echo_report
-from wsflow.estimators.matchers import METHODS
 from wsflow.evaluation.nulls import null_names
 from wsflow.evaluation.report import Report
+from wsflow.symmetry.matching.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]

@@ -17,13 +17,14 @@ from wsflow.activations import POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup, Parameter, Wire
 from wsflow.architecture.restriction import restricted
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.assignment import Signs, assignment
+from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.charts import centred
-from wsflow.symmetry.holding import held_groups, patterns, thawed, together
-from wsflow.symmetry.matching import ascend, layer_matching, objective, orbit_matching, weight_matching
-from wsflow.symmetry.places import Plan
-from wsflow.symmetry.universe import _best, _transformed, _vertex, between, universe_matching
+from wsflow.symmetry.centring import centred
+from wsflow.symmetry.matching.assignment import Signs, assignment
+from wsflow.symmetry.matching.fixed_groups import fixed_groups, rows_by_fixed_groups
+from wsflow.symmetry.matching.subproblems import MatchingProblem
+from wsflow.symmetry.matching.universe import _best, _identity, _matrices, _transformed, between, universe_matching
+from wsflow.symmetry.matching.weight import ascend, layer_matching, objective, orbit_matching, weight_matching
 
 BOTH = frozenset({POSITIVE, SIGN})
 
@@ -305,8 +306,8 @@ class TestAscent:
         assert all(torch.equal(s.float(), single.scales[wire]) for wire, s in double.scales.items())
 
     def test_the_first_group_is_the_one_that_fixed_axes_say_most_of(self):
-        plan = Plan.of(Architecture.mlp([3, 5, 6, 40]))
-        assert [plan.units[i].group.name for i, _ in plan.start] == ["hidden2", "hidden1"]
+        problem = MatchingProblem.of(Architecture.mlp([3, 5, 6, 40]))
+        assert [problem.subproblems[i].group.name for i, _ in problem.layer_order] == ["hidden2", "hidden1"]
 
 
 class TestAssignment:
@@ -366,24 +367,24 @@ class TestHolding:
         ],
     )
     def test_groups_whose_neurons_equal_weights_tell_apart(self, equal, held):
-        assert list(held_groups(self.rows(*equal), self.architecture)) == held
+        assert list(fixed_groups(self.rows(*equal), self.architecture)) == held
 
     def test_not_by_biases_of_zero_nor_by_one_network_alone(self):
         w = self.rows()
         w[:, self.architecture.slices["0.bias"]] = 0.0
-        assert held_groups(w, self.architecture) == {}
-        assert held_groups(w[:1].repeat(4, 1), self.architecture) == {}
+        assert fixed_groups(w, self.architecture) == {}
+        assert fixed_groups(w[:1].repeat(4, 1), self.architecture) == {}
 
     def test_by_the_weights_of_inputs_that_training_never_changed(self):
         w = self.rows()
         w[:, 0:24:4] = w[0, 0:24:4]
-        assert list(held_groups(w, self.architecture)) == ["hidden1"]
+        assert list(fixed_groups(w, self.architecture)) == ["hidden1"]
 
     def test_heads_with_the_channels_within_them(self):
         architecture = handwritten.Attention.architecture()
         w = drawn(3, architecture.n_weights)
         w[:, architecture.slices["qkv.weight"]] = w[0, architecture.slices["qkv.weight"]]
-        assert list(held_groups(w, architecture)) == ["heads", "qk", "vo"]
+        assert list(fixed_groups(w, architecture)) == ["heads", "qk", "vo"]
         assert restricted(architecture, ["heads"]).groups == ()
 
     @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "nested twice"])
@@ -393,19 +394,20 @@ class TestHolding:
         few = restricted(architecture, [first.name])
         assert few.n_weights == architecture.n_weights and first not in few.groups
         w = drawn(5, architecture.n_weights)
-        action = thawed(orbit_matching(w, drawn(architecture.n_weights, seed=5), few), architecture, 5)
+        action = extended(orbit_matching(w, drawn(architecture.n_weights, seed=5), few), architecture, 5)
         assert torch.equal(action.permutations[first.name], torch.arange(first.total).expand(5, -1))
         assert not any(wire.name in action.scales for wire in architecture.wires if wire.space == first)
         assert torch.equal(action(w), orbit_matching(w, drawn(architecture.n_weights, seed=5), few)(w))
 
     def test_rows_by_what_they_share(self):
         w = self.rows("0.weight")
-        held = held_groups(w, self.architecture)
+        held = fixed_groups(w, self.architecture)
         w[3, 0] += 1
-        parts = patterns(w, w[0], held)
+        parts = rows_by_fixed_groups(w, w[0], held)
         assert [(index.tolist(), names) for index, names in parts] == [([3], ()), ([0, 1, 2, 4], ("hidden1",))]
         actions = [(index, planted(self.architecture, len(index))) for index, _ in parts]
-        whole = together(self.architecture, actions)
+        order = torch.cat([index for index, _ in actions]).argsort()
+        whole = concatenate(self.architecture, [action for _, action in actions]).rows(order)
         for index, action in actions:
             assert torch.equal(whole(w)[index], action(w[index]))
 
@@ -445,9 +447,9 @@ class TestUniverse:
     @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "nested twice"])
     def test_relaxed_elements_act_as_group_elements_at_the_corners(self, name):
         architecture = ARCHITECTURES[name]
-        plan, w = Plan.of(architecture), drawn(3, architecture.n_weights)
-        soft = {key: drawn(3, *matrix.shape[1:], seed=7) for key, matrix in _corner(plan, w).items()}
-        moves = _best(soft, plan)
+        problem, w = MatchingProblem.of(architecture), drawn(3, architecture.n_weights)
+        soft = {key: drawn(3, *matrix.shape[1:], seed=7) for key, matrix in _corner(problem, w).items()}
+        moves = _best(soft, problem)
         places = {}
         for move in moves:
             for group, within in move.within.items():
@@ -459,15 +461,13 @@ class TestUniverse:
             scale[:, offset : offset + sign.shape[1]] = sign
         plain = Action(Architecture(architecture.parameters, architecture.wires), places, scales)
         before, after = centred(w, architecture), centred(plain(w), architecture)
-        corner = _vertex(moves, plan, w)
-        for piece in plan.pieces:
-            torch.testing.assert_close(_transformed(corner, piece, piece.of(before)), piece.of(after))
+        corner = _matrices(moves, problem, w)
+        for subblock in problem.subblocks:
+            torch.testing.assert_close(_transformed(corner, subblock, subblock.of(before)), subblock.of(after))
 
 
-def _corner(plan: Plan, w: torch.Tensor) -> dict:
-    from wsflow.symmetry.universe import _stay
-
-    return _vertex(_stay(plan, len(w), w), plan, w)
+def _corner(problem: MatchingProblem, w: torch.Tensor) -> dict:
+    return _matrices(_identity(problem, len(w), w), problem, w)
 
 
 def test_trained_statistics_go_along_with_their_channels(generator):

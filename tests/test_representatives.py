@@ -15,7 +15,7 @@ from wsflow.architecture import Block, Fixed, Layer, NeuronGroup, Parameter, Wir
 from wsflow.architecture.sequential import LINEAR
 from wsflow.geometry import GEOMETRIES, vectors
 from wsflow.geometry.representatives import Representatives
-from wsflow.symmetry import charts
+from wsflow.symmetry import centring
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures, assert_function_preserved
 
@@ -87,7 +87,7 @@ def test_one_hidden_layer_is_decided_exactly(activation):
 
 def centred(rows: torch.Tensor, architecture: Architecture) -> torch.Tensor:
     """Biases that count sigmoids from one half."""
-    return charts.centred(rows, architecture)
+    return centring.centred(rows, architecture)
 
 
 @pytest.mark.parametrize("activation", TURNING)

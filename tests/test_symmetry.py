@@ -14,10 +14,12 @@ from scipy.optimize import linear_sum_assignment
 
 from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, Layer, NeuronGroup, Parameter, Wire
+from wsflow.running import take
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.canonical import canonical_action, incoming
-from wsflow.symmetry.matching import assignment, weight_matching
+from wsflow.symmetry.canonical import Bias, canonical_action, incoming_columns
+from wsflow.symmetry.matching import weight_matching
+from wsflow.symmetry.matching.assignment import assignment
 from wsflow.testing import (
     actions,
     architectures,
@@ -39,7 +41,7 @@ FORBIDDEN = [
 ]
 
 
-def concatenated() -> Architecture:
+def concatenate() -> Architecture:
     """Two branches and a constant on one axis, with one wire over all of it: relu(gain * (left, 1, right))."""
     left, right = NeuronGroup("left", 3), NeuronGroup("right", 4)
     total = DirectSum((left, Fixed(1), right))
@@ -50,7 +52,7 @@ def concatenated() -> Architecture:
 
 
 def run_concatenated(rows: torch.Tensor) -> torch.Tensor:
-    """What networks of `concatenated` compute."""
+    """What networks of `concatenate` compute."""
     hidden = torch.cat([rows[:, :3], torch.ones(len(rows), 1), rows[:, 3:7]], 1)
     return (rows[:, 15:].reshape(-1, 2, 8) * (rows[:, 7:15] * hidden).relu().unsqueeze(1)).sum(-1)
 
@@ -155,7 +157,7 @@ ARCHITECTURES = {
     "tanh": Architecture.mlp([4, 5, 3, 2], "tanh", bias=False),
     "wreath in views": handwritten.Attention.architecture(),
     "wreath on one axis": unfused(),
-    "direct sum": concatenated(),
+    "direct sum": concatenate(),
     "residual": handwritten.Residual.architecture(),
     "depthwise": handwritten.Separable.architecture(),
     "no hidden neurons": Architecture.mlp([4, 2]),
@@ -178,6 +180,11 @@ RUNS = {
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     """Standard normal numbers in float64."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def incoming(weights: torch.Tensor, architecture: Architecture, wire: Wire, bias: Bias = "inside") -> torch.Tensor:
+    """The incoming weights (n, neurons, fan_in) that decide on a wire's scale."""
+    return take(weights, incoming_columns(architecture, wire, bias))
 
 
 def random_action(architecture: Architecture, n: int, seed: int = 0, log_scale: float = 1.0) -> Action:

@@ -14,7 +14,7 @@ from wsflow.cli.rendering import Bars, echo_json, echo_table
 if TYPE_CHECKING:
     from wsflow import PermutationAligner, WeightArray
 
-# as in wsflow.estimators.matchers, which is too heavy for the list of commands; a test holds them together
+# as in wsflow.symmetry.matching.methods, which is too heavy for the list of commands; a test holds them together
 METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chain")
 
 
@@ -125,7 +125,7 @@ def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArra
         "networks": len(after),
         "architecture": str(after.architecture),
         "moved": int((np.asarray(before) != np.asarray(after)).any(axis=1).sum()),
-        "held": list(aligner.held_),
+        "held": list(aligner.fixed_groups_),
         "objective": float(report["objective"].mean()),
         "passes": float(report["n_passes"].mean()),
         **means,

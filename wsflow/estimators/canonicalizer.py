@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import StrOptions
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.transformer import OrbitTransformer
 from wsflow.estimators.validation import (
-    check_choices,
     description,
     fit_array,
-    later_array,
     output_change,
     restore_description,
     viewed,
@@ -22,12 +20,8 @@ from wsflow.estimators.validation import (
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 
-FORMS = ("unit", "balanced")
-BIASES = ("inside", "outside")
-LAST_LAYERS = ("keep", "unit")
 
-
-class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
+class ScaleCanonicalizer(OrbitTransformer):
     """Bring networks to a canonical form: unit incoming norm, or the smallest sum of squares.
 
     The scale that a neuron gives up goes into the weights behind it, so the function is kept.
@@ -72,6 +66,13 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
     True
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "form": [StrOptions({"unit", "balanced"})],
+        "bias": [StrOptions({"inside", "outside"})],
+        "last_layer": [StrOptions({"keep", "unit"})],
+        "architecture": [Architecture, None],
+    }
+
     def __init__(
         self,
         form: str = "unit",
@@ -92,10 +93,6 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         X : WeightArray or array-like of shape (n, d)
         y : ignored
 
-        Returns
-        -------
-        self
-
         Raises
         ------
         ValueError
@@ -103,73 +100,26 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         InvalidInputError
             If weights are not finite, or the columns are not the architecture's.
         """
-        check_choices(self, {"form": FORMS, "bias": BIASES, "last_layer": LAST_LAYERS})
+        self._validate_params()
         values = fit_array(self, X)
         self.output_norm_ = 1.0
         self.output_change_ = 0.0
         if self.architecture_ is None:
             return self
-        canonical = self._act(values, X)(values)
+        canonical = self._action(values, X)(values)
         norms = np.linalg.norm(canonical[:, self.architecture_.output_columns], axis=1)
         self.output_norm_ = float(np.median(norms)) or 1.0
-        self.output_change_ = output_change(values, self._drop(canonical), self.architecture_)
+        self.output_change_ = output_change(values, self._with_last_layer(canonical), self.architecture_)
         return self
 
-    def transform(self, X: Any, return_action: bool = False) -> Any:
-        """Bring networks to canonical form.
-
-        Parameters
-        ----------
-        X : WeightArray or array-like of shape (n, d)
-        return_action : bool
-            Whether to return the group elements too. The output norm that ``last_layer="unit"`` drops is
-            no symmetry, and not among them.
-
-        Returns
-        -------
-        canonical : WeightArray, or ndarray without an architecture
-        action : Action
-            Only if `return_action`; None without an architecture.
-
-        Raises
-        ------
-        InvalidInputError
-            If weights are not finite, or X holds networks of another architecture.
-        """
-        check_is_fitted(self)
-        values = later_array(self, X)
-        if self.architecture_ is None:
-            return (values, None) if return_action else values
-        action = self._act(values, X)
-        canonical = wrapped(self, self._drop(action(values)), X)
-        return (canonical, action) if return_action else canonical
-
-    def inverse_transform(self, X: Any) -> Any:
-        """Runnable networks: the canonical ones themselves, with the median output norm after a last layer "unit".
-
-        A canonical network is the same function, so nothing is undone: which member of its orbit a network was
-        is in the action that `transform` returns.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-
-        Returns
-        -------
-        WeightArray, or ndarray without an architecture
-        """
-        check_is_fitted(self)
-        values = later_array(self, X)
-        if self.architecture_ is not None and self.last_layer == "unit":
-            values = values.copy()
-            values[:, self.architecture_.output_columns] *= self.output_norm_
-        return wrapped(self, values, X)
-
-    def _act(self, values: np.ndarray, X: Any) -> Action:
+    def _action(self, values: np.ndarray, X: Any) -> Action:
         signs = not getattr(X, "aligned", False)
         return canonical_action(viewed(values), self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
 
-    def _drop(self, canonical: np.ndarray) -> np.ndarray:
+    def _finished(self, moved: np.ndarray, X: Any) -> Any:
+        return wrapped(self, self._with_last_layer(moved), X)
+
+    def _with_last_layer(self, canonical: np.ndarray) -> np.ndarray:
         if self.last_layer == "keep":
             return canonical
         columns = self.architecture_.output_columns
@@ -178,10 +128,11 @@ class ScaleCanonicalizer(TransformerMixin, BaseEstimator):
         canonical[:, columns] /= np.where(norms > 0, norms, 1)
         return canonical
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+    def _runnable(self, values: np.ndarray) -> np.ndarray:
+        if self.architecture_ is not None and self.last_layer == "unit":
+            values = values.copy()
+            values[:, self.architecture_.output_columns] *= self.output_norm_
+        return values
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = {"output_norm": self.output_norm_, "output_change": self.output_change_}

@@ -18,8 +18,8 @@ from wsflow.architecture import Architecture, Wire
 from wsflow.geometry.charts import Chart, Phases
 from wsflow.manifolds import Euclidean, Product
 from wsflow.running import take
-from wsflow.symmetry.actions import sheared
-from wsflow.symmetry.decisions import neurons_first
+from wsflow.symmetry.actions import add_to_biases, flip_shears
+from wsflow.symmetry.canonical.incoming import neurons_first
 
 
 class Representatives:
@@ -88,7 +88,7 @@ class Representatives:
 
     def _flat_shears(self) -> Iterator[tuple[str, float, Tensor, Tensor]]:
         """Yield wire, amount, columns and biases of the shear of each flip whose consumers lie in a vector space."""
-        shears = [(s.wire, s.amount, columns, biases) for s, _, columns, biases in sheared(self._architecture)]
+        shears = [(s.wire, s.amount, columns, biases) for s, _, columns, biases in flip_shears(self._architecture)]
         curved = {name for name, _, *both in shears if not all(self._flat[columns].all() for columns in both)}
         yield from (shear for shear in shears if shear[0] not in curved)
 
@@ -96,8 +96,7 @@ class Representatives:
         """Return a copy whose biases count the activations that flip from the centre of their flip."""
         x = x.clone()
         for _, amount, columns, biases in self._shears:
-            added = take(x, columns.to(x.device)).flatten(1)
-            x = x.index_add(1, biases.reshape(-1).to(x.device), added, alpha=share * amount)
+            x = add_to_biases(x, take(x, columns), biases, share * amount)
         return x
 
 

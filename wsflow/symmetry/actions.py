@@ -1,7 +1,7 @@
 """Actions: changes of weights that keep the function, for a batch of networks at once.
 
 An action g on a row w is one gather and one multiplication, m_k w_pi(k): permutations of neuron groups and
-scalings of wires, spread over the columns by the architecture's blocks. Two further steps add to biases: phases
+scalings of wires, broadcast over the columns by the architecture's blocks. Two further steps add to biases: phases
 shift them by whole half periods, and flips move the weights of flipped neurons into the bias behind.
 
 References
@@ -25,7 +25,7 @@ from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Shear, Space
 from wsflow.architecture.spaces import groups_of
 from wsflow.running import take
-from wsflow.symmetry.columns import room, stretch
+from wsflow.symmetry.views import as_index, broadcastable, empty_like
 from wsflow.weights import WeightArray
 
 
@@ -39,7 +39,6 @@ class Action:
 
     Parameters
     ----------
-    architecture : Architecture
     permutations : dict from str to LongTensor of shape (n, total)
         By name of the neuron group; of a nested group, positions over all neurons of the parent.
     scales : dict from str to Tensor of shape (n, total)
@@ -66,35 +65,14 @@ class Action:
 
     @classmethod
     def identity(cls, architecture: Architecture, n: int) -> Action:
-        """The action that changes nothing, for n networks.
-
-        Parameters
-        ----------
-        architecture : Architecture
-        n : int
-
-        Returns
-        -------
-        Action
-        """
+        """Return the action that changes nothing, for n networks."""
         return cls(architecture, {g.name: torch.arange(g.total).repeat(n, 1) for g in architecture.groups}, {})
 
     @classmethod
     def random(cls, architecture: Architecture, n: int, generator: torch.Generator, log_scale: float = 1.0) -> Action:
-        """Uniform permutations and signs, positive scales with normal logarithms, and phases from -2 to 2.
+        """Draw uniform permutations and signs, positive scales, and phases from -2 to 2.
 
-        Parameters
-        ----------
-        architecture : Architecture
-        n : int
-        generator : torch.Generator
-        log_scale : float
-            Standard deviation of the logarithms.
-
-        Returns
-        -------
-        Action
-            With scales in float64.
+        `log_scale` is the standard deviation of the scales' normal logarithms; scales are in float64.
         """
         permutations: dict[str, Tensor] = {}
         for group in architecture.groups:
@@ -116,16 +94,7 @@ class Action:
         return len(next(iter((*self.permutations.values(), *self.scales.values(), *self.phases.values())), ()))
 
     def rows(self, index: Any) -> Action:
-        """The group elements of some of the networks.
-
-        Parameters
-        ----------
-        index : LongTensor, slice or list of int
-
-        Returns
-        -------
-        Action
-        """
+        """Return the group elements of the indexed networks."""
         parts = (self.permutations, self.scales, self.phases)
         return Action(self.architecture, *({name: t[index] for name, t in part.items()} for part in parts))
 
@@ -160,8 +129,8 @@ class Action:
         return self._sheared(self._shifted(self._linear(weights)))
 
     def _linear(self, weights: Tensor) -> Tensor:
-        """Weights with their neurons in the new order, and scaled: each block is written once."""
-        moved, n = room(weights), len(weights)
+        """Return weights with their neurons in the new order, and scaled: each block is written once."""
+        moved, n = empty_like(weights), len(weights)
         blocks = self.architecture.blocks
         if sum(columns.size for _, _, columns in blocks) < weights.shape[1]:
             moved.copy_(weights)
@@ -169,18 +138,18 @@ class Action:
             name for name, p in self.permutations.items() if (p != torch.arange(p.shape[1], device=p.device)).any()
         }
         for _, block, columns in blocks:
-            where = stretch(columns)
+            where = as_index(columns)
             axes = [i for i, space in enumerate(block.axes) if moving & {group.name for group in groups_of(space)}]
             values = weights[:, where].reshape(n, *block.extents)
             # a view of what is being written, where there is one
-            target = moved[:, where].reshape(n, *block.extents) if isinstance(where, slice) else room(values)
+            target = moved[:, where].reshape(n, *block.extents) if isinstance(where, slice) else empty_like(values)
             self._write(target, values, block, axes)
             if not isinstance(where, slice):
                 moved[:, where] = target.flatten(1)
         return moved
 
     def _write(self, target: Tensor, values: Tensor, block: Block, axes: list[int]) -> None:
-        """Write a block's values to a target, permuted along some axes, and scaled."""
+        """Write a block's values (n, *extents) to a target, permuted along some axes, and scaled."""
         factors = [factor.to(values) for factor in self._factors_of(block)]
         needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (values, *factors))
         if needs_grad or not (axes == [] or (axes == [0] and block.parent_axis(0) is None)):
@@ -208,28 +177,27 @@ class Action:
         return values
 
     def _shifted(self, moved: Tensor) -> Tensor:
-        """Weights with the phases in their biases."""
+        """Return weights with the phases in their biases."""
         for _, block, columns in self.architecture.blocks if self.phases else ():
             for wire, axis, unit in block.shifts:
                 if wire in self.phases:
-                    shift = unit * spread(self.phases[wire], block, axis).to(moved)
+                    shift = unit * broadcast_along(self.phases[wire], block, axis).to(moved)
                     index = torch.from_numpy(columns.reshape(-1)).to(moved.device)
                     moved = moved.index_add(1, index, shift.expand(len(moved), *block.extents).flatten(1))
         return moved
 
     def _sheared(self, moved: Tensor) -> Tensor:
-        """Weights with what flips leave over, the weights of flipped neurons, in the biases behind."""
+        """Return weights with what flips leave over, the weights of flipped neurons, in the biases behind."""
         flipped = {name: s < 0 for name, s in self.scales.items() if (s < 0).any()}
-        for shear, block, columns, biases in sheared(self.architecture) if flipped else ():
+        for shear, block, columns, biases in flip_shears(self.architecture) if flipped else ():
             if shear.wire in flipped:
-                mask = spread(flipped[shear.wire], block, shear.axis).to(moved)
-                gone = (take(moved, columns) * mask).flatten(1)
-                moved = moved.index_add(1, biases.reshape(-1).to(moved.device), gone, alpha=-shear.amount)
+                mask = broadcast_along(flipped[shear.wire], block, shear.axis).to(moved)
+                moved = add_to_biases(moved, take(moved, columns) * mask, biases, -shear.amount)
         return moved
 
     @property
     def sources(self) -> Tensor:
-        """LongTensor of shape (n, d): the old column of each new weight."""
+        """The old column of each new weight, a LongTensor (n, d)."""
         n, d = len(self), self.architecture.n_weights
         result = torch.arange(d).repeat(n, 1)
         for _, block, columns in self.architecture.blocks:
@@ -244,41 +212,36 @@ class Action:
         return result
 
     def _along(self, block: Block, axis: int, n: int) -> Tensor:
-        """Old index on one axis for each new position of the block, broadcastable to it."""
+        """Return the old index on one axis for each new position of the block, broadcastable to it."""
         index = space_index(block.axes[axis], self.permutations, n)
-        return spread(index if block.parent_axis(axis) is None else index % block.extents[axis], block, axis)
+        return broadcast_along(index if block.parent_axis(axis) is None else index % block.extents[axis], block, axis)
 
     @property
     def factors(self) -> Tensor:
-        """Tensor of shape (n, d): the factor of each new weight."""
+        """The factor of each new weight, a Tensor (n, d)."""
         n, d = len(self), self.architecture.n_weights
         some = next(iter(self.scales.values()), None)
         result = torch.ones(n, d) if some is None else some.new_ones(n, d)
         for _, block, columns in self.architecture.blocks:
-            flat = stretch(columns)
+            flat = as_index(columns)
             for factor in self._factors_of(block):
                 result[:, flat] *= factor.to(result).expand(n, *block.extents).reshape(n, -1)
         return result
 
     def _factors_of(self, block: Block) -> Iterator[Tensor]:
-        return factors_of(block, self.scales, self.phases)
+        return block_factors(block, self.scales, self.phases)
 
     def inverse(self) -> Action:
-        """The action that undoes this one.
-
-        Returns
-        -------
-        Action
-        """
+        """Return the action that undoes this one."""
         permutations = {name: p.argsort(1) for name, p in self.permutations.items()}
         back = Action(self.architecture, permutations, {})
-        scales = {name: 1 / back._carried(name, s) for name, s in self.scales.items()}
+        scales = {name: 1 / back._permuted(name, s) for name, s in self.scales.items()}
         undone = Action(self.architecture, permutations, scales)
-        phases = {name: -undone._turned(name, back._carried(name, k)) for name, k in self.phases.items()}
+        phases = {name: -undone._with_turned_signs(name, back._permuted(name, k)) for name, k in self.phases.items()}
         return Action(self.architecture, permutations, scales, phases)
 
     def __matmul__(self, other: Action) -> Action:
-        """First `other`, then this action."""
+        """Return the action that is first `other`, then this one."""
         # one that names nothing has no rows to count
         n = len(self) or len(other)
         # a nested group that one of the two does not name still moves with its parent there
@@ -289,51 +252,29 @@ class Action:
         }
         scales, phases = dict(self.scales), dict(self.phases)
         for name, s in other.scales.items():
-            moved = self._carried(name, s) if self.permutations else s
+            moved = self._permuted(name, s) if self.permutations else s
             scales[name] = scales[name] * moved if name in scales else moved
         for name, k in other.phases.items():
-            moved = self._turned(name, self._carried(name, k) if self.permutations else k)
+            moved = self._with_turned_signs(name, self._permuted(name, k) if self.permutations else k)
             phases[name] = phases[name] + moved if name in phases else moved
         return Action(self.architecture, permutations, scales, phases)
 
-    def _turned(self, wire: str, phases: Tensor) -> Tensor:
-        """Phases after this action's scales, which turn the signs of the biases that took them."""
+    def _with_turned_signs(self, wire: str, phases: Tensor) -> Tensor:
+        """Return phases after this action's scales, which turn the signs of the biases that are shifted."""
         block, axis = next((b, a) for _, b, _ in self.architecture.blocks for w, a, _ in b.shifts if w == wire)
         for name, where, exponent in block.wires:
             if name in self.scales and where == axis:
                 phases = phases * (self.scales[name].sign() ** exponent).to(phases)
         return phases
 
-    def _carried(self, wire: str, values: Tensor) -> Tensor:
-        """Values on a wire after this action's permutations."""
+    def _permuted(self, wire: str, values: Tensor) -> Tensor:
+        """Return values on a wire after this action's permutations."""
         index = space_index(self.architecture.wire(wire).space, self.permutations, len(self))
         return values.gather(1, index.to(values.device))
 
 
-def sheared(architecture: Architecture) -> Iterator[tuple[Shear, Block, Tensor, Tensor]]:
-    """The places where flips move weights into a bias.
-
-    Parameters
-    ----------
-    architecture : Architecture
-
-    Yields
-    ------
-    shear : Shear
-    block : Block
-        Which consumes the shear's wire.
-    columns : LongTensor, shaped as the block
-        Its weights' columns.
-    biases : LongTensor, shaped as the block
-        For each of them the column of the bias that takes it.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.actions import sheared
-    >>> [(s.bias, c.tolist(), b.tolist()) for s, _, c, b in sheared(Architecture.mlp([1, 2, 1], "sigmoid"))]
-    [('2.bias', [[4, 5]], [[6, 6]])]
-    """
+def flip_shears(architecture: Architecture) -> Iterator[tuple[Shear, Block, Tensor, Tensor]]:
+    """Yield each shear of a flip with its block, and the columns of weights and biases, both shaped as the block."""
     for parameter, block, columns in architecture.blocks:
         for shear in block.shears:
             positions = columns - architecture.slices[parameter.name].start
@@ -342,41 +283,23 @@ def sheared(architecture: Architecture) -> Iterator[tuple[Shear, Block, Tensor, 
             yield shear, block, torch.from_numpy(columns), torch.from_numpy(biases)
 
 
-def factors_of(block: Block, scales: Mapping[str, Tensor], phases: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """What a block is multiplied with when wires are scaled and shifted.
+def add_to_biases(weights: Tensor, values: Tensor, biases: Tensor, amount: float) -> Tensor:
+    """Return weights (n, d) with an amount of some values (n, ...) added to the columns (...) of their biases."""
+    return weights.index_add(1, biases.reshape(-1).to(weights.device), values.flatten(1), alpha=amount)
 
-    Parameters
-    ----------
-    block : Block
-    scales, phases : mapping from str to Tensor of shape (n, total)
-        By name of the wire.
 
-    Yields
-    ------
-    Tensor
-        Broadcastable to (n, *extents).
-    """
+def block_factors(block: Block, scales: Mapping[str, Tensor], phases: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """Yield what a block is multiplied with when wires are scaled and shifted, broadcastable to (n, *extents)."""
     for wire, axis, exponent in block.wires:
         if wire in scales:
-            yield spread(scales[wire] ** exponent, block, axis)
+            yield broadcast_along(scales[wire] ** exponent, block, axis)
         if wire in phases and exponent < 0:
             # a half period turns the sign of what the wire carries
-            yield spread((1 - 2 * (phases[wire] % 2)) ** -exponent, block, axis)
+            yield broadcast_along((1 - 2 * (phases[wire] % 2)) ** -exponent, block, axis)
 
 
 def space_index(space: Space, permutations: dict[str, Tensor], n: int) -> Tensor:
-    """The old coordinate of each new coordinate of a space.
-
-    Parameters
-    ----------
-    space : Space
-    permutations : dict from str to LongTensor of shape (n, total)
-    n : int
-
-    Returns
-    -------
-    LongTensor of shape (n, total)
-    """
+    """Return the old coordinate (n, total) of each new coordinate of a space."""
     if isinstance(space, DirectSum):
         offsets = np.cumsum([0, *(part.total for part in space.parts)])
         return torch.cat(
@@ -392,59 +315,26 @@ def space_index(space: Space, permutations: dict[str, Tensor], n: int) -> Tensor
 
 
 def _nested(within: Tensor, parents: Tensor | None) -> Tensor:
-    """Positions in a nested group, from permutations within each new parent and those of the parents."""
+    """Return positions in a nested group, from permutations within each new parent and those of the parents."""
     n, count, size = within.shape
     parents = torch.arange(count).repeat(n, 1) if parents is None else parents
     return (within + size * parents.unsqueeze(-1)).reshape(n, count * size)
 
 
-def spread(values: Tensor, block: Block, axis: int) -> Tensor:
-    """Values on a space, shaped to meet a block along the axis that the space labels.
-
-    Parameters
-    ----------
-    values : Tensor of shape (n, total)
-    block : Block
-    axis : int
-
-    Returns
-    -------
-    Tensor of shape (n, ...), broadcastable to (n, *extents)
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.architecture import Block, Fixed, NeuronGroup
-    >>> from wsflow.symmetry.actions import spread
-    >>> spread(torch.ones(5, 3), Block((Fixed(2), NeuronGroup("hidden", 3), Fixed(9))), 1).shape
-    torch.Size([5, 1, 3, 1])
-    """
-    chain = axes_of(block, axis)
-    values = values.reshape(len(values), *(block.extents[i] for i in chain))
-    order = sorted(range(len(chain)), key=chain.__getitem__)
-    shape = [block.extents[i] if i in chain else 1 for i in range(len(block.axes))]
-    return values.permute(0, *(i + 1 for i in order)).reshape(len(values), *shape)
+def broadcast_along(values: Tensor, block: Block, axis: int) -> Tensor:
+    """Return values (n, total) on the space of one axis, broadcastable to the block (n, *extents)."""
+    return broadcastable(values, nested_axes(block, axis), block.extents)
 
 
-def axes_of(block: Block, axis: int) -> tuple[int, ...]:
-    """The axes over which the neurons of one axis range: a nested group counts within its parent's axis.
-
-    Parameters
-    ----------
-    block : Block
-    axis : int
-
-    Returns
-    -------
-    tuple of int
-        Outermost first.
+def nested_axes(block: Block, axis: int) -> tuple[int, ...]:
+    """Return the axes over which the neurons of one axis range, outermost first, as nested groups count within parents.
 
     Examples
     --------
     >>> from wsflow.architecture import Block, Fixed, NeuronGroup
-    >>> from wsflow.symmetry.actions import axes_of
+    >>> from wsflow.symmetry.actions import nested_axes
     >>> heads = NeuronGroup("heads", 4)
-    >>> axes_of(Block((NeuronGroup("channels", 8, parent=heads), Fixed(3), heads)), 0)
+    >>> nested_axes(Block((NeuronGroup("channels", 8, parent=heads), Fixed(3), heads)), 0)
     (2, 0)
     """
     chain = [axis]

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.choice import Best, concatenated
-from wsflow.symmetry.examples import Examples, rows_at_once
-from wsflow.symmetry.matching import weight_matching
+from wsflow.symmetry.matching.examples import Examples
+from wsflow.symmetry.matching.selection import BestAction, checkpoints, in_chunks
+from wsflow.symmetry.matching.weight import weight_matching
 
-CHECKS = 10
+# examples on which permutations are compared
 SELECTION = 2048
 
 
@@ -37,7 +37,7 @@ def straight_through_matching(
     batch_size: int = 256,
     max_sweeps: int = 5,
 ) -> Action:
-    """Permutations (and signs) that a descent on the loss at the midpoint passes through.
+    """Find permutations (and signs) that a descent on the loss at the midpoint passes through.
 
     Of ten permutations along the way, and of staying, it returns the one with the lowest loss at the midpoint, for
     each network.
@@ -54,16 +54,10 @@ def straight_through_matching(
     loss : {"cross_entropy", "mse"}
     generator : torch.Generator, optional
         Draws the batches (default: one with seed 0).
-    steps : int
     learning_rate : float
         Of Adam, in root mean squares of the reference's weights.
-    batch_size : int
     max_sweeps : int
         Of the weight matching at each step, which starts at the permutation of the step before.
-
-    Returns
-    -------
-    Action
 
     References
     ----------
@@ -74,7 +68,7 @@ def straight_through_matching(
     >>> import torch
     >>> from wsflow.architecture import Architecture
     >>> from wsflow.symmetry.actions import Action
-    >>> from wsflow.symmetry.straight_through import straight_through_matching
+    >>> from wsflow.symmetry.matching import straight_through_matching
     >>> architecture = Architecture.mlp([4, 3, 2])
     >>> generator = torch.Generator().manual_seed(0)
     >>> w, X = torch.randn(1, 23, generator=generator), torch.randn(50, 4, generator=generator)
@@ -86,43 +80,27 @@ def straight_through_matching(
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     examples = Examples.of(architecture, inputs, targets, loss)
-    goal = reference.expand(weights.shape)
-    seed = int(torch.randint(2**62, (), generator=generator))
-    found = [
-        _descend(weights[i], goal[i], examples, steps, learning_rate, batch_size, max_sweeps, seed)
-        for i in torch.arange(len(weights)).split(rows_at_once(weights))
-    ]
-    return concatenated(architecture, found)
+    references = reference.expand(weights.shape)
 
+    def descend(rows: Tensor, generator: torch.Generator) -> Action:
+        own, aim = weights[rows], references[rows]
+        action = Action.identity(architecture, len(own))
+        best = BestAction(own, aim, architecture, examples.draw(SELECTION, generator))
+        best.update(action)
+        # each network descends in its own unit of length
+        unit = aim.square().mean(1, keepdim=True).sqrt()
+        unit = torch.where(unit > 0, unit, 1.0)
+        v = (aim / unit).clone().requires_grad_()
+        optimizer = torch.optim.Adam([v], lr=learning_rate)
+        for step in range(1, steps + 1):
+            moved = action(own)
+            action = weight_matching(moved, v.detach() * unit, architecture, max_sweeps) @ action
+            moved = action(own).requires_grad_()
+            midpoint = examples.draw(batch_size, generator).losses((moved + aim) / 2).sum()
+            (v.grad,) = torch.autograd.grad(midpoint, moved)
+            optimizer.step()
+            if step in checkpoints(steps):
+                best.update(action)
+        return best.action
 
-def _descend(
-    weights: Tensor,
-    reference: Tensor,
-    examples: Examples,
-    steps: int,
-    learning_rate: float,
-    batch_size: int,
-    max_sweeps: int,
-    seed: int,
-) -> Action:
-    architecture, generator = examples.architecture, torch.Generator().manual_seed(seed)
-    judge = examples.draw(SELECTION, generator)
-    action = Action.identity(architecture, len(weights))
-    best = Best(weights, reference, architecture, judge)
-    best.offer(action)
-    # each network descends in its own unit of length
-    unit = reference.square().mean(1, keepdim=True).sqrt()
-    unit = torch.where(unit > 0, unit, 1.0)
-    guide = (reference / unit).clone().requires_grad_()
-    optimizer = torch.optim.Adam([guide], lr=learning_rate)
-    checks = {round(steps * (i + 1) / CHECKS) for i in range(CHECKS)}
-    for step in range(1, steps + 1):
-        moved = action(weights)
-        action = weight_matching(moved, guide.detach() * unit, architecture, max_sweeps) @ action
-        moved = action(weights).requires_grad_()
-        midpoint = examples.draw(batch_size, generator).losses((moved + reference) / 2).sum()
-        (guide.grad,) = torch.autograd.grad(midpoint, moved)
-        optimizer.step()
-        if step in checks:
-            best.offer(action)
-    return best.action
+    return in_chunks(weights, architecture, generator, descend)

@@ -24,8 +24,8 @@ from torch import Tensor
 from wsflow.activations import POSITIVE
 from wsflow.architecture import Architecture, Block
 from wsflow.running import take
-from wsflow.symmetry.actions import axes_of, spread
-from wsflow.symmetry.decisions import Bias, decisions
+from wsflow.symmetry.actions import broadcast_along, nested_axes
+from wsflow.symmetry.canonical.incoming import Bias, incoming_weights
 
 _TOLERANCE = 1e-14
 _MAX_STEPS = 200
@@ -35,7 +35,7 @@ _CHUNK = 2**24
 
 
 def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "inside") -> dict[str, Tensor]:
-    """The positive scales that make the sum of squares of each network's weights smallest.
+    """Return the positive scales that make the sum of squares of each network's weights smallest.
 
     A neuron whose incoming or outgoing weights are all zero would go to zero or infinity: it keeps its scale,
     and so do circles of wires that nothing enters. Statistics do not count.
@@ -43,23 +43,22 @@ def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "i
     Parameters
     ----------
     weights : Tensor of shape (n, d)
-    architecture : Architecture
     bias : {"inside", "outside"}
         Whether biases count.
 
     Returns
     -------
-    dict from str to Tensor of shape (n, neurons)
+    dict from the wires' names to Tensor of shape (n, neurons)
 
     Examples
     --------
     >>> import torch
     >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.balanced import balanced_scales
+    >>> from wsflow.symmetry.canonical import balanced_scales
     >>> balanced_scales(torch.tensor([[2.0, 8.0]]), Architecture.mlp([1, 1, 1], bias=False))
     {'hidden1': tensor([[2.]])}
     """
-    names = [d.wire.name for d in decisions(architecture) if POSITIVE in d.wire.scalings and d.free]
+    names = [d.wire.name for d in incoming_weights(architecture) if POSITIVE in d.wire.scalings and d.acyclic]
     parts = list(_cells(weights[:0], architecture, bias, names))
     if not parts:
         return {}
@@ -78,12 +77,12 @@ Rows = list[tuple[str, int, Tensor]]
 
 
 def _cells(weights: Tensor, architecture: Architecture, bias: Bias, names: list[str]) -> Iterator[tuple[Tensor, Rows]]:
-    """Sums of squares (n, cells) of each block, and by wire and exponent the neuron of each cell."""
+    """Yield sums of squares (n, cells) of each block, and by wire and exponent the neuron of each cell."""
     for parameter, block, columns in architecture.blocks:
         wires = [entry for entry in block.wires if entry[0] in names]
         vector = len(parameter.shape) == 1 and bias == "outside"
         if wires and parameter.role == "weight" and not (vector and "bias" in parameter.name.rpartition(".")[2]):
-            kept = sorted({i for _, axis, _ in wires for i in axes_of(block, axis)})
+            kept = sorted({i for _, axis, _ in wires for i in nested_axes(block, axis)})
             rest = [i + 1 for i in range(len(block.axes)) if i not in kept]
             squares = take(weights, torch.from_numpy(columns)).square()
             cells = squares.sum(rest) if rest else squares
@@ -91,24 +90,17 @@ def _cells(weights: Tensor, architecture: Architecture, bias: Bias, names: list[
 
 
 def _neurons(architecture: Architecture, block: Block, wire: str, axis: int, kept: list[int]) -> Tensor:
-    index = spread(torch.arange(architecture.wire(wire).space.total).unsqueeze(0), block, axis)
+    index = broadcast_along(torch.arange(architecture.wire(wire).space.total).unsqueeze(0), block, axis)
     shape = [block.extents[i] if i in kept else 1 for i in range(len(block.axes))]
     return index.expand(1, *shape).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Exponents:
-    """The sparse matrix E of exponents: for each cell, how often it holds the scale of each neuron.
+    """The sparse matrix E (cells, neurons) of exponents: for each cell, how often it holds the scale of each neuron.
 
-    Parameters
-    ----------
-    matrix : sparse array of shape (cells, neurons)
-    transposed : sparse array of shape (neurons, cells)
-    positive, negative : sparse array of shape (neurons, cells)
-        The positive entries of the transposed matrix, and the negative ones without their signs.
-    squared : sparse array of shape (neurons, cells)
-    spans : tuple of (slice, int)
-        The neurons of each wire, and the sum of its largest and its smallest exponent.
+    `positive` and `negative` (neurons, cells) have the absolute values of the entries of the transposed matrix,
+    `squared` their squares; `spans` has the neurons of each wire, and the sum of its extreme exponents.
     """
 
     matrix: csr_array
@@ -120,20 +112,7 @@ class Exponents:
 
     @classmethod
     def of(cls, architecture: Architecture, names: list[str], parts: list[Rows]) -> Exponents:
-        """The exponents of the cells of an architecture.
-
-        Parameters
-        ----------
-        architecture : Architecture
-        names : list of str
-            Of the wires.
-        parts : list of list of (str, int, LongTensor of shape (cells,))
-            For each block the wires with their exponents and neurons.
-
-        Returns
-        -------
-        Exponents
-        """
+        """Return the exponents of the cells, given by block as (wire, exponent, neurons (cells,))."""
         sizes = [architecture.wire(name).space.total for name in names]
         starts = dict(zip(names, np.cumsum([0, *sizes]).tolist(), strict=False))
         cell, neuron, value, offset = [], [], [], 0
@@ -159,18 +138,9 @@ class Exponents:
 
 
 def minimise(cells: np.ndarray, system: Exponents) -> np.ndarray:
-    """The minimum of sum_c m_c exp(2 (E t)_c) for each network.
+    """Return the minimum (neurons, n) of sum_c m_c exp(2 (E t)_c) for the m_c (cells, n) of each network.
 
-    Parameters
-    ----------
-    cells : ndarray of shape (cells, n)
-        The m_c at t = 0.
-    system : Exponents
-
-    Returns
-    -------
-    ndarray of shape (neurons, n)
-        Zero for a neuron with weights on one side alone.
+    It is zero for a neuron with weights on one side alone.
     """
     alive = ((system.positive @ cells > 0) & (system.negative @ cells > 0)).astype(float)
     t = _start(cells, system, alive)
@@ -189,7 +159,7 @@ def minimise(cells: np.ndarray, system: Exponents) -> np.ndarray:
 
 
 def _start(cells: np.ndarray, system: Exponents, alive: np.ndarray, passes: int = 4) -> np.ndarray:
-    """One wire after the other at its own minimum, where that is better than t = 0."""
+    """Put one wire after the other at its own minimum, where that is better than t = 0."""
     t = np.zeros_like(alive)
     for _ in range(passes):
         for neurons, exponents in system.spans:
@@ -205,7 +175,7 @@ def _start(cells: np.ndarray, system: Exponents, alive: np.ndarray, passes: int 
 def _newton(
     now: np.ndarray, gradient: np.ndarray, system: Exponents, alive: np.ndarray, max_iter: int = 200
 ) -> np.ndarray:
-    """Conjugate gradients on H d = -gradient, H = 2 E' diag(cells) E, preconditioned by H's diagonal."""
+    """Solve H d = -gradient by conjugate gradients, H = 2 E' diag(cells) E, preconditioned by H's diagonal."""
     inverse = alive / np.maximum(2 * (system.squared @ now), _TINY)
     step, residual = np.zeros_like(gradient), -gradient
     z = inverse * residual

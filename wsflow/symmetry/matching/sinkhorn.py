@@ -1,13 +1,13 @@
 """Sinkhorn re-basin: gradient descent on soft permutations, which end as hard ones.
 
-A doubly stochastic matrix P = Sinkhorn(S / T) for each neuron group moves the network; the scores S descend on a loss
-while the temperature T falls, and an assignment rounds what they arrive at. The losses are
+A doubly stochastic matrix P = Sinkhorn(S / T) for each neuron group moves the network; the similarities S descend on a
+loss while the temperature T falls, and an assignment rounds what they arrive at. The losses are
 
     l2        |r - P w|^2
     midpoint  L((r + P w) / 2)
     random    L((1 - t) r + t P w),  t uniform in (0, 1), drawn at each step
 
-The scores start as correlations of activations (or cosines of weights) instead of at random, as in the paper: on
+The similarities start as correlations of activations (or cosines of weights) instead of at random, as in the paper: on
 MLPs, midpoints from there are far better.
 
 References
@@ -28,17 +28,15 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.running.activation_statistics import has_activations
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.activation_matching import activation_matching, activation_scores, weight_scores
-from wsflow.symmetry.choice import Best, concatenated
-from wsflow.symmetry.examples import Examples, rows_at_once
-from wsflow.symmetry.matching import weight_matching
-from wsflow.symmetry.relaxation import Relaxation, Scores
-from wsflow.symmetry.sinkhorn import sinkhorn
+from wsflow.symmetry.matching.activation import activation_matching, activation_similarities, weight_similarities
+from wsflow.symmetry.matching.examples import Examples
+from wsflow.symmetry.matching.relaxation import Relaxation, Similarities
+from wsflow.symmetry.matching.selection import BestAction, checkpoints, in_chunks
+from wsflow.symmetry.matching.sinkhorn_operator import sinkhorn
+from wsflow.symmetry.matching.weight import weight_matching
 
 TaskTensors = tuple[Tensor, Tensor, str]
-# of the rounded permutations, compared so many times on the way
-CHECKS = 10
-# examples for comparing permutations, and for comparing activations
+# examples on which permutations are compared, and on which activations are
 SELECTION, READ = 2048, 4096
 
 
@@ -65,24 +63,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Examples | None, torch.Generator], T
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How soft permutations descend.
+class Annealing:
+    """A descent on similarities between 0 and 1 by Adam, while the temperature falls geometrically from first to last.
 
-    Parameters
-    ----------
-    steps : int
-    learning_rate : float
-        Of Adam, on scores that start between 0 and 1.
-    temperatures : (float, float)
-        First and last; between them they fall geometrically.
-    iterations : int
-        Of Sinkhorn in each step, from the potentials of the step before.
-    batch_size : int
-        Examples in each step.
-    differentiation : {"implicit", "unrolled"}
-    tolerance : float
-        The descent ends where no midpoint's loss exceeds the mean of the ends' by more, in parts of the loss of a
-        constant prediction.
+    Each step makes so many Sinkhorn iterations, from the potentials of the step before, on one batch of examples. The
+    descent ends where no midpoint's loss exceeds the mean of the ends' by more than the tolerance, in parts of the loss
+    of a constant prediction.
     """
 
     steps: int = 150
@@ -94,16 +80,7 @@ class Schedule:
     tolerance: float = 0.0
 
     def temperature(self, step: int) -> float:
-        """The temperature of a step.
-
-        Parameters
-        ----------
-        step : int
-
-        Returns
-        -------
-        float
-        """
+        """Return the temperature of a step."""
         first, last = self.temperatures
         return float(first * (last / first) ** (step / max(self.steps, 1)))
 
@@ -125,7 +102,7 @@ def sinkhorn_matching(
     batch_size: int = 256,
     tolerance: float = 0.0,
 ) -> Action:
-    """Permutations (and signs) found by gradient descent on soft ones.
+    """Find permutations (and signs) by gradient descent on soft ones.
 
     Of ten rounded permutations along the way, and of the start, it returns the best for each network: the nearest for
     ``"l2"``, else the one with the lowest loss at the midpoint.
@@ -135,7 +112,6 @@ def sinkhorn_matching(
     weights : Tensor of shape (n, d)
     reference : Tensor of shape (d,) or (n, d)
         One for all rows, or one for each.
-    architecture : Architecture
     task_tensors : (inputs, targets, loss), optional
         What ``"midpoint"`` and ``"random"`` are measured on, and activations are compared on.
     loss : {"l2", "midpoint", "random"}
@@ -145,11 +121,7 @@ def sinkhorn_matching(
     start : Action, optional
         Where to start (default: activation matching, or weight matching where activations cannot be read).
     steps, learning_rate, temperatures, iterations, batch_size, tolerance
-        As in `Schedule`.
-
-    Returns
-    -------
-    Action
+        As in `Annealing`.
 
     Raises
     ------
@@ -165,7 +137,7 @@ def sinkhorn_matching(
     >>> import torch
     >>> from wsflow.architecture import Architecture
     >>> from wsflow.symmetry.actions import Action
-    >>> from wsflow.symmetry.sinkhorn_matching import sinkhorn_matching
+    >>> from wsflow.symmetry.matching import sinkhorn_matching
     >>> architecture = Architecture.mlp([4, 3, 2])
     >>> generator = torch.Generator().manual_seed(0)
     >>> w = torch.randn(1, 23, generator=generator)
@@ -174,7 +146,7 @@ def sinkhorn_matching(
     True
     """
     _check(loss, task_tensors)
-    schedule = Schedule(steps, learning_rate, temperatures, iterations, batch_size, differentiation, tolerance)
+    annealing = Annealing(steps, learning_rate, temperatures, iterations, batch_size, differentiation, tolerance)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     relaxation = Relaxation.of(architecture)
     examples = None if task_tensors is None else Examples.of(architecture, *task_tensors)
@@ -182,15 +154,14 @@ def sinkhorn_matching(
     if start is None and inputs is not None:
         start = activation_matching(weights, reference, architecture, inputs)
     start = weight_matching(weights, reference, architecture) if start is None else start
-    moved, goal = start(weights), reference.expand(weights.shape)
-    scores = _start_scores(moved, reference, relaxation, inputs)
-    # every part of the rows sees the same batches, so what is found does not depend on the parts
-    seed = int(torch.randint(2**62, (), generator=generator))
-    found = [
-        descend(moved[rows], goal[rows], relaxation, scores.rows(rows), examples, loss, schedule, seed)
-        for rows in torch.arange(len(weights)).split(rows_at_once(weights))
-    ]
-    return concatenated(architecture, found) @ start
+    moved, references = start(weights), reference.expand(weights.shape)
+    similarities = _start_similarities(moved, reference, relaxation, inputs)
+
+    def descend_rows(rows: Tensor, generator: torch.Generator) -> Action:
+        own = similarities.rows(rows)
+        return descend(moved[rows], references[rows], relaxation, own, examples, loss, annealing, generator)
+
+    return in_chunks(weights, architecture, generator, descend_rows) @ start
 
 
 def _check(loss: str, task_tensors: TaskTensors | None) -> None:
@@ -200,92 +171,75 @@ def _check(loss: str, task_tensors: TaskTensors | None) -> None:
         raise ValueError(f"The loss {loss!r} of Sinkhorn matching is measured on a task. Give one, or take loss='l2'.")
 
 
-def _start_scores(moved: Tensor, reference: Tensor, relaxation: Relaxation, inputs: Tensor | None) -> Scores:
-    """Correlations of activations, and cosines of weights where there are none."""
-    read = Scores() if inputs is None else activation_scores(moved, reference, relaxation, inputs)
+def _start_similarities(
+    moved: Tensor, reference: Tensor, relaxation: Relaxation, inputs: Tensor | None
+) -> Similarities:
+    """Return correlations of activations, and cosines of weights where there are none."""
+    read = Similarities() if inputs is None else activation_similarities(moved, reference, relaxation, inputs)
     parents = {group.parent.name for group in relaxation.groups.values() if group.parent is not None}
     rest = [name for name in relaxation.groups if name not in read.values and name not in parents]
-    seen = weight_scores(moved, reference, relaxation, rest)
-    return Scores({**seen.values, **read.values}, {**seen.signs, **read.signs})
+    by_weights = weight_similarities(moved, reference, relaxation, rest)
+    return Similarities({**by_weights.values, **read.values}, {**by_weights.signs, **read.signs})
 
 
 def descend(
     weights: Tensor,
     reference: Tensor,
     relaxation: Relaxation,
-    scores: Scores,
+    similarities: Similarities,
     examples: Examples | None,
     loss: str,
-    schedule: Schedule,
-    seed: int,
+    annealing: Annealing,
+    generator: torch.Generator,
 ) -> Action:
-    """The best of the permutations along a descent that starts at some scores.
-
-    Parameters
-    ----------
-    weights, reference : Tensor of shape (n, d)
-    relaxation : Relaxation
-    scores : Scores
-        Between -1 and 1.
-    examples : Examples or None
-    loss : {"l2", "midpoint", "random"}
-    schedule : Schedule
-    seed : int
-        Of the batches.
-
-    Returns
-    -------
-    Action
-    """
-    generator = torch.Generator().manual_seed(seed)
+    """Return the best of the permutations along a descent of networks (n, d) from similarities between -1 and 1."""
     examples = None if loss == "l2" else examples
-    judge = None if examples is None else examples.draw(SELECTION, generator)
-    best = Best(weights, reference, relaxation.plan.architecture, judge)
-    best.offer(best.action)
-    if not scores.values:
+    compared = None if examples is None else examples.draw(SELECTION, generator)
+    best = BestAction(weights, reference, relaxation.problem.architecture, compared)
+    best.update(best.action)
+    if not similarities.values:
         return best.action
-    soft = _Soft(relaxation, scores, schedule)
-    optimizer = torch.optim.Adam(soft.logits.values(), lr=schedule.learning_rate)
-    checks = {round(schedule.steps * (i + 1) / CHECKS) for i in range(CHECKS)}
-    for step in range(1, schedule.steps + 1):
-        batch = None if examples is None else examples.draw(schedule.batch_size, generator)
-        moved = relaxation.move(weights, soft.matrices(step), soft.signs)
+    soft = _SoftPermutations(relaxation, similarities, annealing)
+    optimizer = torch.optim.Adam(soft.logits.values(), lr=annealing.learning_rate)
+    for step in range(1, annealing.steps + 1):
+        batch = None if examples is None else examples.draw(annealing.batch_size, generator)
+        moved = relaxation.apply(weights, soft.matrices(step), soft.signs)
         optimizer.zero_grad()
         torch.autograd.backward(LOSSES[loss](moved, reference, batch, generator).sum())
         optimizer.step()
-        if step in checks:
-            best.offer(soft.rounded(step))
-            if judge is not None and bool((best.excess <= schedule.tolerance * judge.trivial).all()):
+        if step in checkpoints(annealing.steps):
+            best.update(soft.rounded(step))
+            if compared is not None and bool((best.excess <= annealing.tolerance * compared.constant_loss).all()):
                 break
     return best.action
 
 
-class _Soft:
-    """Soft permutations of all groups: scores that descend, and the Sinkhorn potentials of the last step."""
+class _SoftPermutations:
+    """Soft permutations of all groups: similarities that descend, and the Sinkhorn potentials of the last step."""
 
-    def __init__(self, relaxation: Relaxation, scores: Scores, schedule: Schedule) -> None:
-        self._relaxation, self._scores, self._schedule = relaxation, scores, schedule
+    def __init__(self, relaxation: Relaxation, similarities: Similarities, annealing: Annealing) -> None:
+        self._relaxation, self._similarities, self._annealing = relaxation, similarities, annealing
         self._potentials: dict[str, Tensor] = {}
-        self.signs = {name: relaxation.pairs(name, sign) for name, sign in scores.signs.items()}
-        # to scores of parents come sums over what is nested in them: all begin between -1 and 1
+        self.signs = {name: relaxation.by_parents(name, sign) for name, sign in similarities.signs.items()}
+        # those of parents are sums over what is nested in them: all begin between -1 and 1
         inside = Counter[str]()
-        for name in scores.values:
+        for name in similarities.values:
             if (parent := relaxation.groups[name].parent) is not None:
                 inside[parent.name] += relaxation.groups[name].size
-        start = relaxation.matrices(scores)
+        start = relaxation.matrices(similarities)
         self.logits = {name: (m / max(inside[name], 1)).requires_grad_() for name, m in start.items()}
 
     def matrices(self, step: int) -> dict[str, Tensor]:
         result = {}
         for name, logit in self.logits.items():
             result[name], self._potentials[name] = sinkhorn(
-                logit / self._schedule.temperature(step),
-                self._schedule.iterations,
+                logit / self._annealing.temperature(step),
+                self._annealing.iterations,
                 self._potentials.get(name),
-                self._schedule.differentiation,
+                self._annealing.differentiation,
             )
         return result
 
     @torch.no_grad()
     def rounded(self, step: int) -> Action:
-        return self._relaxation.rounded(self.matrices(step), self._scores.signs)
+        return self._relaxation.rounded(self.matrices(step), self._similarities.signs)

@@ -1,7 +1,7 @@
 """The linear chart in which flips are plain signs.
 
 The sigmoid is 1/2 + tanh(z / 2) / 2: counted from c/2, a function with a(-z) = c - a(z) is odd. So a layer that
-consumes such neurons has b' = b + c/2 sum_i W_i as the bias that a flip leaves alone, and whoever compares
+consumes such neurons has b' = b + c/2 sum_i W_i as the bias that a flip leaves alone, and comparisons of
 networks may treat flips as signs there.
 
 References
@@ -15,20 +15,11 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.running import take
-from wsflow.symmetry.actions import sheared
+from wsflow.symmetry.actions import add_to_biases, flip_shears
 
 
 def centred(weights: Tensor, architecture: Architecture) -> Tensor:
-    """Weights whose biases count activations from the centre of their flip.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-    architecture : Architecture
-
-    Returns
-    -------
-    Tensor of shape (n, d)
+    """Return weights (n, d) whose biases count activations from the centre of their flip.
 
     Examples
     --------
@@ -37,6 +28,7 @@ def centred(weights: Tensor, architecture: Architecture) -> Tensor:
     >>> import torch
     >>> from wsflow.architecture import Architecture
     >>> from wsflow.symmetry.actions import Action
+    >>> from wsflow.symmetry.centring import centred
     >>> architecture = Architecture.mlp([1, 1, 1], "sigmoid")
     >>> w = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     >>> flip = Action(architecture, {}, {"hidden1": torch.tensor([[-1.0]])})
@@ -47,31 +39,11 @@ def centred(weights: Tensor, architecture: Architecture) -> Tensor:
 
 
 def uncentred(weights: Tensor, architecture: Architecture) -> Tensor:
-    """The inverse of `centred`.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-    architecture : Architecture
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.charts import centred, uncentred
-    >>> architecture = Architecture.mlp([1, 1, 1], "sigmoid")
-    >>> uncentred(centred(torch.ones(1, 4), architecture), architecture)
-    tensor([[1., 1., 1., 1.]])
-    """
+    """Return the inverse of `centred`."""
     return _moved(weights, architecture, -0.5)
 
 
 def _moved(weights: Tensor, architecture: Architecture, share: float) -> Tensor:
-    for shear, _, columns, biases in sheared(architecture):
-        taken = take(weights, columns).flatten(1)
-        weights = weights.index_add(1, biases.reshape(-1).to(weights.device), taken, alpha=share * shear.amount)
+    for shear, _, columns, biases in flip_shears(architecture):
+        weights = add_to_biases(weights, take(weights, columns), biases, share * shear.amount)
     return weights

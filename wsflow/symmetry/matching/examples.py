@@ -1,4 +1,4 @@
-"""Examples on which networks are compared: batches of a task, and losses of many networks on them."""
+"""Examples of a task, and losses of many networks on them."""
 
 from __future__ import annotations
 
@@ -16,34 +16,15 @@ from wsflow.running.execution import run_module
 
 # rows of weights that are run or optimised at once hold at most so many numbers
 CHUNK_NUMBERS = 2**23
-BLOCK = 2048
+BATCH = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs and targets with the loss of networks on them.
+    """Inputs (b, ...) and targets (b,) or (b, k) of a task, with its loss; a module runs networks without layers.
 
     Batch norms use the statistics of the batch: those of an average of two networks belong to neither, and are
     recomputed after merging anyway.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        One that has layers, or a module.
-    inputs : Tensor of shape (b, ...)
-    targets : Tensor of shape (b,) or (b, k)
-    loss : {"cross_entropy", "mse"}
-    module : torch.nn.Module, optional
-        What runs the networks, where they are not sequential.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.examples import Examples
-    >>> examples = Examples.of(Architecture.mlp([4, 3, 2]), torch.eye(4), torch.tensor([0, 1, 0, 1]), "cross_entropy")
-    >>> examples.losses(torch.zeros(2, 23))
-    tensor([0.6931, 0.6931])
     """
 
     architecture: Architecture
@@ -54,43 +35,21 @@ class Examples:
 
     @classmethod
     def of(cls, architecture: Architecture, inputs: Tensor, targets: Tensor, loss: str) -> Examples:
-        """Examples of a task for the networks of an architecture.
-
-        Parameters
-        ----------
-        architecture : Architecture
-        inputs : Tensor of shape (b, ...)
-        targets : Tensor of shape (b,) or (b, k)
-        loss : {"cross_entropy", "mse"}
-
-        Returns
-        -------
-        Examples
-        """
+        """Return the examples of a task for the networks of an architecture."""
         return cls(architecture, inputs, targets, loss, _with_batch_statistics(architecture))
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def draw(self, size: int, generator: torch.Generator) -> Examples:
-        """Some of the examples, without repetition; all of them, where there are no more.
-
-        Parameters
-        ----------
-        size : int
-        generator : torch.Generator
-
-        Returns
-        -------
-        Examples
-        """
+        """Return examples drawn without repetition; all of them, where there are no more."""
         if size >= len(self):
             return self
         index = torch.randperm(len(self), generator=generator)[:size].to(self.inputs.device)
         return replace(self, inputs=self.inputs[index], targets=self.targets[index])
 
     @property
-    def trivial(self) -> float:
+    def constant_loss(self) -> float:
         """The loss of the best constant prediction: the entropy of the classes, or the variance of the targets."""
         if self.loss == "mse":
             return float(self.targets.double().var(0, unbiased=False).mean())
@@ -98,16 +57,7 @@ class Examples:
         return float(torch.special.entr(shares).sum())
 
     def losses(self, weights: Tensor) -> Tensor:
-        """The mean loss of each network, to be differentiated.
-
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-        """
+        """Return the mean loss (n,) of each network (n, d), to be differentiated."""
         inputs, targets = (
             values.to(weights) if values.is_floating_point() else values.to(weights.device)
             for values in (self.inputs, self.targets)
@@ -125,51 +75,33 @@ class Examples:
 
     @torch.no_grad()
     def evaluate(self, weights: Tensor) -> Tensor:
-        """The mean loss of each network, a few networks and examples at a time.
-
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-        """
+        """Return the mean loss (n,) of each network (n, d), computed for a few networks and examples at a time."""
         totals = []
-        # batch statistics need batches that are not small: parts of equal size
-        parts = torch.arange(len(self)).chunk(-(-len(self) // BLOCK))
-        for rows in weights.split(rows_at_once(weights)):
+        # batch statistics need batches that are not small: these are of equal size
+        batches = torch.arange(len(self)).chunk(-(-len(self) // BATCH))
+        for rows in weights.split(chunk_size(weights)):
             total = rows.new_zeros(len(rows))
-            for part in parts:
-                some = replace(self, inputs=self.inputs[part], targets=self.targets[part])
-                total += some.losses(rows) * (len(part) / len(self))
+            for index in batches:
+                batch = replace(self, inputs=self.inputs[index], targets=self.targets[index])
+                total += batch.losses(rows) * (len(index) / len(self))
             totals.append(total)
         return torch.cat(totals) if totals else weights.new_zeros(0)
 
 
-def rows_at_once(weights: Tensor) -> int:
-    """How many networks are run or optimised at once.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-
-    Returns
-    -------
-    int
-    """
+def chunk_size(weights: Tensor) -> int:
+    """Return how many networks (n, d) are run or optimised at once."""
     return max(1, CHUNK_NUMBERS // max(weights.shape[1], 1))
 
 
 def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
-    """All buffers, also those that are None."""
+    """Yield all buffers, including those that are None."""
     for path, layer in module.named_modules():
         for name, buffer in layer._buffers.items():
             yield (f"{path}.{name}" if path else name), buffer
 
 
 def _with_batch_statistics(architecture: Architecture) -> Any:
-    """The architecture's module, its norms without running statistics; None where layers run the networks."""
+    """Return the module with norms that have no running statistics; None where layers run the networks."""
     if architecture.module is None or architecture.layers or not len(architecture.statistic_columns):
         return architecture.module if not architecture.layers else None
     module = copy.deepcopy(architecture.module)

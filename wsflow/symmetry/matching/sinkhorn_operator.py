@@ -24,35 +24,16 @@ DIFFERENTIATIONS = ("implicit", "unrolled")
 def sinkhorn(
     scores: Tensor, iterations: int = 20, start: Tensor | None = None, differentiation: str = "implicit"
 ) -> tuple[Tensor, Tensor]:
-    """Doubly stochastic matrices, and the potentials of their columns.
+    """Return doubly stochastic matrices (..., size, size), and the potentials v (..., size) of their columns.
 
-    Columns sum to one always, rows when the iterations have converged.
-
-    Parameters
-    ----------
-    scores : Tensor of shape (..., size, size)
-        Over a temperature: the larger, the closer to a permutation.
-    iterations : int
-    start : Tensor of shape (..., size), optional
-        Potentials v of columns from which to start, such as those of scores that are close by.
-    differentiation : {"implicit", "unrolled"}
-        Implicit derivatives are those of the limit, so give them enough iterations or a good start.
-
-    Returns
-    -------
-    matrix : Tensor of shape (..., size, size)
-    potentials : Tensor of shape (..., size)
-        Without derivatives.
-
-    Raises
-    ------
-    ValueError
-        If the differentiation is unknown.
+    Columns sum to one always, rows when the iterations have converged. Scores are divided by a temperature before: the
+    larger, the closer to a permutation. Iterations start from potentials such as those of scores that are close by.
+    Implicit derivatives are those of the limit, so give them enough iterations or a good start; potentials have none.
 
     Examples
     --------
     >>> import torch
-    >>> from wsflow.symmetry.sinkhorn import sinkhorn
+    >>> from wsflow.symmetry.matching.sinkhorn_operator import sinkhorn
     >>> matrix, _ = sinkhorn(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
     >>> matrix.round(decimals=4)
     tensor([[0.8808, 0.1192],
@@ -87,23 +68,15 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        """The derivative at the fixed point, by the implicit function theorem."""
+        """Return the derivative at the fixed point, by the implicit function theorem."""
         (matrix,) = ctx.saved_tensors
         return implicit_gradient(matrix, gradient), None, None
 
 
 def implicit_gradient(matrix: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with respect to the scores, from that with respect to the doubly stochastic matrix.
+    """Return the gradient with respect to the scores, from that with respect to the doubly stochastic matrix.
 
-    P * (G - a 1' - 1 b'), where a and b make all its row and column sums zero.
-
-    Parameters
-    ----------
-    matrix, gradient : Tensor of shape (..., size, size)
-
-    Returns
-    -------
-    Tensor of shape (..., size, size)
+    It is P * (G - a 1' - 1 b'), where a and b make all its row and column sums zero.
     """
     size = matrix.shape[-1]
     weighted = matrix * gradient

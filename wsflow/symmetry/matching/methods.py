@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsflow.symmetry.actions import Action
-    from wsflow.symmetry.canonical import Form
+    from wsflow.symmetry.canonical.unit import Form
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class Method:
 
 
 def _weight(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.matching import ascend
+    from wsflow.symmetry.matching.weight import ascend
 
     ascent = ascend(rows, reference, architecture, setting.max_sweeps, setting.scaling, **setting.options)
     return ascent.action(), ascent.passes
 
 
 def _activation(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.activation_matching import activation_matching
+    from wsflow.symmetry.matching.activation import activation_matching
 
     # dead neurons, whose activations do not tell them apart, stay where their weights say
     start, rows = _ordered(rows, reference, architecture, setting)
@@ -116,7 +116,7 @@ def _activation(rows: Tensor, reference: Tensor, architecture: Architecture, set
 
 
 def _sinkhorn(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.sinkhorn_matching import sinkhorn_matching
+    from wsflow.symmetry.matching.sinkhorn import sinkhorn_matching
 
     task = setting.tensors() if setting.task is not None else None
     loss = {"loss": "midpoint" if task else "l2"}
@@ -126,7 +126,7 @@ def _sinkhorn(rows: Tensor, reference: Tensor, architecture: Architecture, setti
 
 
 def _straight_through(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.straight_through import straight_through_matching
+    from wsflow.symmetry.matching.straight_through import straight_through_matching
 
     keywords = {"generator": setting.generator(), **setting.options}
     start, rows = _ordered(rows, reference, architecture, setting)
@@ -134,7 +134,7 @@ def _straight_through(rows: Tensor, reference: Tensor, architecture: Architectur
 
 
 def _chain(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.refinement import best_chain
+    from wsflow.symmetry.matching.chain import best_chain
 
     keywords = {"generator": setting.generator(), **setting.options}
     start, rows = _ordered(rows, reference, architecture, setting)
@@ -143,7 +143,7 @@ def _chain(rows: Tensor, reference: Tensor, architecture: Architecture, setting:
 
 def _ordered(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> tuple[Action, Tensor]:
     """Rows after weight matching, from where a descent does not depend on the order in which their neurons came."""
-    from wsflow.symmetry.matching import orbit_matching
+    from wsflow.symmetry.matching.weight import orbit_matching
 
     start = orbit_matching(rows, reference, architecture, setting.max_sweeps)
     return start, start(rows)
@@ -180,7 +180,7 @@ def method_of(name: str, task: Task | None) -> Method:
 
     Examples
     --------
-    >>> from wsflow.estimators.matchers import METHODS, method_of
+    >>> from wsflow.symmetry.matching.methods import METHODS, method_of
     >>> method_of("auto", None) is METHODS["weight"]
     True
     """

@@ -1,6 +1,6 @@
 """Activation matching: permutations and signs that pair neurons which do the same on data.
 
-The score of a pair of neurons is the correlation (or covariance) of their activations over the examples, or its
+The similarity of a pair of neurons is the correlation (or covariance) of their activations over the examples, or its
 absolute value where a sign may be chosen. Each neuron group is one linear assignment problem.
 
 References
@@ -19,22 +19,22 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.running.activation_statistics import Moments, activations
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.examples import rows_at_once
-from wsflow.symmetry.relaxation import Relaxation, Scores
+from wsflow.symmetry.matching.examples import chunk_size
+from wsflow.symmetry.matching.relaxation import Relaxation, Similarities
 
 STATISTICS = ("correlation", "covariance")
 # examples at a time; a module may keep images in many channels
-LAYER_BLOCK, MODULE_BLOCK = 1024, 64
-SWEEPS, READINGS = 20, 4
+LAYER_BATCH, MODULE_BATCH = 1024, 64
+SWEEPS, ROUNDS = 20, 4
 
 
 def activation_matching(
     weights: Tensor, reference: Tensor, architecture: Architecture, inputs: Tensor, *, statistic: str = "correlation"
 ) -> Action:
-    """Permutations (and signs) that pair neurons of each network with those of its reference by their activations.
+    """Pair neurons of each network with those of its reference by their activations, by permutations (and signs).
 
-    Groups whose activations cannot be read are then matched by their weights, the others held. Neurons that are
-    constant on the inputs have no correlations: they take the places that are left.
+    Groups whose activations cannot be read are then matched by their weights, the others fixed. Neurons that are
+    constant on the inputs have no correlations: they are paired with the neurons that are left.
 
     Parameters
     ----------
@@ -42,13 +42,9 @@ def activation_matching(
     reference : Tensor of shape (d,) or (n, d)
         One for all rows, or one for each.
     architecture : Architecture
-        One that has layers, or a module with sites.
+        One that has layers, or a module with activation sites.
     inputs : Tensor of shape (b, ...)
     statistic : {"correlation", "covariance"}
-
-    Returns
-    -------
-    Action
 
     Raises
     ------
@@ -64,7 +60,7 @@ def activation_matching(
     >>> import torch
     >>> from wsflow.architecture import Architecture
     >>> from wsflow.symmetry.actions import Action
-    >>> from wsflow.symmetry.activation_matching import activation_matching
+    >>> from wsflow.symmetry.matching import activation_matching
     >>> architecture = Architecture.mlp([4, 3, 2], "tanh")
     >>> generator = torch.Generator().manual_seed(0)
     >>> w = torch.randn(1, 23, generator=generator)
@@ -74,33 +70,33 @@ def activation_matching(
     True
     """
     relaxation = Relaxation.of(architecture)
-    action, scores = Action.identity(architecture, len(weights)), Scores()
-    for _ in range(READINGS if _crossed(architecture) else 1):
+    action, similarities = Action.identity(architecture, len(weights)), Similarities()
+    for _ in range(ROUNDS if _has_sites_with_two_groups(architecture) else 1):
         before = action
-        scores = activation_scores(action(weights), reference, relaxation, inputs, statistic)
-        action = relaxation.choose(scores) @ action
+        similarities = activation_similarities(action(weights), reference, relaxation, inputs, statistic)
+        action = relaxation.assign(similarities) @ action
         if _same(before, action):
             break
-    families = list(_families(relaxation, scores))
-    for _ in range(SWEEPS if families else 0):
+    unread = list(_unread_groups(relaxation, similarities))
+    for _ in range(SWEEPS if unread else 0):
         before = action
-        for names, held in families:
-            step = relaxation.choose(weight_scores(action(weights), reference, relaxation, names), held)
+        for names, fixed in unread:
+            step = relaxation.assign(weight_similarities(action(weights), reference, relaxation, names), fixed)
             action = step @ action
         if _same(before, action):
             break
     return action
 
 
-def _crossed(architecture: Architecture) -> bool:
-    """Whether something is read that has neurons on two axes: those of one are samples to the other, and must agree."""
-    places = {(site.layer, site.axis) for site in architecture.activation_sites}
-    return len({layer for layer, _ in places}) < len(places)
+def _has_sites_with_two_groups(architecture: Architecture) -> bool:
+    """Return whether neurons are on two axes of one output: those of one are samples to the other, and must agree."""
+    axes = {(site.layer, site.axis) for site in architecture.activation_sites}
+    return len({layer for layer, _ in axes}) < len(axes)
 
 
-def _families(relaxation: Relaxation, scores: Scores) -> Iterator[tuple[list[str], set[str]]]:
-    """Groups without activations, with what is nested in them; and which groups they must not move."""
-    done = set(scores.values)
+def _unread_groups(relaxation: Relaxation, similarities: Similarities) -> Iterator[tuple[list[str], set[str]]]:
+    """Yield the groups without activations, with what is nested in them, and the groups that are fixed meanwhile."""
+    done = set(similarities.values)
     groups = relaxation.groups.values()
     done |= {g.parent.name for g in groups if g.parent is not None and g.name in done}
     for group in groups:
@@ -123,93 +119,62 @@ def _same(before: Action, after: Action) -> bool:
     )
 
 
-def activation_scores(
+def activation_similarities(
     weights: Tensor, reference: Tensor, relaxation: Relaxation, inputs: Tensor, statistic: str = "correlation"
-) -> Scores:
-    """Correlations or covariances of the activations of all pairs of neurons.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-    reference : Tensor of shape (d,) or (n, d)
-    relaxation : Relaxation
-    inputs : Tensor of shape (b, ...)
-    statistic : {"correlation", "covariance"}
-
-    Returns
-    -------
-    Scores
-        Of the groups whose activations can be read.
-
-    Raises
-    ------
-    ValueError
-        If the statistic is unknown, or the architecture does not say where to read activations.
-    """
+) -> Similarities:
+    """Return correlations or covariances of the activations on inputs (b, ...), for the groups that can be read."""
     if statistic not in STATISTICS:
         raise ValueError(
             f"The 'statistic' of activation matching is one of {', '.join(STATISTICS)}; got {statistic!r}."
         )
-    architecture = relaxation.plan.architecture
+    architecture = relaxation.problem.architecture
     reference = reference.reshape(-1, reference.shape[-1]).to(weights)
-    parts: list[Scores] = []
-    for rows in torch.arange(len(weights)).split(rows_at_once(weights)):
-        goal = reference if len(reference) == 1 else reference[rows]
+    parts: list[Similarities] = []
+    for rows in torch.arange(len(weights)).split(chunk_size(weights)):
+        own = reference if len(reference) == 1 else reference[rows]
         moments = Moments()
-        for block in inputs.split(LAYER_BLOCK if architecture.layers else MODULE_BLOCK):
-            moments.add(activations(goal, architecture, block), activations(weights[rows], architecture, block))
+        for batch in inputs.split(LAYER_BATCH if architecture.layers else MODULE_BATCH):
+            moments.add(activations(own, architecture, batch), activations(weights[rows], architecture, batch))
         pairs = moments.correlation() if statistic == "correlation" else moments.covariance()
         parts.append(_by_group(pairs, relaxation, weights.dtype))
-    first = parts[0] if parts else Scores()
-    return Scores(
+    first = parts[0] if parts else Similarities()
+    return Similarities(
         {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
         {name: torch.cat([part.signs[name] for part in parts]) for name in first.signs},
     )
 
 
-def _by_group(pairs: list[tuple[str, Tensor]], relaxation: Relaxation, dtype: torch.dtype) -> Scores:
-    """The means over all places where a group's activations are read; signs are those of the first."""
+def _by_group(pairs: list[tuple[str, Tensor]], relaxation: Relaxation, dtype: torch.dtype) -> Similarities:
+    """Return the means over all sites of each group, with the signs of its first site."""
     found: dict[str, list[Tensor]] = {}
     for name, value in pairs:
         if name in relaxation.groups:
             found.setdefault(name, []).append(value.to(dtype))
     values = {
-        name: torch.stack([value.abs() if name in relaxation.flipping else value for value in read]).mean(0)
+        name: torch.stack([value.abs() if name in relaxation.sign_segments else value for value in read]).mean(0)
         for name, read in found.items()
     }
-    return Scores(values, {name: _sign(read[0]) for name, read in found.items() if name in relaxation.signed})
+    return Similarities(values, {name: _sign(read[0]) for name, read in found.items() if name in relaxation.signed})
 
 
 def _sign(values: Tensor) -> Tensor:
     return torch.where(values < 0, -1.0, 1.0).to(values)
 
 
-def weight_scores(weights: Tensor, reference: Tensor, relaxation: Relaxation, names: list[str]) -> Scores:
-    """Cosines of the weights of all pairs of neurons, all other groups as they are.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-    reference : Tensor of shape (d,) or (n, d)
-    relaxation : Relaxation
-    names : list of str
-        Of neuron groups.
-
-    Returns
-    -------
-    Scores
-    """
+def weight_similarities(weights: Tensor, reference: Tensor, relaxation: Relaxation, names: list[str]) -> Similarities:
+    """Return cosines of the weights of all pairs of neurons of the named groups, all other groups as they are."""
     reference = reference.reshape(-1, reference.shape[-1]).to(weights)
-    result = Scores()
+    result = Similarities()
     for name in names:
         group = relaxation.groups[name]
         even = weights.new_zeros(len(weights), group.total, group.total)
-        odd, norms = torch.zeros_like(even), torch.zeros_like(even)
+        odd = torch.zeros_like(even)
         squares = [rows.new_zeros(len(rows), group.total) for rows in (reference, weights)]
-        for piece in relaxation.plan.pieces:
-            for axis in (i for i, other in enumerate(piece.groups) if other == group):
-                new, old = (_neurons(piece.of(rows), piece.chain(axis), group.total) for rows in (reference, weights))
-                signed = relaxation.signed.get(name) in piece.odd[axis]
+        for subblock in relaxation.problem.subblocks:
+            for axis in (i for i, other in enumerate(subblock.groups) if other == group):
+                axes = subblock.nested_axes(axis)
+                new, old = (_neurons_first(subblock.of(rows), axes, group.total) for rows in (reference, weights))
+                signed = relaxation.signed.get(name) in subblock.odd[axis]
                 (odd if signed else even).add_(new @ old.transpose(1, 2))
                 squares[0] += new.square().sum(-1)
                 squares[1] += old.square().sum(-1)
@@ -221,7 +186,7 @@ def weight_scores(weights: Tensor, reference: Tensor, relaxation: Relaxation, na
     return result
 
 
-def _neurons(values: Tensor, chain: tuple[int, ...], total: int) -> Tensor:
-    """A piece with the neurons of one axis (and their parents) first."""
-    order = (*chain, *(i for i in range(values.dim() - 1) if i not in chain))
+def _neurons_first(values: Tensor, axes: tuple[int, ...], total: int) -> Tensor:
+    """Return values (n, *extents) as rows (n, total, rest) of the neurons over some axes."""
+    order = (*axes, *(i for i in range(values.dim() - 1) if i not in axes))
     return values.permute(0, *(1 + i for i in order)).reshape(len(values), total, -1)

@@ -1,0 +1,79 @@
+"""What the transformers that move networks within their orbits have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from wsflow.estimators.validation import later_array, wrapped
+from wsflow.symmetry.actions import Action
+
+
+class OrbitTransformer(TransformerMixin, BaseEstimator):
+    """A transformer whose networks are the same functions; without an architecture X passes through."""
+
+    def transform(self, X: Any, return_action: bool = False) -> Any:
+        """Move networks within their orbits.
+
+        Parameters
+        ----------
+        X : WeightArray or array-like of shape (n, d)
+        return_action : bool
+            Whether to return the group elements too; ``action.inverse()(moved)`` undoes them. The output norm that
+            ``last_layer="unit"`` of `ScaleCanonicalizer` drops is no symmetry, and not among them.
+
+        Returns
+        -------
+        moved : WeightArray, or ndarray without an architecture
+        action : Action
+            Only if `return_action`; None without an architecture.
+
+        Raises
+        ------
+        InvalidInputError
+            If weights are not finite, or X holds networks of another architecture.
+        """
+        check_is_fitted(self)
+        values = later_array(self, X)
+        if self.architecture_ is None:
+            return (values, None) if return_action else values
+        action = self._action(values, X)
+        moved = self._finished(action(values), X)
+        return (moved, action) if return_action else moved
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return runnable networks: those of X, which are the same functions already.
+
+        Nothing is undone: which member of its orbit a network was is in the action that `transform` returns. Only the
+        output layer gets its median norm back after ``last_layer="unit"`` of `ScaleCanonicalizer`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        WeightArray, or ndarray without an architecture
+        """
+        check_is_fitted(self)
+        return wrapped(self, self._runnable(later_array(self, X)), X)
+
+    @abstractmethod
+    def _action(self, values: np.ndarray, X: Any) -> Action:
+        """Return the group elements for the values (n, d) of X."""
+
+    @abstractmethod
+    def _finished(self, moved: np.ndarray, X: Any) -> Any:
+        """Return moved networks (n, d) as the user gets them."""
+
+    def _runnable(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,97 @@
+"""Aligning networks to a reference: in scale-free representatives, and with the groups fixed that weights identify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.restriction import restricted
+from wsflow.symmetry.actions import Action
+from wsflow.symmetry.batches import concatenate, extended
+from wsflow.symmetry.canonical import Form, canonical_action
+from wsflow.symmetry.matching.fixed_groups import rows_by_fixed_groups
+from wsflow.symmetry.matching.methods import Method, Setting
+from wsflow.symmetry.matching.weight import orbit_matching
+
+# from rows (n, d) and an architecture to an action, and the passes (n,) of weight matching that it took, if any
+Match = Callable[[Tensor, Architecture], tuple[Action, Tensor | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Networks (n, d) as they are, and in the precision in which their representatives are compared."""
+
+    raw: Tensor
+    precise: Tensor
+    scaling: Action
+
+    @cached_property
+    def representatives(self) -> Tensor:
+        """The networks (n, d) that are compared."""
+        moved: Tensor = self.scaling(self.precise)
+        return moved
+
+    def rows(self, index: Tensor) -> Networks:
+        """Return the indexed networks; the same object where they are all networks in order."""
+        if len(index) == len(self.raw):
+            return self
+        networks = Networks(self.raw[index], self.precise[index], self.scaling.rows(index))
+        networks.__dict__["representatives"] = self.representatives[index]
+        return networks
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """The representatives in which networks are compared, and the groups that are fixed by their columns.
+
+    Networks that agree with `first` (d,) in the columns of a group keep that group as it is. Networks that are not
+    `scaled` are compared as they are; the form then decides on precision alone.
+    """
+
+    architecture: Architecture
+    form: Form
+    scaled: bool
+    fixed: Mapping[str, Tensor]
+    first: Tensor
+
+    def networks(self, raw: Tensor) -> Networks:
+        """Return networks (n, d) to be aligned."""
+        # descents, and balancing, need double precision
+        precise = raw.double() if self.form == "balanced" else raw
+        if not self.scaled:
+            return Networks(raw, precise, Action.identity(self.architecture, len(raw)))
+        return Networks(raw, precise, canonical_action(precise, self.architecture, form=self.form))
+
+    def align(self, networks: Networks, reference: Tensor, method: Method, setting: Setting) -> tuple[Action, Tensor]:
+        """Return the action of a method towards a reference (d,), and the passes (n,) of weight matching."""
+        if method.scales and not self.fixed:
+            setting = replace(setting, scaling=networks.scaling)
+            action, passes = method.match(networks.precise, reference, self.architecture, setting)
+            return action, torch.zeros(len(networks.raw), dtype=torch.long) if passes is None else passes
+        return self._match(networks, lambda rows, architecture: method.match(rows, reference, architecture, setting))
+
+    def by_weights(self, networks: Networks, reference: Tensor, max_sweeps: int) -> Tensor:
+        """Return representatives (n, d) aligned by weight matching, by which references are found."""
+
+        def match(rows: Tensor, architecture: Architecture) -> tuple[Action, None]:
+            return orbit_matching(rows, reference, architecture, max_sweeps), None
+
+        return self._match(networks, match)[0](networks.representatives)
+
+    def _match(self, networks: Networks, match: Match) -> tuple[Action, Tensor]:
+        """Match the rows that agree in the same groups together, with these groups fixed."""
+        rows, passes = networks.representatives, torch.zeros(len(networks.raw), dtype=torch.long)
+        actions, order = [], []
+        for index, names in rows_by_fixed_groups(networks.raw, self.first, dict(self.fixed)):
+            # all of them need not be copied
+            own = rows if len(index) == len(rows) else rows[index]
+            action, taken = match(own, restricted(self.architecture, names))
+            passes[index] = 0 if taken is None else taken
+            actions.append(extended(action, self.architecture, len(index)))
+            order.append(index)
+        return concatenate(self.architecture, actions).rows(torch.cat(order).argsort()), passes

@@ -1,0 +1,85 @@
+"""Neuron groups that are fixed: their neurons are identified by weights that are equal in all networks.
+
+Networks that share a frozen backbone, a head, or the untrained part of one initialisation agree there neuron by
+neuron. A permutation would keep each function and lose that. The rule: a group is fixed where the weights that are
+equal in all networks tell its neurons apart; what is nested in a fixed group is fixed with it. Zero biases and unit
+gains of fresh layers are equal as well, but tell no neurons apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.symmetry.matching.subblocks import Subblock, subblocks_of
+
+
+def fixed_groups(rows: Tensor, architecture: Architecture) -> dict[str, Tensor]:
+    """Find the groups that are fixed in a population, with the columns whose equal weights fix them.
+
+    Groups that may be permuted have no entry; there is none where all networks are one network.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, d)
+        Networks as they were trained: scalings would blur what is equal.
+
+    Examples
+    --------
+    Two networks with one first layer:
+
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.symmetry.matching import fixed_groups
+    >>> rows = torch.randn(2, 47, generator=torch.Generator().manual_seed(0))
+    >>> rows[1, :15] = rows[0, :15]
+    >>> list(fixed_groups(rows, Architecture.mlp([4, 3, 5, 2])))
+    ['hidden1']
+    """
+    # most columns differ between any two networks: only the others are compared in all of them
+    other = next((row for row in rows if not torch.equal(row, rows[0])), None)
+    if other is None:
+        return {}
+    equal = _equal(rows[0], other)
+    if not equal.any():
+        return {}
+    equal[equal.clone()] = _equal(rows[:, equal], rows[0, equal]).all(0)
+    if equal.all():
+        return {}
+    subblocks = tuple(subblocks_of(architecture))
+    found: dict[str, Tensor] = {}
+    for group in architecture.groups:
+        columns = [part for subblock in subblocks for part in _equal_columns(subblock, group, equal)]
+        if group.parent is not None and group.parent.name in found:
+            found[group.name] = found[group.parent.name]
+        elif columns and group.total > 1 and len(rows[0, torch.cat(columns, 1)].unique(dim=0)) == group.total:
+            found[group.name] = torch.cat(columns, 1).reshape(-1)
+    return found
+
+
+def _equal(a: Tensor, b: Tensor) -> Tensor:
+    """Return where numbers are equal but for the last digits, which a canonical form may have touched."""
+    return torch.isclose(a, b.to(a), rtol=8 * torch.finfo(a.dtype).eps, atol=0.0)
+
+
+def _equal_columns(subblock: Subblock, group: NeuronGroup, equal: Tensor) -> list[Tensor]:
+    """Return columns (neurons, rest) along each axis with the group, where those of all neurons are equal."""
+    found = []
+    for axis in (i for i, other in enumerate(subblock.groups) if other == group):
+        axes = subblock.nested_axes(axis)
+        others = [i for i in range(len(subblock.groups)) if i not in axes]
+        columns = subblock.columns.permute(*axes, *others).reshape(group.total, -1)
+        found.append(columns[:, equal[columns].all(0)])
+    return [columns for columns in found if columns.shape[1]]
+
+
+def rows_by_fixed_groups(rows: Tensor, first: Tensor, fixed: dict[str, Tensor]) -> list[tuple[Tensor, tuple[str, ...]]]:
+    """Return row numbers (LongTensor) with the names of the groups in which these rows agree with a first network."""
+    if not fixed or not len(rows):
+        return [(torch.arange(len(rows)), ())]
+    agrees = torch.stack([_equal(rows[:, columns], first[columns]).all(1) for columns in fixed.values()], 1)
+    kinds, which = agrees.unique(dim=0, return_inverse=True)
+    names = np.array(list(fixed))
+    return [((which == i).nonzero().squeeze(1), tuple(names[kind.numpy()].tolist())) for i, kind in enumerate(kinds)]

@@ -1,0 +1,44 @@
+"""Snapshots of runs: all snapshots of a run move as its last one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsflow.symmetry.actions import Action
+from wsflow.weights import WeightArray
+
+
+def last_snapshots(X: Any, by: str, n: int) -> tuple[np.ndarray, Tensor]:
+    """Return the rows of X that are matched, and for each of its n rows the number of the one with which it moves.
+
+    By "run" these are the last snapshots of the runs of a WeightArray, by "network" all rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow import Architecture, WeightArray
+    >>> from wsflow.symmetry.matching.snapshots import last_snapshots
+    >>> X = WeightArray(np.zeros((3, 23)), Architecture.mlp([4, 3, 2]), runs=[0, 0, 1], steps=[5, 9, 5])
+    >>> rows, position = last_snapshots(X, "run", 3)
+    >>> rows.tolist(), position.tolist()
+    ([1, 2], [0, 0, 1])
+    """
+    if by == "network" or not isinstance(X, WeightArray):
+        return np.arange(n), torch.arange(n)
+    order = np.lexsort((np.arange(n), X.steps, X.runs))
+    runs = X.runs[order]
+    last = np.append(runs[1:] != runs[:-1], True)
+    row_of = dict(zip(runs[last].tolist(), order[last].tolist(), strict=True))
+    own = np.array([row_of[run] for run in X.runs.tolist()], dtype=np.int64)
+    rows, position = np.unique(own, return_inverse=True)
+    return rows, torch.from_numpy(position)
+
+
+def permutations_and_signs(action: Action) -> Action:
+    """Return an action without its positive scales and phases, which alignment leaves to the canonical form."""
+    signs = {name: scale.sign() for name, scale in action.scales.items() if (scale < 0).any()}
+    return Action(action.architecture, action.permutations, signs)
