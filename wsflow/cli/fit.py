@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,9 @@ from wsflow.cli.errors import INTERRUPTED, CommandError
 from wsflow.cli.files import check_output
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
+
+if TYPE_CHECKING:
+    from wsflow import WeightFlow
 
 
 @click.command()
@@ -76,16 +80,8 @@ def fit(
         ) from None
     flow.set_params(progress=None)
     wsflow.save_model(model, out)
-    losses = flow.history_.validation or flow.history_.train
-    result = {
-        "path": str(out),
-        "networks": len(loaded),
-        "runs": loaded.n_runs,
-        "iterations": flow.n_iter_,
-        "best_iteration": flow.history_.best_step,
-        "loss": float(min(losses)),
-        "seconds": bars.total,
-    }
+    result = {"path": str(out), "networks": len(loaded), "runs": loaded.n_runs, **_numbers(flow)}
+    result["seconds"] = bars.total
     if as_json:
         echo_json(result)
     else:
@@ -93,3 +89,9 @@ def fit(
             f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
             f"validation loss {result['loss']:.4f}."
         )
+
+
+def _numbers(flow: WeightFlow) -> dict[str, Any]:
+    history = flow.history_
+    loss = float(min(history.validation or history.train))
+    return {"iterations": flow.n_iter_, "best_iteration": history.best_step, "loss": loss}

@@ -53,9 +53,9 @@ def _value(text: str) -> Any:
     return text
 
 
-def set_parameter(estimator: Any, path: Sequence[str], value: Any, resolve: Resolve | None = None) -> None:
+def set_parameter(owner: Any, path: Sequence[str], value: Any, resolve: Resolve | None = None) -> None:
     """Set a parameter, or one of an object that is a parameter; a string becomes the object that it stands for."""
-    _set(estimator, (), tuple(path), value, resolve or (lambda _, text: text))
+    _set(owner, (), tuple(path), value, resolve or (lambda _, text: text))
 
 
 def _set(owner: Any, above: Path, path: Path, value: Any, resolve: Resolve) -> None:

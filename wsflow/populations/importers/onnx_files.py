@@ -26,19 +26,7 @@ ACTIVATION_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items() if row
 def read_onnx(path: Path) -> ImportedNetworks:
     """Read a sequence of layers, which keeps the names of initialisers that end in ``.weight`` or ``.bias``."""
     check_file(path)
-    try:
-        import onnx
-    except ImportError as error:
-        raise InvalidInputError(f"{path}: ONNX files need the onnx package: pip install wsflow[onnx].") from error
-    try:
-        # weights in further files are not followed: their paths may lead anywhere
-        model = onnx.load(str(path), load_external_data=False)
-        constants = {tensor.name: _array(onnx, tensor) for tensor in model.graph.initializer}
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidInputError(f"{path}: this is no intact ONNX file: {reason}. Export it again.") from error
-    if not model.graph.node:
-        raise InvalidInputError(f"{path}: this is no intact ONNX file: its graph has no nodes. Export it again.")
+    onnx, model, constants = _loaded(path)
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise InvalidInputError(
@@ -58,6 +46,23 @@ def read_onnx(path: Path) -> ImportedNetworks:
         raise InvalidInputError(f"{path}: {error}") from error
     notes = {**graph.notes, **({"names": graph.names} if graph.names else {})}
     return ImportedNetworks((graph.state,), architecture, notes=notes)
+
+
+def _loaded(path: Path) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    try:
+        import onnx
+    except ImportError as error:
+        raise InvalidInputError(f"{path}: ONNX files need the onnx package: pip install wsflow[onnx].") from error
+    try:
+        # weights in further files are not followed: their paths may lead anywhere
+        model = onnx.load(str(path), load_external_data=False)
+        constants = {tensor.name: _array(onnx, tensor) for tensor in model.graph.initializer}
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInputError(f"{path}: this is no intact ONNX file: {reason}. Export it again.") from error
+    if not model.graph.node:
+        raise InvalidInputError(f"{path}: this is no intact ONNX file: its graph has no nodes. Export it again.")
+    return onnx, model, constants
 
 
 def _array(onnx: Any, tensor: Any) -> np.ndarray:

@@ -25,15 +25,15 @@ def is_perceptron(value: Any) -> bool:
     return hasattr(value, "hidden_layer_sizes") and hasattr(value, "get_params")
 
 
-def read_perceptron(estimator: Any) -> ImportedNetworks:
+def read_perceptron(perceptron: Any) -> ImportedNetworks:
     """Read a fitted ``MLPClassifier`` or ``MLPRegressor``; the notes say what the outputs are."""
-    if not hasattr(estimator, "coefs_"):
-        raise InvalidInputError(f"This {type(estimator).__name__} is not fitted: call its fit first.")
-    weights = [np.asarray(coefficients).T for coefficients in estimator.coefs_]
+    if not hasattr(perceptron, "coefs_"):
+        raise InvalidInputError(f"This {type(perceptron).__name__} is not fitted: call its fit first.")
+    weights = [np.asarray(coefficients).T for coefficients in perceptron.coefs_]
     widths = [weights[0].shape[1], *(len(weight) for weight in weights)]
-    act = ACTIVATIONS.get(estimator.activation, estimator.activation)
+    act = ACTIVATIONS.get(perceptron.activation, perceptron.activation)
     state = {}
-    for i, (weight, bias) in enumerate(zip(weights, estimator.intercepts_, strict=True)):
+    for i, (weight, bias) in enumerate(zip(weights, perceptron.intercepts_, strict=True)):
         state[f"{2 * i}.weight"], state[f"{2 * i}.bias"] = weight, np.asarray(bias)
-    notes = {"estimator": type(estimator).__name__, "outputs": OUTPUTS.get(estimator.out_activation_, "")}
+    notes = {"estimator": type(perceptron).__name__, "outputs": OUTPUTS.get(perceptron.out_activation_, "")}
     return ImportedNetworks((state,), Architecture.mlp(widths, act), notes=notes)
