@@ -11,8 +11,8 @@ import zoo
 from torch import Tensor, nn
 
 from wsflow import Architecture, WeightArray
-from wsflow.tracing.interpreting import ARGUMENTS
-from wsflow.tracing.table import RULES
+from wsflow.tracing.interpreter import ARGUMENTS
+from wsflow.tracing.rules import RULES
 
 SKIPPED = ("dtype", "memory_format", "out")
 

@@ -22,7 +22,7 @@ from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.running import forward, unflatten
 from wsflow.running.metrics import deviation
 from wsflow.symmetry.actions import Action
-from wsflow.tracing.program import evaluation_copy
+from wsflow.tracing.export import evaluation_copy
 
 TOLERANCE = 1e-10
 # a narrow network may be dead with the weights that are drawn first

@@ -1,4 +1,4 @@
-"""Elementwise functions as the tracer meets them: what scalings pass; the activation table, and plain mathematics."""
+"""Elementwise functions as the tracer meets them: the activation table, and plain mathematics."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN, Activat
 class Elementwise:
     """What a function of one number commutes with.
 
-    Parameters
-    ----------
-    degree : int
-        f(s z) = s^degree f(z) for positive s; 0 if for none.
-    odd, even : bool
-    flip : float, optional
-        f(-z) = flip - f(z).
-    phase : float, optional
-        f(z + phase) = -f(z).
-    zero : bool
-        f(0) = 0.
+    f(s z) = s^degree f(z) for positive s (0 if for none); f(-z) = -f(z) if odd, f(z) if even, flip - f(z) where there
+    is a flip; f(z + phase) = -f(z) where there is a phase; f(0) = 0 if zero.
     """
 
     degree: int = 0
@@ -35,7 +26,7 @@ class Elementwise:
 
     @classmethod
     def of(cls, row: Activation) -> Elementwise:
-        """A row of the activation table."""
+        """Return that of a row of the activation table."""
         degree = row.degree if POSITIVE in row.scalings else 0
         return cls(
             degree=degree or 0,
@@ -57,42 +48,13 @@ ELEMENTWISE: dict[str, Elementwise] = {
         for name in (row.function, *row.aliases)
         if name
     },
-    **{name: Elementwise(degree=1, zero=True) for name in ("relu", "rrelu_with_noise")},
-    **{name: Elementwise(odd=True, zero=True) for name in ("sinh", "tan", "sign", "asin", "atanh")},
-    **{name: Elementwise(zero=True) for name in ("expm1", "log1p", "sqrt", "log_sigmoid_forward", "threshold")},
-    **{
-        name: Elementwise()
-        for name in (
-            "exp",
-            "log",
-            "rsqrt",
-            "reciprocal",
-            "isnan",
-            "isinf",
-            "exp2",
-            "log2",
-            "log10",
-            "logical_not",
-            "ceil",
-        )
-    },
+    **dict.fromkeys(("relu", "rrelu_with_noise"), Elementwise(degree=1, zero=True)),
+    **dict.fromkeys(("sinh", "tan", "sign", "asin", "atanh"), Elementwise(odd=True, zero=True)),
+    **dict.fromkeys(("expm1", "log1p", "sqrt", "log_sigmoid_forward", "threshold"), Elementwise(zero=True)),
+    **dict.fromkeys(("exp", "exp2", "log", "log2", "log10", "rsqrt", "reciprocal"), KEEPS_NOTHING),
+    **dict.fromkeys(("isnan", "isinf", "logical_not", "ceil"), KEEPS_NOTHING),
     "cos": Elementwise(even=True),
     "abs": Elementwise(degree=1, even=True, zero=True),
     "square": Elementwise(degree=2, even=True, zero=True),
     "neg": Elementwise(degree=1, odd=True, zero=True),
 }
-
-
-def elementwise(name: str) -> Elementwise:
-    """The row of an operation.
-
-    Parameters
-    ----------
-    name : str
-        In torch's graphs.
-
-    Returns
-    -------
-    Elementwise
-    """
-    return ELEMENTWISE[name]

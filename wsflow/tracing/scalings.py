@@ -1,7 +1,7 @@
-"""From sums of variables that vanish to wires: which scalings and signs are free, and what moves with each.
+"""From sums of variables that vanish to wires: which scalings and signs are free, and what scales with each.
 
 All neurons of a group scale by the same rule, so one unknown stands for the variables of a parameter's axis there.
-What is demanded of unknowns is a linear system, over the rationals for logarithms of positive scales and modulo 2 for
+The constraints on unknowns are a linear system, over the rationals for logarithms of positive scales and modulo 2 for
 signs. Its free unknowns are the wires: the earliest in the forward pass stay free, so that a wire is named by what
 produces it, with exponent 1, and what consumes it has exponent -1.
 """
@@ -15,15 +15,17 @@ from math import lcm
 
 import numpy as np
 
-from wsflow.tracing.labels import Array, Ledger
-from wsflow.tracing.neurons import Family, Neurons
+from wsflow.activations import POSITIVE, SIGN
+from wsflow.tracing.abstract_tensor import Array
+from wsflow.tracing.constraints import Constraints
+from wsflow.tracing.neuron_groups import DraftGroup, Neurons
 
 # a sum of unknowns with coefficients
 Sum = dict[int, Fraction]
 
 
 @dataclass
-class System:
+class LinearSystem:
     """Homogeneous linear equations, over the rationals or modulo 2.
 
     Unknowns that come late are solved for, and before them those of neurons within others: where both are equal, all
@@ -34,8 +36,8 @@ class System:
     modulo: int = 0
     solved: dict[int, Sum] = field(default_factory=dict)
 
-    def demand(self, equation: Sum) -> None:
-        """This sum is zero."""
+    def add(self, equation: Sum) -> None:
+        """Add the equation that this sum is zero."""
         rest = self.reduced(equation)
         if rest:
             pivot = max(rest, key=self._rank)
@@ -43,7 +45,7 @@ class System:
             self.solved[pivot] = self._normal({k: -v / coefficient for k, v in rest.items()})
 
     def reduced(self, value: Sum) -> Sum:
-        """The sum in terms of unknowns that are free."""
+        """Return the sum in terms of free unknowns."""
         value = self._normal(value)
         while known := [k for k in value if k in self.solved]:
             pivot = max(known, key=self._rank)
@@ -52,6 +54,18 @@ class System:
                 value[k] = value.get(k, Fraction(0)) + coefficient * v
             value = self._normal(value)
         return value
+
+    def exponents(self, unknown: int) -> dict[int, int]:
+        """Return the exponents of all unknowns that scale with a free one, and of itself; nothing if it is not free."""
+        if unknown in self.solved:
+            return {}
+        column: Sum = {unknown: Fraction(1)}
+        for other in self.solved:
+            value = self.reduced({other: Fraction(1)}).get(unknown)
+            if value:
+                column[other] = value
+        scale = lcm(*(value.denominator for value in column.values()))
+        return {k: int(v * scale) for k, v in column.items()}
 
     def _rank(self, unknown: int) -> tuple[int, int]:
         return self.depths[unknown], unknown
@@ -64,25 +78,17 @@ class System:
 
 @dataclass(frozen=True)
 class Unknowns:
-    """The unknowns of a network.
-
-    Parameters
-    ----------
-    of_variable : ndarray of int
-        The unknown of each variable; -1 where neurons do not move, which are not scaled.
-    families : list of Family
-        The group whose neurons each unknown scales.
-    """
+    """The unknown of each variable (-1 for neurons that do not move, which are not scaled), and the group it scales."""
 
     of_variable: Array
-    families: list[Family]
+    groups: list[DraftGroup]
 
 
-def unknowns(ledger: Ledger, neurons: Neurons) -> Unknowns:
-    """One unknown for the variables of one owner whose neurons have one colour, and for each time that they occur."""
+def find_unknowns(constraints: Constraints, neurons: Neurons) -> Unknowns:
+    """Return one unknown for the variables made together of neurons of one colour, for each time that they occur."""
     result: list[Array] = []
-    families: list[Family] = []
-    for owner in ledger.owners:
+    groups: list[DraftGroup] = []
+    for owner in constraints.owners:
         keys: dict[tuple[int, int], int] = {}
         seen: dict[int, int] = {}
         own = np.full(owner.size, -1, dtype=np.int64)
@@ -92,83 +98,68 @@ def unknowns(ledger: Ledger, neurons: Neurons) -> Unknowns:
                 continue
             key = (int(neurons.colours[neuron]), occurrence)
             if key not in keys:
-                keys[key] = len(families)
-                families.append(neurons.places[neuron][-1][0])
+                keys[key] = len(groups)
+                groups.append(neurons.coordinates[neuron][-1][0])
             own[i] = keys[key]
         result.append(own)
-    return Unknowns(np.concatenate([*result, np.empty(0, dtype=np.int64)]), families)
+    return Unknowns(np.concatenate([*result, np.empty(0, dtype=np.int64)]), groups)
 
 
 @dataclass(frozen=True)
-class Thread:
-    """A wire that has no name yet: one free unknown, with the exponents of all others.
-
-    Parameters
-    ----------
-    unknown : int
-    kinds : frozenset of {"positive", "sign"}
-    exponents : dict from int to int
-        By unknown.
-    """
+class FreeScaling:
+    """A wire that gets its name later: a free unknown, its kinds (positive, sign), and exponents of all unknowns."""
 
     unknown: int
     kinds: frozenset[str]
     exponents: dict[int, int]
 
 
-def threads(ledger: Ledger, known: Unknowns, phases: Iterable[int] = ()) -> list[Thread]:
-    """The free scalings and signs of a network, in the order of the forward pass.
+def free_scalings(constraints: Constraints, unknowns: Unknowns, phases: set[int]) -> list[FreeScaling]:
+    """Return the free scalings and signs of a network, in the order of the forward pass.
 
-    Parameters
-    ----------
-    ledger : Ledger
-    known : Unknowns
-    phases : iterable of int
-        Unknowns that are signs behind a sine, which no parameter has: what they turn has exponent -1.
+    `phases` are unknowns that are signs behind a sine, which no parameter has: those of their sign have exponent -1.
     """
-    depths = [family.depth for family in known.families]
-    positive, sign, oriented = System(depths), System(depths, modulo=2), System(depths)
-    phases = set(phases)
+    depths = [group.depth for group in unknowns.groups]
+    positive, sign, oriented = LinearSystem(depths), LinearSystem(depths, modulo=2), LinearSystem(depths)
     for unknown in phases:
-        positive.demand({unknown: Fraction(1)})
-    for (is_positive, is_sign), rows in _equations(ledger, known):
+        positive.add({unknown: Fraction(1)})
+    for (is_positive, is_sign), rows in _equations(constraints, unknowns):
         for row in rows:
             scale = _sum((unknown, coefficient) for unknown, coefficient, _ in row)
             if is_positive:
-                positive.demand(scale)
+                positive.add(scale)
             if is_sign:
-                sign.demand(_sum((unknown, coefficient) for unknown, _, coefficient in row))
-                oriented.demand(scale)
-    count = len(known.families)
+                sign.add(_sum((unknown, coefficient) for unknown, _, coefficient in row))
+                oriented.add(scale)
     found = []
-    for unknown in range(count):
-        scales, signs = _exponents(positive, unknown, count), _exponents(sign, unknown, count)
+    for unknown in range(len(depths)):
+        scales, signs = positive.exponents(unknown), sign.exponents(unknown)
         if unknown in phases:
             signs = {k: -1 for k in signs if k != unknown}
         elif phases & set(signs):
-            # a sign that needs a phase at once, as sin(pi - z) = sin z in front of a maximum: no wire says that
+            # a sign that needs a phase at once, as sin(pi - z) = sin z in front of a maximum: no wire has that
             signs = {}
         else:
-            signs = _directed(signs, _exponents(oriented, unknown, count))
+            signs = _directed(signs, oriented.exponents(unknown))
         if scales and signs and _odd(scales) == _odd(signs):
-            found.append(Thread(unknown, frozenset({"positive", "sign"}), scales))
+            found.append(FreeScaling(unknown, frozenset({POSITIVE, SIGN}), scales))
             continue
-        kinds = (("positive", scales), ("sign", signs))
-        found += [Thread(unknown, frozenset({kind}), exponents) for kind, exponents in kinds if exponents]
+        kinds = ((POSITIVE, scales), (SIGN, signs))
+        found += [FreeScaling(unknown, frozenset({kind}), exponents) for kind, exponents in kinds if exponents]
     return found
 
 
-def alone(found: list[Thread], flipped: set[int]) -> list[Thread]:
-    """Without signs of which several flip the same values: two at once leave nothing behind, which no wire says."""
-    several = {
+def without_joint_flips(found: list[FreeScaling], flipped: set[int]) -> list[FreeScaling]:
+    """Return the scalings without signs of which several flip the same values: two at once add nothing, unlike one."""
+    joint = {
         i
         for unknown in flipped
-        for own in [[i for i, t in enumerate(found) if "sign" in t.kinds and t.exponents.get(unknown, 0) % 2]]
+        for own in [[i for i, s in enumerate(found) if SIGN in s.kinds and s.exponents.get(unknown, 0) % 2]]
         if len(own) > 1
         for i in own
     }
-    kept = [replace(t, kinds=t.kinds - {"sign"}) if i in several else t for i, t in enumerate(found)]
-    return [thread for thread in kept if thread.kinds]
+    kept = [replace(s, kinds=s.kinds - {SIGN}) if i in joint else s for i, s in enumerate(found)]
+    return [scaling for scaling in kept if scaling.kinds]
 
 
 def _sum(terms: Iterable[tuple[int, int]]) -> Sum:
@@ -179,26 +170,15 @@ def _sum(terms: Iterable[tuple[int, int]]) -> Sum:
     return result
 
 
-def _equations(ledger: Ledger, known: Unknowns) -> Iterable[tuple[tuple[int, int], list[list[tuple[int, int, int]]]]]:
-    """What vanishes, as lists of (unknown, coefficient for scales, for signs); equal ones once."""
-    padded = np.append(known.of_variable, -1)
-    for kinds, terms in ledger.vanishing:
+def _equations(
+    constraints: Constraints, unknowns: Unknowns
+) -> Iterable[tuple[tuple[int, int], list[list[tuple[int, int, int]]]]]:
+    """Yield the sums that vanish, as lists of (unknown, coefficient for scales, for signs); equal ones once."""
+    padded = np.append(unknowns.of_variable, -1)
+    for kinds, terms in constraints.zero_sums:
         columns = np.stack([padded[variables.reshape(-1)] for _, _, variables in terms], 1)
         rows = np.unique(columns, axis=0).tolist()
         yield kinds, [[(u, p, s) for u, (p, s, _) in zip(row, terms, strict=True)] for row in rows]
-
-
-def _exponents(system: System, unknown: int, count: int) -> dict[int, int]:
-    """What moves with a free unknown; nothing if it is not free."""
-    if unknown in system.solved:
-        return {}
-    column: Sum = {unknown: Fraction(1)}
-    for other in system.solved:
-        value = system.reduced({other: Fraction(1)}).get(unknown)
-        if value:
-            column[other] = value
-    scale = lcm(*(value.denominator for value in column.values()))
-    return {k: int(v * scale) for k, v in column.items() if k < count}
 
 
 def _odd(exponents: dict[int, int]) -> set[int]:
@@ -206,5 +186,5 @@ def _odd(exponents: dict[int, int]) -> set[int]:
 
 
 def _directed(signs: dict[int, int], oriented: dict[int, int]) -> dict[int, int]:
-    """Exponents of signs as 1 or -1, where the equations say which produces and which consumes."""
+    """Return exponents of signs as 1 or -1, where the equations tell producers from consumers."""
     return oriented if signs and _odd(oriented) == set(signs) else signs

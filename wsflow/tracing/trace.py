@@ -1,147 +1,161 @@
-"""Architecture.from_module: from a torch module and an example input to a certified architecture."""
+"""What is known while a network is traced: the abstract tensors of its parameters, and the constraints on them."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
-
-from wsflow.architecture import Architecture
-from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.tracing.building import Builder
-from wsflow.tracing.certificate import TOLERANCE, Certificate, certify, without
-from wsflow.tracing.interpreting import Interpreter
-from wsflow.tracing.program import Program, evaluation_copy, read
-from wsflow.tracing.table import RULES
-
-# weights above which one random network has to do for the certificate
-MANY = 1_000_000
+from wsflow.tracing import reshaping
+from wsflow.tracing.abstract_tensor import AbstractTensor, Array, Bias, NeuronAxis, unsheared
+from wsflow.tracing.constraints import Constraints
 
 
-def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
-    """The neuron groups, wires and parameters of a module, certified on the example input.
+class UnknownOperation(ValueError):
+    """An operation that the tracer does not understand."""
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    example_input : Tensor, or tuple of what the forward pass takes
-        Its values do not matter, its shapes do: use more than one token and pixel.
-    frozen : collection of str
-        Layers (names of submodules) on which no symmetry should act; what they compute need not be known.
 
-    Returns
-    -------
-    Architecture
-        With the module, in evaluation mode, to run its networks.
+@dataclass
+class ParameterSlice:
+    """Rows of a parameter, or a reshaped view of the whole, with an abstract tensor of their own."""
 
-    Raises
-    ------
-    InvalidInputError
-        If the module cannot be exported, or a layer is not understood; the layer is named.
+    start: int
+    stop: int
+    tensor: AbstractTensor
 
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from wsflow.tracing import architecture_of_module
-    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
-    >>> [(group.name, group.size) for group in architecture_of_module(net, torch.zeros(2, 1, 8, 8)).groups]
-    [('0', 4)]
+
+@dataclass(frozen=True)
+class PhaseShift:
+    """A bias to which a phase adds `unit`, and the variables that are then signs."""
+
+    parameter: str
+    variables: Array
+    unit: float
+
+
+@dataclass(frozen=True)
+class FlipShear:
+    """A weight and the bias to which flips of the weight's variables add `amount` times its columns."""
+
+    weight: str
+    bias: str
+    variables: Array
+    amount: float
+
+
+@dataclass
+class Trace:
+    """The state of a trace; `parameters` has the shapes of all parameters and buffers by name.
+
+    `shape` and `n_results` are those of the operation at hand.
     """
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    _check_layers(module, frozen)
-    working = evaluation_copy(module)
-    inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-    program = read(working, inputs, lambda name: name not in RULES)
-    interpreter = _interpreter(module, program, working, frozen)
-    interpreter.run()
-    architecture = _table(module, program, working, interpreter)
-    n_trials = 1 if architecture.n_weights > MANY else 3
-    try:
-        random = tree_map(_random, inputs)
-        certificate = certify(architecture, working, random, n_trials)
-        inputs = random
-    except NumericalError:
-        # such as a matrix of neighbours, whose entries cannot be any numbers
-        certificate = certify(architecture, working, inputs, n_trials)
-    return (
-        architecture if certificate.deviation <= TOLERANCE else _corrected(architecture, working, inputs, certificate)
-    )
+
+    parameters: dict[str, tuple[int, ...]]
+    constraints: Constraints = field(default_factory=Constraints)
+    slices: dict[str, list[ParameterSlice]] = field(default_factory=dict)
+    statistics: set[str] = field(default_factory=set)
+    shifts: list[PhaseShift] = field(default_factory=list)
+    shears: list[FlipShear] = field(default_factory=list)
+    uses: dict[str, int] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    n_results: int = 1
+
+    def new_tensor(self, shape: tuple[int, ...], name: str = "") -> AbstractTensor:
+        """Return a tensor with new neurons along each dimension, as a parameter has them."""
+        axes = tuple(self._new_axis((dim,), [size]) for dim, size in enumerate(shape) if size > 1)
+        return AbstractTensor(shape, axes, _ones(shape), parameter=name)
+
+    def _new_axis(self, dims: tuple[int, ...], sizes: Sequence[int]) -> NeuronAxis:
+        atoms = self.constraints.new_atoms(sizes)
+        return NeuronAxis(dims, atoms, ((1, 1, self.constraints.new_variables(atoms)),))
+
+    def parameter(self, name: str) -> AbstractTensor:
+        """Return the tensor of a whole parameter."""
+        self.uses[name] = self.uses.get(name, 0) + 1
+        shape = self.parameters[name]
+        return self._slice(name, 0, shape[0] if shape else 1, shape)
+
+    def rows(self, name: str, start: int, stop: int) -> AbstractTensor:
+        """Return the tensor of these rows of a parameter, as if they were a parameter of their own."""
+        return replace(self._slice(name, start, stop, (stop - start, *self.parameters[name][1:])), parameter="")
+
+    def _slice(self, name: str, start: int, stop: int, shape: tuple[int, ...]) -> AbstractTensor:
+        for known in self.slices.setdefault(name, []):
+            if (known.start, known.stop) == (start, stop):
+                return known.tensor
+        tensor = self.new_tensor(shape, name)
+        self.slices[name].append(ParameterSlice(start, stop, tensor))
+        return tensor
+
+    def grouped(self, weight: AbstractTensor, groups: int) -> AbstractTensor:
+        """Return a kernel as (groups, outputs, inputs, ...) of a group: each group has inputs of its own."""
+        name = weight.parameter
+        if name and len(weight.shape) > len(self.parameters[name]):
+            return weight  # used before, by these groups
+        shape = (groups, weight.shape[0] // groups, *weight.shape[1:])
+        whole = next((known for known in self.slices.get(name, []) if known.tensor is weight), None)
+        if whole is None:
+            # no parameter itself: what all groups share is fixed
+            return reshaping.reshape(self.constraints, weight, shape)
+        axes = [self._new_axis((0, 2), (groups, shape[2]))]
+        for axis in weight.axes:
+            if axis.dims == (0,):
+                axes.insert(0, axis.view((0, 1), shape[:2]))
+            elif axis.dims != (1,):
+                axes.append(replace(axis, dims=(axis.dims[0] + 1,)))
+        whole.tensor = self.constraints.squeeze(AbstractTensor(shape, tuple(axes), _ones(shape), parameter=name))
+        return whole.tensor
+
+    def nest_along(self, tensor: AbstractTensor, dims: Sequence[int]) -> None:
+        """Nest neurons along these dimensions, which an operation mixes, in parents along their other dimensions."""
+        mixed = {dim % len(tensor.shape) for dim in dims}
+        for axis in tensor.axes_on(mixed):
+            rest = tuple(dim for dim in axis.dims if dim not in mixed)
+            if rest:
+                parent = NeuronAxis(rest, self.constraints.new_atoms([tensor.shape[dim] for dim in rest]))
+                self.constraints.nest(axis, parent, [tensor.shape[dim] for dim in axis.dims])
+
+    def absorb_flips(
+        self, input: AbstractTensor, weight: AbstractTensor, bias: AbstractTensor | None, dim: int, column: int
+    ) -> AbstractTensor:
+        """Return the input of a linear map whose bias absorbs the constants that flips add; without one, forbid flips.
+
+        The map sums over dimension `dim` of the input and `column` of the weight.
+        """
+        known = weight.parameter and weight.shape == self.parameters.get(weight.parameter)
+        own = next((axis for axis in weight.axes if axis.dims == (column,)), None)
+        for axis in input.axes:
+            if axis.shear is None:
+                continue
+            if axis.dims == (dim,) and own is not None and known and bias is not None and bias.parameter:
+                self.shears.append(FlipShear(weight.parameter, bias.parameter, own.terms[0][2], axis.shear))
+            else:
+                self.constraints.require_zero(axis.terms, axis.atoms, positive=False)
+        return unsheared(input)
+
+    def phase_shift(self, tensor: AbstractTensor, bias: Bias, phase: float) -> AbstractTensor:
+        """Return a tensor behind a sine, where a phase of the bias is a sign."""
+        own = self.parameters.get(bias.parameter, ())
+        known = self.slices.get(bias.parameter)
+        if len(tensor.axes) != 1 or not known or len(own) != 1 or len(known[0].tensor.axes) != 1:
+            return tensor
+        axis = tensor.axes[0]
+        if axis.atoms.shape != own:
+            return tensor
+        variables = self.constraints.new_variables(axis.atoms)
+        self.shifts.append(PhaseShift(bias.parameter, variables, phase / abs(bias.factor)))
+        return replace(tensor, axes=(replace(axis, terms=(*axis.terms, (0, 1, variables))),))
+
+    def opaque(self, tensors: Sequence[AbstractTensor]) -> AbstractTensor:
+        """Return the result of an operation that is not understood: no symmetry acts on its operands."""
+        for tensor in tensors:
+            self.constraints.freeze(tensor)
+        return AbstractTensor(self.shape)
 
 
-def _random(value: Any) -> Any:
-    """Normal numbers in the place of real ones: an example input may be zero, which hides mistakes."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return value
-    return torch.randn(value.shape, generator=torch.Generator().manual_seed(0), dtype=value.dtype)
+def _ones(shape: Sequence[int]) -> frozenset[int]:
+    return frozenset(dim for dim, size in enumerate(shape) if size == 1)
 
 
-def _interpreter(module: nn.Module, program: Program, working: nn.Module, frozen: Collection[str]) -> Interpreter:
-    state = working.state_dict(keep_vars=True)
-    first = set(program.tensors.values())
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    weights = {n for n, t in state.items() if isinstance(t, nn.Parameter) and t.is_floating_point() and n in first}
-    leaves = {name for name, child in module.named_modules() if name and not list(child.children())}
-    return Interpreter(program, shapes, weights, frozenset(frozen), type(module).__name__, leaves)
-
-
-def _table(module: nn.Module, program: Program, working: nn.Module, interpreter: Interpreter) -> Architecture:
-    state = working.state_dict(keep_vars=True)
-    aliases = {other for others in program.aliases.values() for other in others}
-    counters = {name for name in state if name.endswith("num_batches_tracked")}
-    rows = interpreter.weights | interpreter.recorder.statistics | counters  # type: ignore[operator]
-    # parameters that the forward pass does not use are weights as well, which no symmetry moves
-    rows |= {name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()}
-    rows -= aliases
-    builder = Builder(
-        interpreter.recorder, [name for name in state if name in rows], list(interpreter.readings.values())
-    )
-    architecture = builder.architecture(
-        outputs=interpreter.outputs,
-        constants=tuple(name for name in state if name not in rows | aliases),
-        module=copy.deepcopy(module).eval(),
-        aliases=program.aliases,
-    )
-    return architecture
-
-
-def _corrected(
-    architecture: Architecture, working: nn.Module, inputs: tuple[Any, ...], certificate: Certificate
-) -> Architecture:
-    """Without the generators that change the function: a wrong symmetry is never returned."""
-    left_out: list[str] = []
-    while certificate.wrong and not certificate.deviation <= TOLERANCE:
-        left_out += certificate.wrong
-        architecture = without(architecture, certificate.wrong)
-        certificate = certify(architecture, working, inputs)
-    if not certificate.deviation <= TOLERANCE:
-        raise InvalidInputError(
-            f"The symmetries that were found in this {type(working).__name__} could not be certified: outputs change "
-            f"by {certificate.deviation:.2g} of the largest. Freeze the layers that are unusual with frozen=(...,), or "
-            "describe the network by hand with Architecture(parameters=..., wires=...)."
-        )
-    warnings.warn(
-        f"Some symmetries that were found in this {type(working).__name__} could not be certified, and are left out: "
-        f"{', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}. A module that caches what it computed from "
-        "its weights is one reason.",
-        stacklevel=5,
-    )
-    return architecture
-
-
-def _check_layers(module: nn.Module, frozen: Collection[str]) -> None:
-    if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
-        what = "has no parameters" if isinstance(module, nn.Module) else f"is a {type(module).__name__}"
-        raise ValueError(f"Architecture.from_module reads a torch module with parameters, and this one {what}.")
-    if isinstance(frozen, str):
-        raise ValueError(f"The 'frozen' of Architecture.from_module is a tuple of names: pass ({frozen!r},).")
-    known = dict(module.named_modules(remove_duplicate=False))
-    names = {*known, *(name for name, _ in module.named_parameters(remove_duplicate=False))}
-    strange = [name for name in frozen if name not in names]
-    if strange:
-        raise ValueError(f"There is no layer {strange[0]!r} in this {type(module).__name__} to be frozen.")
+def scaleless(tensor: AbstractTensor) -> AbstractTensor:
+    """Return a tensor of the same neurons, whose numbers do not scale: positions of maxima."""
+    return replace(tensor.generic(), axes=tuple(replace(axis, terms=(), shear=None) for axis in tensor.axes))

@@ -1,4 +1,4 @@
-"""A module as a list of operations: torch.export's graph, with the names of layers and parameters.
+"""A module as a graph of operations: that of torch.export, with the names of layers and parameters.
 
 References
 ----------
@@ -12,7 +12,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -28,43 +28,23 @@ DATA_DEPENDENT = ("GuardOnDataDependentSymNode", "DataDependentOutputException",
 
 
 @dataclass(frozen=True)
-class Program:
-    """The operations of a network, and its tensors by name.
+class ExportedGraph:
+    """The operations of a network (nodes of torch.fx, in the order of the forward pass), and its tensors by name.
 
-    Parameters
-    ----------
-    graph : torch.fx.Graph
-    tensors : dict from str to str
-        For each placeholder that is a parameter or buffer: its first name in the state dict.
-    constants : dict from str to Tensor
-        For each placeholder that is a number or table written into the code.
-    aliases : dict from str to tuple of str
-        Other names of a tensor.
-    layers : dict from str to str
-        For each node, the innermost submodule that computes it.
+    For placeholders, `tensors` has the first name in the state dict of a parameter or buffer, and `constants` the
+    numbers written into the code. `aliases` are the other names of a tensor; `layers` has the innermost submodule that
+    computes each node.
     """
 
-    graph: Any
+    nodes: tuple[Any, ...]
     tensors: dict[str, str]
     constants: dict[str, Tensor]
     aliases: dict[str, tuple[str, ...]]
     layers: dict[str, str]
 
 
-def read(module: nn.Module, inputs: Sequence[Any], unknown: Any) -> Program:
-    """Export a module, with operations split up that are not known.
-
-    Parameters
-    ----------
-    module : nn.Module
-    inputs : sequence
-        Positional arguments of its forward pass.
-    unknown : callable from str to bool
-        Whether an operation of that name should be split up.
-
-    Returns
-    -------
-    Program
+def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[str]) -> ExportedGraph:
+    """Return the graph of a forward pass, with operations decomposed whose names are not known.
 
     Raises
     ------
@@ -74,7 +54,7 @@ def read(module: nn.Module, inputs: Sequence[Any], unknown: Any) -> Program:
     with _quiet(), _named(module):
         exported = _exported(module, inputs)
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
-        strange = {target for target in targets if unknown(operation(target))}
+        strange = {target for target in targets if operation(target) not in known}
         table = torch.export.default_decompositions() if strange else {}
         exported = exported.run_decompositions({op: table[op] for op in strange if op in table})
     names = _first_names(module)
@@ -90,11 +70,13 @@ def read(module: nn.Module, inputs: Sequence[Any], unknown: Any) -> Program:
         if other != name:
             aliases.setdefault(name, []).append(other)
     layers = {node.name: _layer(node) for node in exported.graph.nodes}
-    return Program(exported.graph, tensors, constants, {k: tuple(v) for k, v in aliases.items()}, layers)
+    return ExportedGraph(
+        tuple(exported.graph.nodes), tensors, constants, {name: tuple(own) for name, own in aliases.items()}, layers
+    )
 
 
 def operation(target: Any) -> str:
-    """The name of an operation, without its overload."""
+    """Return the name of an operation, without its overload."""
     name = getattr(target, "__name__", str(target))
     return name.partition(".")[0]
 
@@ -122,7 +104,7 @@ def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
 
 @contextmanager
 def _named(module: nn.Module) -> Iterator[None]:
-    """What torch.export raises as a sentence that names the layer."""
+    """Turn what torch.export raises into a sentence that names the layer."""
     try:
         yield
     except Exception as error:
@@ -137,7 +119,7 @@ def _named(module: nn.Module) -> Iterator[None]:
 
 
 def _failing(module: nn.Module, error: BaseException) -> str:
-    """The innermost submodule in whose forward pass an error arose."""
+    """Return the innermost submodule in whose forward pass an error arose, in words."""
     names = {id(child): name for name, child in module.named_modules()}
     found = f"The module itself ({type(module).__name__})"
     chain: BaseException | None = error
@@ -151,14 +133,10 @@ def _failing(module: nn.Module, error: BaseException) -> str:
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
-    """For each key of the state dict, the first key that holds the same tensor."""
-    first: dict[tuple[Any, ...], str] = {}
-    result = {}
+    """Return, for each key of the state dict, the first key that holds the same tensor."""
+    first: dict[int, str] = {}
     state = module.state_dict(keep_vars=True)
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor):
-            result[name] = first.setdefault((id(tensor),), name)
-    return result
+    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def _layer(node: Any) -> str:
@@ -168,6 +146,6 @@ def _layer(node: Any) -> str:
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:
-    """The module in evaluation mode, in float64, with tensors of its own."""
+    """Return a copy of the module in evaluation mode and float64."""
     copied = copy.deepcopy(module).eval()
     return copied.double() if any(p.is_floating_point() for p in copied.state_dict().values()) else copied

@@ -1,0 +1,161 @@
+"""Sums over dimensions of a product (or sum) of abstract tensors: linear maps, convolutions, attention, means.
+
+As in an einsum, letters (integers) name the dimensions of the operands; those that the output lacks are summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, Array, NeuronAxis, Term, negated
+from wsflow.tracing.constraints import Constraints
+
+Operands = Sequence[tuple[AbstractTensor, Sequence[int]]]
+Letters = tuple[int, ...]
+
+
+def contract(
+    constraints: Constraints, operands: Operands, out: Sequence[int], signs: Sequence[int] | None
+) -> AbstractTensor:
+    """Return the sum, over letters that are not in `out`, of a product of tensors (or, without signs, of their sum).
+
+    The sign of a factor is 1, or -1 for a divisor: logarithms of scales add. The summands of a sum scale alike.
+    """
+    sizes = _sizes(operands)
+    axes = _summed(constraints, _merged(constraints, operands, sizes, signs), out, sizes)
+    dims = {letter: dim for dim, letter in enumerate(out)}
+    named = tuple(axis.renamed(dims) for axis in axes)
+    varying = {
+        letter
+        for tensor, letters in operands
+        for dim, letter in enumerate(letters)
+        if tensor.shape[dim] > 1 and dim not in tensor.constant
+    }
+    constant = frozenset(dims[letter] for letter in out if letter not in varying)
+    return AbstractTensor(tuple(sizes[letter] for letter in out), named, constant)
+
+
+def _sizes(operands: Operands) -> dict[int, int]:
+    sizes: dict[int, int] = {}
+    for tensor, letters in operands:
+        for letter, size in zip(letters, tensor.shape, strict=True):
+            sizes[letter] = max(sizes.get(letter, 1), size)
+    return sizes
+
+
+def _merged(
+    constraints: Constraints, operands: Operands, sizes: Mapping[int, int], signs: Sequence[int] | None
+) -> list[NeuronAxis]:
+    """Return the neuron axes of a product or sum, on letters; none lies within another."""
+    axes = [[axis.renamed(letters) for axis in tensor.axes] for tensor, letters in operands]
+    found: dict[Letters, Array] = {}
+    for axis in (axis for own in axes for axis in own):
+        if axis.dims in found:
+            constraints.unify(found[axis.dims], axis.atoms)
+            found[axis.dims] = np.where(found[axis.dims] == ABSENT, axis.atoms, found[axis.dims])
+        else:
+            found[axis.dims] = axis.atoms
+    _mark_fixed(constraints, operands, axes, found, sizes)
+    _nest_shared(constraints, found, sizes)
+    largest = [dims for dims in found if not any(set(dims) < set(other) for other in found)]
+    merged = []
+    for dims in largest:
+        shape = [sizes[dim] for dim in dims]
+        within = [[axis for axis in own if set(axis.dims) <= set(dims)] for own in axes]
+        terms = [
+            tuple(t for axis in own if _first(axis, largest) == dims for t in axis.expand(dims, shape).terms)
+            for own in within
+        ]
+        if signs is not None:
+            factors = zip(signs, terms, strict=True)
+            merged.append(NeuronAxis(dims, found[dims], tuple((p * s, q, v) for s, own in factors for p, q, v in own)))
+            continue
+        # a tensor without neurons here is not zero anywhere
+        atoms = [own[0].expand(dims, shape).atoms if own else np.zeros(shape, dtype=np.int64) for own in within]
+        first = next(i for i, own in enumerate(within) if own)
+        summands = [i for i, (tensor, _) in enumerate(operands) if i != first and not tensor.zero]
+        common = _common_scale(constraints, [(terms[i], atoms[i] != ABSENT) for i in (first, *summands)])
+        merged.append(NeuronAxis(dims, found[dims], common))
+    return merged
+
+
+def _first(axis: NeuronAxis, largest: Sequence[Letters]) -> Letters:
+    """Return the first of the largest axes that covers this one: its scale is counted there."""
+    return next(dims for dims in largest if set(axis.dims) <= set(dims))
+
+
+def _mark_fixed(
+    constraints: Constraints,
+    operands: Operands,
+    axes: Sequence[Sequence[NeuronAxis]],
+    found: Mapping[Letters, Array],
+    sizes: Mapping[int, int],
+) -> None:
+    """Keep neurons of one tensor where they are along dimensions where another one has fixed coordinates."""
+    fixed: set[int] = set()
+    for (tensor, letters), own in zip(operands, axes, strict=True):
+        covered = {dim for axis in own for dim in axis.dims}
+        for dim, letter in enumerate(letters):
+            if tensor.shape[dim] > 1 and letter not in covered and dim not in tensor.constant:
+                fixed.add(letter)
+    for dims, atoms in found.items():
+        shape = [sizes[dim] if dim in fixed else 1 for dim in dims]
+        if prod(shape) > 1:
+            constraints.mark(atoms, np.arange(1, prod(shape) + 1).reshape(shape))
+
+
+def _nest_shared(constraints: Constraints, found: dict[Letters, Array], sizes: Mapping[int, int]) -> None:
+    """Nest neuron axes that share dimensions: one in the other, or both in what they share."""
+    for a in list(found):
+        for b in list(found):
+            shared = tuple(dim for dim in a if dim in b)
+            if not shared or a == b or shared == b:
+                continue
+            if shared != a and shared not in found:
+                found[shared] = constraints.new_atoms([sizes[dim] for dim in shared])
+            constraints.nest(NeuronAxis(b, found[b]), NeuronAxis(shared, found[shared]), [sizes[dim] for dim in b])
+
+
+def _common_scale(constraints: Constraints, summands: Sequence[tuple[tuple[Term, ...], Array]]) -> tuple[Term, ...]:
+    """Return the scale of a sum, whose summands scale alike: at each coordinate, that of the first nonzero one."""
+    (first, mask), *others = summands
+    terms = list(first)
+    for own, nonzero in others:
+        constraints.require_zero([*terms, *negated(own)], np.where(mask & nonzero, 0, ABSENT))
+        new = ~mask & nonzero
+        if new.any():
+            terms = [(p, s, np.where(new, ABSENT, v)) for p, s, v in terms]
+            terms += [(p, s, np.where(new, v, ABSENT)) for p, s, v in own]
+            mask = mask | new
+    return tuple(terms)
+
+
+def _summed(
+    constraints: Constraints, axes: Sequence[NeuronAxis], out: Sequence[int], sizes: Mapping[int, int]
+) -> list[NeuronAxis]:
+    """Return what a sum over the letters that are not in `out` leaves of neuron axes.
+
+    Neurons that are summed over have no scale of their own; where they lie in parents, the parents remain.
+    """
+    kept = {axis.dims: axis for axis in axes if set(axis.dims) <= set(out)}
+    for axis in axes:
+        rest = tuple(dim for dim in axis.dims if dim in out)
+        if rest == axis.dims:
+            continue
+        constraints.require_zero(axis.terms, axis.atoms)
+        if not rest:
+            continue
+        if rest in kept:
+            parent = kept[rest]
+        else:
+            parent = NeuronAxis(rest, constraints.new_atoms([sizes[dim] for dim in rest]))
+            child = next((other for other in kept.values() if set(rest) <= set(other.dims)), None)
+            if child is None:
+                kept[rest] = parent
+            else:
+                constraints.nest(child, parent, [sizes[dim] for dim in child.dims])
+        constraints.nest(axis, parent, [sizes[dim] for dim in axis.dims])
+    return list(kept.values())

@@ -1,0 +1,215 @@
+"""Abstract interpretation: an exported graph is run on abstract tensors instead of numbers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsflow.exceptions import InvalidInputError
+from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.export import ExportedGraph, operation
+from wsflow.tracing.rules import HANDLE_FLIPS, RULES
+from wsflow.tracing.trace import Trace, UnknownOperation
+
+# torch's names of arguments -> those of the rules
+ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "vec2": "other", "tensor": "other"}
+ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
+
+# operations that take rows of a parameter before it is used: these are like parameters of their own
+SLICING = ("split", "split_with_sizes", "chunk", "slice")
+
+# norms with running statistics, which are two of their arguments
+NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
+RUNNING = slice(3, 5)
+
+
+@dataclass
+class Interpreter:
+    """A graph, run on abstract tensors, with the shapes of parameters and buffers by name.
+
+    Tensors that are not in `weights` are constants, unless a norm takes them as its statistics. `frozen` and `leaves`
+    are names of submodules: those without symmetries, and those without submodules of their own. `module` is the name
+    of the module's class, for messages.
+    """
+
+    graph: ExportedGraph
+    shapes: Mapping[str, tuple[int, ...]]
+    weights: Collection[str]
+    frozen: Collection[str]
+    module: str
+    leaves: Collection[str] = ()
+    trace: Trace = field(init=False)
+    layer_outputs: dict[str, AbstractTensor] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.trace = Trace(dict(self.shapes))
+        self.values: dict[Any, Any] = {}
+        self.statistics = {
+            self.graph.tensors.get(arg.name)
+            for node in self.graph.nodes
+            if node.op == "call_function" and operation(node.target) in NORMS
+            for arg in node.args[RUNNING]
+            if arg is not None
+        }
+
+    def run(self) -> None:
+        """Find the abstract tensor of every value, and what constraints the operations put on them."""
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+            elif node.op == "output":
+                self._end(node)
+
+    def _placeholder(self, node: Any) -> Any:
+        """Return the name of a parameter, whose tensor is made when it is used, or the tensor of anything else."""
+        name = self.graph.tensors.get(node.name)
+        if name is not None and (name in self.weights or name in self.statistics):
+            return name
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return value
+        constant = {dim for dim, size in enumerate(value.shape) if size == 1}
+        known = self.graph.constants.get(node.name)
+        if known is None:
+            return AbstractTensor(tuple(value.shape), constant=frozenset(constant))
+        constant |= {d for d in range(known.dim()) if bool((known == known.select(d, 0).unsqueeze(d)).all())}
+        return AbstractTensor(tuple(value.shape), constant=frozenset(constant), zero=not bool(known.any()))
+
+    def _value(self, argument: Any) -> Any:
+        if isinstance(argument, torch.fx.Node):
+            known = self.values[argument]
+            return self._parameter(known) if isinstance(known, str) else known
+        if isinstance(argument, list | tuple):
+            return [self._value(item) for item in argument]
+        return argument
+
+    def _parameter(self, name: str) -> AbstractTensor:
+        tensor = self.trace.parameter(name)
+        if not self._is_frozen(name):
+            return tensor
+        self.trace.constraints.freeze(tensor)
+        return AbstractTensor(tensor.shape, constant=tensor.constant)
+
+    def _is_frozen(self, name: str) -> bool:
+        return any(name == layer or name.startswith(f"{layer}.") for layer in self.frozen)
+
+    def _call(self, node: Any) -> Any:
+        result = node.meta.get("val")
+        many = isinstance(result, list | tuple)
+        first = result[0] if many and len(result) else result
+        if first is None and node.target is not operator.getitem:
+            return None
+        if not isinstance(first, Tensor):
+            return first
+        self.trace.shape, self.trace.n_results = tuple(first.shape), len(result) if many else 1
+        name, layer = operation(node.target), self.graph.layers[node.name]
+        if name in SLICING and (rows := self._rows(node)) is not None:
+            return rows
+        arguments = self._arguments(node)
+        # an unknown operation on numbers that no symmetry moves may do whatever it does
+        unmoved = name not in RULES and not any(tensor.axes for tensor in _tensors(arguments))
+        if unmoved or self._is_frozen(layer):
+            return self._frozen(arguments, result)
+        value = self._applied(node, name, arguments)
+        for tensor in _tensors(value):
+            for axis in tensor.axes:
+                self.trace.constraints.mark(axis.atoms)
+        if isinstance(value, AbstractTensor) and layer in self.leaves:
+            # the last operation of a layer without sublayers is its output
+            self.layer_outputs[layer] = value
+        return value
+
+    def _applied(self, node: Any, name: str, arguments: dict[str, Any]) -> Any:
+        try:
+            if name not in RULES:
+                raise UnknownOperation(f"the operation {name}")
+            rule = RULES[name]
+            if rule not in HANDLE_FLIPS:
+                arguments = {key: self._without_flips(value) for key, value in arguments.items()}
+            return rule(self.trace, **arguments)
+        except UnknownOperation as error:
+            raise InvalidInputError(self._refusal(node, str(error))) from error
+
+    def _without_flips(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._without_flips(item) for item in value]
+        return self.trace.constraints.without_flips(value) if isinstance(value, AbstractTensor) else value
+
+    def _arguments(self, node: Any) -> dict[str, Any]:
+        if node.target is operator.getitem:
+            return {"tensors": self._value(node.args[0]), "index": node.args[1]}
+        schema = node.target._schema.arguments
+        given = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
+        given.update(node.kwargs)
+        return {ARGUMENTS.get(k, k): self._value(v) for k, v in given.items() if k not in ("dtype", "memory_format")}
+
+    def _rows(self, node: Any) -> Any:
+        """Return the rows of a parameter that an operation takes, or None if it takes something else."""
+        source = node.args[0]
+        name = self.values.get(source) if isinstance(source, torch.fx.Node) else None
+        arguments = {a.name: v for a, v in zip(node.target._schema.arguments, node.args, strict=False)}
+        if not isinstance(name, str) or arguments.get("dim", 0) != 0 or self._is_frozen(name):
+            return None
+        if any(operation(user.target) not in SLICING for user in source.users):
+            return None
+        results = node.meta["val"]
+        if operation(node.target) == "slice":
+            start, step = arguments.get("start") or 0, arguments.get("step", 1)
+            start = start + self.shapes[name][0] if start < 0 else start
+            return self.trace.rows(name, start, start + results.shape[0]) if step == 1 else None
+        tensors, start = [], 0
+        for result in results:
+            tensors.append(self.trace.rows(name, start, start + result.shape[0]))
+            start += result.shape[0]
+        return tensors
+
+    def _frozen(self, arguments: Mapping[str, Any], result: Any) -> Any:
+        for tensor in _tensors(arguments):
+            self.trace.constraints.freeze(tensor)
+        if isinstance(result, list | tuple):
+            return [AbstractTensor(tuple(item.shape)) if isinstance(item, Tensor) else item for item in result]
+        return AbstractTensor(tuple(result.shape))
+
+    def _end(self, node: Any) -> None:
+        for output in node.all_input_nodes:
+            for tensor in _tensors(self._value(output)):
+                self.trace.constraints.freeze(tensor)
+            self.outputs = self.outputs or self._producers(output)
+
+    def _producers(self, node: Any) -> tuple[str, ...]:
+        """Return the names of the parameters of the last linear map before an output."""
+        while node.op == "call_function":
+            inputs = [arg for arg in node.args if isinstance(arg, torch.fx.Node)]
+            found = tuple(name for arg in inputs if isinstance(name := self.values.get(arg), str))
+            if found or len(inputs) != 1:
+                return found
+            node = inputs[0]
+        return ()
+
+    def _refusal(self, node: Any, what: str) -> str:
+        layer = self.graph.layers[node.name]
+        stack = node.meta.get("nn_module_stack") or {}
+        kinds = [kind if isinstance(kind, str) else kind.__name__ for _, kind in stack.values()]
+        kind = kinds[-1].rpartition(".")[2] if kinds else self.module
+        where = f"The layer {layer!r} ({kind})" if layer else f"The module itself ({self.module})"
+        remedy = f"Freeze it with frozen=({layer!r},)" if layer else "Put it into a submodule, and freeze that"
+        return (
+            f"{where} uses {what}, whose symmetries wsflow does not know. {remedy}, so that no symmetry acts there; or "
+            "describe the network by hand with Architecture(parameters=..., wires=...)."
+        )
+
+
+def _tensors(value: Any) -> Iterator[AbstractTensor]:
+    """Yield the abstract tensors in a value, or in nested lists and dicts of values."""
+    if isinstance(value, AbstractTensor):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _tensors(item)

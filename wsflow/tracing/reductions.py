@@ -1,0 +1,138 @@
+"""Rules for reductions and normalization: sums, means, maxima, softmax, norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from wsflow.tracing import reshaping
+from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.contraction import contract
+from wsflow.tracing.pointwise import biased, pointwise_on
+from wsflow.tracing.trace import Trace, scaleless
+
+
+def _dims(dim: Any, rank: int) -> list[int]:
+    chosen = range(rank) if dim is None or dim == [] else ([dim] if isinstance(dim, int) else dim)
+    return sorted(d % rank for d in chosen)
+
+
+def reduction(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> AbstractTensor:
+    """Sum over dimensions."""
+    rank = len(input.shape)
+    gone = _dims(dim, rank)
+    result = contract(t.constraints, [(input, range(rank))], [d for d in range(rank) if d not in gone], [1])
+    for d in gone if keepdim else []:
+        result = reshaping.insert(result, d)
+    return result
+
+
+def mean(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> AbstractTensor:
+    """Average: over pixels the mean of c - a is c - mean a, so flips pass where no neurons are averaged."""
+    if len(input.axes) != 1 or input.axes_on(_dims(dim, len(input.shape))):
+        return reduction(t, t.constraints.without_flips(input), dim, keepdim)
+    result = reduction(t, input, dim, keepdim)
+    return replace(result, axes=(replace(result.axes[0], shear=input.axes[0].shear),))
+
+
+def maximum(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+    """Take a maximum: no signs pass, and the positions that are returned with it have no scale."""
+    t.constraints.forbid_scaling(input, positive=False)
+    result = reduction(t, input, dim, keepdim)
+    return [result, scaleless(result)] if t.n_results > 1 else result
+
+
+def statistics(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+    """Take a variance, norm or standard deviation: no scale passes."""
+    t.constraints.forbid_scaling(input)
+    return _results(t, reduction(t, input, dim, keepdim))
+
+
+def _results(t: Trace, result: AbstractTensor) -> Any:
+    return [result] * t.n_results if t.n_results > 1 else result
+
+
+def softmax(t: Trace, input: AbstractTensor, dim: int, *_: Any, **__: Any) -> AbstractTensor:
+    """Take a softmax along a dimension: neurons there are permuted along, and nothing is scaled."""
+    return _normalized(t, input, [dim])
+
+
+def scan(t: Trace, input: AbstractTensor, dim: int = -1, **_: Any) -> AbstractTensor:
+    """Sum up or sort along a dimension, whose neurons are fixed."""
+    for axis in input.axes_on(_dims(dim, len(input.shape))):
+        t.constraints.fix(axis.atoms)
+    t.constraints.forbid_scaling(input)
+    return input.generic()
+
+
+def _normalized(t: Trace, input: AbstractTensor, dims: Sequence[int]) -> AbstractTensor:
+    t.constraints.forbid_scaling(input)
+    t.nest_along(input, dims)
+    return t.constraints.fill_padding(input.generic())
+
+
+def _affine(t: Trace, input: AbstractTensor, weight: Any, bias: Any, dims: Sequence[int]) -> AbstractTensor:
+    """Map gamma x + beta."""
+    if weight is not None:
+        input = pointwise_on(t, input, weight, dims, [1, 1])
+    return biased(t, input, bias, dims)
+
+
+def layer_norm(
+    t: Trace, input: AbstractTensor, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, **_: Any
+) -> AbstractTensor:
+    """Normalize (x - mean x) / sd x: invariant under permutations; its scale is set behind it."""
+    dims = range(len(input.shape) - len(normalized_shape), len(input.shape))
+    return _affine(t, _normalized(t, input, dims), weight, bias, dims)
+
+
+def rms_norm(
+    t: Trace, input: AbstractTensor, normalized_shape: Sequence[int], weight: Any = None, **_: Any
+) -> AbstractTensor:
+    """Normalize x / rms x: signs pass."""
+    dims = range(len(input.shape) - len(normalized_shape), len(input.shape))
+    t.constraints.forbid_scaling(input, sign=False)
+    t.nest_along(input, dims)
+    return _affine(t, input.generic(), weight, None, dims)
+
+
+def group_norm(
+    t: Trace, input: AbstractTensor, num_groups: int, weight: Any = None, bias: Any = None, **_: Any
+) -> AbstractTensor:
+    """Normalize each group of channels as a layer norm: channels lie in groups."""
+    t.constraints.forbid_scaling(input)
+    batch, channels, *space = input.shape
+    split = reshaping.reshape(t.constraints, input, (batch, num_groups, channels // num_groups, *space))
+    t.nest_along(split, range(2, len(split.shape)))
+    whole = reshaping.reshape(t.constraints, split, input.shape)
+    return _affine(t, t.constraints.fill_padding(whole.generic()), weight, bias, [1])
+
+
+def batch_norm(
+    t: Trace,
+    input: AbstractTensor,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    **_: Any,
+) -> Any:
+    """Normalize gamma (x - m) / sqrt(v + eps) + beta: signs pass.
+
+    Positive scalings before it do not: compensated in gamma they would keep this function, but not that with
+    statistics computed again.
+    """
+    t.constraints.forbid_scaling(input, sign=False)
+    result = input.generic()
+    if running_mean is None:
+        # statistics of the tensor itself: what else has neurons, as a standardised kernel has, is averaged over
+        others = [dim for dim in range(len(input.shape)) if dim != 1]
+        t.constraints.forbid_scaling(replace(input, axes=tuple(input.axes_on(others))))
+        t.nest_along(input, others)
+    else:
+        t.statistics |= {buffer.parameter for buffer in (running_mean, running_var) if buffer.parameter}
+        t.constraints.forbid_scaling(running_var)
+        result = pointwise_on(t, result, running_mean, [1], None)
+        result = pointwise_on(t, result, running_var, [1], [1, 1])
+    return _results(t, _affine(t, result, weight, bias, [1]))

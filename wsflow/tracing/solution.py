@@ -1,0 +1,86 @@
+"""The solution of the constraints of a trace: which neurons change places, and which scalings are free."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from wsflow.tracing.abstract_tensor import AbstractTensor, Array, negated
+from wsflow.tracing.neuron_groups import Coordinates, Neurons, find_neurons
+from wsflow.tracing.scalings import FreeScaling, Unknowns, find_unknowns, free_scalings, without_joint_flips
+from wsflow.tracing.trace import ParameterSlice, Trace
+
+# what a coordinate is scaled by: the numbers of free scalings, and their exponents
+Scale = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The neurons and free scalings of a network.
+
+    `phases` are the unknowns that are signs behind a sine, `flipped` those of weights whose flips add to a bias.
+    """
+
+    neurons: Neurons
+    unknowns: Unknowns
+    phases: set[int]
+    flipped: set[int]
+    scalings: list[FreeScaling]
+    exponents: dict[int, list[tuple[int, int]]]
+
+    def coordinates(self, atom: int) -> Coordinates:
+        """Return where the neuron of an atom lies in its groups."""
+        return self.neurons.coordinates[self.neurons.of_atom[atom]]
+
+    def scale(self, variable: int) -> Scale:
+        """Return what scales the coordinates of a variable."""
+        unknown = int(self.unknowns.of_variable[variable]) if variable >= 0 else -1
+        return tuple(self.exponents.get(unknown, ()))
+
+
+def solve(trace: Trace) -> Solution:
+    """Return the solution of a trace's constraints, to which its parameters are added first."""
+    for name, slices in trace.slices.items():
+        _unify_rows(trace, name, slices)
+    for slices in trace.slices.values():
+        for part in slices:
+            for axis in part.tensor.axes:
+                trace.constraints.mark(axis.atoms)
+    neurons = find_neurons(trace.constraints)
+    unknowns = find_unknowns(trace.constraints, neurons)
+    phases = _of_variables(unknowns, (shift.variables for shift in trace.shifts))
+    flipped = _of_variables(unknowns, (shear.variables for shear in trace.shears))
+    scalings = without_joint_flips(free_scalings(trace.constraints, unknowns, phases), flipped)
+    exponents: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for i, scaling in enumerate(scalings):
+        for unknown, exponent in scaling.exponents.items():
+            exponents[unknown].append((i, exponent))
+    return Solution(neurons, unknowns, phases, flipped, scalings, dict(exponents))
+
+
+def _of_variables(unknowns: Unknowns, variables: Iterable[Array]) -> set[int]:
+    return {unknown for own in variables for unknown in unknowns.of_variable[own.reshape(-1)].tolist()} - {-1}
+
+
+def _unify_rows(trace: Trace, name: str, slices: list[ParameterSlice]) -> None:
+    """Replace rows that overlap by the whole parameter, with the constraints of all; add rows that nothing uses."""
+    shape = trace.parameters[name]
+    spans = sorted((part.start, part.stop) for part in slices)
+    if all(a[1] <= b[0] for a, b in pairwise(spans)):
+        covered = {row for start, stop in spans for row in range(start, stop)}
+        unused = [row for row in range(shape[0] if shape else 1) if row not in covered]
+        slices += [ParameterSlice(row, row + 1, AbstractTensor((1, *shape[1:]))) for row in unused]
+        return
+    whole = next((part for part in slices if part.stop - part.start == shape[0]), None)
+    whole = whole or ParameterSlice(0, shape[0], trace.new_tensor(shape))
+    for part in slices:
+        for axis in part.tensor.axes if part is not whole else ():
+            own = next(other for other in whole.tensor.axes if other.dims == axis.dims)
+            own = own.take(0, np.arange(part.start, part.stop)) if axis.dims == (0,) else own
+            trace.constraints.unify(axis.atoms, own.atoms)
+            trace.constraints.require_zero([*axis.terms, *negated(own.terms)], axis.atoms)
+    slices[:] = [whole]

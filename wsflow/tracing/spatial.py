@@ -1,0 +1,53 @@
+"""Rules for images: pooling, interpolation, pixel shuffling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from wsflow.tracing import reshaping
+from wsflow.tracing.abstract_tensor import AbstractTensor, NeuronAxis
+from wsflow.tracing.contraction import contract
+from wsflow.tracing.trace import Trace, scaleless
+
+
+def resize(t: Trace, input: AbstractTensor, **_: Any) -> AbstractTensor:
+    """Average or interpolate pixels: linear, so that scales and signs pass."""
+    moved = [dim for dim, size in enumerate(t.shape) if size != input.shape[dim] or dim >= 2]
+    constant = input.constant - {dim for dim in moved if t.shape[dim] > 1}
+    axes = _on_pixels(t, t.constraints.without_flips(input), moved) if input.axes_on(moved) else input.axes
+    return replace(input.generic(), shape=tuple(t.shape), constant=constant, axes=axes)
+
+
+def max_pool(t: Trace, input: AbstractTensor, **_: Any) -> Any:
+    """Take maxima over pixels: positive scalings pass, signs do not."""
+    t.constraints.forbid_scaling(input, positive=False)
+    result = resize(t, input)
+    return [result, scaleless(result)] if t.n_results > 1 else result
+
+
+def _on_pixels(t: Trace, input: AbstractTensor, moved: Sequence[int]) -> tuple[NeuronAxis, ...]:
+    """Return the neuron axes of channels that move as wholes, where neurons that range over pixels are fixed."""
+    others = [dim for dim in range(len(input.shape)) if dim not in moved]
+    pixels = AbstractTensor(tuple(input.shape[dim] for dim in moved))
+    operands = [(input, range(len(input.shape))), (pixels, moved)]
+    return tuple(axis.renamed(others) for axis in contract(t.constraints, operands, others, [1, 1]).axes)
+
+
+def pixel_shuffle(t: Trace, input: AbstractTensor, upscale_factor: int) -> AbstractTensor:
+    """Move channels to pixels."""
+    *batch, channels, height, width = input.shape
+    r, n = upscale_factor, len(batch)
+    split = reshaping.reshape(t.constraints, input, (*batch, channels // r**2, r, r, height, width))
+    moved = reshaping.permute(split, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
+    return reshaping.reshape(t.constraints, moved, (*batch, channels // r**2, height * r, width * r))
+
+
+def pixel_unshuffle(t: Trace, input: AbstractTensor, downscale_factor: int) -> AbstractTensor:
+    """Move pixels to channels."""
+    *batch, channels, height, width = input.shape
+    r, n = downscale_factor, len(batch)
+    split = reshaping.reshape(t.constraints, input, (*batch, channels, height // r, r, width // r, r))
+    moved = reshaping.permute(split, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
+    return reshaping.reshape(t.constraints, moved, (*batch, channels * r**2, height // r, width // r))
