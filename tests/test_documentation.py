@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import json
 import re
 import runpy
@@ -68,6 +69,14 @@ def test_python_runs(name, small):
         population = wsflow.train_population(wsflow.load_task("iris"), hidden=(3,), n_runs=12, epochs=2)
         wsflow.save_population(population, small / "population.safetensors")
     exec(compile(PROGRAMS[name], name, "exec"), {"__name__": name})
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")], ids=lambda p: p.name
+)
+def test_transcripts_are_true(name):
+    failed, attempted = doctest.testfile(str(ROOT / "docs" / name), module_relative=False)
+    assert attempted and not failed
 
 
 def test_networks_merge_as_well_as_the_readme_says(small):

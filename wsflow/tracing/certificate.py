@@ -31,7 +31,7 @@ ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found when symmetries were put to the test.
+    """Hold what a test of symmetries found.
 
     Parameters
     ----------
@@ -60,12 +60,8 @@ def certify(
         What runs its networks; None for those that run themselves.
     inputs : Tensor, or tuple of what the module takes
     n_trials : int
-        Random networks and group elements.
+        Number of random networks and group elements.
     seed : int
-
-    Returns
-    -------
-    Certificate
 
     Raises
     ------
@@ -86,7 +82,7 @@ def certify(
     inputs = _inputs(architecture, inputs, generator)
     inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
     check = _Check(architecture, module, inputs)
-    rows, before = check.lively(n_trials, generator)
+    rows, before = check.with_live_outputs(n_trials, generator)
     moved = Action.random(architecture, n_trials, generator)
     deviation = check.deviation(before, moved(rows))
     wrong = {}
@@ -107,19 +103,7 @@ def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator)
 
 
 def random_weights(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
-    """Weights of order one over the root of their number, and statistics whose variances are positive.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-        In float64.
-    """
+    """Return weights (n, d), in float64, of order one over the root of their number, with positive variances."""
     parts = []
     for parameter in architecture.parameters:
         values = torch.randn(n, parameter.size, generator=generator, dtype=torch.float64)
@@ -133,7 +117,7 @@ def random_weights(architecture: Architecture, n: int, generator: torch.Generato
 
 
 class _Double(TorchDispatchMode):
-    """Casts to shorter floats are left out: norms that compute in float32 would round what is compared."""
+    """Leaves out casts to shorter floats: norms that compute in float32 would round what is compared."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -143,7 +127,7 @@ class _Double(TorchDispatchMode):
 
 
 class _Check:
-    """A network that is run before and after."""
+    """Runs networks of an architecture in float64, before and after a change of their weights."""
 
     def __init__(self, architecture: Architecture, module: nn.Module | None, inputs: tuple[Any, ...]) -> None:
         self.architecture, self.inputs = architecture, inputs
@@ -151,7 +135,7 @@ class _Check:
         self.module = None if module is None else evaluation_copy(module)
 
     def outputs(self, rows: Tensor) -> Tensor:
-        """Outputs of shape (n, numbers)."""
+        """Return all outputs of each network as one row (n, numbers)."""
         with torch.no_grad():
             if self.module is None:
                 result: Any = forward(rows, self.architecture, self.inputs[0])
@@ -160,11 +144,10 @@ class _Check:
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not leaves:
             raise InvalidInputError("The module returns no tensor of real numbers: there is no function to compare.")
-        outputs = torch.cat([leaf.flatten(1) for leaf in leaves], 1)
-        return outputs
+        return torch.cat([leaf.flatten(1) for leaf in leaves], 1)
 
     def _run(self, module: nn.Module, rows: Tensor) -> Any:
-        """One network after the other, in float64 throughout."""
+        """Run one network after the other, in float64 throughout."""
         tensors = unflatten(rows, self.architecture)
         with _Double():
             results = [
@@ -173,8 +156,8 @@ class _Check:
             ]
         return tree_map(lambda *parts: torch.stack(parts) if isinstance(parts[0], Tensor) else None, *results)
 
-    def lively(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random networks whose outputs are finite and not all zero, and these outputs."""
+    def with_live_outputs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return random networks whose outputs are finite and not all zero, and these outputs."""
         found: list[tuple[Tensor, Tensor]] = []
         for _ in range(ATTEMPTS):
             rows = random_weights(self.architecture, n, generator)
@@ -189,7 +172,7 @@ class _Check:
         )
 
     def deviation(self, before: Tensor, rows: Tensor) -> float:
-        """The largest change of an output, over the largest output of the network."""
+        """Return the largest change of an output, over the largest output of the network."""
         return float(deviation(before, self.outputs(rows)).max())
 
 
@@ -198,7 +181,7 @@ def _generators(architecture: Architecture) -> list[str]:
 
 
 def _single(action: Action, generator: str) -> Action:
-    """A random element that moves one group, or scales one wire."""
+    """Return the part of a group element that moves one group, or scales one wire."""
     kind, _, name = generator.partition(" ")
     n = len(action)
     still = Action.identity(action.architecture, n)
@@ -220,7 +203,7 @@ def _single(action: Action, generator: str) -> Action:
 
 
 def _idle(architecture: Architecture) -> tuple[str, ...]:
-    """Generators that occur in no block."""
+    """Return the generators that occur in no block."""
     blocks = [block for parameter in architecture.parameters for block in parameter.blocks]
     groups = {group.name for block in blocks for space in block.axes for group in groups_of(space) if group.size > 1}
     wires = {wire for block in blocks for wire, _, _ in (*block.wires, *block.shifts)}
