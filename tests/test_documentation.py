@@ -71,9 +71,7 @@ def test_python_runs(name, small):
     exec(compile(PROGRAMS[name], name, "exec"), {"__name__": name})
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("name", [page.name for page in PAGES if ">>>" in page.read_text(encoding="utf-8")])
 def test_transcripts_are_true(name):
     failed, attempted = doctest.testfile(str(ROOT / "docs" / name), module_relative=False)
     assert attempted and not failed
