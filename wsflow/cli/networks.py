@@ -82,13 +82,12 @@ def check_task_known(task: Task | None, path: Path) -> Task:
 
 def quality(weights: WeightArray, task: Task | None) -> dict[str, float]:
     """Measure the mean score (accuracy or r2) and loss on held-out data; empty where the networks cannot be run."""
-    from wsflow.evaluation.predictive import predict
+    from wsflow.evaluation.predictive import predict, score_key
 
     if task is None or not _runs(weights):
         return {}
     predictive = predict(weights, task.held_out)
-    score = "accuracy" if task.is_classification else "r2"
-    return {score: float(predictive.scores.mean()), "loss": float(predictive.losses.mean())}
+    return {score_key(task): float(predictive.scores.mean()), "loss": float(predictive.losses.mean())}
 
 
 def load_flow(path: Path) -> tuple[Any, Any]:

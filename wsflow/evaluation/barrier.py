@@ -89,17 +89,7 @@ def barrier_matrix(
     others: WeightArray | None = None,
     progress: Progress | None = None,
 ) -> BarrierMatrix:
-    """Measure the barriers between all pairs of networks, or between each and each of `others` (m, d).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation import barrier_matrix
-    >>> weights = WeightArray([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]], Architecture.mlp([1, 1]))
-    >>> barrier_matrix(weights, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).losses[0]
-    array([ 0., -1., -4.])
-    """
+    """Measure the barriers between all pairs of networks, or between each and each of `others` (m, d)."""
     check_points(n_points, "barrier_matrix")
     shape = len(weights), len(weights if others is None else others)
     matrix = BarrierMatrix(np.zeros(shape), np.zeros(shape), symmetric=others is None)

@@ -26,18 +26,6 @@ def reestimate_batch_norm(
         What runs the networks (default: the architecture's module).
     batch_size : int
         Of the batches whose means and unbiased variances are averaged.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from torch import nn
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.architecture.parameters import fixed_parameter
-    >>> from wsflow.evaluation import reestimate_batch_norm
-    >>> table = [fixed_parameter(f"running_{name}", (2,), "statistic") for name in ("mean", "var")]
-    >>> networks = WeightArray(np.zeros((1, 4)), Architecture(table, module=nn.BatchNorm1d(2, affine=False)))
-    >>> np.asarray(reestimate_batch_norm(networks, Task([[0.0, 5.0], [2.0, 9.0]], [0, 1])))
-    array([[1., 7., 2., 8.]])
     """
     if not len(weights.architecture.statistic_columns):
         return weights

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.evaluation.predictive import chunked_outputs
+from wsflow.evaluation.predictive import chunked_outputs, score_key
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import losses, scores
 from wsflow.task import Task, check_task
@@ -214,7 +214,7 @@ def loss_path(
         if progress is not None:
             progress(stop, total)
     loss, score = found.reshape(2, len(left), len(t))
-    return LossPath(t, loss, score, "accuracy" if task.is_classification else "r2")
+    return LossPath(t, loss, score, score_key(task))
 
 
 def check_points(n_points: int, function: str) -> None:

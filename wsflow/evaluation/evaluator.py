@@ -14,7 +14,7 @@ from wsflow.evaluation.measures import MEASURES, Evidence, measure
 from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_distances, rms_distances
 from wsflow.evaluation.novelty import PAIRS, check_held_out, dispersion_of, novelty_of
 from wsflow.evaluation.pareto import Frontier
-from wsflow.evaluation.predictive import Predictive, predict
+from wsflow.evaluation.predictive import Predictive, predict, score_key
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -81,7 +81,7 @@ class Evaluator:
     @property
     def score(self) -> str:
         """The key of the score."""
-        return "accuracy" if self.task.is_classification else "r2"
+        return score_key(self.task)
 
     def measure(self, weights: WeightArray, pairs: int = PAIRS) -> Measured:
         """Measure samples or a null, with dispersion over so many pairs of networks of different runs."""

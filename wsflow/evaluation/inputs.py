@@ -48,8 +48,10 @@ def split_held_out(
     return train[~mask], train[mask]
 
 
-def check_networks(samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task) -> None:
-    """Refuse networks that do not fit each other or the task."""
+def check_networks(
+    samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task, notes: list[str]
+) -> None:
+    """Refuse networks that do not fit each other or the task, and note a task without held-out data."""
     for name, weights in (("samples", samples), ("held-out networks", held_out)):
         if weights.architecture != train.architecture:
             raise InvalidInputError(
@@ -63,6 +65,8 @@ def check_networks(samples: WeightArray, train: WeightArray, held_out: WeightArr
         if len(np.unique(weights.runs)) < 2:
             raise InvalidInputError(f"The {name} are of one run, but distances between runs need 2: train more.")
     check_task(train.architecture, task)
+    if task.held_out is task:
+        notes.append("The task has no held-out data: scores and losses are those on the training data.")
 
 
 def check_nulls(nulls: WeightArray, train: WeightArray) -> None:

@@ -60,21 +60,7 @@ class Dispersion:
 
 
 def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task) -> Novelty:
-    """Measure how new samples are, all networks being given by any representatives.
-
-    Examples
-    --------
-    A copy is not new, whatever order its neurons are in:
-
-    >>> import numpy as np
-    >>> from wsflow import Architecture, Task, WeightArray
-    >>> from wsflow.evaluation.novelty import novelty
-    >>> architecture, rng = Architecture.mlp([2, 3, 2]), np.random.default_rng(0)
-    >>> train = WeightArray(rng.normal(size=(9, 17)), architecture)
-    >>> unseen = WeightArray(rng.normal(size=(9, 17)), architecture, runs=range(9, 18))
-    >>> abs(round(novelty(train[:4], train, unseen, Task(np.eye(2), [0, 1])).value, 3))
-    0.0
-    """
+    """Measure how new samples are; networks may be any representatives, so that a copy in disguise has novelty 0."""
     check_held_out(train, held_out)
     reference = mean_reference(train)
     known, others, new = (embed(w, task, reference) for w in (train, held_out, samples))

@@ -109,17 +109,7 @@ def compare_frontiers(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) ->
 
 
 def dominates(a: Frontier, b: Frontier, tolerance: float = TOLERANCE) -> bool:
-    """Return whether no row of one generator is reached by the other; neither dominates where frontiers cross.
-
-    Examples
-    --------
-    >>> from wsflow.evaluation import Frontier, dominates
-    >>> row = {"accuracy": 0.9, "loss": 0.2, "novelty": 1.0, "dispersion": 1.0}
-    >>> flow = Frontier("flow", ("flow",), (row,))
-    >>> null = Frontier("gaussian", ("gaussian",), (row | {"accuracy": 0.8, "loss": 0.3},))
-    >>> dominates(flow, null), dominates(null, flow)
-    (True, False)
-    """
+    """Return whether no row of one generator is reached by the other; neither dominates where frontiers cross."""
     return all(b.reaches(row, tolerance) is None for row in a.rows)
 
 

@@ -47,6 +47,11 @@ class Predictive:
     wrong: np.ndarray | None = None
 
 
+def score_key(task: Task) -> str:
+    """Return the key of a task's score in the rows of reports and in files."""
+    return "accuracy" if task.is_classification else "r2"
+
+
 def predict(weights: WeightArray, task: Task) -> Predictive:
     """Run every network on a task's inputs.
 

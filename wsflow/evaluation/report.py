@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -158,14 +158,11 @@ def evaluate(
     """
     advance = _Steps(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
     notes: list[str] = []
-    samples, dropped = finite_samples(samples, notes)
+    samples, dropped = finite_samples(as_own_runs(samples), notes)
     train, held_out = split_held_out(train, held_out, random_state, notes)
-    check_networks(samples, train, held_out, task)
+    check_networks(samples, train, held_out, task, notes)
     if not isinstance(nulls, bool):
         check_nulls(nulls, train)
-    if task.held_out is task:
-        notes.append("The task has no held-out data: scores and losses are those on the training data.")
-    samples = as_own_runs(samples)
     centre = None if reference is None else torch.as_tensor(np.asarray(reference, dtype=np.float64))
     evaluator = Evaluator.of(train, held_out, task, centre)
     advance()
@@ -178,8 +175,8 @@ def evaluate(
     advance()
     if nulls is not False:
         made_of = align(canonical(train), evaluator.reference, train.architecture) if nulls is True else nulls
-        for name, rows in null_samples(np.asarray(made_of), min(len(samples), MEASURED), random_state):
-            measured[name] = evaluator.measure(WeightArray(rows, train.architecture), pairs=NULL_PAIRS)
+        for name, found in _nulls(evaluator, np.asarray(made_of), min(len(samples), MEASURED), random_state):
+            measured[name] = found
             advance()
     own = {}
     if curve:
@@ -227,6 +224,14 @@ def _report(
         barriers=barriers,
         reliability=_reliability(measured, evaluator.task.held_out),
     )
+
+
+def _nulls(
+    evaluator: Evaluator, made_of: np.ndarray, n_samples: int, random_state: int
+) -> Iterator[tuple[str, Measured]]:
+    """Measure every null at every level, made of aligned networks (n, d)."""
+    for name, rows in null_samples(made_of, n_samples, random_state):
+        yield name, evaluator.measure(WeightArray(rows, evaluator.train.architecture), pairs=NULL_PAIRS)
 
 
 def _curves(nulls: dict[str, Row], score: str) -> dict[str, Frontier]:
