@@ -77,7 +77,7 @@ def _set(owner: Any, above: Path, path: Path, value: Any, resolve: Resolve) -> N
 
 
 def check_known(name: str, known: Collection[str], owner: str) -> None:
-    """Refuse a name that is none of those known, with the nearest of them, or else with all."""
+    """Refuse an unknown name, and list the nearest known ones, or else all."""
     if name in known:
         return
     near = get_close_matches(name, known)

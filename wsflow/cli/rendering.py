@@ -100,7 +100,7 @@ def echo_report(report: Report, title: str) -> None:
 
 
 def _details(report: Report) -> list[str]:
-    """Return what has no column: samples as a set of points beside held-out runs, and their mistakes."""
+    """Return sentences on samples as a set of points beside held-out runs, and on their mistakes."""
     from wsflow.evaluation.measures import DISTRIBUTION, MEASURES
 
     columns = {key: row for key, row in DISTRIBUTION.items() if row.column}

@@ -28,7 +28,7 @@ STEPS: dict[str, str] = {
 HOLDERS: dict[str, str] = {}
 # name of a class -> a function from parameters that any earlier wsflow saved to those of today
 MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {}
-# who watches a fit is no part of the model
+# a callback that watches a fit is no part of the model
 NOT_SAVED = ("progress",)
 
 

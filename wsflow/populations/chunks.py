@@ -20,7 +20,7 @@ from wsflow.running.initialisation import INITIALISATIONS
 
 # the activations of a chunk: on a CPU they should stay in the caches, on a GPU they should keep the cores busy
 ACTIVATION_BYTES = {"cpu": 24 * 2**20, "cuda": 1024 * 2**20}
-NOISE_STREAM = 1  # beside the stream of initial weights and order of the data, and that of the hyperparameters
+NOISE_STREAM = 1  # of random numbers; others are for initial weights and the order of the data, and for hyperparameters
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Problem:
 
 
 def chunk_size(architecture: Architecture, batch_size: int, device: str) -> int:
-    """Count the networks whose inputs, activations and gradients of one step take `ACTIVATION_BYTES`."""
+    """Return how many networks have inputs, activations and gradients of `ACTIVATION_BYTES` in one step."""
     widths = sum(layer.inputs + layer.outputs for layer in architecture.layers)
     # the activations of the forward pass, their gradients, and the indices of the batch
     each = batch_size * (4 * 4 * widths + 8)

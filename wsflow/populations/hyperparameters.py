@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 RANGES = ("learning_rate", "momentum", "weight_decay", "temperature")
-STREAM = 2  # beside the stream of initial weights and order of the data, and that of the noise
+STREAM = 2  # of random numbers; others are for initial weights and the order of the data, and for the noise
 Range = float | Sequence[float]
 Runs = Sequence[int] | np.ndarray
 

@@ -22,7 +22,7 @@ def check_on_invalid(on_invalid: str, owner: str) -> None:
 def check_finite(
     weights: WeightArray, on_invalid: str, where: str = "", names: Sequence[str] | None = None
 ) -> WeightArray:
-    """Return the networks whose weights are all finite; others are refused by name, or dropped with a warning."""
+    """Return the networks whose weights are all finite; others are an error, or dropped with a warning."""
     finite = np.isfinite(np.asarray(weights))
     good = finite.all(axis=1)
     if good.all():

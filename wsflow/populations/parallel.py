@@ -76,7 +76,7 @@ def _one(
     shape = (len(runs) * settings.cycles * settings.snapshots, problem.architecture.n_weights)
     weights = checkpoint.load(index, shape)
     if weights is None:
-        # written by who trains it: what is done is kept whatever becomes of the others
+        # saved by the process that trained it, so that it is kept even if another process fails
         weights = train_chunk(problem, runs, report)
         checkpoint.save(index, weights)
     elif report is not None:

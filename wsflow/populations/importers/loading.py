@@ -190,7 +190,7 @@ def _inferred(name: str, networks: ImportedNetworks, activation: str) -> Archite
 
 
 def _check_architectures(files: list[tuple[str, ImportedNetworks]], expected: Architecture) -> None:
-    """Refuse files that say another architecture than the first, even if the tensors fit."""
+    """Refuse files with another architecture than the first, even if the tensors fit."""
     for name, networks in files:
         if networks.architecture is not None and networks.architecture != expected:
             raise InvalidInputError(

@@ -17,7 +17,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def network_files(sources: Iterable[str | Path], suffixes: Collection[str]) -> list[Path]:
-    """List the files of paths, of folders (those with one of the suffixes) and of patterns, none of them twice."""
+    """List the files of paths, folders (by suffix) and patterns, and refuse a file that is listed twice."""
     files = [path for source in sources for path in _files(Path(source), suffixes)]
     if not files:
         raise InvalidInputError("The list of files is empty: at least one network is needed.")
