@@ -83,18 +83,14 @@ class Activation:
         Name of the function in ``torch.nn.functional`` or ``torch``; empty for the identity.
     scalings : frozenset of {"positive", "sign", "flip", "phase"}
         Which changes of the neuron commute with the activation, whatever its argument: keys of `SYMMETRIES`.
-    argument : str
-        Name of the parameter that a layer may set; empty where there is none.
-    default : float
-        The argument's usual value, torch's where torch has one.
+    argument, default : str, float
+        Name of the parameter that a layer may set (empty where there is none), and its usual value.
     formula : str
         What it computes.
     degree : int or None
         The k in a(s z) = s^k a(z); None where it is the argument.
-    flip : float
-        The c in a(-z) = c - a(z).
-    phase : float
-        Half a period, in units of 1 / argument where there is one.
+    flip, phase : float
+        The c in a(-z) = c - a(z); half a period, in units of 1 / argument where there is one.
     evaluate : callable, optional
         Of a tensor and the argument, where torch has no such function.
     aliases : tuple of str

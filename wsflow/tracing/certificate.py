@@ -51,17 +51,9 @@ class Certificate:
 def certify(
     architecture: Architecture, module: nn.Module | None, inputs: Any, n_trials: int = 3, seed: int = 0
 ) -> Certificate:
-    """Put the symmetries of an architecture to the test, in float64.
+    """Put the symmetries of an architecture to the test in float64, as `Architecture.certify` does.
 
-    Parameters
-    ----------
-    architecture : Architecture
-    module : torch.nn.Module or None
-        What runs its networks; None for those that run themselves.
-    inputs : Tensor, or tuple of what the module takes
-    n_trials : int
-        Number of random networks and group elements.
-    seed : int
+    Where the test fails, each group and each wire is tested by itself.
 
     Raises
     ------

@@ -24,17 +24,7 @@ MANY = 1_000_000
 
 
 def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
-    """Find the neuron groups, wires and parameters of a module, and certify them on the example input.
-
-    The architecture keeps the module, in evaluation mode, to run its networks.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    example_input : Tensor, or tuple of what the forward pass takes
-        Its values do not matter, its shapes do: use more than one token and pixel.
-    frozen : collection of str
-        Layers (names of submodules) on which no symmetry should act; what they compute need not be known.
+    """Find the neuron groups, wires and parameters of a module, and certify them, as `Architecture.from_module` does.
 
     Raises
     ------

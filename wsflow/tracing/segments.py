@@ -56,12 +56,12 @@ def segments_of(solution: Solution, part: ParameterSlice, shape: tuple[int, ...]
 def _grouped(solution: Solution, part: ParameterSlice, rows: tuple[int, ...]) -> Iterator[Segments]:
     """Yield the segments of a grouped kernel, whose inputs depend on the group of its outputs."""
     groups, size = part.tensor.shape[:2]
-    outer, inner, rest = [], [], []
-    for axis in part.tensor.axes:
-        if axis.dims in ((0,), (0, 1)):
-            outer.append(axis.expand((0, 1), (groups, size)).view((0,), [groups * size]))
-        else:
-            (inner if axis.dims == (0, 2) else rest).append(axis)
+    inner = [axis for axis in part.tensor.axes if axis.dims == (0, 2)]
+    outer = [
+        axis.expand((0, 1), (groups, size)).view((0,), [groups * size])
+        for axis in part.tensor.axes
+        if axis.dims in ((0,), (0, 1))
+    ]
     inputs = {group for axis in inner for atom in axis.atoms.flat for group, _ in solution.coordinates(int(atom))}
     outputs = {group for axis in outer for atom in axis.atoms for group, _ in solution.coordinates(int(atom))}
     # where no group acts on both, each group of the convolution has blocks of its own
@@ -71,7 +71,7 @@ def _grouped(solution: Solution, part: ParameterSlice, rows: tuple[int, ...]) ->
         row = [replace(axis.take(0, group).drop(0), dims=(1,)) for axis in inner]
         sides = [[first], divided(solution, rows[1], row, 0, known=first.groups)]
         for dim, length in enumerate(rows[2:], 3):
-            sides.append(divided(solution, length, [axis for axis in rest if axis.dims == (dim,)], 0))
+            sides.append(divided(solution, length, [axis for axis in part.tensor.axes if axis.dims == (dim,)], 0))
         yield from product(*sides)
 
 
@@ -122,7 +122,8 @@ def _arranged(
         occurrence[i] = counts[value]
         counts[value] += 1
     times = len(positions) // prod(sizes)
-    columns, axes = [*numbers.T, occurrence], [*groups, times]
+    columns = [*numbers.T, occurrence]
+    axes: list[DraftGroup | int] = [*groups, times]
     last = len(groups)
     orders = [*permutations(range(last + 1))] if times > 1 else [(*p, last) for p in permutations(range(last))]
     sorted_by = [np.lexsort([columns[i] for i in reversed(order)]) for order in orders]
