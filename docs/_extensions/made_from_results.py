@@ -12,6 +12,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from wsflow.evaluation.measures import FORECASTS, OOD
+
 Row = Mapping[str, Any]
 
 STAGES = ("training runs", "held-out runs", "alignment", "flow", "samples", "evaluation")
@@ -19,7 +21,7 @@ AVERAGED = "averaged_50"
 # of guided networks
 GUIDED = ("accuracy", "loss", "average")
 # of model averages: key -> title
-SCORES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "ood_auroc": "OOD AUROC"}
+SCORES = {key: row.label for key, row in (FORECASTS | OOD).items() if row.only == "classification"}
 # the picture of runs: title -> label -> where in a row the number is
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "accuracy": {
@@ -264,7 +266,9 @@ def posterior_lines(found: Row) -> list[str]:
 def posterior_cells(rows: Sequence[Row], size: int) -> list[str]:
     """The scores of averages of one size, and the seconds that the networks of a source took."""
     at = [row["sizes"].index(size) for row in rows]
-    scores = [{key: row["mean"][key][i] for key in SCORES} for row, i in zip(rows, at, strict=True)]
+    scores = [
+        {key: row["mean"][key][i] for key in SCORES if key in row["mean"]} for row, i in zip(rows, at, strict=True)
+    ]
     return [*(over_seeds(scores, key) for key in SCORES), over_seeds(rows, "seconds", 1)]
 
 
