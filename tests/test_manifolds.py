@@ -196,6 +196,11 @@ class TestDegeneratePairs:
         middle, _ = sphere.geodesic(x, -x, torch.full((50,), 0.5, dtype=dtype))
         close((middle * x).sum(-1), torch.zeros(50, dtype=dtype), tolerance)
 
+    def test_no_path_connects_the_two_points_of_the_smallest_one(self):
+        x = torch.tensor([[1.0], [-1.0]])
+        assert Sphere(1).log(x, -x).tolist() == [[0.0], [0.0]]
+        assert torch.equal(Sphere(1).exp(x, Sphere(1).log(x, -x)), x)
+
     @pytest.mark.parametrize("antipodal", [False, True])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-4])

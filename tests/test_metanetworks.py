@@ -43,12 +43,13 @@ ARCHITECTURES = {
     "equal hidden layers": Architecture.mlp([4, 3, 3, 2]),
     "deep": Architecture.mlp([2, 4, 3, 5, 3, 2], "tanh"),
     "without biases": Architecture.mlp([3, 4, 5, 4, 2], bias=False),
+    "slopes": Architecture.mlp([3, 4, 3, 2], "prelu"),
     "convolutions": two_convolutions(),
     "residual": handwritten.Residual.architecture(),
     "depthwise": handwritten.Separable.architecture(),
 }
 EQUIVARIANT = [name for name, entry in ENCODERS.items() if entry.group == "permutations"]
-MATRICES = ["one hidden layer", "equal hidden layers", "deep", "without biases"]
+MATRICES = ["one hidden layer", "equal hidden layers", "deep", "without biases", "slopes"]
 CASES = [(kind, name) for kind in EQUIVARIANT for name in MATRICES]
 CASES += [("neuron", name) for name in ARCHITECTURES if name not in MATRICES]
 SIZES = {kind: {"dim": 16, "depth": 2, "heads": 2} for kind in EQUIVARIANT} | {"mlp": {"dim": 64, "depth": 2}}

@@ -137,7 +137,7 @@ class Sphere:
         """Return theta p/|p| with p = y - <x, y> x and theta = atan2(|p|, <x, y>).
 
         arccos would lose all digits near 0. At antipodal points every direction is a shortest one:
-        a fixed one is taken.
+        a fixed one is taken. On the sphere of two points there is none, and the vector is zero.
         """
         cosine = (x * y).sum(-1, keepdim=True)
         p = y - cosine * x
@@ -148,7 +148,7 @@ class Sphere:
         angle = torch.where(antipodal, torch.full_like(sine, pi), torch.atan2(sine, cosine))
         near = (sine < torch.finfo(x.dtype).eps ** 0.5) & (cosine > 0)
         # theta / sin(theta) = 1 + theta^2 / 6 + ...: the quotient has no gradient at coincident points
-        ratio = angle / torch.where(near, torch.ones_like(sine), sine)
+        ratio = angle / torch.where(near | (sine == 0), torch.ones_like(sine), sine)
         return torch.where(near, torch.ones_like(sine), ratio) * p
 
     def _some_direction(self, x: Tensor) -> Tensor:

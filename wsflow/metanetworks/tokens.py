@@ -104,9 +104,7 @@ class EdgeTokens:
                 source, target = (self._node(axis, isinstance(axis, NeuronGroup)) for axis in block.axes[::-1])
                 self.edges.append(EdgeBlock(target, source, index))
             else:
-                # fixed coordinates have no name: a vector on them is the bias of the matrix before it
-                is_bias = bool(self.edges) and not isinstance(block.axes[0], NeuronGroup)
-                self.vectors.append(NodeVector(self.edges[-1].target if is_bias else self._node(block.axes[0]), index))
+                self.vectors.append(NodeVector(self._node_of_vector(block.axes[0]), index))
         self._order = _positions([*(e.columns for e in self.edges), *(v.columns for v in self.vectors), self.free])
 
     def _node(self, space: Space, is_shared: bool = True) -> int:
@@ -114,6 +112,13 @@ class EdgeTokens:
             self.spaces.append(space)
             return len(self.spaces) - 1
         return self.spaces.index(space)
+
+    def _node_of_vector(self, space: Space) -> int:
+        """Return the place of a vector's nodes; on a fixed space it is the bias of a matrix onto it, or on its own."""
+        if isinstance(space, NeuronGroup):
+            return self._node(space)
+        is_bias = bool(self.edges) and self.spaces[self.edges[-1].target] == space
+        return self.edges[-1].target if is_bias else self._node(space, is_shared=False)
 
     def join(self, edges: Sequence[Tensor], vectors: Sequence[Tensor], free: Sequence[Tensor] = ()) -> Tensor:
         """Return rows of edges (n, targets, sources), vectors (n, nodes) and coordinates behind the weights."""
