@@ -34,6 +34,12 @@ def test_help_is_light(arguments):
     assert not loaded(HELP.format(arguments=arguments))
 
 
+def test_an_architecture_loads_the_tracer_only_to_read_or_certify():
+    code = "from wsflow.architecture import Architecture\narchitecture = Architecture.mlp([2, 3, 1])"
+    assert "torch" not in loaded(code)
+    assert "torch" in loaded(f"{code}\nassert architecture.certify() < 1e-12")
+
+
 def test_the_probe_sees_what_is_loaded():
     assert "torch" in loaded("import wsflow; wsflow.WeightArray; import torch")
 

@@ -113,7 +113,6 @@ class Architecture:
 
         Parameters
         ----------
-        module : torch.nn.Module
         example_input : Tensor, or tuple of what the forward pass takes
             Only the shapes matter: more than one example, token and pixel.
         frozen : collection of str
@@ -155,7 +154,6 @@ class Architecture:
             Default, for networks that run themselves: normal ones.
         n_trials : int
             Number of random networks and group elements; log-scales are standard normal.
-        seed : int
 
         Raises
         ------

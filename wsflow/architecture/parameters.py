@@ -153,7 +153,6 @@ class Parameter:
     ----------
     name : str
         Its key in the state dict.
-    shape : tuple of int
     blocks : tuple of Block
         No symmetry moves the elements that no block covers.
     role : {"weight", "statistic"}

@@ -88,8 +88,6 @@ class Wire:
     ----------
     name : str
         Unique within an architecture.
-    space : Space
-        What the activations range over.
     scalings : frozenset of {"positive", "sign", "flip", "phase"}
         The changes that keep the function when producers and consumers change together: scalings; flips, which
         are signs that add a constant to a later bias (the sigmoid); phases, which shift a bias (the sine).
