@@ -14,7 +14,7 @@ from wsflow import Architecture, PermutationAligner, Task, WeightArray, merge
 from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter
 from wsflow.architecture.parameters import fixed_parameter
 from wsflow.architecture.sequential import Layer
-from wsflow.evaluation.batch_norm import reestimate_batch_norm
+from wsflow.evaluation.batch_norm import recompute_batch_norm
 from wsflow.evaluation.repair import foldable
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
@@ -175,7 +175,7 @@ class TestStatistics:
     @pytest.mark.parametrize("batch_size", [40, 13])
     def test_they_are_what_torch_gathers_with_a_cumulative_average(self, batch_size, generator):
         weights, task = of(Normed(), Normed.architecture(), 3, generator), images()
-        found = reestimate_batch_norm(weights, task, batch_size=batch_size)
+        found = recompute_batch_norm(weights, task, batch_size=batch_size)
         count = -(-40 // batch_size)
         for row, expected in zip(found.state_dicts(), weights.state_dicts(), strict=True):
             module = Normed().double()
@@ -194,10 +194,10 @@ class TestStatistics:
 
     def test_they_make_up_for_wrong_ones(self, generator):
         weights, task = of(Normed(), Normed.architecture(), 2, generator), images()
-        right = reestimate_batch_norm(weights, task)
+        right = recompute_batch_norm(weights, task)
         wrong = np.array(right)
         wrong[:, weights.architecture.statistic_columns] *= 3
-        np.testing.assert_allclose(reestimate_batch_norm(right.like(wrong), task), right, atol=1e-12)
+        np.testing.assert_allclose(recompute_batch_norm(right.like(wrong), task), right, atol=1e-12)
 
     def test_the_module_is_left_as_it_was(self, generator):
         weights = of(Normed(), Normed.architecture(), 2, generator)
@@ -225,17 +225,17 @@ class TestStatistics:
         weights, task = of(Normed(), Normed.architecture(), 1, generator), images(64)
         brightness = task.X.mean((1, 2, 3)).argsort()
         ordered = Task(task.X[brightness] + 3 * np.linspace(-1, 1, 64)[:, None, None, None], task.y)
-        whole, parts = (reestimate_batch_norm(weights, ordered, batch_size=size) for size in (64, 16))
+        whole, parts = (recompute_batch_norm(weights, ordered, batch_size=size) for size in (64, 16))
         np.testing.assert_allclose(parts, whole, rtol=0.2, atol=0.3)
 
     def test_more_networks_than_one_chunk(self, generator):
         weights, task = of(Normed(), Normed.architecture(), 11, generator), images()
-        found = reestimate_batch_norm(weights, task)
-        np.testing.assert_allclose(found[[10]], reestimate_batch_norm(weights[[10]], task), atol=1e-12)
+        found = recompute_batch_norm(weights, task)
+        np.testing.assert_allclose(found[[10]], recompute_batch_norm(weights[[10]], task), atol=1e-12)
 
     def test_networks_without_statistics_stay(self, rng):
         weights = WeightArray(rng.standard_normal((2, 23)), Architecture.mlp([4, 3, 2]))
-        assert reestimate_batch_norm(weights, vectors()) is weights
+        assert recompute_batch_norm(weights, vectors()) is weights
 
 
 class TestRepair:
@@ -284,7 +284,7 @@ class TestRepair:
 
     def test_batch_norms_have_the_mean_statistics_with_their_own_ones(self, generator):
         task = images()
-        weights = reestimate_batch_norm(of(Normed(), Normed.architecture(), 3, generator), task)
+        weights = recompute_batch_norm(of(Normed(), Normed.architecture(), 3, generator), task)
         repaired = merge(weights, task, repair=True)
         ends, right = layer_statistics(weights, task), layer_statistics(repaired, task, training=True)
         for name in ends:
@@ -348,7 +348,7 @@ def test_a_batch_norm_table_of_a_linear_network_is_repaired_too(generator):
     weights, task = of(BatchNormed(1e-5), table, 4, generator), vectors()
     merged = merge(weights, task, repair=True)
     assert merged.shape == (1, weights.shape[1]) and np.isfinite(np.asarray(merged)).all()
-    np.testing.assert_allclose(reestimate_batch_norm(merged, task), merged, atol=1e-10)
+    np.testing.assert_allclose(recompute_batch_norm(merged, task), merged, atol=1e-10)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Evidence on held-out data and networks of held-out runs: barriers, predictions, novelty, nulls, the report."""
 
 from wsflow.evaluation.barrier import BarrierMatrix, barrier_matrix, fixed_pairs, loss_barrier, midpoint_barrier
-from wsflow.evaluation.batch_norm import reestimate_batch_norm
+from wsflow.evaluation.batch_norm import recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, reliability
 from wsflow.evaluation.connectivity import LossPath, interpolate, loss_path
 from wsflow.evaluation.detection import Detection, detect, duplicates, foreign
@@ -59,7 +59,7 @@ __all__ = [
     "ood_auroc",
     "predict",
     "predictive_curve",
-    "reestimate_batch_norm",
+    "recompute_batch_norm",
     "reliability",
     "repair_channels",
 ]

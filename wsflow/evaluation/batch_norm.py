@@ -1,4 +1,4 @@
-"""Statistics of batch norms, estimated anew by a pass over data: those of merged or sampled networks are not theirs."""
+"""Statistics of batch norms, recomputed by a pass over data: those of merged or sampled networks are not theirs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from wsflow.weights import WeightArray
 BATCH_SIZE = 512
 
 
-def reestimate_batch_norm(
+def recompute_batch_norm(
     weights: WeightArray, task: Task, *, module: Any = None, batch_size: int = BATCH_SIZE
 ) -> WeightArray:
-    """Estimate the statistics of the networks' batch norms anew, over the inputs of a task (Jordan et al. 2023).
+    """Recompute the statistics of the networks' batch norms over the inputs of a task (Jordan et al. 2023).
 
     Parameters
     ----------

@@ -32,8 +32,8 @@ class Detection:
 def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Detection:
     """Flag networks whose score (n,) is lower than that of held-out networks (m,), such as a log-density.
 
-    Held-out networks are such that the model was not fitted to, one of each run. Of fresh networks, a share of `level`
-    is flagged (Vovk, Gammerman and Shafer 2005; Bates, Candes, Lei, Romano and Sesia 2023, arXiv:2104.08279).
+    The model was not fitted to held-out networks, which are one of each run. Of fresh networks a share of `level` is
+    flagged (Vovk, Gammerman and Shafer 2005; Bates, Candes, Lei, Romano and Sesia 2023, arXiv:2104.08279).
 
     >>> foreign([-50.0, 10.0], np.arange(99.0), level=0.01).flags
     array([ True, False])

@@ -1,7 +1,7 @@
 """Merging: one network from several aligned ones, by the mean of their weights.
 
 The mean of weights loses the variance of activations layer by layer. Two remedies, both by a pass over data: the
-statistics of batch norms are estimated anew, and REPAIR makes the mean and the standard deviation of each channel what
+statistics of batch norms are recomputed, and REPAIR makes the mean and the standard deviation of each channel what
 they are in the networks that were merged.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.batch_norm import BATCH_SIZE, reestimate_batch_norm
+from wsflow.evaluation.batch_norm import BATCH_SIZE, recompute_batch_norm
 from wsflow.evaluation.repair import repair_channels
 from wsflow.exceptions import InvalidInputError
 from wsflow.task import Task
@@ -37,13 +37,13 @@ def merge(
     Parameters
     ----------
     task : Task, optional
-        Its inputs are used to estimate statistics: needed for ``repair=True``, and for ``statistics="recompute"``
+        Statistics are computed over its inputs: needed for ``repair=True``, and for ``statistics="recompute"``
         where the networks have batch norms.
     groups : array-like of shape (n,), optional
         Labels: the networks of each label are merged into one (default: all networks are one group), in the order of
         the labels' first rows, whose runs and steps it has.
     statistics : {"recompute", "average", "keep"}
-        Of batch norms: estimated anew over the task's inputs, averaged, or those of each group's first network.
+        Of batch norms: recomputed over the task's inputs, averaged, or those of each group's first network.
     repair : bool
         Whether the mean and standard deviation of each channel are made the average of those in the merged networks
         (Jordan et al. 2023): of what each linear, convolutional and batch-norm layer but the output layer puts out.
@@ -92,11 +92,11 @@ def merge(
         return merged
     if task is None:
         raise InvalidInputError(
-            "Estimating statistics takes data: pass task=Task(X, y), or merge with statistics='average', repair=False."
+            "Computing statistics takes data: pass task=Task(X, y), or merge with statistics='average', repair=False."
         )
     if repair:
         merged = repair_channels(merged, weights, share, task, module=module, batch_size=batch_size)
-    return reestimate_batch_norm(merged, task, module=module, batch_size=batch_size) if recompute else merged
+    return recompute_batch_norm(merged, task, module=module, batch_size=batch_size) if recompute else merged
 
 
 def _labels(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ def repair_channels(
     networks that were merged, in the order of the forward pass, so that each layer sees what the layers before it put
     out after their own correction. It is folded into the layer's weights and biases. A layer without bias is only
     scaled; layers that are used twice, that share their weights or that put out the network's output stay as they are.
-    Statistics of batch norms stay as they were: estimate them anew afterwards.
+    Statistics of batch norms stay as they were: recompute them afterwards.
 
     Parameters
     ----------
