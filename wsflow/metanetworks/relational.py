@@ -131,7 +131,7 @@ class RelationalEncoder(nn.Module):
         self.names = nn.ParameterList(nn.Parameter(0.5 * torch.randn(size, dim)) for size in sizes)
         self.time = TimeEmbedding(dim, condition)
         self.read_vector = nn.ModuleList(nn.Linear(1, dim, bias=False) for _ in tokens.vectors)
-        self.read_free = nn.Linear(n_extra, dim) if n_extra else None
+        self.read_free = nn.Linear(len(tokens.free), dim) if len(tokens.free) else None
         self.read_edge = nn.ModuleList(nn.Linear(1, dim) for _ in tokens.edges)
         self.layers = nn.ModuleList(RelationalLayer(dim, heads, len(tokens.edges), dropout) for _ in range(depth))
 

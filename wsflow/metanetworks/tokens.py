@@ -84,14 +84,15 @@ def _neuron_axes(name: str, block: Block) -> tuple[int, ...]:
 class EdgeTokens:
     """A node for each neuron, input and output, and an edge for each weight between two of them.
 
-    `n_extra` coordinates behind the weights (`free`) belong to the output nodes.
+    Vectors on other fixed spaces (slopes of a PReLU) and `n_extra` coordinates behind the weights, which are `free`,
+    belong to the output nodes.
     """
 
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
         self.spaces: list[Space] = []
         self.edges: list[EdgeBlock] = []
         self.vectors: list[NodeVector] = []
-        self.free = torch.arange(n_extra) + architecture.n_weights
+        free: list[Tensor] = []
         for parameter, block, columns in architecture.blocks:
             if len(block.axes) not in (1, 2):
                 raise ValueError(
@@ -103,8 +104,14 @@ class EdgeTokens:
                 # a fixed space on the source side is the input, on the target side the output: never the same node
                 source, target = (self._node(axis, isinstance(axis, NeuronGroup)) for axis in block.axes[::-1])
                 self.edges.append(EdgeBlock(target, source, index))
+            elif isinstance(block.axes[0], NeuronGroup):
+                self.vectors.append(NodeVector(self._node(block.axes[0]), index))
+            elif self.edges and self.spaces[self.edges[-1].target] == block.axes[0]:
+                # fixed coordinates have no name: a vector on them is the bias of the matrix before it
+                self.vectors.append(NodeVector(self.edges[-1].target, index))
             else:
-                self.vectors.append(NodeVector(self._node_of_vector(block.axes[0]), index))
+                free.append(index)
+        self.free = torch.cat([*free, torch.arange(n_extra) + architecture.n_weights])
         self._order = _positions([*(e.columns for e in self.edges), *(v.columns for v in self.vectors), self.free])
 
     def _node(self, space: Space, is_shared: bool = True) -> int:
@@ -112,13 +119,6 @@ class EdgeTokens:
             self.spaces.append(space)
             return len(self.spaces) - 1
         return self.spaces.index(space)
-
-    def _node_of_vector(self, space: Space) -> int:
-        """Return the place of a vector's nodes; on a fixed space it is the bias of a matrix onto it, or on its own."""
-        if isinstance(space, NeuronGroup):
-            return self._node(space)
-        is_bias = bool(self.edges) and self.spaces[self.edges[-1].target] == space
-        return self.edges[-1].target if is_bias else self._node(space, is_shared=False)
 
     def join(self, edges: Sequence[Tensor], vectors: Sequence[Tensor], free: Sequence[Tensor] = ()) -> Tensor:
         """Return rows of edges (n, targets, sources), vectors (n, nodes) and coordinates behind the weights."""
