@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from demo_seeds import COLUMNS, RESULTS, table
 from quality import QUICK_FLOW, fitted
-from results_file import Clock, ResultsFile, mean_and_sd
+from results_file import Clock, ResultsFile, defaults, mean_and_sd
 
 import wsflow
 from wsflow import Task, WeightArray
@@ -24,45 +24,40 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "hints=None": {"hints": None},
     "metric='euclidean'": {"metric": "euclidean"},
-    "metric_weight=0.5": {"metric_weight": 0.5},
-    "metric_weight=0.99": {"metric_weight": 0.99},
+    "metric_weight=0.5": {"metric.weight": 0.5},
+    "metric_weight=0.99": {"metric.weight": 0.99},
     "hints=None, metric='euclidean'": {"hints": None, "metric": "euclidean"},
     "velocity='mlp'": {"velocity": "mlp"},
     "velocity='mlp', hints=None": {"velocity": "mlp", "hints": None},
-    "width=128": {"width": 128},
-    "identity=None": {"identity": None},
-    "identity=None, prior='exchangeable'": {"identity": None, "prior": "exchangeable"},
-    "prior='exchangeable'": {"prior": "exchangeable"},
-    "prior='isotropic'": {"prior": "isotropic"},
-    "prior='initialisation'": {"prior": "initialisation"},
-    "shrinkage=0.05": {"shrinkage": 0.05},
-    "shrinkage=0.3": {"shrinkage": 0.3},
-    "prediction='x1'": {"prediction": "x1"},
-    "prediction='preconditioned'": {"prediction": "preconditioned"},
-    "time='beta'": {"time": "beta"},
-    "time='uniform'": {"time": "uniform"},
+    "width=128": {"velocity.width": 128},
+    "identity=None": {"velocity.identity": None},
+    "identity=None, source='exchangeable'": {"velocity.identity": None, "source": "exchangeable"},
+    "source='exchangeable'": {"source": "exchangeable"},
+    "source='isotropic'": {"source": "isotropic"},
+    "source='initialisation'": {"source": "initialisation"},
+    "shrinkage=0.05": {"source.shrinkage": 0.05},
+    "shrinkage=0.3": {"source.shrinkage": 0.3},
     "coupling='ot'": {"coupling": "ot"},
-    "identity=None, coupling='orbit'": {"identity": None, "coupling": "orbit"},
+    "identity=None, coupling='orbit'": {"velocity.identity": None, "coupling": "orbit"},
     "geometry='euclidean'": {"geometry": "euclidean"},
     "geometry='euclidean', form='balanced'": {"geometry": "euclidean", "form": "balanced"},
     "geometry='euclidean', form='raw'": {"geometry": "euclidean", "form": "raw"},
     "geometry='normalized'": {"geometry": "normalized"},
-    "last_layer='polar'": {"last_layer": "polar"},
-    "validation_fraction=0": {"validation_fraction": 0.0},
-    "weight_decay=0": {"weight_decay": 0.0},
-    "ema_decay=0": {"ema_decay": 0.0},
-    "dropout=0.1": {"dropout": 0.1},
-    "predictive_iter=150": {"predictive_iter": 150},
+    "last_layer='polar'": {"geometry.last_layer": "polar"},
+    "validation_fraction=0": {"training.validation_fraction": 0.0},
+    "ema_decay=0": {"training.ema_decay": 0.0},
+    "dropout=0.1": {"velocity.dropout": 0.1},
+    "energy='predictions'": {"energy": "predictions"},
     "not aligned": {"aligned": False},
-    "not aligned, identity=None": {"aligned": False, "identity": None},
-    "64 principal components": {"components": 64, "geometry": "auto"},
-    "256 principal components": {"components": 256, "geometry": "auto"},
+    "not aligned, identity=None": {"aligned": False, "velocity.identity": None},
+    "64 principal components": {"components": 64, "geometry": "auto", "velocity": "mlp"},
+    "256 principal components": {"components": 256, "geometry": "auto", "velocity": "mlp"},
     "temperature=0.7": {"temperature": 0.7},
 }
 # what is no parameter of WeightFlow, and what it is by default
 PIPELINE: dict[str, Any] = {"form": "unit", "aligned": True, "components": None}
 # a variant that is the default says nothing
-DEFAULTS = wsflow.WeightFlow().get_params()
+DEFAULTS = defaults()
 VARIANTS = {n: v for n, v in VARIANTS.items() if not v or any(DEFAULTS.get(k, 1.0) != x for k, x in v.items())}
 HELD_OUT, NULL = "held-out networks", "null: gaussian_full"
 SHOWN = (*COLUMNS, "copies")
@@ -102,7 +97,9 @@ def by_variant(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str,
         name: {s: row["beside"][name] for s in seeds if (row := rows.get(f"{s}/defaults")) is not None}
         for name in (HELD_OUT, NULL)
     }
-    variants = {name: {s: rows[key] for s in seeds if (key := f"{s}/{name}") in rows} for name in VARIANTS}
+    # those of settings that are gone stay
+    names = dict.fromkeys([*VARIANTS, *(key.partition("/")[2] for key in rows)])
+    variants = {name: {s: rows[key] for s in seeds if (key := f"{s}/{name}") in rows} for name in names}
     return {name: found for name, found in (beside | variants).items() if found}
 
 

@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 import wsflow
 from wsflow import Task, WeightArray
+from wsflow.cli.parameters import set_flow_parameters
 from wsflow.evaluation import Report, predictive_curve
 
 # two epochs for each network: for benchmarks that look at something else than their quality
@@ -40,7 +41,7 @@ SHORT_MNIST: dict[str, Any] = {
         "n_jobs": 2,
     },
     "snapshots": {},
-    "flow": {"geometry": "euclidean", "learning_rate": 0.004, "predictive_iter": 150},
+    "flow": {"geometry": "euclidean", "training.learning_rate": 0.004, "energy": "predictions"},
     "minutes": 20,
 }
 RECIPES: dict[str, dict[str, Any]] = {
@@ -63,29 +64,29 @@ RECIPES: dict[str, dict[str, Any]] = {
         # steps 96 to 400 of 400, where the protocol has every fourth after 80, a quarter as many networks
         "snapshots": {"snapshots": 20, "snapshot_every": 16},
         # with few runs names of neurons are learned by heart
-        "flow": {"geometry": "geometric", "identity": None},
+        "flow": {"geometry": "geometric", "velocity.identity": None},
         "minutes": 3,
     },
     "mnist": {
         **SHORT_MNIST,
         "runs": 1000,
         "training": {**SHORT_MNIST["training"], "weight_decay": 3e-4, "epochs": 8, "schedule": "cosine"},
-        "flow": {**SHORT_MNIST["flow"], "shrinkage": 0.02},
+        "flow": {**SHORT_MNIST["flow"], "source.shrinkage": 0.02},
         # scales are part of what these networks have learned, and flows without them are worse
         "form": "raw",
     },
 }
-"""The jobs. Geometry, canonical form, shrinkage, names of neurons and energy matching (``predictive_iter``) were
+"""The jobs. Geometry, canonical form, shrinkage, names of neurons and energy matching were
 chosen by the accuracy of samples for seed 0, as in the ablation, and MNIST's training for averages of networks that
 are good in little time; nothing is chosen by the other seeds, and nothing differs between seeds. What is not named is
-a default of ``train_population`` or ``WeightFlow``. ``minutes`` is what the job may take, from the first training run
-to the last null."""
+a default of ``train_population`` or ``WeightFlow``, whose parameters have the names that ``wsflow fit -p`` gives them.
+``minutes`` is what the job may take, from the first training run to the last null."""
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.5)
 AVERAGED = 50
 QUICK: dict[str, Any] = {"runs": 16, "held_out": 8}
 QUICK_TRAINING = {"epochs": 4, "n_jobs": 1}
-QUICK_FLOW = {"max_iter": 3, "width": 8, "depth": 1, "solver_steps": 4}
+QUICK_FLOW = {"max_iter": 3, "velocity.width": 8, "velocity.depth": 1, "solver.n_steps": 4}
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,9 @@ def fitted(
     components: int | None = None,
 ) -> Pipeline:
     """Alignment and canonical form (none for "raw"); principal components, where a number is given; and flow."""
-    last = wsflow.WeightFlow(task=task, random_state=seed, **flow)
+    last = wsflow.WeightFlow(task=task, random_state=seed)
+    # an object before its parameters
+    set_flow_parameters(last, {tuple(name.split(".")): flow[name] for name in sorted(flow, key=lambda n: n.count("."))})
     steps: list[Any] = [wsflow.PermutationAligner(form=form)] if aligned else []
     steps += [wsflow.ScaleCanonicalizer(form)] if form != "raw" else []
     if components is not None:

@@ -20,6 +20,8 @@ from measure import hardware
 import wsflow
 from wsflow.evaluation import Frontier, Report
 from wsflow.evaluation.pareto import TOLERANCE, Bound
+from wsflow.models.options import AUTOMATIC, CHOICES, resolved
+from wsflow.options import Options
 
 DIGITS = 6
 
@@ -39,7 +41,7 @@ class ResultsFile:
 
     def __init__(self, out: Path, settings: dict[str, Any], again: bool = False) -> None:
         self.out, self.settings, self.again = out, plain(settings), again
-        self.defaults = plain(wsflow.WeightFlow().get_params())
+        self.defaults = plain(defaults())
         content = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
         same = not content or self._same(content)
         if not same and not again:
@@ -68,6 +70,16 @@ class ResultsFile:
         draft = self.out.with_name(f"{self.out.name}.part")
         draft.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(draft, self.out)
+
+
+def defaults() -> dict[str, Any]:
+    """The defaults of `WeightFlow`, and those of the objects that they stand for, by dotted names."""
+    found = wsflow.WeightFlow().get_params()
+    for name in CHOICES:
+        value = AUTOMATIC[name]() if name in AUTOMATIC else resolved(name, found[name])
+        if isinstance(value, Options):
+            found |= {f"{name}.{key}": default for key, default in value.get_params().items()}
+    return found
 
 
 class Clock:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ from torch import Tensor, nn
 
 import wsflow
 from wsflow import Guidance, WeightArray, WeightFlow
-from wsflow.estimators.sources import prior_of
-from wsflow.estimators.standardizing import standardized
 from wsflow.evaluation.predictive import predict
 from wsflow.evaluation.transfer import learning_curves
+from wsflow.flow.continuous import ContinuousFlow
 from wsflow.flow.guidance import Descent
+from wsflow.models.options import InitialSource
+from wsflow.models.sources import fit_source
+from wsflow.objectives.lsuv import standardized
 from wsflow.running.initialisation import INITIALISATIONS
 
 RATES = {"sgd": (0.01, 0.03, 0.1, 0.3), "adam": (0.001, 0.003, 0.01, 0.03)}
@@ -52,13 +55,12 @@ class Still(nn.Module):
         return torch.zeros_like(x)
 
 
-def without_velocity(flow: WeightFlow, initialisation: str | None = None) -> WeightFlow:
+def without_velocity(flow: WeightFlow, scheme: str | None = None) -> WeightFlow:
     """A flow that stays where it starts: at its source, or at random networks."""
-    still = copy.copy(flow)
-    still.velocity_ = Still()
-    if initialisation is not None:
-        still.prior, still.initialisation = "initialisation", initialisation
-        still.prior_ = prior_of(still, torch.empty(0))
+    still, model, source = copy.copy(flow), flow.model_, flow.source_
+    if scheme is not None:
+        source = fit_source(InitialSource(scheme), model.geometry, model.settings.space, torch.empty(0))
+    still.model_ = replace(model, flow=ContinuousFlow(model.geometry.manifold, source, Still()))
     return still
 
 

@@ -19,6 +19,9 @@ from measure import hardware
 from scipy.stats import norm
 
 from wsflow import Architecture, WeightFlow
+from wsflow.flow.divergence import TraceEstimator
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models.options import NeuronTransformer
 
 NETWORK = Architecture.mlp([30, 16, 16, 2])
 # standard deviation of the target -> training steps
@@ -29,8 +32,8 @@ COLUMNS = ("mean", "variance", "stochastic mean", "stochastic variance", "log-de
 
 def fitted(target: np.ndarray, steps: int, seed: int) -> WeightFlow:
     """A flow from N(0, I) to the law of some rows."""
-    settings = {"max_iter": steps, "width": 64, "depth": 2, "solver_steps": 32, "random_state": seed}
-    return WeightFlow("euclidean", prior="standard", architecture=NETWORK, **settings).fit(target)
+    settings = {"velocity": NeuronTransformer(64, 2), "solver": RungeKutta(n_steps=32), "random_state": seed}
+    return WeightFlow("euclidean", architecture=NETWORK, source="standard", max_iter=steps, **settings).fit(target)
 
 
 def moments(samples: np.ndarray, deviation: float) -> dict[str, float]:
@@ -40,7 +43,7 @@ def moments(samples: np.ndarray, deviation: float) -> dict[str, float]:
 
 def densities(flow: WeightFlow, rows: np.ndarray, deviation: float) -> dict[str, float]:
     """How far log-densities of fresh rows are from the closed form, in nats."""
-    flow.set_params(solver_steps=16, n_probes=8, probes="row")
+    flow.set_params(solver=RungeKutta(n_steps=16), density=TraceEstimator(n_probes=8, probes="row"))
     found, error = flow.score_samples(rows, return_std=True)
     right = norm(1, deviation).logpdf(rows).sum(1)
     off = found - right

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import wsflow
 from wsflow import Architecture, Task, WeightArray
-from wsflow.estimators.widths import copies_needed
 from wsflow.evaluation import predict
+from wsflow.models.widths import copies_needed
 from wsflow.running import flatten, forward, unflatten
 
 NARROW, WIDE = 10, 32
@@ -73,7 +73,7 @@ def widened(
     clock = Clock()
     model = fitted(known, task, seed, flow, clock)
     wide = Architecture.mlp([task.n_inputs, WIDE, task.n_outputs])
-    copies = copies_needed(model[-1], wide)
+    copies = copies_needed(known.architecture, wide)
     rows: dict[str, dict[str, float]] = {}
     for temperature in temperatures:
         options = {"random_state": seed, "temperature": temperature}

@@ -26,7 +26,7 @@ settings = {"hidden": (8,), "epochs": 60, "learning_rate": 0.01}
 train = wsflow.train_population(task, n_runs=300, **settings).weights
 held_out = wsflow.train_population(task, n_runs=100, first_run=300, **settings).weights
 
-flow = WeightFlow("geometric", task=task, max_iter=300, solver_steps=8, n_probes=4, random_state=0)
+flow = WeightFlow("geometric", task=task, max_iter=300, random_state=0)
 model = make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow).fit(train)
 
 # %%

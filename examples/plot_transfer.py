@@ -70,7 +70,7 @@ class Still(torch.nn.Module):
 
 
 alone = copy.deepcopy(model)
-alone[-1].velocity_ = Still()
+alone[-1].model_.flow.velocity = Still()
 untrained = uniform(trained.architecture, 20, torch.Generator().manual_seed(0))
 untrained = trained[:20].like(untrained.numpy())
 RATES = {"sgd": (0.03, 0.1, 0.3), "adam": (0.01, 0.03, 0.1)}
@@ -124,7 +124,7 @@ plt.show()
 # the old task may be out of range on the new one, and be something to forget first. ``standardized`` brings neurons to
 # the scale of the new inputs and outputs near zero; it looks at inputs only, and random networks get it too.
 
-from wsflow.estimators.standardizing import standardized
+from wsflow.objectives.lsuv import standardized
 
 
 def at_scale(weights):

@@ -18,12 +18,13 @@ from sklearn.pipeline import make_pipeline
 import wsflow
 from wsflow import Architecture, PermutationAligner, WeightFlow
 from wsflow.evaluation.predictive import predict
+from wsflow.models.options import NeuronTransformer
 from wsflow.running import unflatten
 
 task = wsflow.load_task("digits")
 settings = {"epochs": 15, "learning_rate": 0.01, "initialisation": "uniform"}
 population = wsflow.train_population(task, hidden=(8,), n_runs=300, **settings)
-flow = WeightFlow("euclidean", task=task, max_iter=200, solver_steps=8, random_state=0)
+flow = WeightFlow("euclidean", task=task, max_iter=200, random_state=0)
 model = make_pipeline(PermutationAligner(), flow).fit(population.weights)
 narrow = wsflow.sample(model, 20, random_state=0)
 narrow.architecture
@@ -83,11 +84,10 @@ for name, weights in rows.items():
 # ---------------------
 # With ``identity=None`` the flow treats all neurons alike, and works at any width by itself, narrower ones too: each
 # neuron is one of a set, of whatever size. It has no names to tell the neurons' parts by, which makes it the harder
-# task. With a prior for exchangeable neurons it looks as follows.
+# task. With a source for exchangeable neurons it looks as follows.
 
-nameless = WeightFlow(
-    "euclidean", identity=None, prior="exchangeable", task=task, max_iter=150, solver_steps=8, random_state=0
-).fit(population.weights)  # fmt: skip
+settings = {"velocity": NeuronTransformer(identity=None), "source": "exchangeable", "max_iter": 150}
+nameless = WeightFlow("euclidean", task=task, random_state=0, **settings).fit(population.weights)
 for width in (6, 8, 32):
     networks = nameless.sample(20, random_state=0, architecture=Architecture.mlp([64, width, 10]))
     show(f"without names, {width} neurons", networks)

@@ -1,6 +1,6 @@
 """Reading a package's imports, without running them, and judging them by the floors of the house.
 
-Relative imports and those inside functions count; those under ``if TYPE_CHECKING:`` do not.
+Relative imports, those inside functions and those under ``if TYPE_CHECKING:`` count.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ from pathlib import Path
 FLOORS = {
     "exceptions": 0,
     "hooks": 0,
+    "options": 0,
     "activations": 0,
     "architecture": 1,
-    "task": 1,
     "manifolds": 1,
+    "task": 1,
+    "training": 1,
     "weights": 2,
     "running": 2,
-    "symmetry": 2,
-    "tracing": 2,
-    "geometry": 2,
     "flow": 2,
-    "metanetworks": 2,
-    "populations": 3,
-    "evaluation": 3,
-    "testing": 3,
-    "estimators": 4,
-    "persistence": 5,
-    "plotting": 5,
-    "cli": 6,
+    "tracing": 3,
+    "symmetry": 3,
+    "geometry": 3,
+    "objectives": 3,
+    "metanetworks": 3,
+    "models": 4,
+    "populations": 4,
+    "evaluation": 5,
+    "testing": 5,
+    "estimators": 6,
+    "persistence": 7,
+    "plotting": 7,
+    "cli": 8,
     # the public names, which the command line uses as any user would, and ``python -m wsflow``
-    "": 6,
-    "__main__": 7,
+    "": 8,
+    "__main__": 9,
 }
 PLAIN_NAMES = {"__version__"}
 Imports = dict[str, dict[str, int]]
@@ -57,7 +61,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _targets(tree: ast.AST, package: str, modules: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
-    for node in _walk(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -69,16 +73,6 @@ def _targets(tree: ast.AST, package: str, modules: Mapping[str, Path]) -> Iterat
                     yield target, node.lineno
                 elif alias.name not in PLAIN_NAMES:
                     yield base, node.lineno
-
-
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)):
-            yield from _walk(child)
-        else:
-            for other in child.orelse:
-                yield from _walk(other)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

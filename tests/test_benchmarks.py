@@ -121,7 +121,7 @@ def test_a_file_of_results_does_not_mix_settings(benchmark, tmp_path, monkeypatc
     with pytest.raises(SystemExit, match="other settings"):
         module.ResultsFile(out, {"runs": 6})
     assert module.ResultsFile(out, {"runs": 6}, again=True).rows == {}
-    monkeypatch.setitem(module.wsflow.WeightFlow.__init__.__kwdefaults__, "width", 8)
+    monkeypatch.setitem(module.wsflow.WeightFlow.__init__.__kwdefaults__, "max_iter", 8)
     with pytest.raises(SystemExit, match="other settings"):
         module.ResultsFile(out, {"runs": 5})
 

@@ -19,13 +19,14 @@ from sklearn.base import clone
 import wsflow
 from wsflow import Architecture, WeightArray, WeightFlow
 from wsflow.exceptions import InvalidInputError
-from wsflow.flow.field import VelocityField
 from wsflow.flow.frame import Frame
-from wsflow.flow.priors import WrappedGaussian
-from wsflow.flow.solvers import integrate
+from wsflow.flow.solvers import RungeKutta, integrate
+from wsflow.flow.sources import WrappedGaussian
+from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Bridge, Euclidean, Product, Sphere
 from wsflow.metanetworks.velocity import velocity_network
+from wsflow.models.options import MLP, AdamW, NetworkGeometry, NeuronTransformer
 
 SPACES = {
     "rotations": SpecialOrthogonal(3),
@@ -36,7 +37,7 @@ SPACES = {
 }
 ARCHITECTURE = Architecture.mlp([2, 3, 3, 1], "tanh")
 N = 6
-FAST = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2, "solver_steps": 3, "random_state": 0}
+FAST = {"max_iter": 5, "velocity": NeuronTransformer(8, 1, 2), "solver": RungeKutta(n_steps=3), "random_state": 0}
 BLOCKS = {"0.weight": Hypersphere(1), "2.weight": Hyperboloid(2)}
 
 
@@ -212,10 +213,17 @@ class TestOwnBlocks:
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize(
-        "settings", [{}, {"velocity": "mlp"}, {"last_layer": "polar"}, {"coupling": "ot"}, {"prior": "isotropic"}]
+        "settings",
+        [
+            {},
+            {"velocity": MLP(32, 1)},
+            {"geometry": NetworkGeometry(BLOCKS, "polar")},
+            {"coupling": "ot"},
+            {"source": "isotropic"},
+        ],
     )
     def test_samples_lie_on_the_manifolds(self, settings, dtype):
-        flow = WeightFlow(geometry=BLOCKS, **FAST | settings).fit(networks(dtype=dtype))
+        flow = WeightFlow(**{"geometry": BLOCKS} | FAST | settings).fit(networks(dtype=dtype))
         new = flow.sample(4, random_state=0)
         assert new.dtype == dtype
         for name, space in BLOCKS.items():
@@ -230,15 +238,15 @@ class TestOwnBlocks:
         blocks = {"2.weight": SpecialOrthogonal(3)}
         rows[:, ARCHITECTURE.slices["2.weight"]] += torch.eye(3).flatten()
         rows = Geometry.from_manifolds(ARCHITECTURE, blocks).target.projection(rows)
-        flow = WeightFlow(geometry=blocks, prior="isotropic", batch_size=6, **FAST)
+        flow = WeightFlow(geometry=blocks, source="isotropic", training=AdamW(batch_size=6), **FAST)
         new = flow.fit(WeightArray(rows.numpy(), ARCHITECTURE)).sample(4, random_state=0)
         found = np.asarray(new[:, ARCHITECTURE.slices["2.weight"]]).reshape(4, 3, 3)
         np.testing.assert_allclose(found @ found.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (4, 3, 3)), atol=1e-12)
         np.testing.assert_allclose(np.linalg.det(found), 1, atol=1e-12)
 
     def test_networks_before_training_are_put_on_the_manifolds(self):
-        flow = WeightFlow(geometry=BLOCKS, prior="initialisation", **FAST).fit(networks())
-        source = flow.prior_.sample(5, torch.Generator().manual_seed(0))
+        flow = WeightFlow(geometry=BLOCKS, source="initialisation", **FAST).fit(networks())
+        source = flow.source_.sample(5, torch.Generator().manual_seed(0))
         assert flow.geometry_.manifold.belongs(source, 1e-10).all()
         flow.geometry_.check(torch.from_numpy(np.array(flow.sample(3, random_state=0))), 1e-10)
 
@@ -284,4 +292,4 @@ class TestOwnBlocks:
     )
     def test_errors_are_sentences_with_the_remedy(self, blocks, last_layer, message):
         with pytest.raises(ValueError, match=message):
-            WeightFlow(geometry=blocks, last_layer=last_layer, **FAST).fit(networks())
+            WeightFlow(geometry=NetworkGeometry(blocks, last_layer=last_layer), **FAST).fit(networks())

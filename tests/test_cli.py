@@ -15,8 +15,10 @@ import wsflow
 from wsflow import Architecture, PermutationAligner, Population, ScaleCanonicalizer, WeightArray, WeightFlow
 from wsflow.cli import main
 from wsflow.cli.main import COMMANDS
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models.options import NeuronTransformer
 
-TINY = ["-p", "width=8", "-p", "depth=1", "-p", "heads=2", "-p", "solver_steps=2"]
+TINY = ["-p", "velocity.width=8", "-p", "velocity.depth=1", "-p", "velocity.heads=2", "-p", "solver.n_steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,13 @@ def files(tmp_path_factory):
         population = wsflow.train_population(task, (4,), n, epochs=5, first_run=first)
         wsflow.save_population(population, folder / f"{name}.safetensors")
     weights = wsflow.load_population(folder / "zoo.safetensors").weights
-    flow = WeightFlow(task=task, max_iter=3, width=8, depth=1, heads=2, solver_steps=2, random_state=0)
+    flow = WeightFlow(
+        task=task,
+        max_iter=3,
+        random_state=0,
+        velocity=NeuronTransformer(width=8, depth=1, heads=2),
+        solver=RungeKutta(n_steps=2),
+    )
     model = make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow).fit(weights)
     wsflow.save_model(model, folder / "model.st")
     return folder
@@ -109,7 +117,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(files, tmp_path):
 
 def test_demo_writes_its_files_and_its_report(tmp_path):
     arguments = ["--runs", 40, "--held-out", 12, "--samples", 10, "--iterations", 3, "--out", tmp_path / "demo"]
-    arguments += ["-p", "identity=none"]
+    arguments += ["-p", "velocity.identity=none"]
     result = json.loads(run("demo", *arguments, "--json", "-q").stdout)
     names = {
         "population.safetensors",
@@ -189,11 +197,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("parameter", "message"),
         [
-            ("depht=3", "no parameter 'depht'"),
-            ("depth", "NAME=VALUE"),
-            ("prior=flat", "'prior' parameter"),
-            ("depth=0", "at least 1"),
-            ("shrinkage=5", "between 0 and 1"),
+            ("velocty=mlp", "no parameter 'velocty' to set. Did you mean 'velocity'?"),
+            ("velocity.depht=3", "no parameter 'depht' to set. Did you mean 'depth'?"),
+            ("depth=3", "no parameter 'depth'"),
+            ("velocity.depth", "NAME=VALUE"),
+            ("max_iter.depth=3", "no parameters of its own"),
+            ("source=flat", "'source' parameter"),
+            ("velocity.depth=0", "The 'depth' parameter of NeuronTransformer must be an int in the range [1, inf)"),
+            ("source.shrinkage=5", "'shrinkage' parameter of GaussianSource must be a float in the range [0.0, 1.0]"),
             ("max_iter=1.5", "whole number"),
             ("task=iris", "no parameter 'task'"),
         ],

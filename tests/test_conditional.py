@@ -12,12 +12,20 @@ from sklearn.pipeline import make_pipeline
 import wsflow
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightArray, WeightFlow
 from wsflow.exceptions import InvalidInputError
-from wsflow.flow.training import dropped
+from wsflow.flow.loss import forgotten
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.encoders import ENCODERS
+from wsflow.models.options import CHOICES, AdamW, LabelCondition, ScalarCondition
 
-FAST = {"max_iter": 400, "width": 16, "depth": 2, "batch_size": 128, "validation_fraction": 0.1, "random_state": 0}
 MLP = Architecture.mlp([3, 4, 2])
+
+
+def velocity(kind):
+    """A small velocity network."""
+    return CHOICES["velocity"][kind](width=64 if kind == "mlp" else 16, depth=2)
+
+
+FAST = {"max_iter": 400, "velocity": velocity("mlp"), "training": AdamW(batch_size=128), "random_state": 0}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,7 @@ def labelled():
     rng = np.random.default_rng(0)
     y = np.repeat(["left", "right"], [900, 300])
     X = rng.normal(size=(1200, 2)) * 0.3 + np.where(y == "left", -1.0, 1.0)[:, None]
-    return WeightFlow(condition="label", condition_dropout=0.2, **FAST).fit(X, y), X, y
+    return WeightFlow(condition=LabelCondition(0.2), **FAST).fit(X, y), X, y
 
 
 @pytest.fixture(scope="module")
@@ -83,25 +91,26 @@ def test_a_bound_velocity_interpolates_between_free_and_given(kind, condition):
     """v_s = v + s (v_c - v), in float64, for every network and every condition."""
     rng = np.random.default_rng(0)
     X = WeightArray(rng.normal(size=(20, MLP.n_weights)), MLP)
-    flow = WeightFlow("euclidean", velocity=kind, condition=condition, **{**FAST, "max_iter": 3})
+    settings = FAST | {"velocity": velocity(kind), "condition": condition, "max_iter": 3}
+    flow = WeightFlow("euclidean", **settings)
     flow.fit(X, rng.integers(0, 3, size=20))
-    velocity = copy.deepcopy(flow.velocity_).double()
+    field = copy.deepcopy(flow.velocity_).double()
     x, t = torch.from_numpy(np.array(X[:5])), torch.linspace(0, 1, 5, dtype=torch.float64)
     one = torch.tensor(1.0, dtype=torch.float64)
-    free, given, far = velocity(x, t), velocity.given(one)(x, t), velocity.given(one, 2.5)(x, t)
+    free, given, far = field(x, t), field.given(one)(x, t), field.given(one, 2.5)(x, t)
     assert (given - free).abs().max() > 1e-6
     torch.testing.assert_close(far, free + 2.5 * (given - free), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(velocity.given(one, 0.0)(x, t), free, rtol=1e-12, atol=1e-12)
-    each = velocity.given(one.expand(5))(x, t)
+    torch.testing.assert_close(field.given(one, 0.0)(x, t), free, rtol=1e-12, atol=1e-12)
+    each = field.given(one.expand(5))(x, t)
     torch.testing.assert_close(each, given, rtol=0, atol=0)
 
 
 def test_the_share_of_forgotten_conditions_is_the_one_asked_for(generator):
-    kept = dropped(torch.arange(20000.0), 0.3, generator)
+    kept = forgotten(torch.arange(20000.0), 0.3, generator)
     assert abs(float(kept.isnan().double().mean()) - 0.3) < 0.015
     known = ~kept.isnan()
     assert torch.equal(kept[known], torch.arange(20000.0)[known])
-    assert dropped(torch.ones(100), 1.0, generator).isnan().all()
+    assert forgotten(torch.ones(100), 1.0, generator).isnan().all()
 
 
 @pytest.mark.parametrize("name", ["labelled", "graded"])
@@ -116,7 +125,7 @@ def test_a_conditional_flow_comes_back_from_a_file(name, request, tmp_path):
 def test_a_pipeline_samples_under_a_condition():
     rng = np.random.default_rng(0)
     X = WeightArray(rng.normal(size=(24, MLP.n_weights)), MLP)
-    flow = WeightFlow(condition="scalar", **{**FAST, "max_iter": 5})
+    flow = WeightFlow(**FAST | {"condition": "scalar", "velocity": velocity("neuron"), "max_iter": 5})
     model = make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow).fit(X, rng.uniform(size=24))
     new = [wsflow.sample(model, 4, 0, condition=c) for c in (0.1, 0.9)]
     assert new[0].shape == (4, MLP.n_weights) and not np.array_equal(*new)
@@ -137,7 +146,11 @@ def test_without_a_condition_y_is_ignored():
         ({"condition": "scalar"}, np.full(30, "a"), "Use condition='label'"),
         ({"condition": "colour"}, None, "'condition' parameter of WeightFlow"),
         ({"condition": "label", "coupling": "ot"}, np.zeros(30), "needs coupling='independent'"),
-        ({"condition_dropout": 2.0}, None, "'condition_dropout' parameter"),
+        (
+            {"condition": ScalarCondition(2.0)},
+            np.zeros(30),
+            "'dropout' parameter of ScalarCondition must be a float in",
+        ),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(options, y, message):

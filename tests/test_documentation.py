@@ -22,6 +22,7 @@ from wsflow.cli.main import COMMANDS as COMMANDS_OF_MAIN
 from wsflow.cli.rendering import echo_report
 from wsflow.evaluation.nulls import null_names
 from wsflow.evaluation.report import Report
+from wsflow.models.options import MLP, NeuronTransformer
 from wsflow.symmetry.matching.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,8 @@ def small(monkeypatch, tmp_path):
     """An empty folder, and training that is short unless the page says how long it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(wsflow.WeightFlow.__init__.__kwdefaults__, "max_iter", 3)
-    monkeypatch.setitem(wsflow.WeightFlow.__init__.__kwdefaults__, "width", 8)
+    monkeypatch.setattr(NeuronTransformer.__init__, "__defaults__", (8, *NeuronTransformer.__init__.__defaults__[1:]))
+    monkeypatch.setattr(MLP.__init__, "__defaults__", (32, *MLP.__init__.__defaults__[1:]))
     return tmp_path
 
 

@@ -13,12 +13,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import wsflow
 from wsflow import Architecture, Guidance, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
-from wsflow.estimators.assembly import held_out_rows
+from wsflow.estimators.validation import held_out_rows
 from wsflow.exceptions import InvalidInputError
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models import options
+from wsflow.models.options import GaussianSource, NetworkGeometry, NeuronTransformer, RelationalTransformer
 from wsflow.running import forward, losses
 from wsflow.symmetry.actions import Action
 
-FAST = {"max_iter": 3, "width": 8, "depth": 1, "heads": 2, "solver_steps": 2, "random_state": 0}
+FAST = {"max_iter": 3, "velocity": NeuronTransformer(8, 1, 2), "solver": RungeKutta(n_steps=2), "random_state": 0}
 MLP = Architecture.mlp([4, 3, 3, 2])
 
 
@@ -27,23 +30,27 @@ def networks(n=24, architecture=MLP, seed=0, **keywords):
     return WeightArray(values, architecture, **keywords)
 
 
-@parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), WeightFlow(**FAST)])
+PLAIN = WeightFlow(**FAST | {"velocity": options.MLP(32, 1)})
+
+
+@parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), PLAIN])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-FLOWS = [
-    {"geometry": geometry, "last_layer": last_layer, "velocity": velocity}
-    for geometry in ("euclidean", "normalized", "geometric")
+NAMELESS = {"neuron": NeuronTransformer(8, 1, 2, None), "relational": RelationalTransformer(8, 1, 2, None)}
+FLOWS = {
+    f"{kind}-{last_layer}-{name}": {"geometry": NetworkGeometry(kind, last_layer), "velocity": velocity}
+    for kind in ("euclidean", "normalized", "geometric")
     for last_layer in ("euclidean", "polar")
-    for velocity in ("neuron", "mlp")
-] + [
-    {"geometry": "geometric", "velocity": "relational"},
-    {"geometry": "geometric", "identity": None},
-    {"geometry": "geometric", "prior": "isotropic", "coupling": "ot", "prediction": "x1", "time": "beta"},
-    {"geometry": "geometric", "prior": "initialisation", "prediction": "velocity"},
-    {"geometry": "geometric", "bias": "outside"},
-]
+    for name, velocity in (("neuron", FAST["velocity"]), ("mlp", options.MLP(32, 1)))
+} | {
+    "relational": {"velocity": RelationalTransformer(8, 1, 2)},
+    "nameless": {"velocity": NAMELESS["neuron"]},
+    "isotropic-ot": {"source": "isotropic", "coupling": "ot"},
+    "initialisation": {"source": "initialisation"},
+    "outside": {"geometry": NetworkGeometry(bias="outside")},
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +61,11 @@ def task():
 
 
 def pipeline(**settings):
-    bias = settings.get("bias", "inside")
+    bias = getattr(settings.get("geometry"), "bias", "inside")
     return make_pipeline(PermutationAligner(), ScaleCanonicalizer(bias=bias), WeightFlow(**FAST | settings))
 
 
-@pytest.mark.parametrize("settings", FLOWS, ids=lambda s: "-".join(str(v) for v in s.values()))
+@pytest.mark.parametrize("settings", FLOWS.values(), ids=FLOWS)
 class TestEveryFlow:
     def test_samples_are_networks_on_the_manifold(self, settings):
         model = pipeline(**settings).fit(networks())
@@ -70,7 +77,8 @@ class TestEveryFlow:
 
     def test_a_row_scores_as_in_its_batch_and_in_any_order(self, settings):
         model = pipeline(**settings).fit(networks())
-        if settings["geometry"] == "normalized" or settings.get("prior") == "initialisation":
+        geometry = settings.get("geometry", NetworkGeometry())
+        if geometry.kind == "normalized" or settings.get("source") == "initialisation":
             with pytest.raises(ValueError, match="density"):
                 model.score_samples(networks())
             return
@@ -190,19 +198,20 @@ def test_validation_holds_out_whole_runs():
 def test_grid_search_slices_populations_by_run():
     X = networks(24, runs=np.repeat(np.arange(8), 3))
     search = GridSearchCV(
-        pipeline(geometry="geometric"),
-        {"weightflow__geometry": ["euclidean", "geometric"], "weightflow__shrinkage": [0.1, 0.5]},
+        pipeline(geometry="geometric", source=GaussianSource()),
+        {"weightflow__geometry": ["euclidean", "geometric"], "weightflow__source__shrinkage": [0.1, 0.5]},
         cv=GroupKFold(2),
         n_jobs=2,
     )
     search.fit(X, groups=X.runs)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all() and len(set(scores)) == 4
     train, test = train_test_split(X, test_size=0.25, random_state=0)
     assert isinstance(test, WeightArray) and len(test.runs) == 6 and len(train) == 18
 
 
 def test_guidance_descends_the_loss(task):
-    model = pipeline(geometry="geometric", solver_steps=16).fit(networks())
+    model = pipeline(geometry="geometric", solver=RungeKutta(n_steps=16)).fit(networks())
     inputs, targets = torch.from_numpy(task.X).double(), torch.from_numpy(task.y)
 
     def mean_loss(rows):
@@ -227,11 +236,11 @@ def test_stochastic_sampling_stays_on_the_manifold():
     assert not np.allclose(new, flow.sample(5, random_state=0))
 
 
-@pytest.mark.parametrize("prior", ["isotropic", "initialisation"])
-@pytest.mark.parametrize("velocity", ["neuron", "relational"])
-def test_without_names_a_flow_samples_other_widths(prior, velocity):
+@pytest.mark.parametrize("source", ["isotropic", "initialisation"])
+@pytest.mark.parametrize("velocity", NAMELESS.values(), ids=NAMELESS)
+def test_without_names_a_flow_samples_other_widths(source, velocity):
     wide = Architecture.mlp([4, 7, 5, 2])
-    model = pipeline(geometry="geometric", identity=None, prior=prior, velocity=velocity).fit(networks())
+    model = pipeline(geometry="geometric", source=source, velocity=velocity).fit(networks())
     new = wsflow.sample(model, 3, 0, architecture=wide)
     assert new.shape == (3, wide.n_weights) and new.architecture == wide
     with pytest.raises(ValueError, match="same layers"):
@@ -253,7 +262,8 @@ def test_with_names_a_wide_network_is_made_of_several(geometry):
     )
     with pytest.raises(ValueError, match="identity=None"):
         wsflow.sample(model, 3, 0, architecture=Architecture.mlp([4, 2, 2]))
-    with pytest.raises(ValueError, match="log-density"):
+    message = "normalized geometry has no density" if geometry == "normalized" else "log-density"
+    with pytest.raises(ValueError, match=message):
         wsflow.sample(model, 3, 0, architecture=wide, return_log_prob=True)
 
 
@@ -297,7 +307,11 @@ def test_guidance_takes_a_task_that_fits(task):
         (WeightFlow(architecture=MLP, **FAST), np.zeros((5, 8)), "describes 35 weights, but X has 8 columns"),
         (WeightFlow(geometry="hyperbolic"), networks(), "'geometry' parameter of WeightFlow"),
         (WeightFlow(max_iter=0), networks(), "'max_iter' parameter of WeightFlow"),
-        (WeightFlow("euclidean", identity=None, prior="gaussian"), networks(), "knows each neuron by name"),
+        (
+            WeightFlow("euclidean", velocity=NeuronTransformer(identity=None), source="gaussian"),
+            networks(),
+            "knows each neuron by name",
+        ),
         (WeightFlow(geometry="euclidean", metric="function", max_iter=1), networks(), "needs task="),
         (PermutationAligner(reference="median"), networks(), "'reference' parameter"),
         (ScaleCanonicalizer(last_layer="drop"), networks(), "'last_layer' parameter"),
@@ -317,13 +331,13 @@ def test_a_nan_is_named_by_network_and_parameter():
     fitted = PermutationAligner().fit(networks())
     with pytest.raises(InvalidInputError, match="4-3-3-2 relu"):
         fitted.transform(networks(architecture=Architecture.mlp([4, 3, 2])))
-    with pytest.raises(ValueError, match="'n_samples' parameter of WeightFlow is a whole number"):
+    with pytest.raises(ValueError, match="n_samples == 0, must be >= 1"):
         pipeline(geometry="euclidean").fit(networks())[-1].sample(0)
 
 
 def test_the_function_metric_is_the_change_of_the_outputs(task):
-    from wsflow.estimators.function import function_metric
     from wsflow.geometry import GEOMETRIES
+    from wsflow.objectives.function_metric import function_metric
 
     geometry = GEOMETRIES["euclidean"](MLP, "polar")
     weights = torch.from_numpy(np.array(networks(5)))

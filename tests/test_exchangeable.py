@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from wsflow import Architecture, WeightArray, WeightFlow
-from wsflow.estimators.exchangeable import exchangeable_of_width, fit_exchangeable, restore_exchangeable
 from wsflow.geometry import GEOMETRIES
+from wsflow.models.exchangeable import exchangeable_of_width, fit_exchangeable, restore_exchangeable
+from wsflow.models.options import NeuronTransformer
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 
@@ -68,8 +69,8 @@ def test_other_widths_have_neurons_of_the_same_law(fitted):
 
 def test_a_flow_may_start_from_it():
     rows = WeightArray(np.random.default_rng(0).normal(size=(30, MLP.n_weights)), MLP)
-    settings = {"max_iter": 3, "width": 8, "depth": 1, "heads": 2, "random_state": 0}
-    flow = WeightFlow("euclidean", prior="exchangeable", identity=None, **settings).fit(rows)
+    velocity = NeuronTransformer(8, 1, 2, identity=None)
+    flow = WeightFlow("euclidean", velocity=velocity, source="exchangeable", max_iter=3, random_state=0).fit(rows)
     assert np.isfinite(flow.score_samples(rows[:2])).all()
     with pytest.raises(ValueError, match="needs an architecture"):
-        WeightFlow(prior="exchangeable").fit(np.random.default_rng(0).normal(size=(30, 4)))
+        WeightFlow(source="exchangeable").fit(np.random.default_rng(0).normal(size=(30, 4)))

@@ -13,14 +13,15 @@ from torch import nn
 
 from wsflow.exceptions import NumericalError
 from wsflow.flow.couplings import COUPLINGS, optimal_transport, squared_distances
-from wsflow.flow.field import VelocityField
 from wsflow.flow.guidance import guided
+from wsflow.flow.loss import FlowMatchingLoss
 from wsflow.flow.paths import PREDICTIONS, TIMES, gaussian_drift
-from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate, integrate_stochastic
-from wsflow.flow.training import Objective, Settings, train
+from wsflow.flow.sources import Isotropic, WrappedGaussian
+from wsflow.flow.velocity import VelocityField
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.metanetworks.velocity import VelocityNetwork, velocity_network
+from wsflow.training.loop import History, Schedule, train
 
 PLANE = Product([(Euclidean(2), torch.tensor([[0, 1]]))])
 CIRCLE = Product([(Sphere(2), torch.tensor([[0, 1]]))])
@@ -204,11 +205,29 @@ class TestPaths:
         velocity = VelocityField(lively(manifold.size), manifold, prior, "x1").double()
         for i in range(20):
             pair = x0[i : i + 1], x1[i : i + 1], torch.full((1,), (i + 0.5) / 20, dtype=torch.float64)
-            loss = Objective(velocity, Settings(), None)(velocity, *pair, generator)
+            loss = FlowMatchingLoss(velocity)(velocity, *pair, generator)
             xt, _ = manifold.geodesic(*pair)
             predicted = manifold.exp(xt, (1 - pair[2]).unsqueeze(1) * velocity(xt, pair[2]))
             error = manifold.log(xt, predicted) - manifold.log(xt, pair[1])
             torch.testing.assert_close(loss, error.square().sum() / manifold.size)
+
+
+def matched(
+    velocity: VelocityField,
+    x1: torch.Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    *,
+    batch_size: int = 8,
+    validation: torch.Tensor | None = None,
+    progress=None,
+    **law: str,
+) -> History:
+    """Train a velocity by flow matching."""
+    loss = FlowMatchingLoss(velocity, **law)
+    validate = None if validation is None else loss.on_validation(validation, generator)
+    batches = loss.on_batches(x1, batch_size)
+    return train(velocity, batches, schedule, generator, validate=validate, progress=progress)
 
 
 def lively(size: int, dim: int = 32, depth: int = 1, seed: int = 0) -> VelocityNetwork:
@@ -296,24 +315,26 @@ class TestCircleOfThreeMasses:
         found = self.recovered(velocity, 400, "euler")
         assert float((found - self.masses).abs().max()) > 0.03
 
-    def trained(self, network: nn.Module, prediction: str, settings: Settings, generator: torch.Generator):
+    def trained(
+        self, network: nn.Module, prediction: str, schedule: Schedule, batch_size: int, generator: torch.Generator
+    ) -> list[float]:
         """The masses that a network recovers when it was trained by flow matching."""
         x1 = self.on_circle(self.angles).repeat_interleave(torch.tensor([5, 2, 3]), 0).float()
         velocity = VelocityField(network, CIRCLE, Isotropic(CIRCLE, torch.ones(2)), prediction)
-        train(velocity, x1, settings, generator)
+        matched(velocity, x1, schedule, generator, batch_size=batch_size)
         return self.recovered(velocity, 50, "midpoint", torch.float32).tolist()
 
     @pytest.mark.parametrize("prediction", ["velocity", "x1"])
     def test_a_trained_network_recovers_them(self, prediction, generator):
         """Linear in its parameters, so that nothing but the loss decides where it ends."""
-        settings = Settings(n_steps=1500, batch_size=4096, learning_rate=0.02, weight_decay=0.0)
-        found = self.trained(Interpolated(), prediction, settings, generator)
+        schedule = Schedule(1500, learning_rate=0.02, weight_decay=0.0)
+        found = self.trained(Interpolated(), prediction, schedule, 4096, generator)
         assert found == pytest.approx(self.masses.tolist(), abs=0.01)
 
     def test_so_does_a_flat_network_but_for_its_smoothness(self, generator):
         """The field jumps; a smooth network that is trained for seconds blurs it by one or two hundredths."""
-        settings = Settings(n_steps=600, batch_size=1024, learning_rate=3e-3, weight_decay=0.0)
-        found = self.trained(lively(2, 64, 2), "velocity", settings, generator)
+        schedule = Schedule(600, learning_rate=3e-3, weight_decay=0.0)
+        found = self.trained(lively(2, 64, 2), "velocity", schedule, 1024, generator)
         assert found == pytest.approx(self.masses.tolist(), abs=0.04)
 
 
@@ -347,8 +368,8 @@ class TestTraining:
         for values, stationary in ((means, True), (means + 0.1, False)):
             table = Table(sites, values)
             velocity = VelocityField(table, PLANE, Isotropic(PLANE, torch.ones(2).double()), "velocity")
-            objective = Objective(velocity, Settings(metric_weight=share), metric)
-            objective(velocity, x0, x1, t, generator).backward()
+            loss = FlowMatchingLoss(velocity, metric=metric, metric_weight=share)
+            loss(velocity, x0, x1, t, generator).backward()
             assert (float(table.values.grad.abs().max()) < 1e-14) == stationary
 
     def test_the_metric_starts_at_the_scale_of_the_plain_loss(self, generator):
@@ -357,7 +378,9 @@ class TestTraining:
         zero = VelocityField(Table(torch.zeros(1, 2).double(), torch.zeros(1, 2).double()), PLANE,
                              Isotropic(PLANE, torch.ones(2).double()), "velocity")  # fmt: skip
         losses = [
-            Objective(zero, Settings(metric_weight=share), lambda x, v, g: 1e5 * v)(zero, x0, x1, t, generator).item()
+            FlowMatchingLoss(zero, metric=lambda x, v, g: 1e5 * v, metric_weight=share)(
+                zero, x0, x1, t, generator
+            ).item()
             for share in (0.0, 0.5, 1.0)
         ]
         assert losses == pytest.approx([losses[0]] * 3)
@@ -365,8 +388,7 @@ class TestTraining:
     def test_it_ends_with_the_exponential_average(self, generator):
         seen = []
         velocity = self.velocity()
-        settings = Settings(n_steps=30, batch_size=8, ema_decay=0.7)
-        train(velocity, self.data(), settings, generator, progress=self.spy(velocity, seen))
+        matched(velocity, self.data(), Schedule(30, ema_decay=0.7), generator, progress=self.spy(velocity, seen))
         average = self.velocity().network.readout.write.weight.detach()
         for step, weight in enumerate(seen):
             decay = min(0.7, (step + 1) / (step + 10))
@@ -377,10 +399,10 @@ class TestTraining:
         seen = []
         velocity = self.velocity()
         # without averaging, the weights of each step are those that are evaluated
-        settings = Settings(400, 16, learning_rate=0.01, ema_decay=0.0, patience=3, evaluate_every=10)
+        schedule = Schedule(400, learning_rate=0.01, ema_decay=0.0, patience=3, evaluate_every=10)
         few, others = self.data()[:2], self.data()[2:]
         spy = self.spy(velocity, seen)
-        history = train(velocity, few, settings, generator, validation=others, progress=spy)
+        history = matched(velocity, few, schedule, generator, batch_size=16, validation=others, progress=spy)
         best = int(np.argmin(history.validation))
         assert history.best_step == history.step[best] == 10 * (best + 1)
         assert len(history.step) == best + 1 + 3 == len(history.validation) == len(history.train)
@@ -389,14 +411,14 @@ class TestTraining:
         assert not torch.equal(velocity.network.readout.write.weight, seen[-1])
 
     def test_without_validation_the_last_weights_are_kept(self, generator):
-        history = train(self.velocity(), self.data(), Settings(n_steps=120, batch_size=8), generator)
+        history = matched(self.velocity(), self.data(), Schedule(120), generator)
         assert history.step == [50, 100, 120]
         assert history.best_step == 120
         assert history.validation == []
 
     def test_the_loss_falls(self, generator):
-        settings = Settings(n_steps=200, batch_size=64, coupling="ot", time="beta")
-        history = train(self.velocity(), 0.1 * self.data() + 3, settings, generator)
+        law = {"coupling": "ot", "time": "beta"}
+        history = matched(self.velocity(), 0.1 * self.data() + 3, Schedule(200), generator, batch_size=64, **law)
         assert history.train[-1] < 0.3 * history.train[0]
 
     def test_equal_generators_give_equal_weights_and_nothing_global_moves(self):
@@ -404,7 +426,7 @@ class TestTraining:
         ends = []
         for seed in (1, 1, 2):
             velocity = self.velocity()
-            train(velocity, self.data(), Settings(n_steps=20, batch_size=8), torch.Generator().manual_seed(seed))
+            matched(velocity, self.data(), Schedule(20), torch.Generator().manual_seed(seed))
             ends.append(velocity.network.readout.write.weight)
         assert torch.equal(ends[0], ends[1])
         assert not torch.equal(ends[0], ends[2])
@@ -413,7 +435,7 @@ class TestTraining:
 
     def test_a_loss_that_is_never_finite_is_an_error(self, generator):
         with pytest.raises(NumericalError, match=r"not finite at step 1:.*learning_rate"):
-            train(self.velocity(), self.data() * float("nan"), Settings(n_steps=20, batch_size=8), generator)
+            matched(self.velocity(), self.data() * float("nan"), Schedule(20), generator)
 
     def test_a_loss_that_turns_nan_stops_with_the_last_good_weights(self, generator):
         velocity = self.velocity()
@@ -425,9 +447,8 @@ class TestTraining:
             return output * (float("nan") if module is velocity.network and len(calls) > 25 else 1.0)
 
         velocity.network.register_forward_hook(poison)
-        settings = Settings(n_steps=100, batch_size=8, evaluate_every=10)
         with pytest.warns(RuntimeWarning, match=r"not finite at step 26: .*weights of step 20 are kept"):
-            history = train(velocity, self.data(), settings, generator)
+            history = matched(velocity, self.data(), Schedule(100, evaluate_every=10), generator)
         assert history.step == [10, 20]
         assert all(parameter.isfinite().all() for parameter in velocity.parameters())
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
-from wsflow.flow.field import VelocityField
-from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import TABLEAUX, integrate
+from wsflow.flow.sources import Isotropic, WrappedGaussian
+from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import GEOMETRIES, Geometry
 from wsflow.manifolds import Euclidean, Sphere
 from wsflow.metanetworks.velocity import velocity_network

@@ -13,17 +13,18 @@ from sklearn.pipeline import make_pipeline
 
 import wsflow
 from wsflow import Architecture, Guidance, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
-from wsflow.estimators.functionals import Fairness, Robustness, Sparsity, Sum, TaskLoss, bind, density
-from wsflow.estimators.natural import NaturalGradient, _curvature_root
-from wsflow.estimators.standardizing import standardized
 from wsflow.evaluation.transfer import LearningCurves, learning_curves
-from wsflow.flow.guidance import COOLINGS, SCHEDULES, UPDATES, Descent, guided, guided_sample, slope_of
+from wsflow.flow.guidance import COOLINGS, OPTIMIZERS, SCHEDULES, Descent, guided, guided_sample, slope_of
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Sphere
+from wsflow.models.options import NeuronTransformer
+from wsflow.objectives.functionals import Fairness, Robustness, Sparsity, Sum, TaskLoss, bind, density
+from wsflow.objectives.kfac import NaturalGradient, _curvature_root
+from wsflow.objectives.lsuv import standardized
 from wsflow.running import forward, losses, predictions
 
 MLP = Architecture.mlp([4, 3, 3, 2])
-FAST = {"max_iter": 30, "width": 16, "depth": 1, "random_state": 0}
+FAST = {"max_iter": 30, "velocity": NeuronTransformer(16, 1), "random_state": 0}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -203,7 +204,7 @@ class TestDescent:
         found = guided_sample(self.still, slope_of(self.bowl), x, Euclidean(2), descent)
         torch.testing.assert_close(found, leaf.detach(), rtol=1e-9, atol=1e-9)
 
-    @pytest.mark.parametrize("name", sorted(UPDATES))
+    @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
     def test_it_stays_on_a_sphere_and_descends(self, name):
         axis = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
         x = Sphere(3).projection(drawn(20, 3))

@@ -7,19 +7,24 @@ import pytest
 import torch
 
 from wsflow import Architecture, Task, WeightArray, WeightFlow
-from wsflow.estimators.consensus import Consensus, fit_consensus
-from wsflow.flow.field import VelocityField
 from wsflow.flow.hints import GradientHints
-from wsflow.flow.priors import Isotropic
+from wsflow.flow.solvers import RungeKutta
+from wsflow.flow.sources import Isotropic
+from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import GEOMETRIES
 from wsflow.manifolds import Euclidean, Product
 from wsflow.metanetworks.encoders import READ_HINTS
 from wsflow.metanetworks.velocity import velocity_network
+from wsflow.models import options
+from wsflow.models.options import NeuronTransformer, RelationalTransformer
+from wsflow.models.settings import settings_of
+from wsflow.objectives.consensus import Consensus, fit_consensus
 from wsflow.running import forward
 from wsflow.symmetry.actions import Action
 
 MLP = Architecture.mlp([4, 5, 3, 2])
-FAST = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2, "solver_steps": 3, "random_state": 0}
+SMALL = {"neuron": NeuronTransformer(8, 1, 2), "relational": RelationalTransformer(8, 1, 2), "mlp": options.MLP(32, 1)}
+FAST = {"max_iter": 5, "velocity": SMALL["neuron"], "solver": RungeKutta(n_steps=3), "random_state": 0}
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -144,20 +149,25 @@ class TestFlows:
 
     @pytest.mark.parametrize("velocity", READ_HINTS)
     def test_they_are_the_default_where_there_is_a_task(self, velocity):
-        assert self.fitted(velocity=velocity).consensus_ is not None
-        assert self.fitted(velocity=velocity, hints=None).consensus_ is None
-        assert self.fitted(task=None).consensus_ is None
+        assert self.fitted(velocity=SMALL[velocity]).model_.consensus is not None
+        assert self.fitted(velocity=SMALL[velocity], hints=None).model_.consensus is None
+        assert self.fitted(task=None).model_.consensus is None
 
     def test_the_drift_is_left_to_them(self):
         assert self.fitted().velocity_.prediction == "velocity"
         assert self.fitted(hints=None).velocity_.prediction == "preconditioned"
-        assert self.fitted(prediction="x1").velocity_.prediction == "x1"
+        parameters = WeightFlow("euclidean", **FAST | {"task": task()}).get_params(deep=False)
+        assert settings_of(parameters, MLP).prediction == "velocity"
+        assert settings_of(parameters, MLP, prediction="x1").prediction == "x1"
 
-    @pytest.mark.parametrize("changes", [{"task": None}, {"velocity": "relational"}])
+    @pytest.mark.parametrize("changes", [{"task": None}, {"velocity": SMALL["relational"]}])
     def test_asking_for_them_needs_a_task_and_a_network_that_reads_them(self, changes):
         with pytest.raises(ValueError, match="hints='gradient'"):
             self.fitted(hints="gradient", **changes)
 
     def test_other_widths_have_them_too(self):
         wide = Architecture.mlp([4, 8, 6, 2])
-        assert self.fitted(identity=None).sample(3, 0, architecture=wide).shape == (3, wide.n_weights)
+        assert self.fitted(velocity=NeuronTransformer(8, 1, 2, None)).sample(3, 0, architecture=wide).shape == (
+            3,
+            wide.n_weights,
+        )

@@ -14,9 +14,8 @@ from wsflow.flow.adaptive import integrate_adaptive
 from wsflow.flow.covariance import Triangular
 from wsflow.flow.divergence import DIVERGENCES, Rate, mean_and_error
 from wsflow.flow.likelihood import log_density, sample_with_log_density
-from wsflow.flow.priors import Isotropic, WrappedGaussian
 from wsflow.flow.solvers import integrate
-from wsflow.flow.tempering import tempered
+from wsflow.flow.sources import Isotropic, WrappedGaussian
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.metanetworks.velocity import VelocityNetwork, velocity_network
 
@@ -317,12 +316,12 @@ class TestSampling:
         if kind == "wrapped":
             before, after = (manifold.split(prior.displacement(p))[0].norm(dim=-1).squeeze(1) for p in (x, moved))
             expected = expected + torch.log(torch.sinc(before / pi) / torch.sinc(after / pi))
-        torch.testing.assert_close(tempered(prior, temperature).log_prob(moved), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(prior.at_temperature(temperature).log_prob(moved), expected, rtol=1e-9, atol=1e-9)
 
     def test_temperatures_draw_what_they_rate(self, generator):
         prior = WrappedGaussian.fit(MIXED, nearby(MIXED))
         states = [torch.Generator().manual_seed(3) for _ in range(2)]
-        hot, cold = tempered(prior, 0.5).sample(10, states[0]), prior.sample(10, states[1])
+        hot, cold = prior.at_temperature(0.5).sample(10, states[0]), prior.sample(10, states[1])
         torch.testing.assert_close(hot, MIXED.exp(cold, 0.5 * prior.to_centre(cold)), rtol=1e-9, atol=1e-9)
 
 

@@ -20,6 +20,7 @@ from wsflow.metanetworks.encoders import ENCODERS
 from wsflow.metanetworks.layers import ParameterScale
 from wsflow.metanetworks.tokens import EdgeTokens, NeuronTokens
 from wsflow.metanetworks.velocity import current_keys, velocity_network
+from wsflow.models import options
 from wsflow.running import take
 from wsflow.symmetry.actions import Action
 from wsflow.testing import architectures
@@ -410,8 +411,8 @@ class TestDropout:
 
         def drawn_from(dropout):
             before = torch.get_rng_state()
-            sizes = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2}
-            flow = WeightFlow(geometry="euclidean", random_state=0, dropout=dropout, **sizes).fit(weights)
+            velocity = options.NeuronTransformer(8, 1, 2, dropout=dropout)
+            flow = WeightFlow("euclidean", velocity=velocity, max_iter=5, random_state=0).fit(weights)
             assert torch.equal(torch.get_rng_state(), before)
             torch.rand(3)
             return flow.sample(4, 0)
@@ -420,5 +421,8 @@ class TestDropout:
         assert not np.array_equal(drawn_from(0.5), drawn_from(0.0))
 
     def test_a_share_is_between_none_and_most(self):
-        with pytest.raises(ValueError, match="'dropout'"):
-            WeightFlow(dropout=1.0).fit(np.zeros((4, 3)))
+        for velocity in (options.NeuronTransformer(dropout=1.0), options.MLP(dropout=-0.1)):
+            with pytest.raises(
+                ValueError, match=r"'dropout' parameter of \w+ must be a float in the range \[0.0, 0.9\]"
+            ):
+                WeightFlow(velocity=velocity).fit(np.zeros((4, 3)))

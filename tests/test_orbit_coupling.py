@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from itertools import permutations, product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from wsflow import Architecture, WeightArray, WeightFlow
-from wsflow.estimators.orbits import nearest_of
 from wsflow.flow.couplings import COUPLINGS
+from wsflow.flow.solvers import RungeKutta
 from wsflow.geometry import GEOMETRIES
+from wsflow.models.options import NeuronTransformer
+from wsflow.models.orbits import nearest_in_orbit
 from wsflow.testing import assert_function_preserved
 
-FAST = {"max_iter": 20, "width": 8, "depth": 1, "heads": 2, "solver_steps": 4, "random_state": 0}
+FAST = {"max_iter": 20, "solver": RungeKutta(n_steps=4), "random_state": 0}
 
 
 def rows(architecture: Architecture, n: int, seed: int, scale: float = 1.0) -> torch.Tensor:
@@ -23,8 +24,8 @@ def rows(architecture: Architecture, n: int, seed: int, scale: float = 1.0) -> t
     return scale * torch.randn(n, architecture.n_weights, generator=generator, dtype=torch.float64)
 
 
-def nearest(geometry, identity: str | None, coupling: str = "orbit"):
-    return nearest_of(SimpleNamespace(geometry_=geometry, velocity="auto", identity=identity, coupling=coupling))
+def nearest(geometry, identity: str | None):
+    return nearest_in_orbit(geometry, is_named=identity == "learned")
 
 
 def distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -67,9 +68,19 @@ def test_one_hidden_layer_of_tanh_against_all_of_the_group():
     assert distances(x, free).mean() < 0.5 * (distances(x, named).mean() + best["free"].mean())
 
 
-def test_other_couplings_have_no_orbits():
-    geometry = GEOMETRIES["euclidean"](Architecture.mlp([2, 3, 1], "tanh"))
-    assert nearest(geometry, None, "independent") is None
+def test_other_couplings_have_no_orbits(monkeypatch):
+    architecture = Architecture.mlp([2, 3, 1], "tanh")
+    geometry, asked = GEOMETRIES["euclidean"](architecture), []
+
+    def spy(*arguments):
+        asked.append(arguments)
+        return nearest_in_orbit(*arguments)
+
+    monkeypatch.setattr("wsflow.models.weight_flow.nearest_in_orbit", spy)
+    weights = WeightArray(rows(architecture, 8, 0).numpy(), architecture)
+    for coupling, count in (("independent", 0), ("ot", 0), ("orbit", 1)):
+        WeightFlow("euclidean", coupling=coupling, max_iter=1, velocity=NeuronTransformer(8, 1, 2)).fit(weights)
+        assert len(asked) == count
     x, y = torch.zeros(3, 13), torch.ones(3, 13)
     assert COUPLINGS["orbit"](x, y, geometry.manifold) == (x, y)
 
@@ -79,7 +90,9 @@ def test_a_flow_learns_from_them(activation, identity):
     architecture = Architecture.mlp([2, 4, 1], activation)
     weights = WeightArray(rows(architecture, 40, 0).numpy(), architecture)
     flows = {
-        c: WeightFlow("euclidean", coupling=c, identity=identity, prior="isotropic", **FAST).fit(weights)
+        c: WeightFlow(
+            "euclidean", coupling=c, velocity=NeuronTransformer(8, 1, 2, identity), source="isotropic", **FAST
+        ).fit(weights)
         for c in ("orbit", "independent")
     }
     ends = {c: flow.history_.train[0] for c, flow in flows.items()}

@@ -19,6 +19,8 @@ from wsflow.estimators.canonicalizer import ScaleCanonicalizer
 from wsflow.estimators.flow import WeightFlow
 from wsflow.estimators.sampling import sample
 from wsflow.exceptions import InvalidInputError
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models.options import NetworkGeometry, NeuronTransformer
 from wsflow.persistence import describe, load_model, models, save_model, save_population
 from wsflow.persistence.format import KEY, read, write
 from wsflow.populations import Population, load_task
@@ -224,12 +226,19 @@ def test_every_bit_of_a_model_is_checked(tmp_path):
 
 
 def pipeline_for(population: Population, **settings: object):
-    flow = WeightFlow(max_iter=3, solver_steps=2, width=16, depth=1, random_state=0, **settings)
+    flow = WeightFlow(
+        max_iter=3,
+        random_state=0,
+        velocity=NeuronTransformer(width=16, depth=1),
+        solver=RungeKutta(n_steps=2),
+        **settings,
+    )
     return make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow).fit(population.weights)
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"geometry": "euclidean", "prior": "isotropic"}, {"geometry": "geometric", "last_layer": "polar"}]
+    "settings",
+    [{}, {"geometry": "euclidean", "source": "isotropic"}, {"geometry": NetworkGeometry(last_layer="polar")}],
 )
 def test_a_loaded_pipeline_samples_and_scores_the_same(tmp_path, settings):
     population = make_population(20)

@@ -13,8 +13,10 @@ import wsflow
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightArray, WeightFlow
 from wsflow.architecture import Block, Layer, NeuronGroup, Parameter, Wire
 from wsflow.architecture.sequential import mlp_layers
+from wsflow.flow.solvers import RungeKutta
 from wsflow.geometry import GEOMETRIES, Phases
 from wsflow.metanetworks.velocity import velocity_network
+from wsflow.models.options import MLP, AdamW, NetworkGeometry, NeuronTransformer, RelationalTransformer
 from wsflow.populations.training import train_population
 from wsflow.running import forward
 from wsflow.symmetry.actions import Action
@@ -22,7 +24,7 @@ from wsflow.task import Task
 from wsflow.testing import assert_function_preserved
 
 SIREN = Architecture.mlp([1, 4, 3, 1], "sine")
-FAST = {"max_iter": 5, "width": 8, "depth": 1, "heads": 2, "solver_steps": 4, "random_state": 0}
+FAST = {"max_iter": 5, "velocity": NeuronTransformer(8, 1, 2), "solver": RungeKutta(n_steps=4), "random_state": 0}
 
 
 def rows(architecture: Architecture, n: int = 8, scale: float = 3.0, seed: int = 0) -> torch.Tensor:
@@ -121,8 +123,8 @@ def torus():
     rng = np.random.default_rng(0)
     X = np.stack([pi + 0.4 * rng.standard_normal(600), 1.2 * rng.standard_normal(600)], 1)
     X = (X + pi) % (2 * pi) - pi
-    flow = WeightFlow(prior="isotropic", max_iter=300, width=16, depth=1, heads=2, velocity="mlp", learning_rate=0.01,
-                      solver="rk4", solver_steps=6, random_state=0)  # fmt: skip
+    settings = {"training": AdamW(learning_rate=0.01), "solver": RungeKutta("rk4", 6), "random_state": 0}
+    flow = WeightFlow(velocity=MLP(64, 1), source="isotropic", max_iter=300, **settings)
     return flow.fit(WeightArray(X, biases())), X
 
 
@@ -158,8 +160,9 @@ def sirens():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"geometry": "normalized"}, {"last_layer": "polar"}, {"velocity": "relational"}, {"velocity": "mlp"},
-     {"identity": None}, {"prior": "initialisation"}, {"coupling": "ot"}],
+    [{}, {"geometry": "normalized"}, {"geometry": NetworkGeometry(last_layer="polar")},
+     {"velocity": RelationalTransformer(8, 1, 2)}, {"velocity": MLP(32, 1)},
+     {"velocity": NeuronTransformer(8, 1, 2, None)}, {"source": "initialisation"}, {"coupling": "ot"}],
     ids=str,
 )  # fmt: skip
 def test_flows_of_sirens_fit_and_sample_runnable_networks(sirens, settings):
@@ -177,7 +180,7 @@ def test_flows_of_sirens_fit_and_sample_runnable_networks(sirens, settings):
 
 
 def test_sirens_without_names_have_any_width_and_are_saved(sirens, tmp_path):
-    flow = WeightFlow(**FAST, identity=None).fit(sirens.weights)
+    flow = WeightFlow(**FAST | {"velocity": NeuronTransformer(8, 1, 2, None)}).fit(sirens.weights)
     wide = Architecture.mlp([1, 9, 1], "sine")
     assert flow.sample(3, random_state=0, architecture=wide).architecture == wide
     wsflow.save_model(flow, tmp_path / "flow.st")

@@ -1,7 +1,5 @@
 """Energy matching: the distance against closed forms and scipy, and what it does to samples."""
 
-import copy
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -9,9 +7,10 @@ import torch
 
 import wsflow
 from wsflow import Architecture, Task, WeightArray, WeightFlow
-from wsflow.estimators.function import predictions_of
-from wsflow.flow.field import VelocityField
-from wsflow.flow.matching import energy_distance
+from wsflow.flow.energy import energy_distance
+from wsflow.flow.velocity import VelocityField
+from wsflow.models.options import AdamW, EnergyMatching, NeuronTransformer
+from wsflow.objectives.function_metric import predictions_of
 
 
 def generator(seed=0):
@@ -76,7 +75,14 @@ def population():
 
 
 def flow_of(task, **settings):
-    return WeightFlow(task=task, random_state=0, max_iter=20, width=16, depth=1, batch_size=32, **settings)
+    return WeightFlow(
+        task=task,
+        random_state=0,
+        max_iter=20,
+        velocity=NeuronTransformer(width=16, depth=1),
+        training=AdamW(batch_size=32),
+        **settings,
+    )
 
 
 def energy(flow, weights, task):
@@ -89,7 +95,7 @@ def energy(flow, weights, task):
 
 def test_predictions_come_to_the_law_of_the_population(population):
     weights, task = population
-    before, after = (flow_of(task, predictive_iter=n).fit(weights[:80]) for n in (0, 60))
+    before, after = (flow_of(task, energy=e).fit(weights[:80]) for e in (None, EnergyMatching(60)))
     assert energy(after, weights[80:], task) < 0.7 * energy(before, weights[80:], task)
     assert len(after.history_.energy) == 2 and not before.history_.energy
     assert after.history_.step == before.history_.step
@@ -100,13 +106,13 @@ def test_regression_networks_are_matched_too():
     X = rng.normal(size=(64, 2)).astype(np.float32)
     task = Task(X, X[:, :1] * 2, loss="mse")
     weights = WeightArray(rng.normal(size=(40, 13)) + 1.0, Architecture.mlp([2, 3, 1]))
-    flow = flow_of(task, predictive_iter=5, geometry="euclidean").fit(weights)
+    flow = flow_of(task, energy=EnergyMatching(5), geometry="euclidean").fit(weights)
     assert np.isfinite(np.array(flow.sample(3, 0))).all() and len(flow.history_.energy) == 1
 
 
 def test_conditions_go_along(population):
     weights, task = population
-    flow = flow_of(task, predictive_iter=3, condition="scalar").fit(weights, np.linspace(0, 1, len(weights)))
+    flow = flow_of(task, energy=EnergyMatching(3), condition="scalar").fit(weights, np.linspace(0, 1, len(weights)))
     assert np.isfinite(np.array(flow.sample(3, 0, condition=0.5))).all()
 
 
@@ -120,14 +126,14 @@ def test_conditions_are_forgotten_while_predictions_are_matched_too(population, 
         return given(self, condition)
 
     monkeypatch.setattr(VelocityField, "given", spy)
-    flow = flow_of(task, predictive_iter=30, condition="scalar")
+    flow = flow_of(task, energy=EnergyMatching(30), condition="scalar")
     flow.fit(weights, np.linspace(0, 1, len(weights)))
     assert len(shares) == 50 and 0.05 < np.mean(shares[-30:]) < 0.15
 
 
 def test_a_matched_flow_is_reproducible_and_survives_its_file(population, tmp_path):
     weights, task = population
-    one, two = (flow_of(task, predictive_iter=4).fit(weights) for _ in range(2))
+    one, two = (flow_of(task, energy=EnergyMatching(4)).fit(weights) for _ in range(2))
     assert np.array_equal(one.sample(3, 0), two.sample(3, 0))
     wsflow.save_model(one, tmp_path / "model.st")
     loaded = wsflow.load_model(tmp_path / "model.st")
@@ -138,7 +144,7 @@ def test_a_matched_flow_is_reproducible_and_survives_its_file(population, tmp_pa
 def test_progress_counts_all_steps(population):
     weights, task = population
     seen = []
-    flow_of(task, predictive_iter=3, progress=lambda done, total: seen.append((done, total))).fit(weights)
+    flow_of(task, energy=EnergyMatching(3), progress=lambda done, total: seen.append((done, total))).fit(weights)
     assert seen == [(i, 23) for i in range(1, 24)]
 
 
@@ -149,7 +155,7 @@ def test_an_interruption_leaves_a_flow_that_samples(population):
         if done == 22:
             raise KeyboardInterrupt
 
-    flow = flow_of(task, predictive_iter=5, progress=stop)
+    flow = flow_of(task, energy=EnergyMatching(5), progress=stop)
     with pytest.raises(KeyboardInterrupt):
         flow.fit(weights)
     assert flow.n_iter_ == 20 and np.isfinite(np.array(flow.sample(3, 0))).all()
@@ -157,8 +163,8 @@ def test_an_interruption_leaves_a_flow_that_samples(population):
 
 def test_predictions_that_are_not_finite_end_matching_with_a_warning(population, monkeypatch):
     weights, task = population
-    monkeypatch.setattr("wsflow.estimators.function.forward", broken(wsflow.running.forward))
-    flow = flow_of(task, predictive_iter=5, metric="euclidean", hints=None)
+    monkeypatch.setattr("wsflow.objectives.function_metric.forward", broken(wsflow.running.forward))
+    flow = flow_of(task, energy=EnergyMatching(5), metric="euclidean", hints=None)
     with pytest.warns(RuntimeWarning, match="smaller"):
         flow.fit(weights)
     assert np.isfinite(np.array(flow.sample(3, 0))).all()
@@ -170,18 +176,19 @@ def broken(forward):
 
 def test_what_matching_needs_is_said(population):
     weights, task = population
-    with pytest.raises(ValueError, match=r"predictive_iter.*task"):
-        flow_of(None, predictive_iter=5).fit(weights)
-    for value in (-1, 1.5):
-        with pytest.raises(ValueError, match=r"'predictive_iter'.*at least 0"):
-            flow_of(task, predictive_iter=value).fit(weights)
-    with pytest.raises(ValueError, match="predictive_weight"):
-        flow_of(task, predictive_iter=1, predictive_weight=-1.0).fit(weights)
+    with pytest.raises(ValueError, match=r"Energy matching.*task"):
+        flow_of(None, energy="predictions").fit(weights)
+    for value in (-1, 0, 1.5):
+        with pytest.raises(ValueError, match=r"'n_steps' parameter of EnergyMatching must be an int in .*\[1, inf\)"):
+            flow_of(task, energy=EnergyMatching(value)).fit(weights)
+    with pytest.raises(ValueError, match=r"'weight' parameter of EnergyMatching must be a float in .*\[0.0, inf\)"):
+        flow_of(task, energy=EnergyMatching(1, weight=-1.0)).fit(weights)
 
 
-def test_nothing_else_changes_without_it(population):
+def test_flow_matching_before_it_is_the_same(population):
     weights, task = population
-    flow = flow_of(task).fit(weights)
-    assert flow.history_.energy == []
-    other = copy.deepcopy(flow).set_params(predictive_weight=5.0).fit(weights)
-    assert np.array_equal(flow.sample(3, 0), other.sample(3, 0))
+    without, one = flow_of(task).fit(weights), flow_of(task, energy=EnergyMatching(1, weight=5.0)).fit(weights)
+    assert without.history_.energy == [] and len(one.history_.energy) == 1
+    for name in ("step", "train", "validation", "best_step"):
+        assert getattr(without.history_, name) == getattr(one.history_, name)
+    assert not np.array_equal(without.sample(3, 0), one.sample(3, 0))

@@ -12,7 +12,7 @@ from scipy import stats
 from wsflow.exceptions import NumericalError
 from wsflow.flow.covariance import LowRank, Triangular, covariance_of, fit_covariance
 from wsflow.flow.frame import Frame
-from wsflow.flow.priors import Drawn, Isotropic, WrappedGaussian
+from wsflow.flow.sources import Drawn, Isotropic, WrappedGaussian
 from wsflow.manifolds import Euclidean, Product, Sphere
 
 PLANE = Product([(Euclidean(3), torch.tensor([[2, 0, 1]]))])
@@ -286,7 +286,7 @@ def test_what_is_only_drawn_has_no_density_and_no_noise(generator):
     assert torch.equal(x, points(SPHERE, 5))
     assert torch.equal(prior.to_centre(x), torch.zeros_like(x))
     assert torch.equal(prior.displacement(x), torch.zeros_like(x))
-    with pytest.raises(NumericalError, match=r"no density.*prior='gaussian'"):
+    with pytest.raises(NumericalError, match=r"no density.*source='gaussian'"):
         prior.log_prob(x)
-    with pytest.raises(NumericalError, match="Stochastic sampling needs prior='gaussian'"):
+    with pytest.raises(NumericalError, match="Stochastic sampling needs source='gaussian'"):
         prior.noise(x, generator)

@@ -3,6 +3,7 @@ approximation against automatic differentiation."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import runpy
@@ -16,7 +17,9 @@ from click.testing import CliRunner
 import wsflow
 from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.cli import main
-from wsflow.estimators.widths import of_hidden
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models.options import NeuronTransformer
+from wsflow.models.widths import of_hidden
 from wsflow.running import forward
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +42,14 @@ def test_widths_of_another_number_of_layers_are_refused(architecture):
 def model(tmp_path_factory):
     """A file with a small flow of iris networks."""
     population = wsflow.train_population(wsflow.load_task("iris"), hidden=(4,), n_runs=12, epochs=3)
-    flow = WeightFlow("euclidean", task=population.task, max_iter=3, width=8, depth=1, solver_steps=2, random_state=0)
+    flow = WeightFlow(
+        "euclidean",
+        task=population.task,
+        max_iter=3,
+        random_state=0,
+        velocity=NeuronTransformer(width=8, depth=1),
+        solver=RungeKutta(n_steps=2),
+    )
     path = tmp_path_factory.mktemp("uses") / "model.st"
     wsflow.save_model(flow.fit(population.weights), path)
     return path
@@ -149,8 +159,13 @@ def test_examples_run(monkeypatch, name):
 
     matplotlib.use("Agg")
     fit = WeightFlow.fit
-    short = {"max_iter": 3, "width": 8, "depth": 1, "solver_steps": 2}
-    monkeypatch.setattr(WeightFlow, "fit", lambda self, *data: fit(self.set_params(**short), *data))
+
+    def short(flow):
+        velocity = NeuronTransformer() if flow.velocity == "auto" else flow.velocity
+        velocity = dataclasses.replace(velocity, width=8, depth=1)
+        return flow.set_params(max_iter=3, velocity=velocity, solver=RungeKutta(n_steps=2))
+
+    monkeypatch.setattr(WeightFlow, "fit", lambda self, *data: fit(short(self), *data))
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
     runpy.run_path(str(ROOT / "examples" / f"plot_{name}.py"))
     matplotlib.pyplot.close("all")

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from wsflow.estimators.aligner import PermutationAligner as PermutationAligner
     from wsflow.estimators.canonicalizer import ScaleCanonicalizer as ScaleCanonicalizer
     from wsflow.estimators.flow import WeightFlow as WeightFlow
-    from wsflow.estimators.function import Guidance as Guidance
     from wsflow.estimators.sampling import sample as sample
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
     from wsflow.evaluation.connectivity import interpolate as interpolate
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from wsflow.evaluation.report import evaluate as evaluate
     from wsflow.evaluation.transfer import learning_curves as learning_curves
     from wsflow.flow.guidance import Descent as Descent
+    from wsflow.objectives.guidance import Guidance as Guidance
     from wsflow.persistence import load_model as load_model
     from wsflow.persistence import load_population as load_population
     from wsflow.persistence import save_model as save_model
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Architecture": "wsflow.architecture",
     "Descent": "wsflow.flow.guidance",
-    "Guidance": "wsflow.estimators.function",
+    "Guidance": "wsflow.objectives.guidance",
     "PermutationAligner": "wsflow.estimators.aligner",
     "Population": "wsflow.populations.population",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from wsflow.cli.networks import check_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
 if TYPE_CHECKING:
-    from wsflow import PermutationAligner, WeightArray
+    from wsflow import WeightArray
 
 # as in wsflow.symmetry.matching.methods, which is too heavy for the list of commands; a test holds them together
 METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chain")
@@ -83,11 +84,16 @@ def align(
     bars = Bars(quiet)
     with bars.stage("Aligning networks"):
         aligned = aligner.fit_transform(population.weights)
-    result = _numbers(aligner, population.weights, aligned)
+    result = {
+        **_numbers(population.weights, aligned, aligner.report_),
+        "held": list(aligner.fixed_groups_),
+        "output_change": aligner.output_change_ if math.isfinite(aligner.output_change_) else None,
+    }
     provenance = {**population.provenance, "aligned": {"method": method, "reference": reference, "seed": seed}}
     wsflow.save_population(wsflow.Population(aligned, population.task, provenance), out)
     if plot is not None:
-        _figure(aligner, population.weights, aligned).savefig(plot, dpi=150)
+        distances = [aligner.distances_to_reference(rows) for rows in (population.weights, aligned)]
+        _figure(aligner.report_, *distances).savefig(plot, dpi=150)
     if as_json:
         echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": bars.total})
     else:
@@ -111,10 +117,10 @@ def _reference(text: str) -> Any:
     return wsflow.load_population(text).weights[:1]
 
 
-def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArray) -> dict[str, Any]:
+def _numbers(before: WeightArray, after: WeightArray, report: dict[str, Any]) -> dict[str, Any]:
+    """Return means over networks of what an aligner reports."""
     import numpy as np
 
-    report = aligner.report_
     known = bool(np.isfinite(report["barrier_before"]).all())
     # the reference itself, where it is one of the networks, has no barrier
     others = (report["barrier_before"] != 0) | (report["barrier_after"] != 0)
@@ -125,25 +131,22 @@ def _numbers(aligner: PermutationAligner, before: WeightArray, after: WeightArra
         "networks": len(after),
         "architecture": str(after.architecture),
         "moved": int((np.asarray(before) != np.asarray(after)).any(axis=1).sum()),
-        "held": list(aligner.fixed_groups_),
         "objective": float(report["objective"].mean()),
         "passes": float(report["n_passes"].mean()),
         **means,
-        "output_change": aligner.output_change_ if np.isfinite(aligner.output_change_) else None,
     }
 
 
-def _figure(aligner: PermutationAligner, before: WeightArray, after: WeightArray) -> Any:
-    """Draw barriers half-way to the reference where the aligner knew a task, or else distances to the reference."""
+def _figure(report: dict[str, Any], before: Any, after: Any) -> Any:
+    """Draw barriers half-way to the reference where the aligner knew a task, or else these distances to it."""
     import numpy as np
 
     from wsflow.plotting.alignment import AlignmentDisplay
 
-    ends, label = aligner.report_["barrier_before"], "excess of the loss half-way to the reference"
+    ends, label = report["barrier_before"], "excess of the loss half-way to the reference"
     if np.isfinite(ends).all():
-        return AlignmentDisplay(ends, aligner.report_["barrier_after"], label).plot().figure_
-    start, end = (aligner.distances_to_reference(rows) for rows in (before, after))
-    return AlignmentDisplay(start, end, "distance to the reference").plot().figure_
+        return AlignmentDisplay(ends, report["barrier_after"], label).plot().figure_
+    return AlignmentDisplay(before, after, "distance to the reference").plot().figure_
 
 
 def _echo(title: str, result: dict[str, Any]) -> None:

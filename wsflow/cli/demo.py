@@ -32,7 +32,7 @@ POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safete
 @click.option(
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
-@parameter_option("Any further parameter of WeightFlow, such as -p prior=isotropic.")
+@parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")
 @options.common
 def demo(
     out: Path,
@@ -52,12 +52,12 @@ def demo(
     Trains MLPs 30-16-16-2 on the Wisconsin breast-cancer data, learns their distribution, samples new
     networks, and compares them on held-out data and held-out runs with the training networks and with
     trivial generators. With --runs 100 --snapshots 20 it is the protocol of the thesis, where few runs
-    make copies likely and nulls hard to beat; without names of neurons (-p identity=none) less so.
+    make copies likely and nulls hard to beat; without names of neurons (-p velocity.identity=none) less so.
 
     \b
     Example:
       wsflow demo --out wsflow-demo
-      wsflow demo --runs 100 --held-out 100 --snapshots 20 -p identity=none --json
+      wsflow demo --runs 100 --held-out 100 --snapshots 20 -p velocity.identity=none --json
     """
     from sklearn.pipeline import make_pipeline
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +11,6 @@ from wsflow.cli.errors import INTERRUPTED, CommandError
 from wsflow.cli.files import check_output
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
-
-if TYPE_CHECKING:
-    from wsflow import WeightFlow
 
 
 @click.command()
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Choice(["unit", "balanced", "raw"]),
     help="Scales of neurons: unit incoming norms, which spheres need; the smallest sum of squares; or as they are.",
 )
-@parameter_option("Any further parameter of WeightFlow, such as -p prior=isotropic.")
+@parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")
 @options.common
 def fit(
     population: Path,
@@ -62,7 +58,7 @@ def fit(
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference, form=form),
-        *([wsflow.ScaleCanonicalizer(form, flow.bias)] if form != "raw" else []),
+        *([wsflow.ScaleCanonicalizer(form, getattr(flow.geometry, "bias", "inside"))] if form != "raw" else []),
         flow,
     )
     bars = Bars(quiet)
@@ -80,7 +76,9 @@ def fit(
         ) from None
     flow.set_params(progress=None)
     wsflow.save_model(model, out)
-    result = {"path": str(out), "networks": len(loaded), "runs": loaded.n_runs, **_numbers(flow)}
+    history = flow.history_
+    result = {"path": str(out), "networks": len(loaded), "runs": loaded.n_runs, "iterations": flow.n_iter_}
+    result |= {"best_iteration": history.best_step, "loss": float(min(history.validation or history.train))}
     result["seconds"] = bars.total
     if as_json:
         echo_json(result)
@@ -89,9 +87,3 @@ def fit(
             f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
             f"validation loss {result['loss']:.4f}."
         )
-
-
-def _numbers(flow: WeightFlow) -> dict[str, Any]:
-    history = flow.history_
-    loss = float(min(history.validation or history.train))
-    return {"iterations": flow.n_iter_, "best_iteration": history.best_step, "loss": loss}

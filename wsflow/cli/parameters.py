@@ -88,10 +88,21 @@ def check_known(name: str, known: Collection[str], owner: str) -> None:
 def flow_of(geometry: str, iterations: int, task: Any, seed: int, parameters: Parameters) -> Any:
     """Make a WeightFlow; what is wrong with its parameters is an error now, not after minutes of other work."""
     import wsflow
-    from wsflow.estimators.assembly import check_parameters
 
     flow = wsflow.WeightFlow(geometry=geometry, max_iter=iterations, task=task, random_state=seed)
-    for path, value in parameters.items():
-        set_parameter(flow, path, value)
-    check_parameters(flow)
+    set_flow_parameters(flow, parameters)
     return flow
+
+
+def set_flow_parameters(flow: Any, parameters: Parameters) -> None:
+    """Set parameters of a WeightFlow and of the objects that its strings stand for, and check all of them."""
+    from wsflow.models.options import AUTOMATIC, resolved
+    from wsflow.models.settings import check_parameters
+
+    def resolve(path: Path, text: str) -> Any:
+        # commands are about networks, whose architecture is known
+        return AUTOMATIC[path[0]]() if text == "auto" and path[0] in AUTOMATIC else resolved(path[0], text)
+
+    for path, value in parameters.items():
+        set_parameter(flow, path, value, resolve)
+    check_parameters(flow.get_params(deep=False))

@@ -66,8 +66,8 @@ def sample(
       wsflow sample model.st -n 100 -o new.safetensors --log-prob --json
     """
     import wsflow
-    from wsflow.estimators.widths import of_hidden
     from wsflow.exceptions import InvalidInputError
+    from wsflow.models.widths import of_hidden
     from wsflow.task import Task, check_task
 
     if gradients is not None and guide is None:

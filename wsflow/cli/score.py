@@ -10,16 +10,16 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.networks import load_flow
-from wsflow.cli.parameters import Parameters, check_known, parameter_option, set_parameter
+from wsflow.cli.parameters import Parameters, check_known, parameter_option, set_flow_parameters
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
-PARAMETERS = ("solver", "solver_steps", "rtol", "atol", "divergence", "n_probes", "probes")
+PARAMETERS = ("solver", "density")
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("population", type=click.Path(path_type=Path))
-@parameter_option(f"How to integrate, such as -p n_probes=32 or -p divergence=hutch++: {', '.join(PARAMETERS)}.")
+@parameter_option("How to integrate, such as -p density.n_probes=32, -p density=hutch++ or -p solver.n_steps=32.")
 @options.common
 def score(model: Path, population: Path, parameters: Parameters, seed: int, as_json: bool, quiet: bool) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.
@@ -32,17 +32,14 @@ def score(model: Path, population: Path, parameters: Parameters, seed: int, as_j
     \b
     Example:
       wsflow score model.st new.safetensors --json
-      wsflow score model.st new.safetensors -p n_probes=32 -p solver_steps=32
+      wsflow score model.st new.safetensors -p density.n_probes=32 -p solver.n_steps=32
     """
     import wsflow
-    from wsflow.estimators.assembly import check_parameters
 
     for path in parameters:
         check_known(path[0], PARAMETERS, "The integration")
     loaded, flow = load_flow(model)
-    for path, value in parameters.items():
-        set_parameter(flow, path, value)
-    check_parameters(flow.set_params(random_state=seed))
+    set_flow_parameters(flow.set_params(random_state=seed), parameters)
     networks: Any = wsflow.load_population(population).weights
     with Bars(quiet).stage("Scoring networks"):
         for _, step in getattr(loaded, "steps", [])[:-1]:

@@ -22,19 +22,7 @@ FLOATS = [np.float64, np.float32]
 def architecture_of(estimator: Any, X: Any) -> Architecture | None:
     """The architecture that X carries, or the estimator's own parameter.
 
-    Parameters
-    ----------
-    estimator : estimator with a parameter `architecture`
-    X : array-like
-
-    Returns
-    -------
-    Architecture or None
-
-    Raises
-    ------
-    InvalidInputError
-        If both are there and differ, or the columns are not the architecture's.
+    An InvalidInputError says that both are there and differ.
     """
     own = estimator.architecture
     carried = X.architecture if isinstance(X, WeightArray) else None
@@ -47,19 +35,7 @@ def architecture_of(estimator: Any, X: Any) -> Architecture | None:
 
 
 def check_choices(estimator: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
-    """Refuse a parameter that is none of its choices.
-
-    Parameters
-    ----------
-    estimator : estimator
-    choices : mapping from str to tuple
-        By name of the parameter.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter, the estimator, what is expected, and the value.
-    """
+    """Refuse a parameter that is none of its choices, with a ValueError."""
     for name, expected in choices.items():
         value = getattr(estimator, name)
         if value not in expected:
@@ -69,18 +45,7 @@ def check_choices(estimator: Any, choices: Mapping[str, tuple[Any, ...]]) -> Non
 
 
 def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray:
-    """X as a validated plain array; sets `n_features_in_` and `architecture_`.
-
-    Parameters
-    ----------
-    estimator : estimator
-    X : array-like of shape (n, d)
-    ensure_min_samples : int
-
-    Returns
-    -------
-    ndarray of float
-    """
+    """X (n, d) as a validated plain array; sets `n_features_in_` and `architecture_`."""
     architecture = architecture_of(estimator, X)
     values = validate_data(
         estimator, _plain(X), dtype=FLOATS, ensure_min_samples=ensure_min_samples, ensure_all_finite=False
@@ -92,17 +57,7 @@ def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray
 
 
 def later_array(estimator: Any, X: Any) -> np.ndarray:
-    """X as a validated plain array that fits what the estimator was fitted to.
-
-    Parameters
-    ----------
-    estimator : fitted estimator
-    X : array-like of shape (n, d)
-
-    Returns
-    -------
-    ndarray of float
-    """
+    """X (n, d) as a validated plain array that fits what the estimator was fitted to."""
     fitted = estimator.architecture_
     if isinstance(X, WeightArray) and fitted is not None and X.architecture != fitted:
         raise InvalidInputError(
@@ -115,21 +70,7 @@ def later_array(estimator: Any, X: Any) -> np.ndarray:
 
 
 def wrapped(estimator: Any, values: np.ndarray, X: Any, *, aligned: bool | None = None) -> Any:
-    """Values as a WeightArray with the runs and steps of X, where the architecture is known.
-
-    Parameters
-    ----------
-    estimator : fitted estimator
-    values : ndarray of shape (n, d)
-    X : array-like
-        What the values were made from.
-    aligned : bool, optional
-        Default: as X.
-
-    Returns
-    -------
-    WeightArray or ndarray
-    """
+    """Values (n, d) as a WeightArray with the runs and steps of X, where the architecture is known."""
     if isinstance(X, WeightArray):
         return X.like(values, aligned=aligned)
     if estimator.architecture_ is None:
@@ -138,16 +79,7 @@ def wrapped(estimator: Any, values: np.ndarray, X: Any, *, aligned: bool | None 
 
 
 def torch_generator(random_state: Any) -> torch.Generator:
-    """A torch generator from whatever scikit-learn takes as `random_state`.
-
-    Parameters
-    ----------
-    random_state : None, int or numpy RandomState
-
-    Returns
-    -------
-    torch.Generator
-    """
+    """A torch generator from whatever scikit-learn takes as `random_state`."""
     seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     return torch.Generator().manual_seed(seed)
 
@@ -155,16 +87,8 @@ def torch_generator(random_state: Any) -> torch.Generator:
 def output_change(before: np.ndarray, after: np.ndarray, architecture: Architecture | None) -> float:
     """The largest change of an output that a transform caused on normal inputs, over its network's largest output.
 
-    Parameters
-    ----------
-    before, after : ndarray of shape (n, d)
-        Every k-th row is run, in float64: all of them if there are few, never more than 31.
-    architecture : Architecture or None
-
-    Returns
-    -------
-    float
-        Not a number where the architecture does not say how to run its networks.
+    Every k-th row is run, in float64: all of them if there are few, never more than 31. It is not a number where the
+    architecture does not say how to run its networks.
     """
     if architecture is None or not architecture.layers:
         return float("nan")
@@ -176,57 +100,24 @@ def output_change(before: np.ndarray, after: np.ndarray, architecture: Architect
 
 
 def tensor(values: np.ndarray) -> Tensor:
-    """A tensor of its own memory.
-
-    Parameters
-    ----------
-    values : ndarray
-
-    Returns
-    -------
-    Tensor
-    """
+    """A tensor of its own memory."""
     return torch.from_numpy(np.array(values))
 
 
 def viewed(values: np.ndarray) -> Tensor:
-    """A tensor of the same memory, which is not to be written to; a copy of an array that may not be written to.
-
-    Parameters
-    ----------
-    values : ndarray
-
-    Returns
-    -------
-    Tensor
-    """
+    """A tensor of the same memory, which is not to be written to; a copy where the array may not be written to."""
     # torch warns of memory that may not be written to
     return torch.from_numpy(values) if values.flags.writeable else tensor(values)
 
 
 def description(estimator: Any) -> dict[str, Any]:
-    """What every fitted estimator knows of its input, as JSON data.
-
-    Parameters
-    ----------
-    estimator : fitted estimator
-
-    Returns
-    -------
-    dict
-    """
+    """What every fitted estimator knows of its input, as JSON data."""
     architecture = estimator.architecture_
     return {"n_features": estimator.n_features_in_, "architecture": architecture and architecture.to_json()}
 
 
 def restore_description(estimator: Any, data: dict[str, Any]) -> None:
-    """The inverse of `description`.
-
-    Parameters
-    ----------
-    estimator : estimator
-    data : dict
-    """
+    """The inverse of `description`."""
     estimator.n_features_in_ = data["n_features"]
     estimator.architecture_ = Architecture.from_json(data["architecture"]) if data["architecture"] else None
 
@@ -258,3 +149,17 @@ def _check_finite(values: np.ndarray, architecture: Architecture | None) -> None
         f"Input X contains {kind}: network {row} has it in {where}. {int(bad.any(1).sum())} of {len(values)} networks "
         "are not finite: drop them first."
     )
+
+
+def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Which of n rows (n,) are for validation: a fraction of the runs, as whole runs.
+
+    The run of each row is in `groups`, or by default in the `WeightArray` X; other rows are runs of their own.
+    """
+    runs = X.runs if isinstance(X, WeightArray) and groups is None else groups
+    runs = np.arange(n) if runs is None else np.asarray(runs)
+    if runs.shape != (n,):
+        raise ValueError(f"The groups of {n} rows are {n} labels, got shape {runs.shape}.")
+    labels = np.unique(runs)
+    chosen = labels[torch.randperm(len(labels), generator=generator)[: int(fraction * len(labels))].numpy()]
+    return torch.from_numpy(np.isin(runs, chosen))

@@ -2,7 +2,8 @@
 
 An embedded Runge-Kutta method gives two results of different order from the same stages; their difference is
 the error of a step. Lengths are chosen point by point, so that no point's path depends on those it shares a batch
-with, and points that have arrived wait for the others.
+with, and points that have arrived wait for the others: the solvers of torchdiffeq take one step for a whole batch,
+whose error is shared, so that the score of a network would depend on its company.
 
 References
 ----------
@@ -12,26 +13,25 @@ Dormand and Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, No
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.solvers import RatedField, Tableau
+from wsflow.flow.solvers import TABLEAUX, RatedField, RungeKutta, Tableau
 from wsflow.manifolds import Manifold
+from wsflow.options import Options, between
 
 
 @dataclass(frozen=True)
 class Embedded:
     """An explicit Runge-Kutta method with an estimate of its error, whose last stage is the end of the step.
 
-    Parameters
-    ----------
-    tableau : Tableau
-        Its last row of stages are its weights, so that the last stage is the first one of the next step.
-    errors : tuple of float
-        Weights of the stages in the difference to the other result.
+    The tableau's last row of stages are its weights, so that the last stage is the first one of the next step; `errors`
+    are the weights of the stages in the difference to the other result.
     """
 
     tableau: Tableau
@@ -73,35 +73,10 @@ def integrate_adaptive(
 ) -> tuple[Tensor, Tensor]:
     """Follow dx/dt = v(x, t) with steps whose error is below atol + rtol |x|, and integrate a rate along the way.
 
-    Parameters
-    ----------
-    field : callable
-        ``field(x, t)`` with x (n, size) and t (n,) gives the velocity (n, size) and a rate (n, ...) or None. Each
-        point has a time of its own.
-    x : Tensor of shape (n, size)
-        Where to start.
-    manifold : Manifold
-    method : str
-        A key of `EMBEDDED`.
-    rtol, atol : float
-        Of the root mean square over the coordinates of a point, in each step. The integral is held to them too.
-    max_steps : int
-        For each point, those that are taken back included.
-    start, stop : float
-        Times; backwards where stop < start.
-
-    Returns
-    -------
-    x : Tensor of shape (n, size)
-        Where it ends.
-    total : Tensor of shape (n, ...)
-        The integral of the rate; zeros (n,) without one.
-
-    Raises
-    ------
-    NumericalError
-        If a point leaves the finite numbers, or does not arrive: names the time, the step and the share of such
-        points.
+    ``field(x, t)`` is as of `wsflow.flow.solvers.integrate`, with a time of its own for each point. The error of a step
+    is the root mean square over the coordinates of a point; the integral of the rate is held to it too. `max_steps`
+    counts those that are taken back as well. A NumericalError names the time, the step and the share of points that
+    leave the finite numbers, or do not arrive.
 
     Examples
     --------
@@ -120,6 +95,38 @@ def integrate_adaptive(
     else:
         course.refuse(~course.arrived, max_steps, "has not arrived")
     return course.x, course.total
+
+
+@dataclass
+class DormandPrince(Options):
+    """The method of Dormand and Prince of order 5(4), as a solver: each point takes steps of its own length.
+
+    Parameters
+    ----------
+    rtol, atol : float
+        Error of a step, relative to the coordinates of a point and absolute.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-6
+
+    CONSTRAINTS = {"rtol": between(1e-13, 1), "atol": between(0, 1)}
+    # steps depend on small errors, so paths are followed in double precision
+    dtype = torch.float64
+    method = "dopri5"
+
+    def __call__(
+        self, field: RatedField, x: Tensor, manifold: Manifold, start: float = 0.0, stop: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """As `integrate_adaptive`."""
+        return integrate_adaptive(field, x, manifold, self.method, self.rtol, self.atol, start=start, stop=stop)
+
+
+# solvers by the name of their method
+SOLVERS: dict[str, Callable[[], RungeKutta | DormandPrince]] = {
+    **{method: functools.partial(RungeKutta, method) for method in TABLEAUX},
+    "dopri5": DormandPrince,
+}
 
 
 class _Course:

@@ -23,38 +23,15 @@ Coupling = Callable[[Tensor, Tensor, Manifold, Nearest | None], tuple[Tensor, Te
 
 
 def independent(x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = None) -> tuple[Tensor, Tensor]:
-    """Pairs as they come.
-
-    Parameters
-    ----------
-    x0, x1 : Tensor of shape (n, size)
-    manifold : Manifold
-    nearest : callable, optional
-        Not used.
-
-    Returns
-    -------
-    x0, x1 : Tensor of shape (n, size)
-    """
+    """Pair points as they come."""
     return x0, x1
 
 
 def orbit(x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = None) -> tuple[Tensor, Tensor]:
-    """Pairs as they come, of each target the point of its orbit that is nearest to its source.
+    """Pair points as they come, and take of each target the point of its orbit that is nearest to its source.
 
     With a group G of isometries that the law of x1 does not tell apart, this is transport modulo G: paths are shorter,
-    and the marginals are the same up to G.
-
-    Parameters
-    ----------
-    x0, x1 : Tensor of shape (n, size)
-    manifold : Manifold
-    nearest : callable, optional
-        ``nearest(x0, x1)``; without one, orbits are single points.
-
-    Returns
-    -------
-    x0, x1 : Tensor of shape (n, size)
+    and the marginals are the same up to G. Without ``nearest(x0, x1)``, orbits are single points.
     """
     return x0, x1 if nearest is None else nearest(x0, x1)
 
@@ -62,24 +39,9 @@ def orbit(x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = 
 def optimal_transport(
     x0: Tensor, x1: Tensor, manifold: Manifold, nearest: Nearest | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The pairing with the smallest sum of squared geodesic distances.
+    """Pair points with the smallest sum of squared geodesic distances: x1 comes in another order.
 
-    Parameters
-    ----------
-    x0, x1 : Tensor of shape (n, size)
-    manifold : Manifold
-    nearest : callable, optional
-        Not used.
-
-    Returns
-    -------
-    x0, x1 : Tensor of shape (n, size)
-        x1 in another order.
-
-    Raises
-    ------
-    NumericalError
-        If a distance is not finite.
+    A NumericalError says that a distance is not finite: for such a cost, POT gives a plan all the same.
 
     Examples
     --------
@@ -101,20 +63,8 @@ def optimal_transport(
 
 
 def squared_distances(x: Tensor, y: Tensor, manifold: Manifold) -> Tensor:
-    """Squared geodesic distances between all points of two batches.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n, size)
-    y : Tensor of shape (m, size)
-    manifold : Manifold
-
-    Returns
-    -------
-    Tensor of shape (n, m)
-    """
-    rows = [manifold.log(row.expand_as(y), y).square().sum(-1) for row in x]
-    return torch.stack(rows)
+    """Squared geodesic distances (n, m) between points (n, size) and (m, size)."""
+    return torch.stack([manifold.log(row.expand_as(y), y).square().sum(-1) for row in x])
 
 
 COUPLINGS: dict[str, Coupling] = {"independent": independent, "ot": optimal_transport, "orbit": orbit}

@@ -182,38 +182,51 @@ class Blocks:
         return torch.cat([columns.reshape(-1) for columns, _ in self.parts]).argsort()
 
 
-def covariance_of(arrays: dict[str, Tensor]) -> Covariance:
-    """The covariance that is made of some arrays.
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """s^2 C, for a positive factor s.
 
-    Parameters
-    ----------
-    arrays : dict from str to Tensor
-        As `Covariance.arrays` gives them.
-
-    Returns
-    -------
-    Covariance
+    Examples
+    --------
+    >>> import torch
+    >>> Scaled(Triangular(torch.eye(2)), 3.0).times(torch.ones(1, 2))
+    tensor([[9., 9.]])
     """
+
+    covariance: Covariance
+    factor: float
+
+    def to(self, dtype: torch.dtype) -> Scaled:
+        """The same in another precision."""
+        return Scaled(self.covariance.to(dtype), self.factor)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """s times draws of N(0, C)."""
+        return self.factor * self.covariance.sample(n, generator)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log N(z / s; 0, C) - dimension log s."""
+        return self.covariance.log_prob(z / self.factor) - z.shape[1] * log(self.factor)
+
+    def times(self, z: Tensor) -> Tensor:
+        """s^2 C z."""
+        return self.factor**2 * self.covariance.times(z)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What C is made of, and s."""
+        return {**self.covariance.arrays(), "temperature": torch.tensor(self.factor)}
+
+
+def covariance_of(arrays: dict[str, Tensor]) -> Covariance:
+    """The covariance that is made of what `Covariance.arrays` gave."""
     return Triangular(**arrays) if "factor" in arrays else LowRank(**arrays)
 
 
 def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:
-    """(1 - shrinkage) S + shrinkage diag(S) of centred rows, with S = Z^T Z / n.
+    """(1 - shrinkage) S + shrinkage diag(S) of centred rows (n, dimension), with S = Z^T Z / n.
 
-    Parameters
-    ----------
-    z : Tensor of shape (n, dimension)
-    shrinkage : float
-
-    Returns
-    -------
-    Covariance
-        Triangular where there are at least as many rows as dimensions, else low rank: S has no more than rank n.
-
-    Raises
-    ------
-    NumericalError
-        If it is not positive definite although shrunk.
+    It is triangular where there are at least as many rows as dimensions, else low rank: S has no more than rank n. A
+    NumericalError says that it is not positive definite although shrunk.
     """
     n, dimension = z.shape
     variance = z.square().mean(0)
@@ -224,7 +237,7 @@ def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:
     covariance = (1 - shrinkage) / n * z.T @ z + torch.diag(diagonal)
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if failed:
-        raise NumericalError("The covariance of the fitted Gaussian prior is singular: use a larger shrinkage.")
+        raise NumericalError("The covariance of the fitted Gaussian source is singular: use a larger shrinkage.")
     return Triangular(factor)
 
 

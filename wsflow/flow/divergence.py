@@ -12,11 +12,16 @@ arXiv:1810.01367; Meyer, Musco, Musco and Woodruff 2021, "Hutch++", arXiv:2010.0
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from wsflow.options import Options, one_of, whole
+
+EXACT_SIZE = 64  # columns up to which the exact divergence is affordable
 
 # from x and v, with v computed from x, to (n, k) estimates of the divergence
 Rate = Callable[[Tensor, Tensor], Tensor]
@@ -26,14 +31,8 @@ Rate = Callable[[Tensor, Tensor], Tensor]
 class Divergence:
     """One way to take a trace.
 
-    Parameters
-    ----------
-    draw : callable
-        ``draw(size, n_probes, generator)`` gives the probes, a Tensor of shape (k, size) in float64.
-    estimate : callable
-        ``estimate(x, v, probes)`` gives a Tensor of shape (n, estimates), from probes of shape (k, 1 or n, size).
-    is_exact : bool
-        Whether there is nothing random about it.
+    ``draw(size, n_probes, generator)`` gives probes (k, size) in float64, ``estimate(x, v, probes)`` estimates
+    (n, estimates) along probes (k, 1 or n, size), and nothing is random where it `is_exact`.
 
     Examples
     --------
@@ -51,79 +50,31 @@ class Divergence:
     is_exact: bool = False
 
     def along(self, probes: Tensor) -> Rate:
-        """The estimates along given probes.
+        """The estimates (n, estimates) along probes (k, size), or (k, n, size) where each point has its own.
 
-        Parameters
-        ----------
-        probes : Tensor of shape (k, size) or (k, n, size)
-            Shared by all points, or different for each.
-
-        Returns
-        -------
-        callable
-            From x (n, size), which requires its gradient, and v (n, size), computed from it, to (n, estimates).
+        They are a function of x (n, size), which requires its gradient, and of v (n, size), computed from it.
         """
         each = probes.unsqueeze(1) if probes.dim() == 2 else probes
         return lambda x, v: self.estimate(x, v, each)
 
 
 def unit_probes(size: int, n_probes: int, generator: torch.Generator) -> Tensor:
-    """The unit vectors, whatever is asked for.
-
-    Parameters
-    ----------
-    size, n_probes : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (size, size)
-    """
+    """The unit vectors (size, size), whatever is asked for."""
     return torch.eye(size, dtype=torch.float64)
 
 
 def rademacher_probes(size: int, n_probes: int, generator: torch.Generator) -> Tensor:
-    """Independent random signs: of all probes with independent entries the estimate with the smallest variance.
-
-    Parameters
-    ----------
-    size, n_probes : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n_probes, size)
-    """
+    """Random signs (n_probes, size): of all probes with independent entries the smallest variance."""
     return 2.0 * torch.randint(2, (n_probes, size), generator=generator).double() - 1
 
 
 def gaussian_probes(size: int, n_probes: int, generator: torch.Generator) -> Tensor:
-    """Independent standard normal numbers: the estimate does not depend on the choice of axes.
-
-    Parameters
-    ----------
-    size, n_probes : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n_probes, size)
-    """
+    """Standard normal numbers (n_probes, size): the estimate does not depend on the choice of axes."""
     return torch.randn(n_probes, size, generator=generator, dtype=torch.float64)
 
 
 def trace(x: Tensor, v: Tensor, probes: Tensor) -> Tensor:
-    """sum_k e_k^T A e_k, the trace where e_k are the unit vectors.
-
-    Parameters
-    ----------
-    x, v : Tensor of shape (n, size)
-    probes : Tensor of shape (k, 1 or n, size)
-
-    Returns
-    -------
-    Tensor of shape (n, 1)
-    """
+    """sum_k e_k^T A e_k (n, 1), the trace where the probes e_k (k, 1 or n, size) are the unit vectors."""
     total = x.new_zeros(len(x))
     for probe in probes:
         total = total + (_product(x, v, probe) * probe).sum(-1)
@@ -131,33 +82,14 @@ def trace(x: Tensor, v: Tensor, probes: Tensor) -> Tensor:
 
 
 def hutchinson(x: Tensor, v: Tensor, probes: Tensor) -> Tensor:
-    """e_k^T A e_k for each probe: E[e^T A e] = tr A where E[e e^T] = 1.
-
-    Parameters
-    ----------
-    x, v : Tensor of shape (n, size)
-    probes : Tensor of shape (k, 1 or n, size)
-
-    Returns
-    -------
-    Tensor of shape (n, k)
-    """
+    """e_k^T A e_k (n, k) for each probe: E[e^T A e] = tr A where E[e e^T] = 1."""
     return torch.stack([(_product(x, v, probe) * probe).sum(-1) for probe in probes], 1)
 
 
 def sketching_probes(size: int, n_probes: int, generator: torch.Generator) -> Tensor:
-    """Normal numbers for a sketch, and as many random signs for the rest.
+    """Normal numbers for a sketch, and as many random signs for the rest: (2 n_probes, size).
 
     Signs would do for the sketch of a large matrix, but in few dimensions two columns of them coincide.
-
-    Parameters
-    ----------
-    size, n_probes : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (2 n_probes, size)
     """
     return torch.cat([draw(size, n_probes, generator) for draw in (gaussian_probes, rademacher_probes)])
 
@@ -167,17 +99,7 @@ def hutch_plus_plus(x: Tensor, v: Tensor, probes: Tensor) -> Tensor:
 
     Q does not depend on e_k, and what A moves between the span of Q and its complement has no trace, so each estimate
     is unbiased for any A, symmetric or not. It takes three products where `hutchinson` takes one, and pays where a few
-    directions carry most of A.
-
-    Parameters
-    ----------
-    x, v : Tensor of shape (n, size)
-    probes : Tensor of shape (2 k, 1 or n, size)
-        S, and then e_1 to e_k.
-
-    Returns
-    -------
-    Tensor of shape (n, k)
+    directions carry most of A. The probes (2 k, 1 or n, size) are S, and then e_1 to e_k; the estimates (n, k).
     """
     sketch, others = probes.chunk(2)
     image = torch.stack([_product(x, v, probe) for probe in sketch], -1)
@@ -205,21 +127,61 @@ DIVERGENCES: dict[str, Divergence] = {
 }
 
 
-def mean_and_error(estimates: Tensor, is_exact: bool = False) -> tuple[Tensor, Tensor]:
-    """The mean of independent estimates, and its standard error.
+@dataclass
+class TraceEstimator(Options):
+    """How the divergence of a velocity is taken for log-densities.
 
     Parameters
     ----------
-    estimates : Tensor of shape (..., k)
-    is_exact : bool
-        Whether they are no estimates: the error is then zero.
+    method : {"auto", "exact", "hutchinson", "gaussian", "hutch++"}
+        Exact, or estimated along random signs, along normal numbers, or along signs after the largest directions have
+        been taken off. "auto" is exact up to 64 columns, and above it "hutchinson".
+    n_probes : int
+        Directions of an estimate. Each costs a backward pass at each stage of the solver, and three with "hutch++".
+    probes : {"shared", "row"}
+        Whether all rows see the same directions, so that their scores compare best, or each its own, so that errors
+        average out over rows; these are drawn from what is in the row, so that its score does not depend on its batch.
+    """
 
-    Returns
-    -------
-    mean, error : Tensor of shape (...)
-        s / sqrt(k) with the standard deviation s of k estimates; not a number for a single one, whose error nothing
-        tells. It follows from k - 1 degrees of freedom: of 2 estimates, 70% of the means lie within two standard
-        errors, of 8 91%, of 32 95%.
+    method: str = "auto"
+    n_probes: int = 4
+    probes: str = "shared"
+
+    CONSTRAINTS = {"method": one_of("auto", *DIVERGENCES), "n_probes": whole(1), "probes": one_of("shared", "row")}
+
+    def divergence(self, size: int) -> Divergence:
+        """The row of `DIVERGENCES` for points (n, size)."""
+        if self.method != "auto":
+            return DIVERGENCES[self.method]
+        return DIVERGENCES["exact" if size <= EXACT_SIZE else "hutchinson"]
+
+    def rates(self, size: int, seed: int) -> Callable[[Tensor], Rate]:
+        """The divergence along probes that are drawn from a seed, as a function of the `row_seeds` (n,) of points."""
+        divergence = self.divergence(size)
+
+        def draw(seed: int) -> Tensor:
+            return divergence.draw(size, self.n_probes, torch.Generator().manual_seed(seed))
+
+        if divergence.is_exact or self.probes == "shared":
+            shared = divergence.along(draw(seed))
+            return lambda seeds: shared
+        return lambda seeds: divergence.along(torch.stack([draw(seed) for seed in seeds.tolist()], 1))
+
+    def row_seeds(self, rows: Tensor, seed: int) -> Tensor:
+        """A seed (n,) for the probes of each row, from what is in it: it does not depend on the batch; or zeros."""
+        if self.probes == "shared":
+            return torch.zeros(len(rows), dtype=torch.long)
+        key = seed.to_bytes(8, "little")
+        # adding zero makes one of both zeros
+        digests = [hashlib.blake2b(row.tobytes(), digest_size=7, key=key).digest() for row in (rows + 0.0).numpy()]
+        return torch.tensor([int.from_bytes(digest, "little") for digest in digests])
+
+
+def mean_and_error(estimates: Tensor, is_exact: bool = False) -> tuple[Tensor, Tensor]:
+    """The mean of independent estimates (..., k), and its standard error s / sqrt(k).
+
+    Of exact values the error is zero; of a single estimate it is not a number: nothing tells it. It follows from k - 1
+    degrees of freedom: of 2 estimates, 70% of the means lie within two standard errors, of 8 91%, of 32 95%.
 
     Examples
     --------

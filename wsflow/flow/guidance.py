@@ -43,25 +43,7 @@ COOLINGS: dict[str, Callable[[float], float]] = {
 
 
 def slope_of(loss: Loss) -> Slope:
-    """The gradient of a functional, as a function of points.
-
-    Parameters
-    ----------
-    loss : callable
-        From points (n, size) to values (n,), each of its own point only.
-
-    Returns
-    -------
-    callable
-        From points (n, size) to gradients (n, size).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.flow.guidance import slope_of
-    >>> slope_of(lambda x: x.square().sum(1))(torch.tensor([[1.0, 2.0]]))
-    tensor([[2., 4.]])
-    """
+    """The gradient (n, size) of a functional of points (n, size) with values (n,), as a function of points."""
 
     def slope(points: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -83,29 +65,10 @@ def guided(
 ) -> Field:
     """v(x, t) - strength s(t) grad L(x_1), with x_1 = exp_x((1 - t) v) where the flow would arrive.
 
-    The gradient descends; it is taken at the predicted end, made tangent at x, and shortened to `clip`
-    times the length of the velocity where it is longer.
-
-    Parameters
-    ----------
-    field : callable
-        The velocity.
-    loss : callable
-        From points (n, size) to losses (n,).
-    manifold : Manifold
-    strength : float
-    clip : float
-        Longest guidance step relative to the velocity.
-    schedule : str
-        s, a key of `SCHEDULES`.
-    normalize : bool
-        Whether gradients count by their direction only, with the length of the velocity.
-
-    Returns
-    -------
-    callable
-        The guided velocity. It raises a NumericalError where the gradient is not finite, which names the time and
-        the number of points.
+    The gradient of a loss, a map from points (n, size) to (n,), is taken at the predicted end, made tangent at x, and
+    shortened to `clip` times the length of the velocity where it is longer. s is a key of `SCHEDULES`. With
+    `normalize`, gradients count by their direction only, with the length of the velocity. A NumericalError names the
+    time and the number of points where the gradient is not finite.
 
     Examples
     --------
@@ -135,7 +98,7 @@ def guided(
 
 @dataclass(frozen=True)
 class Descent:
-    """How a guided integration spends its gradients.
+    """Spend gradients in a guided integration, with the state of an optimizer.
 
     Parameters
     ----------
@@ -145,7 +108,7 @@ class Descent:
         The first so many steps run along the flow, from t = 0 to 1; the others stay at t = 1 and only descend. With 0
         all of them do, from points at t = 1.
     optimizer : str
-        A key of `UPDATES`.
+        A key of `OPTIMIZERS`.
     rate : float
         Length of the first step, in units of the optimizer's direction.
     momentum : float
@@ -184,7 +147,7 @@ class Descent:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        for name, table in (("optimizer", UPDATES), ("cooling", COOLINGS)):
+        for name, table in (("optimizer", OPTIMIZERS), ("cooling", COOLINGS)):
             if getattr(self, name) not in table:
                 raise ValueError(f"The {name!r} of Descent is one of {tuple(table)}, got {getattr(self, name)!r}.")
         if not 0 <= self.flow_steps <= self.n_gradients or self.n_gradients < 1:
@@ -202,74 +165,31 @@ class Descent:
         return [float(first), *grid, *[1.0] * (self.n_gradients - self.flow_steps)]
 
 
-class Plain:
-    """The direction is the gradient.
-
-    Parameters
-    ----------
-    momentum : float
-        Not used.
-    """
-
-    def __init__(self, momentum: float) -> None:
-        self.momentum = momentum
-
-    def __call__(self, gradient: Tensor, manifold: Manifold, x: Tensor) -> Tensor:
-        """From a gradient at x to a direction at x."""
-        return manifold.to_tangent(x, gradient)
-
-
-class Momentum:
-    """The heavy ball: m <- momentum P_x m + g.
-
-    Parameters
-    ----------
-    momentum : float
-    """
-
-    def __init__(self, momentum: float) -> None:
-        self.momentum = momentum
-        self._average: Tensor | None = None
-
-    def __call__(self, gradient: Tensor, manifold: Manifold, x: Tensor) -> Tensor:
-        """From a gradient at x to a direction at x."""
-        before = torch.zeros_like(gradient) if self._average is None else self._average
-        self._average = manifold.to_tangent(x, self.momentum * before + gradient)
-        return self._average
-
-
-class Adam:
-    """Moments of each coordinate, as Kingma and Ba 2015, arXiv:1412.6980, with b2 = 0.99.
-
-    Parameters
-    ----------
-    momentum : float
-        b1.
-    """
-
-    def __init__(self, momentum: float) -> None:
-        self.momentum = momentum
-        self._steps = 0
-        self._first: Tensor | None = None
-        self._second: Tensor | None = None
-
-    def __call__(self, gradient: Tensor, manifold: Manifold, x: Tensor) -> Tensor:
-        """From a gradient at x to a direction at x."""
-        gradient = manifold.to_tangent(x, gradient)
-        zero = torch.zeros_like(gradient)
-        self._steps += 1
-        self._first = torch.lerp(gradient, zero if self._first is None else self._first, self.momentum)
-        self._second = torch.lerp(gradient.square(), zero if self._second is None else self._second, 0.99)
-        first = self._first / (1 - self.momentum**self._steps)
-        second = self._second / (1 - 0.99**self._steps)
-        return manifold.to_tangent(x, first / (second.sqrt() + 1e-8))
-
-
-UPDATES: dict[str, Callable[[float], Callable[[Tensor, Manifold, Tensor], Tensor]]] = {
-    "gradient": Plain,
-    "momentum": Momentum,
-    "adam": Adam,
+OPTIMIZERS: dict[str, Callable[[Tensor, float], torch.optim.Optimizer]] = {
+    "gradient": lambda step, momentum: torch.optim.SGD([step], 1.0),
+    "momentum": lambda step, momentum: torch.optim.SGD([step], 1.0, momentum=momentum),
+    "adam": lambda step, momentum: torch.optim.Adam([step], 1.0, betas=(momentum, 0.99)),
 }
+
+
+class _Direction:
+    """From a gradient at a point to the direction that an optimizer of torch makes of it and of those before.
+
+    The optimizer moves a step that starts at zero. Its heavy-ball average is made tangent as the points move.
+    """
+
+    def __init__(self, optimizer: str, momentum: float, x: Tensor) -> None:
+        self.step = torch.zeros_like(x)
+        self.optimizer = OPTIMIZERS[optimizer](self.step, momentum)
+
+    def __call__(self, gradient: Tensor, manifold: Manifold, x: Tensor) -> Tensor:
+        self.step.zero_()
+        self.step.grad = manifold.to_tangent(x, gradient)
+        self.optimizer.step()
+        state = self.optimizer.state[self.step]
+        if state.get("momentum_buffer") is not None:
+            state["momentum_buffer"] = manifold.to_tangent(x, state["momentum_buffer"])
+        return manifold.to_tangent(x, -self.step)
 
 
 def guided_sample(
@@ -288,33 +208,10 @@ def guided_sample(
     A step from t to t + h takes the direction at the predicted end exp_x((1 - t) v), moves x along the flow, and then
     along the direction. The steps at t = 1 only descend. With v = 0 this is plain optimization from x.
 
-    Parameters
-    ----------
-    field : callable
-        The velocity.
-    slope : callable
-        From points (n, size) to directions of ascent (n, size), such as `slope_of` a functional.
-    x : Tensor of shape (n, size)
-        Points at t = 0, or at t = 1 if no step runs along the flow.
-    manifold : Manifold
-    descent : Descent
-    strength : float
-        Factor of the descent's rate.
-    schedule : str
-        A key of `SCHEDULES`, for the factor at time t.
-    method : str
-        A key of `wsflow.flow.solvers.TABLEAUX`, for the steps along the flow.
-    arrive : callable, optional
-        From points to points, applied once when t = 1 is reached.
-
-    Returns
-    -------
-    Tensor of shape (n, size)
-
-    Raises
-    ------
-    NumericalError
-        If a direction or a point is not finite; it names the time and how many.
+    `slope` maps points (n, size) to directions of ascent, as `slope_of` a functional does. The points x (n, size) are
+    at t = 0, or at t = 1 if no step runs along the flow. `strength` and the `schedule` at time t multiply the descent's
+    rate, `method` (of `TABLEAUX`) takes the steps along the flow, and `arrive` maps points once when t = 1 is reached.
+    A NumericalError names the time and how many directions or points are not finite.
 
     Examples
     --------
@@ -326,7 +223,7 @@ def guided_sample(
     >>> guided_sample(still, slope_of(bowl), torch.ones(1, 2), Euclidean(2), descent).abs().max() < 1e-3
     tensor(True)
     """
-    update, times = UPDATES[descent.optimizer](descent.momentum), descent.times()
+    direction, times = _Direction(descent.optimizer, descent.momentum, x), descent.times()
     cooling = COOLINGS[descent.cooling]
     for k, (t, after) in enumerate(zip(times[:-1], times[1:], strict=True)):
         if arrive is not None and k == descent.flow_steps:
@@ -338,7 +235,7 @@ def guided_sample(
         if after > t:
             x = integrate(lambda p, s: (field(p, s), None), x, manifold, method, 1, t, after)[0]
         rate = strength * float(SCHEDULES[schedule](time)[0]) * descent.rate * cooling(k / descent.n_gradients)
-        step = rate * update(gradient, manifold, x)
+        step = rate * direction(gradient, manifold, x)
         longest = descent.clip * torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         x = manifold.projection(manifold.exp(x, -step * _ratio(longest, step).clamp(max=1.0)))
     return x

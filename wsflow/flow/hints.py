@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.flow.paths import gaussian_drift
-from wsflow.flow.priors import Prior
+from wsflow.flow.sources import Source
 from wsflow.manifolds import Manifold
 
 
@@ -35,16 +35,16 @@ class GradientHints(nn.Module):
     loss : callable
         From points (n, size) to losses (n,).
     manifold : Manifold
-    prior : Prior
+    source : Source
         The source.
 
     Examples
     --------
     >>> import torch
     >>> from wsflow.flow.hints import GradientHints
-    >>> from wsflow.flow.priors import Isotropic
+    >>> from wsflow.flow.sources import Isotropic
     >>> from wsflow.manifolds import Euclidean, Product
-    >>> plane = Product([(Euclidean(2), torch.tensor([[0, 1]]))])
+    >>> plane = Product.of(Euclidean(2))
     >>> hints = GradientHints(lambda x: x.square().sum(-1), plane, Isotropic(plane, torch.ones(2)))
     >>> hints(torch.ones(1, 2), torch.ones(1), torch.zeros(1, 2))[0, 1]
     tensor([0.8944, 0.8944])
@@ -53,25 +53,19 @@ class GradientHints(nn.Module):
     count = 3
     scale: Tensor
 
-    def __init__(self, loss: Callable[[Tensor], Tensor], manifold: Manifold, prior: Prior) -> None:
+    def __init__(self, loss: Callable[[Tensor], Tensor], manifold: Manifold, source: Source) -> None:
         super().__init__()
         self.loss = loss
         self.manifold = manifold
-        self.prior = prior
+        self.source = source
         self.register_buffer("scale", torch.ones(self.count))
 
     def first_guess(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) between two Gaussians like the source, at points (n, size) and times (n,)."""
-        return -gaussian_drift(t).unsqueeze(-1) * self.prior.to_centre(x)
+        return -gaussian_drift(t).unsqueeze(-1) * self.source.to_centre(x)
 
     def fit_scale(self, x: Tensor, t: Tensor, u: Tensor) -> None:
-        """Take the scales: of guesses from velocities, of gradients from those at the first guess.
-
-        Parameters
-        ----------
-        x, t, u : Tensor
-            Points (n, size), times (n,) and velocities (n, size) of paths.
-        """
+        """Take scales from paths: of guesses from velocities (n, size), of gradients from those at the first guess."""
         vectors = self._vectors(x, t, self.first_guess(x, t))
         vectors[:, 0] = u
         rms = vectors.square().mean((0, 2)).sqrt()
@@ -91,5 +85,5 @@ class GradientHints(nn.Module):
             end = end if differentiable else end.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(end).sum(), end, create_graph=differentiable)
         gradient = self.manifold.to_tangent(x, gradient)
-        spread = self.manifold.to_tangent(x, self.prior.spread(gradient))
+        spread = self.manifold.to_tangent(x, self.source.spread(gradient))
         return torch.stack([guess, gradient, spread], 1)

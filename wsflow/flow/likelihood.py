@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from wsflow.flow.divergence import Rate
-from wsflow.flow.priors import Prior
 from wsflow.flow.solvers import Field, RatedField, Solver, integrate
+from wsflow.flow.sources import Source
 from wsflow.manifolds import Manifold
 
 
 def log_density(
-    field: Field, x: Tensor, manifold: Manifold, prior: Prior, divergence: Rate, solver: Solver = integrate
+    field: Field, x: Tensor, manifold: Manifold, source: Source, divergence: Rate, solver: Solver = integrate
 ) -> Tensor:
-    """Log-density of points under the flow, with respect to the Riemannian volume.
+    """Compute the log-density of points under the flow, with respect to the Riemannian volume.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def log_density(
     x : Tensor of shape (n, size)
         Points at t = 1.
     manifold : Manifold
-    prior : Prior
+    source : Source
     divergence : callable
         A row of `DIVERGENCES`, along probes.
     solver : callable
@@ -47,7 +47,7 @@ def log_density(
     Raises
     ------
     NumericalError
-        If the path back leaves the finite numbers, or the prior has no density.
+        If the path back leaves the finite numbers, or the source has no density.
 
     Examples
     --------
@@ -56,85 +56,34 @@ def log_density(
     >>> import torch
     >>> from wsflow.flow.divergence import DIVERGENCES
     >>> from wsflow.flow.likelihood import log_density
-    >>> from wsflow.flow.priors import Isotropic
+    >>> from wsflow.flow.sources import Isotropic
     >>> from wsflow.manifolds import Euclidean, Product
-    >>> line = Product([(Euclidean(1), torch.tensor([[0]]))])
-    >>> prior = Isotropic(line, torch.ones(1, dtype=torch.float64))
+    >>> line = Product.of(Euclidean(1))
+    >>> source = Isotropic(line, torch.ones(1, dtype=torch.float64))
     >>> at_zero = torch.zeros(1, 1, dtype=torch.float64)
     >>> exact = DIVERGENCES["exact"].along(torch.ones(1, 1))
-    >>> found = log_density(lambda x, t: x, at_zero, line, prior, exact)
-    >>> round(float(found - prior.log_prob(at_zero)), 6)
+    >>> found = log_density(lambda x, t: x, at_zero, line, source, exact)
+    >>> round(float(found - source.log_prob(at_zero)), 6)
     -1.0
     """
-    source, total = solver(rated(field, manifold, divergence), x, manifold, start=1.0, stop=0.0)
+    x0, total = solver(rated(field, manifold, divergence), x, manifold, start=1.0, stop=0.0)
     # integrated from 1 to 0, the total is minus the integral from 0 to 1
-    return prior.log_prob(source).unsqueeze(1) + total
+    return source.log_prob(x0).unsqueeze(1) + total
 
 
 def sample_with_log_density(
-    field: Field, source: Tensor, manifold: Manifold, prior: Prior, divergence: Rate, solver: Solver = integrate
+    field: Field, x0: Tensor, manifold: Manifold, source: Source, divergence: Rate, solver: Solver = integrate
 ) -> tuple[Tensor, Tensor]:
-    """Follow the flow from its source, and the log-density with it.
-
-    Parameters
-    ----------
-    field : callable
-        The velocity.
-    source : Tensor of shape (n, size)
-        Points at t = 0, drawn from the prior.
-    manifold : Manifold
-    prior : Prior
-    divergence : callable
-        A row of `DIVERGENCES`, along probes.
-    solver : callable
-        `integrate`, or another one, with its settings.
-
-    Returns
-    -------
-    x : Tensor of shape (n, size)
-        Points at t = 1.
-    log_density : Tensor of shape (n, k)
-        As `log_density` of these points, up to the error of the solver.
-
-    Raises
-    ------
-    NumericalError
-        If the path leaves the finite numbers, or the prior has no density.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.flow.divergence import DIVERGENCES
-    >>> from wsflow.flow.likelihood import sample_with_log_density
-    >>> from wsflow.flow.priors import Isotropic
-    >>> from wsflow.manifolds import Euclidean, Product
-    >>> line = Product([(Euclidean(1), torch.tensor([[0]]))])
-    >>> prior = Isotropic(line, torch.ones(1, dtype=torch.float64))
-    >>> exact = DIVERGENCES["exact"].along(torch.ones(1, 1))
-    >>> source = torch.zeros(1, 1, dtype=torch.float64)
-    >>> x, density = sample_with_log_density(lambda x, t: x, source, line, prior, exact)
-    >>> round(float(density - prior.log_prob(source)), 6)
-    -1.0
-    """
-    start = prior.log_prob(source).unsqueeze(1)
-    x, total = solver(rated(field, manifold, divergence), source, manifold)
+    """Follow the flow from points (n, size) of its source; return where it ends, and `log_density` (n, k) there."""
+    start = source.log_prob(x0).unsqueeze(1)
+    x, total = solver(rated(field, manifold, divergence), x0, manifold)
     return x, start - total
 
 
 def rated(field: Field, manifold: Manifold, divergence: Rate) -> RatedField:
-    """A velocity with its divergence as the rate.
+    """A velocity with its divergence (n, k) as the rate, without a graph.
 
-    Parameters
-    ----------
-    field : callable
-        The velocity; it is asked for on the manifold only, and its normal part does not count.
-    manifold : Manifold
-    divergence : callable
-
-    Returns
-    -------
-    callable
-        From x (n, size) and t (n,) to the velocity (n, size) and the estimates (n, k), without a graph.
+    The velocity is asked for on the manifold only, and its normal part does not count.
     """
 
     def velocity(points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,51 +20,17 @@ from torch import Tensor
 
 
 def uniform(n: int, generator: torch.Generator) -> Tensor:
-    """Times uniform on [0, 1).
-
-    Parameters
-    ----------
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """n times, uniform on [0, 1)."""
     return torch.rand(n, generator=generator)
 
 
 def beta(n: int, generator: torch.Generator) -> Tensor:
-    """Times from Beta(1, 2), by the inverse of its distribution function 1 - (1 - t)^2.
-
-    Parameters
-    ----------
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """n times from Beta(1, 2), by the inverse of its distribution function 1 - (1 - t)^2."""
     return 1 - torch.rand(n, generator=generator).sqrt()
 
 
 def logit_normal(n: int, generator: torch.Generator) -> Tensor:
-    """Times whose logit is standard normal: most of them in the middle, where the end is neither unknown nor plain.
-
-    Parameters
-    ----------
-    n : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n,)
-
-    References
-    ----------
-    Esser et al. 2024, "Scaling rectified flow transformers for high-resolution image synthesis", arXiv:2403.03206.
-    """
+    """n times whose logit is standard normal, most of them in the middle (Esser et al. 2024, arXiv:2403.03206)."""
     return torch.randn(n, generator=generator).sigmoid()
 
 
@@ -82,16 +48,6 @@ def gaussian_drift(t: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
     need only learn what is not Gaussian, and a difference of means, which is constant. In terms of x_1 it is the skip
     x_1 = m + r t / (r t^2 + (1 - t)^2) (x - m) + (1 - t) F, whose velocity is finite at t = 1.
 
-    Parameters
-    ----------
-    t : Tensor
-    ratio : Tensor or float
-        r, of the variances.
-
-    Returns
-    -------
-    Tensor
-
     Examples
     --------
     >>> import torch
@@ -103,18 +59,7 @@ def gaussian_drift(t: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
 
 
 def no_drift(t: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
-    """Zero: the network's output is the velocity.
-
-    Parameters
-    ----------
-    t : Tensor
-    ratio : Tensor or float
-        Not used.
-
-    Returns
-    -------
-    Tensor
-    """
+    """Zero: the network's output is the velocity."""
     return torch.zeros_like(t)
 
 

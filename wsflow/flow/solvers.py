@@ -14,28 +14,19 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.priors import Prior
+from wsflow.flow.sources import Source
 from wsflow.manifolds import Manifold
+from wsflow.options import Options, one_of, whole
 
 Field = Callable[[Tensor, Tensor], Tensor]
 RatedField = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-# integrate, or another solver, with its settings bound: solver(field, x, manifold, start=0.0, stop=1.0)
+# solver(field, x, manifold, start=0.0, stop=1.0), as `integrate` with its settings bound
 Solver = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge-Kutta method.
-
-    Parameters
-    ----------
-    order : int
-        Of its convergence.
-    stages : tuple of tuple of float
-        Row i: the weights of the stages before stage i.
-    weights : tuple of float
-        Of the stages in the step.
-    """
+    """An explicit Runge-Kutta method: its order, the weights of the stages before each stage, and those of the step."""
 
     order: int
     stages: tuple[tuple[float, ...], ...]
@@ -60,30 +51,10 @@ def integrate(
 ) -> tuple[Tensor, Tensor]:
     """Follow dx/dt = v(x, t), and integrate a rate along the way.
 
-    Parameters
-    ----------
-    field : callable
-        ``field(x, t)`` with x (n, size) and t (n,) gives the velocity (n, size) and a rate (n, ...) or None.
-    x : Tensor of shape (n, size)
-        Where to start.
-    manifold : Manifold
-    method : str
-        A key of `TABLEAUX`.
-    n_steps : int
-    start, stop : float
-        Times; backwards where stop < start.
-
-    Returns
-    -------
-    x : Tensor of shape (n, size)
-        Where it ends.
-    total : Tensor of shape (n, ...)
-        The integral of the rate; zeros (n,) without one.
-
-    Raises
-    ------
-    NumericalError
-        If a point or its integral is not finite any more: names the time, the step and the share of such points.
+    ``field(x, t)`` with x (n, size) and t (n,) gives the velocity (n, size) and a rate (n, ...) or None. It runs from
+    `start` to `stop`, backwards where that is earlier, by a method of `TABLEAUX`. Returned are the end (n, size) and
+    the integral of the rate (n, ...), zeros (n,) without one. A NumericalError names the time, the step and the share
+    of points that are not finite any more.
 
     Examples
     --------
@@ -125,11 +96,44 @@ def _advance(x: Tensor, h: float, weights: tuple[float, ...], velocities: list[T
     return x
 
 
+@dataclass
+class RungeKutta(Options):
+    """A Runge-Kutta method with fixed steps, as a solver.
+
+    Parameters
+    ----------
+    method : {"midpoint", "euler", "rk4"}
+    n_steps : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.solvers import RungeKutta
+    >>> from wsflow.manifolds import Euclidean
+    >>> x, _ = RungeKutta("rk4", 16)(lambda x, t: (-x, None), torch.ones(1, 1), Euclidean(1))
+    >>> round(float(x), 4)
+    0.3679
+    """
+
+    method: str = "midpoint"
+    n_steps: int = 8
+
+    CONSTRAINTS = {"method": one_of(*TABLEAUX), "n_steps": whole(1)}
+    # of the paths of samples
+    dtype = torch.float32
+
+    def __call__(
+        self, field: RatedField, x: Tensor, manifold: Manifold, start: float = 0.0, stop: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """As `integrate`."""
+        return integrate(field, x, manifold, self.method, self.n_steps, start, stop)
+
+
 def integrate_stochastic(
     field: Field,
     x: Tensor,
     manifold: Manifold,
-    prior: Prior,
+    source: Source,
     noise: float,
     generator: torch.Generator,
     n_steps: int = 32,
@@ -144,30 +148,8 @@ def integrate_stochastic(
     Euler-Maruyama, and then the velocity alone, which carries it to the next time, by a Runge-Kutta method. Euler steps
     of both together lose variance. This holds for independently coupled x_0 and x_1. On curved factors
     E[x_0 | x_t] is taken as exp_x(-t v) and d is made tangent, which is close where the source is concentrated; a
-    uniform source on a sphere has no centre, so d is zero there and the noise widens the marginals.
-
-    Parameters
-    ----------
-    field : callable
-        ``field(x, t)`` gives the velocity.
-    x : Tensor of shape (n, size)
-    manifold : Manifold
-    prior : Prior
-    noise : float
-        The strength e.
-    generator : torch.Generator
-    n_steps : int
-    method : str
-        A key of `TABLEAUX`, for the velocity.
-
-    Returns
-    -------
-    Tensor of shape (n, size)
-
-    Raises
-    ------
-    NumericalError
-        As `integrate`.
+    uniform source on a sphere has no centre, so d is zero there and the noise widens the marginals. It
+    returns the end (n, size), or raises a NumericalError as `integrate` does.
 
     References
     ----------
@@ -176,9 +158,9 @@ def integrate_stochastic(
     h = 1 / n_steps
     for step in range(n_steps):
         t = step * h
-        source = manifold.exp(x, -t * field(x, x.new_full((len(x),), t)))
-        pull = noise * h * manifold.to_tangent(x, prior.displacement(source))
-        kick = (2 * noise * (1 - t) * h) ** 0.5 * prior.noise(x, generator)
+        x0 = manifold.exp(x, -t * field(x, x.new_full((len(x),), t)))
+        pull = noise * h * manifold.to_tangent(x, source.displacement(x0))
+        kick = (2 * noise * (1 - t) * h) ** 0.5 * source.noise(x, generator)
         x = manifold.projection(x - pull + kick)
         x, _ = _step(lambda p, s: (field(p, s), None), x, manifold, TABLEAUX[method], t, h)
         _check_finite(x, x.new_zeros(()), step, t + h)
@@ -190,5 +172,5 @@ def _check_finite(x: Tensor, total: Tensor, step: int, time: float) -> None:
     if bad.any():
         raise NumericalError(
             f"The flow left the finite numbers at t = {time:.3g} (step {step + 1}) for {bad.double().mean():.1%} of "
-            "the points. Use more steps (n_steps=; solver_steps= of WeightFlow), a smaller guidance, or train longer."
+            "the points. Use more steps (n_steps=), a smaller guidance, or train longer."
         )

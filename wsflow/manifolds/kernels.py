@@ -1,6 +1,8 @@
 """The methods that a flow needs of a manifold, and two manifolds with fast ones: vector spaces and spheres.
 
-All of them act on the last axis, batched over everything before it.
+All of them act on the last axis, batched over everything before it. geomstats has the same maps, and the tests hold
+these to them; its product manifolds loop over factors in Python, which is 60 times slower for 42 spheres, and its
+gradients at coincident points are not finite.
 
 References
 ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -34,6 +35,19 @@ class Product:
     """
 
     factors: Sequence[tuple[Manifold, Tensor]]
+
+    @classmethod
+    def of(cls, *manifolds: Manifold) -> Product:
+        """The product of manifolds that lie side by side, each on the columns after those of the one before.
+
+        Examples
+        --------
+        >>> from wsflow.manifolds import Euclidean, Product, Sphere
+        >>> Product.of(Sphere(3), Euclidean(2)).size
+        5
+        """
+        starts = accumulate((manifold.size for manifold in manifolds), initial=0)
+        return cls([(m, torch.arange(a, a + m.size).unsqueeze(0)) for m, a in zip(manifolds, starts, strict=False)])
 
     def __post_init__(self) -> None:
         columns = self.order.sort().values

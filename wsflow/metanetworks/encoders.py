@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-    from wsflow.architecture import Architecture
-
 Classes = tuple[type["nn.Module"], type["nn.Module"]]
 
 
@@ -60,15 +58,3 @@ ENCODERS: dict[str, EncoderEntry] = {
     "mlp": EncoderEntry(mlp, group="trivial", reads=("weights", "hints")),
 }
 READ_HINTS = tuple(name for name, entry in ENCODERS.items() if "hints" in entry.reads)
-
-
-def velocity_name(choice: str, layout: Architecture | None) -> str:
-    """Return the encoder that a choice stands for: "auto" is "neuron", or "mlp" without an architecture."""
-    if choice != "auto":
-        return choice
-    return "mlp" if layout is None else "neuron"
-
-
-def knows_names(choice: str, layout: Architecture | None, identity: str | None) -> bool:
-    """Return whether an encoder tells neurons apart, by learned names or by the place of their columns."""
-    return identity == "learned" or ENCODERS[velocity_name(choice, layout)].group == "trivial"

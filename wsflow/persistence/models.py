@@ -25,7 +25,19 @@ STEPS: dict[str, str] = {
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
     "WeightFlow": "wsflow.estimators.flow",
 }
-HOLDERS: dict[str, str] = {}
+HOLDERS: dict[str, str] = {
+    "TraceEstimator": "wsflow.flow.divergence",
+    "RungeKutta": "wsflow.flow.solvers",
+    "DormandPrince": "wsflow.flow.adaptive",
+    **dict.fromkeys(
+        (
+            "NetworkGeometry", "NeuronTransformer", "RelationalTransformer", "MLP", "GaussianSource",
+            "ExchangeableSource", "IsotropicSource", "InitialSource", "FunctionMetric", "ConsensusGradient",
+            "EnergyMatching", "ScalarCondition", "LabelCondition", "AdamW",
+        ),
+        "wsflow.models.options",
+    ),
+}  # fmt: skip
 # name of a class -> a function from parameters that any earlier wsflow saved to those of today
 MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {}
 # a callback that watches a fit is no part of the model
@@ -171,9 +183,14 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
             f"{path}: the step {name!r} is a {kind!r}, which this wsflow does not have. Install a newer wsflow."
         )
     params = decode(data["params"], tensors, path, _holders(), migrate)
-    step: Step = _class(kind, STEPS)(**migrate(kind, params))
     arrays = {key: tensors[f"{name}.{key}"] for key in data["arrays"]}
-    step._set_fitted(arrays, decode(data["data"], tensors, path))
+    fitted = decode(data["data"], tensors, path)
+    if kind == "WeightFlow":
+        from wsflow.persistence.migrations import weight_flow
+
+        params, fitted = weight_flow(params, arrays, fitted)
+    step: Step = _class(kind, STEPS)(**migrate(kind, params))
+    step._set_fitted(arrays, fitted)
     return step
 
 

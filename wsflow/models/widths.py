@@ -8,27 +8,16 @@ mean of the networks' outputs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.sequential import LINEAR
-from wsflow.estimators import assembly
-from wsflow.estimators.consensus import hints_of
-from wsflow.estimators.sources import is_named, prior_of_width
-from wsflow.flow.field import VelocityField
 from wsflow.running import flatten, unflatten
-from wsflow.symmetry.canonical import canonical_action
-from wsflow.weights import WeightArray
-
-if TYPE_CHECKING:
-    from wsflow.estimators.flow import WeightFlow
 
 
 def of_hidden(architecture: Architecture, hidden: Sequence[int]) -> Architecture:
@@ -40,10 +29,6 @@ def of_hidden(architecture: Architecture, hidden: Sequence[int]) -> Architecture
         Sequential.
     hidden : sequence of int
 
-    Returns
-    -------
-    Architecture
-
     Raises
     ------
     ValueError
@@ -52,7 +37,7 @@ def of_hidden(architecture: Architecture, hidden: Sequence[int]) -> Architecture
     Examples
     --------
     >>> from wsflow import Architecture
-    >>> from wsflow.estimators.widths import of_hidden
+    >>> from wsflow.models.widths import of_hidden
     >>> of_hidden(Architecture.mlp([4, 8, 2]), [32]) == Architecture.mlp([4, 32, 2])
     True
     """
@@ -66,87 +51,31 @@ def of_hidden(architecture: Architecture, hidden: Sequence[int]) -> Architecture
     return Architecture.sequential(layers)
 
 
-def check_width(flow: WeightFlow, architecture: Architecture, rated: bool = False) -> None:
-    """Refuse an architecture that is not the flow's own at another hidden width.
+def check_width(own: Architecture, architecture: Architecture, is_named: bool, rated: bool = False) -> None:
+    """Refuse an architecture that is not a flow's own at another hidden width, with a ValueError.
 
-    Parameters
-    ----------
-    flow : WeightFlow
-    architecture : Architecture
-    rated : bool
-        Whether log-densities are asked for.
-
-    Raises
-    ------
-    ValueError
+    `is_named` says whether the flow knows its neurons by name, `rated` whether log-densities are asked for.
     """
-    own = _own(flow)
     if not own.layers or not _same_but_for_widths(architecture, own):
         raise ValueError(f"Another width means the same layers of sequential networks: {own} against {architecture}.")
-    narrow, wide, named = _linear(own), _linear(architecture), is_named(flow)
-    if named and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
+    narrow, wide = _linear(own), _linear(architecture)
+    if is_named and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
         raise ValueError(
             f"A flow that knows its neurons by name makes wider networks, not narrower ones: {own} against "
             f"{architecture}. Fit with identity=None."
         )
-    if named and rated:
+    if is_named and rated:
         raise ValueError("A network made of several sampled ones has no log-density here. Fit with identity=None.")
 
 
-def of_width(flow: WeightFlow, architecture: Architecture) -> WeightFlow:
-    """A flow that does not know neurons by name, for networks of another hidden width.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    architecture : Architecture
-
-    Returns
-    -------
-    WeightFlow
-    """
-    other = copy.copy(flow)
-    other.architecture_ = architecture
-    other.geometry_ = assembly.geometry_of(other)
-    other.n_features_in_ = architecture.n_weights
-    network = flow.velocity_.network.at_width(other.geometry_.layout, other.geometry_.n_extra)
-    other.prior_ = prior_of_width(other, flow)
-    other.consensus_ = flow.consensus_ and flow.consensus_.of_width(architecture, other.geometry_)
-    hints = hints_of(other)
-    if hints is not None and flow.velocity_.hints is not None:
-        hints.scale.copy_(flow.velocity_.hints.scale)
-    parts = (network, other.geometry_.manifold, other.prior_, flow.velocity_.prediction, hints)
-    other.velocity_ = VelocityField(*parts).eval()
-    other.velocity_.ratio.copy_(flow.velocity_.ratio)
-    return other
-
-
-def copies_needed(flow: WeightFlow, wide: Architecture) -> int:
-    """How many of a flow's networks one wide network is made of: several, where the flow knows its neurons by name.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    wide : Architecture
-
-    Returns
-    -------
-    int
-    """
-    return _copies(_own(flow), wide) if is_named(flow) else 1
+def copies_needed(narrow: Architecture, wide: Architecture) -> int:
+    """How many narrow networks one wide network is made of."""
+    pairs = zip(_linear(narrow), _linear(wide), strict=True)
+    return max(-(-b.outputs // a.outputs) for a, b in pairs)
 
 
 def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tensor:
-    """Wide networks, each made of as many successive rows as it needs.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n * copies, d)
-    narrow, wide : Architecture
-
-    Returns
-    -------
-    Tensor of shape (n, wide d)
+    """Make wide networks (n, wide d), each of as many successive rows of (n * copies, d) as it needs.
 
     Examples
     --------
@@ -159,7 +88,7 @@ def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tenso
     >>> torch.allclose(forward(combined(rows, narrow, wide), wide, x)[0], mean, atol=1e-5)
     True
     """
-    copies = _copies(narrow, wide)
+    copies = copies_needed(narrow, wide)
     tensors = {k: v.reshape(-1, copies, *v.shape[1:]) for k, v in unflatten(weights, narrow).items()}
     made: dict[str, Tensor] = {}
     sources: _Group | None = None
@@ -172,27 +101,6 @@ def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tenso
             made[f"{small.name}.bias"] = _bias(tensors[f"{small.name}.bias"], targets, sources)
         sources = targets
     return flatten(made, wide)
-
-
-def combined_networks(flow: WeightFlow, weights: Tensor, architecture: Architecture) -> WeightArray:
-    """Wide networks made of sampled ones, in their canonical form where the flow's networks have one.
-
-    Parameters
-    ----------
-    flow : WeightFlow
-    weights : Tensor of shape (n * copies, d)
-    architecture : Architecture
-        The wide one.
-
-    Returns
-    -------
-    WeightArray of shape (n, wide d)
-    """
-    wide = combined(weights, _own(flow), architecture)
-    if flow.geometry_.name != "euclidean":
-        bias: Any = flow.bias
-        wide = canonical_action(wide, architecture, bias)(wide)
-    return WeightArray(wide.numpy().astype(flow._dtype), architecture, aligned=True)
 
 
 @dataclass(frozen=True)
@@ -229,17 +137,6 @@ def _bias(bias: Tensor, targets: _Group | None, sources: _Group | None) -> Tenso
         return bias.mean(1)
     part = torch.bincount(sources.copy, minlength=bias.shape[1]).to(bias)
     return torch.einsum("nco,c->no", bias, part / part.sum())
-
-
-def _own(flow: WeightFlow) -> Architecture:
-    if flow.architecture_ is None:
-        raise ValueError("Another width needs an architecture of the flow's own: fit a WeightArray.")
-    return flow.architecture_
-
-
-def _copies(narrow: Architecture, wide: Architecture) -> int:
-    pairs = zip(_linear(narrow), _linear(wide), strict=True)
-    return max(-(-b.outputs // a.outputs) for a, b in pairs)
 
 
 def _resized(layer: Layer, inputs: int, outputs: int) -> Layer:

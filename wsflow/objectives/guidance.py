@@ -1,4 +1,4 @@
-"""Where the flow meets the function of its points: the metric of the loss, and guidance."""
+"""Guidance: sampling that descends a functional of the networks on the way."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.estimators.functionals import as_functional, bind
-from wsflow.estimators.natural import NaturalGradient
-from wsflow.estimators.standardizing import standardizer
 from wsflow.flow.guidance import SCHEDULES, Descent, Slope, guided, guided_sample, slope_of
-from wsflow.flow.matching import Predictions
 from wsflow.flow.solvers import Field
-from wsflow.flow.training import Metric
 from wsflow.geometry import Geometry
-from wsflow.running import forward
+from wsflow.objectives.functionals import as_functional, bind
+from wsflow.objectives.kfac import NaturalGradient
+from wsflow.objectives.lsuv import standardizer
 from wsflow.task import Task, check_task
-
-# inputs on which predictions are compared in each step of energy matching
-PREDICTED = 256
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Guidance:
     Parameters
     ----------
     objective : Task, Functional or callable
-        A task stands for its loss; `wsflow.estimators.functionals` has others, and their sums. A callable of one's own
+        A task stands for its loss; `wsflow.objectives.functionals` has others, and their sums. A callable of one's own
         maps weights (n, d), a tensor, to values (n,), each of its own network, and is differentiable.
     strength : float
         Factor of the gradient.
@@ -91,31 +85,11 @@ def guided_transport(
     solve: Callable[[Field, Tensor], Tensor],
     method: str = "midpoint",
 ) -> Callable[[Tensor], Tensor]:
-    """What takes source points along a guided flow.
+    """The map from points (n, size) at t = 0 along a guided flow to points at t = 1.
 
-    Parameters
-    ----------
-    guidance : Guidance, or the objective of one
-    field : callable
-        The velocity.
-    architecture : Architecture or None
-    geometry : Geometry
-    minibatches : torch.Generator
-        Of the objective.
-    solve : callable
-        Follows a field from points at t = 0 to t = 1.
-    method : str
-        Of the steps along the flow in a descent; a key of `wsflow.flow.solvers.TABLEAUX`.
-
-    Returns
-    -------
-    callable
-        From points (n, size) to points (n, size).
-
-    Raises
-    ------
-    ValueError
-        If there is no architecture, without which networks do not run.
+    `minibatches` is the generator of the objective's, ``solve(field, points)`` follows a field from t = 0 to t = 1, and
+    `method`, a key of `wsflow.flow.solvers.TABLEAUX`, takes the steps along the flow in a descent. A ValueError says
+    that networks do not run without an architecture.
     """
     guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
     if architecture is None:
@@ -143,105 +117,12 @@ def guided_transport(
 def slope_by(
     objective: Any, architecture: Architecture, geometry: Geometry, descent: Descent, generator: torch.Generator
 ) -> Slope:
-    """The directions of a descent: gradients of an objective, natural ones if it says so.
-
-    Parameters
-    ----------
-    objective : Functional or callable
-    architecture : Architecture
-    geometry : Geometry
-    descent : Descent
-    generator : torch.Generator
-        Of the minibatches.
-
-    Returns
-    -------
-    callable
-        From points (n, size) to directions of ascent (n, size).
-    """
+    """The directions of ascent (n, size) at points: gradients of an objective, natural ones if the descent says so."""
     if descent.natural:
         return NaturalGradient(objective, architecture, geometry, descent.damping, generator)
     return slope_of(on_points(bind(objective, architecture, generator), geometry))
 
 
-def function_metric(task: Task, architecture: Architecture, geometry: Geometry, n_inputs: int) -> Metric:
-    """The pull-back metric at x: v -> J(x) v, the change of the outputs on inputs of a task.
-
-    J is the Jacobian of the outputs at the point x itself, on a fresh draw of inputs at each call.
-    Outputs of a classification are logits, which mean the same when all of them move together, so
-    their mean is taken off. Only inputs are used, no targets.
-
-    Parameters
-    ----------
-    task : Task
-    architecture : Architecture
-    geometry : Geometry
-    n_inputs : int
-
-    Returns
-    -------
-    callable
-        ``metric(x, v, generator)``: Tensor of shape (n, inputs * outputs).
-    """
-    inputs = torch.from_numpy(task.X)
-    centred = task.is_classification
-
-    def metric(x: Tensor, v: Tensor, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(inputs), (n_inputs,), generator=generator)
-        batch = inputs[rows].to(x)
-
-        def outputs(points: Tensor) -> Tensor:
-            return forward(geometry.to_weights(points), architecture, batch)
-
-        change: Tensor = torch.func.jvp(outputs, (x,), (v,))[1]
-        return (change - change.mean(-1, keepdim=True) if centred else change).flatten(1)
-
-    return metric
-
-
-def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -> Predictions:
-    """What networks predict on inputs of a task, drawn anew by each generator; its targets are not used.
-
-    Of a classification these are the square roots of the probabilities, whose distances are those of Hellinger.
-
-    Parameters
-    ----------
-    task : Task
-    architecture : Architecture
-    geometry : Geometry
-
-    Returns
-    -------
-    callable
-        See `wsflow.flow.matching`.
-    """
-    inputs = torch.from_numpy(task.X)
-
-    def drawn(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        rows = torch.randint(len(inputs), (PREDICTED,), generator=generator)
-
-        def predicted(points: Tensor) -> Tensor:
-            outputs = forward(geometry.to_weights(points), architecture, inputs[rows].to(points))
-            # a root has no slope at zero
-            return outputs.softmax(-1).clamp_min(1e-6).sqrt() if task.is_classification else outputs
-
-        return predicted
-
-    return drawn
-
-
 def on_points(functional: Callable[[Tensor], Tensor], geometry: Geometry) -> Callable[[Tensor], Tensor]:
-    """A functional of weights as one of points.
-
-    Parameters
-    ----------
-    functional : callable
-        From weights (n, d) to values (n,).
-    geometry : Geometry
-
-    Returns
-    -------
-    callable
-        From points (n, size) to values (n,).
-    """
+    """A functional of weights (n, d) as one of points (n, size)."""
     return lambda points: functional(geometry.to_weights(geometry.target.projection(points)))

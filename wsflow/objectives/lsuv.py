@@ -1,4 +1,4 @@
-"""Networks brought to the scale of new inputs, before they learn from them.
+"""Layer-sequential unit variance (LSUV): networks brought to the scale of new inputs, before they learn from them.
 
 What a network learned on one task is often out of range on another: neurons are dead or never off, and its outputs are
 sure of the wrong thing. An affine change of each neuron puts that right and keeps its direction. It looks at inputs
@@ -56,7 +56,7 @@ def standardized(
     --------
     >>> import torch
     >>> from wsflow import Architecture
-    >>> from wsflow.estimators.standardizing import standardized
+    >>> from wsflow.objectives.lsuv import standardized
     >>> from wsflow.running import forward
     >>> generator = torch.Generator().manual_seed(0)
     >>> rows, inputs = torch.randn(2, 23, generator=generator), torch.randn(50, 4, generator=generator)
@@ -88,23 +88,9 @@ def _rescale(tensors: dict[str, Tensor], layer: Layer, mean: Tensor, factor: Ten
 
 
 def standardizer(task: Task | None, architecture: Architecture, geometry: Geometry) -> Callable[[Tensor], Tensor]:
-    """`standardized` as a map of points, on inputs of a task.
+    """`standardized` as a map of points (n, size), on inputs of a task.
 
-    Parameters
-    ----------
-    task : Task or None
-    architecture : Architecture
-    geometry : Geometry
-
-    Returns
-    -------
-    callable
-        From points (n, size) to points (n, size).
-
-    Raises
-    ------
-    ValueError
-        If there is no task, or the geometry is curved: its neurons have a norm that they keep.
+    A ValueError says that there is no task, or that the geometry is curved: its neurons have a norm that they keep.
     """
     if task is None or not geometry.target.is_flat:
         raise ValueError(

@@ -1,31 +1,38 @@
-"""Priors: the source distributions at t = 0.
+"""Sources: the distributions at t = 0.
 
-Each draws points, knows its centre m (for the drift between Gaussians), its log-density with
-respect to the Riemannian volume where it has one, and the noise that keeps it (for stochastic sampling).
+Each draws points, knows its centre m (for the drift between Gaussians), its log-density with respect to the Riemannian
+volume where it has one, and the noise that keeps it (for stochastic sampling).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log, pi
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.covariance import Covariance, fit_covariance
+from wsflow.flow.covariance import Covariance, Scaled, fit_covariance
 from wsflow.flow.frame import Frame
 from wsflow.manifolds import Euclidean, Product, Sphere
 
 
-class Prior(Protocol):
+class Source(Protocol):
     """What a flow needs of its source."""
 
-    def to(self, dtype: torch.dtype) -> Prior:
+    @property
+    def no_density(self) -> str:
+        """Why there is no density, as a sentence with the remedy; empty where there is one."""
+
+    def to(self, dtype: torch.dtype) -> Source:
         """The same in another precision."""
+
+    def at_temperature(self, temperature: float) -> Source:
+        """The law of its points, each moved on a geodesic to `temperature` times its distance from the centre."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points of the manifold."""
@@ -37,13 +44,13 @@ class Prior(Protocol):
         """log_x(m), the tangent vector from x to the centre; zero on factors without one."""
 
     def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A Gaussian tangent vector at x with the prior's covariance."""
+        """A Gaussian tangent vector at x with the source's covariance."""
 
     def displacement(self, x: Tensor) -> Tensor:
         """log_m(x) as an ambient vector: x - m in a vector space; zero on factors without a centre."""
 
     def spread(self, v: Tensor) -> Tensor:
-        """C v for vectors v, with the prior's covariance C."""
+        """C v for vectors v, with the source's covariance C."""
 
     def arrays(self) -> dict[str, Tensor]:
         """What it was fitted to be, by name."""
@@ -62,32 +69,28 @@ class Isotropic:
     Examples
     --------
     >>> import torch
-    >>> from wsflow.flow.priors import Isotropic
+    >>> from wsflow.flow.sources import Isotropic
     >>> from wsflow.manifolds import Product, Sphere
-    >>> circle = Product([(Sphere(2), torch.tensor([[0, 1]]))])
+    >>> circle = Product.of(Sphere(2))
     >>> Isotropic(circle, torch.ones(2)).log_prob(torch.tensor([[1.0, 0.0]])).exp()  # 1 / (2 pi)
     tensor([0.1592])
     """
 
     manifold: Product
     scale: Tensor
+    no_density = ""
 
     def __deepcopy__(self, memo: object) -> Isotropic:
         # it never changes, and copies of a flow may share it
         return self
 
     def to(self, dtype: torch.dtype) -> Isotropic:
-        """The same in another precision.
-
-        Parameters
-        ----------
-        dtype : torch.dtype
-
-        Returns
-        -------
-        Isotropic
-        """
+        """The same in another precision."""
         return Isotropic(self.manifold, self.scale.to(dtype))
+
+    def at_temperature(self, temperature: float) -> Isotropic:
+        """Scaled on Euclidean factors; the uniform distribution on spheres has no centre, and stays."""
+        return replace(self, scale=temperature * self.scale)
 
     def _flat(self, x: Tensor) -> Tensor:
         """x on Euclidean factors, zero on spheres."""
@@ -169,23 +172,24 @@ class WrappedGaussian:
     Examples
     --------
     >>> import torch
-    >>> from wsflow.flow.priors import WrappedGaussian
+    >>> from wsflow.flow.sources import WrappedGaussian
     >>> from wsflow.manifolds import Product, Sphere
-    >>> sphere = Product([(Sphere(3), torch.tensor([[0, 1, 2]]))])
+    >>> sphere = Product.of(Sphere(3))
     >>> points = sphere.projection(torch.tensor([[1.0, 0.1, 0.0], [1.0, -0.1, 0.1], [1.0, 0.0, -0.1]]))
-    >>> prior = WrappedGaussian.fit(sphere, points)
-    >>> new = prior.sample(5, torch.Generator().manual_seed(0))
-    >>> bool(sphere.belongs(new, 1e-12).all()), prior.log_prob(new).shape
+    >>> source = WrappedGaussian.fit(sphere, points)
+    >>> new = source.sample(5, torch.Generator().manual_seed(0))
+    >>> bool(sphere.belongs(new, 1e-12).all()), source.log_prob(new).shape
     (True, torch.Size([5]))
     """
 
     manifold: Product
     mean: Tensor
     covariance: Covariance
+    no_density = ""
 
     @classmethod
-    def fit(cls, manifold: Product, x: Tensor, shrinkage: float = 0.1, steps: int = 20) -> WrappedGaussian:
-        """Frechet mean and covariance of points, shrunk towards its diagonal.
+    def fit(cls, manifold: Product, x: Tensor, shrinkage: float = 0.1) -> WrappedGaussian:
+        """Fit the Frechet mean and the covariance of points.
 
         Parameters
         ----------
@@ -193,8 +197,6 @@ class WrappedGaussian:
         x : Tensor of shape (n, size)
         shrinkage : float
             0: the sample covariance; 1: its diagonal.
-        steps : int
-            Of the fixed-point iteration m <- exp_m(mean log_m(x)).
 
         Returns
         -------
@@ -207,9 +209,7 @@ class WrappedGaussian:
             If the covariance is not positive definite although shrunk.
         """
         x = x.double()
-        mean = manifold.projection(x.mean(0, keepdim=True))
-        for _ in range(0 if manifold.is_flat else steps):
-            mean = manifold.exp(mean, manifold.log(mean.expand_as(x), x).mean(0, keepdim=True))
+        mean = frechet_mean(manifold, x)
         z = Frame(manifold, mean[0]).coordinates(manifold.log(mean.expand_as(x), x))
         return cls(manifold, mean[0], fit_covariance(z, shrinkage))
 
@@ -223,17 +223,12 @@ class WrappedGaussian:
         return self
 
     def to(self, dtype: torch.dtype) -> WrappedGaussian:
-        """The same in another precision.
-
-        Parameters
-        ----------
-        dtype : torch.dtype
-
-        Returns
-        -------
-        WrappedGaussian
-        """
+        """The same in another precision."""
         return WrappedGaussian(self.manifold, self.mean.to(dtype), self.covariance.to(dtype))
+
+    def at_temperature(self, temperature: float) -> WrappedGaussian:
+        """N(0, temperature^2 C) in the tangent space."""
+        return replace(self, covariance=Scaled(self.covariance, temperature))
 
     def _centre(self, x: Tensor) -> Tensor:
         return self.mean.to(x).expand_as(x)
@@ -243,8 +238,7 @@ class WrappedGaussian:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points."""
-        centre = self.mean.expand(n, -1)
-        return self.manifold.exp(centre, self._tangent(n, generator))
+        return self.manifold.exp(self.mean.expand(n, -1), self._tangent(n, generator))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log N(log_m(x); 0, C) - sum_f (dim_f - 1) log(sin(theta_f) / theta_f) over the spheres f."""
@@ -261,7 +255,7 @@ class WrappedGaussian:
         return self.manifold.log(x, self._centre(x))
 
     def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The prior's tangent Gaussian at m, made tangent at x."""
+        """The tangent Gaussian at m, made tangent at x."""
         return self.manifold.to_tangent(x, self._tangent(len(x), generator).to(x))
 
     def displacement(self, x: Tensor) -> Tensor:
@@ -287,6 +281,23 @@ class WrappedGaussian:
         return {"mean": self.mean, **self.covariance.arrays()}
 
 
+def frechet_mean(
+    manifold: Product, x: Tensor, symmetrize: Callable[[Tensor], Tensor] | None = None, steps: int = 20
+) -> Tensor:
+    """The Frechet mean (1, size) of points (n, size), by the fixed-point iteration m <- exp_m(mean log_m(x)).
+
+    `symmetrize` maps a vector (size,) to its mean over a group of isometries that the mean is to be invariant under.
+    """
+    start = x.mean(0)
+    mean = manifold.projection((start if symmetrize is None else symmetrize(start)).unsqueeze(0))
+    for _ in range(0 if manifold.is_flat else steps):
+        step = manifold.log(mean.expand_as(x), x).mean(0, keepdim=True)
+        if symmetrize is not None:
+            step = manifold.to_tangent(mean, symmetrize(step[0]).unsqueeze(0))
+        mean = manifold.exp(mean, step)
+    return mean
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Points from a function, such as networks as they look before training; it has no density.
@@ -300,45 +311,33 @@ class Drawn:
 
     manifold: Product
     draw: Callable[[int, torch.Generator], Tensor]
+    no_density = "A source that is only drawn from has no density. Use source='gaussian' or 'isotropic'."
 
     def to(self, dtype: torch.dtype) -> Drawn:
-        """Itself: points are drawn in the function's own precision.
+        """Itself: points are drawn in the function's own precision."""
+        return self
 
-        Parameters
-        ----------
-        dtype : torch.dtype
-
-        Returns
-        -------
-        Drawn
-        """
+    def at_temperature(self, temperature: float) -> Drawn:
+        """Refused, but at temperature 1."""
+        if temperature != 1.0:
+            raise NumericalError(self.no_density)
         return self
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points."""
         return self.draw(n, generator)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Refused.
-
-        Raises
-        ------
-        NumericalError
-        """
-        raise NumericalError("A prior that is only drawn from has no density. Use prior='gaussian' or 'isotropic'.")
+    def log_prob(self, x: Tensor) -> Any:
+        """Refused."""
+        raise NumericalError(self.no_density)
 
     def to_centre(self, x: Tensor) -> Tensor:
         """Zero: nothing is known of its centre."""
         return torch.zeros_like(x)
 
-    def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Refused, as there is no covariance to draw from.
-
-        Raises
-        ------
-        NumericalError
-        """
-        raise NumericalError("Stochastic sampling needs prior='gaussian' or 'isotropic'.")
+    def noise(self, x: Tensor, generator: torch.Generator) -> Any:
+        """Refused: there is no covariance to draw from."""
+        raise NumericalError("Stochastic sampling needs source='gaussian' or 'isotropic'.")
 
     def displacement(self, x: Tensor) -> Tensor:
         """Zero."""

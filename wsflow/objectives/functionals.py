@@ -32,18 +32,7 @@ class Functional(ABC):
 
     @abstractmethod
     def bind(self, architecture: Architecture, generator: torch.Generator) -> Bound:
-        """The functional of weights (n, d), with minibatches and noise from a generator.
-
-        Parameters
-        ----------
-        architecture : Architecture
-        generator : torch.Generator
-
-        Returns
-        -------
-        callable
-            From weights (n, d) to values (n,).
-        """
+        """Return the map from weights (n, d) to values (n,), with minibatches and noise from a generator."""
 
     def __add__(self, other: Functional) -> Sum:
         return Sum((*_terms(self), *_terms(other)))
@@ -67,7 +56,7 @@ class Sum(Functional):
     --------
     >>> import numpy as np
     >>> from wsflow import Task
-    >>> from wsflow.estimators.functionals import Sparsity, TaskLoss
+    >>> from wsflow.objectives.functionals import Sparsity, TaskLoss
     >>> both = TaskLoss(Task(np.eye(4), [0, 1, 0, 1])) + 0.1 * Sparsity("hoyer")
     >>> [weight for weight, _ in both.terms]
     [1.0, 0.1]
@@ -96,7 +85,7 @@ class TaskLoss(Functional):
     >>> import numpy as np
     >>> import torch
     >>> from wsflow import Architecture, Task
-    >>> from wsflow.estimators.functionals import TaskLoss
+    >>> from wsflow.objectives.functionals import TaskLoss
     >>> loss = TaskLoss(Task(np.eye(4), [0, 1, 0, 1])).bind(Architecture.mlp([4, 3, 2]), torch.Generator())
     >>> loss(torch.zeros(2, 23))
     tensor([0.6931, 0.6931])
@@ -119,21 +108,7 @@ class TaskLoss(Functional):
 def by_noise(
     weights: Tensor, architecture: Architecture, batch: tuple[Tensor, Tensor], loss: str, generator: torch.Generator
 ) -> Tensor:
-    """Standard normal directions, one draw for all networks.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-    architecture : Architecture
-    batch : pair of Tensor
-        Inputs (b, p) and targets.
-    loss : str
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (b, p)
-    """
+    """Standard normal directions (b, p), one draw for all networks."""
     inputs, _ = batch
     return torch.randn(inputs.shape, generator=generator).to(inputs)
 
@@ -141,21 +116,7 @@ def by_noise(
 def by_sign(
     weights: Tensor, architecture: Architecture, batch: tuple[Tensor, Tensor], loss: str, generator: torch.Generator
 ) -> Tensor:
-    """The signs of each network's own gradient of the loss by its inputs (the fast gradient sign method).
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-    architecture : Architecture
-    batch : pair of Tensor
-        Inputs (b, p) and targets.
-    loss : str
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of shape (n, b, p)
-    """
+    """The signs (n, b, p) of each network's own gradient of the loss by its inputs (the fast gradient sign method)."""
     inputs, targets = batch
     with torch.enable_grad():
         leaf = inputs.expand(len(weights), *inputs.shape).clone().requires_grad_()
@@ -207,36 +168,19 @@ class Robustness(Functional):
 
 
 def mean_size(weights: Tensor) -> Tensor:
-    """The mean of |w|.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """The mean of |w| for each network."""
     return weights.abs().mean(1)
 
 
 def density(weights: Tensor) -> Tensor:
-    """(|w|_1 / |w|_2 - 1) / (sqrt(d) - 1): 0 for a single weight, 1 where all are equally large, at any scale.
+    """(|w|_1 / |w|_2 - 1) / (sqrt(d) - 1), which is one minus Hoyer's sparseness.
 
-    It is one minus Hoyer's sparseness.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, d)
-
-    Returns
-    -------
-    Tensor of shape (n,)
+    It is 0 for a single weight and 1 where all are equally large, at any scale.
 
     Examples
     --------
     >>> import torch
-    >>> from wsflow.estimators.functionals import density
+    >>> from wsflow.objectives.functionals import density
     >>> density(torch.tensor([[3.0, 0.0, 0.0, 0.0], [2.0, -2.0, 2.0, 2.0]]))
     tensor([0., 1.])
     """
@@ -317,27 +261,15 @@ class Fairness(Functional):
 
 
 def as_functional(objective: Any, batch_size: int | None = None) -> Any:
-    """A task becomes its loss, and a functional without a batch size of its own takes the one given.
+    """Turn a task into its loss, and give a functional without a batch size the one given.
 
-    Parameters
-    ----------
-    objective : Task, Functional or callable
-    batch_size : int, optional
-
-    Returns
-    -------
-    Functional or callable
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
+    A TypeError says that it is no task, functional or callable.
     """
     if isinstance(objective, Task):
         return TaskLoss(objective, batch_size)
     if not callable(objective) and not isinstance(objective, Functional):
         raise TypeError(
-            f"Guidance descends a Task, a functional of wsflow.estimators.functionals, or a callable from weights "
+            f"Guidance descends a Task, a functional of wsflow.objectives.functionals, or a callable from weights "
             f"(n, d) to values (n,), got {type(objective).__name__}."
         )
     if batch_size is not None and getattr(objective, "batch_size", batch_size) is None:
@@ -346,19 +278,7 @@ def as_functional(objective: Any, batch_size: int | None = None) -> Any:
 
 
 def bind(objective: Any, architecture: Architecture, generator: torch.Generator) -> Bound:
-    """A functional bound to an architecture; a plain callable with a check of what it returns.
-
-    Parameters
-    ----------
-    objective : Functional or callable
-    architecture : Architecture
-    generator : torch.Generator
-
-    Returns
-    -------
-    callable
-        From weights (n, d) to values (n,).
-    """
+    """Bind a functional to an architecture, or check what a plain callable returns: values (n,) for weights (n, d)."""
     if isinstance(objective, Functional):
         return objective.bind(architecture, generator)
 
@@ -378,25 +298,9 @@ def bind(objective: Any, architecture: Architecture, generator: torch.Generator)
 def minibatches(
     task: Task, batch_size: int | None, architecture: Architecture, generator: torch.Generator
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """What draws inputs and targets in the precision of some weights, with replacement.
+    """Return what draws inputs (b, p) and targets in the precision of weights, with replacement; None takes all.
 
-    Parameters
-    ----------
-    task : Task
-    batch_size : int or None
-        None takes all examples, in order.
-    architecture : Architecture
-    generator : torch.Generator
-
-    Returns
-    -------
-    callable
-        From weights to inputs (b, p) and targets.
-
-    Raises
-    ------
-    InvalidInputError
-        If the task is not one of these networks.
+    An InvalidInputError says that the task is not one of these networks.
     """
     check_task(architecture, task)
     inputs, targets = torch.from_numpy(task.X), torch.from_numpy(task.y)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.sequential import LINEAR
-from wsflow.estimators.functionals import TaskLoss, minibatches
 from wsflow.geometry import Geometry
+from wsflow.objectives.functionals import TaskLoss, minibatches
 from wsflow.running import flatten, losses, unflatten
 from wsflow.running.execution import run_layers
 
@@ -53,8 +53,8 @@ class NaturalGradient:
     >>> import numpy as np
     >>> import torch
     >>> from wsflow import Architecture, Task
-    >>> from wsflow.estimators.functionals import TaskLoss
-    >>> from wsflow.estimators.natural import NaturalGradient
+    >>> from wsflow.objectives.functionals import TaskLoss
+    >>> from wsflow.objectives.kfac import NaturalGradient
     >>> from wsflow.geometry import GEOMETRIES
     >>> architecture, loss = Architecture.mlp([4, 3, 2]), TaskLoss(Task(np.eye(4), [0, 1, 0, 1]))
     >>> slope = NaturalGradient(loss, architecture, GEOMETRIES["euclidean"](architecture), 0.1, torch.Generator())

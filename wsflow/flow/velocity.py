@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from wsflow.flow.hints import GradientHints
 from wsflow.flow.paths import PREDICTIONS
-from wsflow.flow.priors import Prior
-from wsflow.manifolds import Manifold
+from wsflow.flow.sources import Source
+from wsflow.manifolds import Product
 
 SCALED = 256  # points from which the scale of hints is taken
 
@@ -26,10 +26,11 @@ class VelocityField(nn.Module):
 
     Parameters
     ----------
-    network : nn.Module
-        F, from x (n, size) and t (n,) to (n, size), with a method `fit_scale`.
-    manifold : Manifold
-    prior : Prior
+    network : callable
+        F, from x (n, size) and t (n,) to (n, size); to be trained, an nn.Module. Keywords `hints` (n, 3, size) and
+        `condition` (n,) are passed where there are some.
+    manifold : Product
+    source : Source
         Its centre is m.
     prediction : str
         A key of `PREDICTIONS`; it says c. The ratio r of the variances of points and source is fitted.
@@ -41,26 +42,27 @@ class VelocityField(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
-        manifold: Manifold,
-        prior: Prior,
-        prediction: str,
+        network: Any,
+        manifold: Product,
+        source: Source,
+        prediction: str = "velocity",
         hints: GradientHints | None = None,
     ) -> None:
         super().__init__()
         self.hints = hints
-        self.network: Any = network
+        self.network = network
         self.manifold = manifold
-        self.prior = prior
+        self.source = source
         self.prediction = prediction
         self.register_buffer("ratio", torch.ones(()))
 
     def fit_scale(self, x: Tensor) -> None:
         """Take the scale of points (n, size) at t = 1, that of the source, and that of hints along the way."""
-        self.network.fit_scale(x)
+        if hasattr(self.network, "fit_scale"):
+            self.network.fit_scale(x)
         x = x[:: -(-len(x) // SCALED)]
-        x0 = self.prior.sample(len(x), torch.Generator().manual_seed(0)).to(x)
-        after, before = (self.prior.to_centre(points).var(0, correction=0).mean() for points in (x, x0))
+        x0 = self.source.sample(len(x), torch.Generator().manual_seed(0)).to(x)
+        after, before = (self.source.to_centre(points).var(0, correction=0).mean() for points in (x, x0))
         if before > 0 and after > 0:
             self.ratio.copy_(after / before)
         if self.hints is not None:
@@ -85,21 +87,10 @@ class VelocityField(nn.Module):
         if self.hints is not None and guess is not None:
             seen["hints"] = self.hints(x, t, guess)
         drift = PREDICTIONS[self.prediction].drift(t, self.ratio.to(t)).unsqueeze(-1)
-        return self.manifold.to_tangent(x, self.network(x, t, **seen) - drift * self.prior.to_centre(x))
+        return self.manifold.to_tangent(x, self.network(x, t, **seen) - drift * self.source.to_centre(x))
 
     def given(self, condition: Tensor, scale: float = 1.0) -> GivenVelocity:
-        """This velocity under conditions, as a field of points and times.
-
-        Parameters
-        ----------
-        condition : Tensor of shape () or (n,)
-        scale : float
-            See `GivenVelocity`.
-
-        Returns
-        -------
-        GivenVelocity
-        """
+        """This velocity under conditions of shape () or (n,), as a field of points and times."""
         return GivenVelocity(self, condition, scale)
 
 
@@ -126,11 +117,6 @@ class GivenVelocity(nn.Module):
         self.velocity = velocity
         self.register_buffer("condition", condition)
         self.scale = scale
-
-    @property
-    def network(self) -> Any:
-        """The velocity's own."""
-        return self.velocity.network
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) at points (n, size) and times (n,)."""

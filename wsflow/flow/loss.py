@@ -1,0 +1,143 @@
+"""The flow-matching loss E w(t) |v(x_t, t) - u_t|^2, in the tangent space at x_t.
+
+A metric that depends on (x_t, t) alone, in place of the identity, leaves the minimizer, the conditional mean
+E[u_t | x_t], as it is: it only says where the network's capacity goes. A function's metric is taken where the velocity
+leads, x_1 = exp_{x_t}((1 - t) v) with v held fixed: at x_t, which is half noise, it is that of no trained network.
+
+References
+----------
+Lipman et al. 2023, arXiv:2210.02747; Chen and Lipman 2024, arXiv:2302.03660 (manifolds).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.flow.couplings import COUPLINGS, Nearest
+from wsflow.flow.paths import PREDICTIONS, TIMES
+from wsflow.flow.sources import Source
+from wsflow.flow.velocity import VelocityField
+from wsflow.training.loop import Loss, seeded
+
+# metric(x, v, generator) maps tangent vectors v at x linearly to (n, k); its squared norm is the metric's
+Metric = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+class FlowMatchingLoss:
+    """The loss of a velocity on pairs of source and target points and times.
+
+    Parameters
+    ----------
+    velocity : VelocityField
+        Whose manifold, source and prediction count.
+    coupling, time : str
+        Keys of `COUPLINGS` and `TIMES`.
+    metric : callable, optional
+        ``metric(x, v, generator)`` maps tangent vectors v (n, size) at x linearly to (n, k).
+    metric_weight : float
+        Share of the metric in the loss, between 0 (none) and 1.
+    nearest : callable, optional
+        For ``coupling="orbit"``: see `wsflow.flow.couplings.orbit`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.flow.loss import FlowMatchingLoss
+    >>> from wsflow.flow.sources import Isotropic
+    >>> from wsflow.flow.velocity import VelocityField
+    >>> from wsflow.manifolds import Euclidean, Product
+    >>> plane = Product.of(Euclidean(2))
+    >>> still = VelocityField(lambda x, t: torch.zeros_like(x), plane, Isotropic(plane, torch.ones(2)), "velocity")
+    >>> loss, zero, one = FlowMatchingLoss(still), torch.zeros(1, 2), torch.ones(1, 2)
+    >>> loss(still, zero, one, torch.tensor([0.5]), torch.Generator())
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        velocity: VelocityField,
+        coupling: str = "independent",
+        time: str = "uniform",
+        metric: Metric | None = None,
+        metric_weight: float = 0.9,
+        nearest: Nearest | None = None,
+    ) -> None:
+        self.manifold = velocity.manifold
+        self.source = velocity.source
+        self.prediction = PREDICTIONS[velocity.prediction]
+        self.coupling, self.nearest = COUPLINGS[coupling], nearest
+        self.times = TIMES[time]
+        self.metric, self.metric_weight = metric, metric_weight
+        self._scale: float | None = None
+
+    def pairs(self, x1: Tensor, source: Source, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw coupled source points, target points and times for targets (n, size)."""
+        x0 = source.sample(len(x1), generator).to(x1)
+        x0, x1 = self.coupling(x0, x1, self.manifold, self.nearest)
+        return x0, x1, self.times(len(x1), generator).to(x1)
+
+    def __call__(self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+        """The mean loss on pairs (n, size) and times (n,); the generator is the metric's."""
+        xt, ut = self.manifold.geodesic(x0, x1, t)
+        v = velocity(xt, t)
+        error = v - ut
+        loss = error.square().mean(-1)
+        if self.metric is not None:
+            end = self.manifold.exp(xt, (1 - t).unsqueeze(-1) * v.detach())
+            share = self.metric_weight
+            seen = self.metric(end, self.manifold.to_tangent(end, error), generator).square().mean(-1)
+            loss = share * self._normalization(end, ut, generator) * seen + (1 - share) * loss
+        return (self.prediction.weight(t) * loss).mean()
+
+    def _normalization(self, end: Tensor, ut: Tensor, generator: torch.Generator) -> float:
+        """What makes the metric's loss of the zero velocity equal to the Euclidean one; measured once."""
+        if self._scale is None and self.metric is not None:
+            seen = self.metric(end, self.manifold.to_tangent(end, ut), generator).square().mean()
+            self._scale = float(ut.square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny))
+        return self._scale or 1.0
+
+    def on_batches(
+        self, x1: Tensor, batch_size: int, conditions: Tensor | None = None, condition_dropout: float = 0.1
+    ) -> Loss:
+        """The loss on random batches of points (n, size), some of whose conditions (n,) are forgotten, for `train`."""
+        source = self.source.to(x1.dtype)
+
+        def loss(velocity: VelocityField, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            rows = torch.randint(len(x1), (batch_size,), generator=generator)
+            pairs = self.pairs(x1[rows], source, generator)
+            known = None if conditions is None else forgotten(conditions[rows], condition_dropout, generator)
+            drops = any(isinstance(part, nn.Dropout) for part in velocity.modules())
+            with seeded(generator, enabled=drops):
+                value = self(bound(velocity, known), *pairs, generator)
+            return value, value
+
+        return loss
+
+    def on_validation(
+        self, x1: Tensor, generator: torch.Generator, conditions: Tensor | None = None
+    ) -> Callable[[VelocityField], float] | None:
+        """The loss on points (n, size) with fixed pairs and times, for `train`; None where there are no points."""
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        if not len(x1):
+            return None
+        pairs = self.pairs(x1, self.source, generator)
+
+        def validate(velocity: VelocityField) -> float:
+            return float(self(bound(velocity, conditions), *pairs, torch.Generator().manual_seed(seed)))
+
+        return validate
+
+
+def forgotten(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Replace some of the conditions (n,) by NaN, so that a velocity learns to do without them too."""
+    lost = torch.rand(len(condition), generator=generator) < probability
+    return condition.masked_fill(lost.to(condition.device), math.nan)
+
+
+def bound(velocity: VelocityField, condition: Tensor | None) -> nn.Module:
+    """The velocity with its conditions (n,) bound, where there are some."""
+    return velocity if condition is None else velocity.given(condition)

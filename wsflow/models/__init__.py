@@ -1,0 +1,1 @@
+"""Models: torch-level objects that need no scikit-learn."""

@@ -1,0 +1,217 @@
+"""From the parameters of `WeightFlow` to settings that fit an architecture and a task: every "auto" decided."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+from wsflow.architecture import Architecture
+from wsflow.flow.adaptive import DormandPrince
+from wsflow.flow.couplings import COUPLINGS
+from wsflow.flow.divergence import TraceEstimator
+from wsflow.flow.solvers import RungeKutta
+from wsflow.geometry import GEOMETRIES, Geometry, vectors
+from wsflow.metanetworks.encoders import ENCODERS, READ_HINTS
+from wsflow.models.options import (
+    CHOICES,
+    MLP,
+    AdamW,
+    ConsensusGradient,
+    EnergyMatching,
+    FunctionMetric,
+    GaussianSource,
+    IsotropicSource,
+    NetworkGeometry,
+    NeuronTransformer,
+    ScalarCondition,
+    resolved,
+)
+from wsflow.options import Options
+from wsflow.task import Task
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How a `WeightFlowModel` is built and trained.
+
+    Parameters
+    ----------
+    geometry : NetworkGeometry or None
+        None is a plain vector space, without an architecture.
+    velocity : NeuronTransformer, RelationalTransformer or MLP
+    source : Options
+    coupling : str
+        A key of `wsflow.flow.couplings.COUPLINGS`.
+    task : Task or None
+    metric, hints, energy, condition : Options or None
+    training : AdamW
+    solver : RungeKutta or DormandPrince
+    density : TraceEstimator
+    max_iter : int
+    prediction : str
+        A key of `wsflow.flow.paths.PREDICTIONS`.
+    """
+
+    geometry: NetworkGeometry | None
+    velocity: NeuronTransformer | MLP
+    source: Options
+    coupling: str
+    task: Task | None
+    metric: FunctionMetric | None
+    hints: ConsensusGradient | None
+    energy: EnergyMatching | None
+    condition: ScalarCondition | None
+    training: AdamW
+    solver: RungeKutta | DormandPrince
+    density: TraceEstimator
+    max_iter: int
+    prediction: str
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the flow tells neurons apart by their names."""
+        return knows_names(self.velocity)
+
+    @property
+    def space(self) -> NetworkGeometry:
+        """The geometry's options, or their defaults where there is no architecture."""
+        return self.geometry or NetworkGeometry()
+
+    def geometry_for(self, architecture: Architecture | None, n_features: int) -> Geometry:
+        """The geometry of networks of an architecture, or of plain vectors."""
+        if architecture is None or self.geometry is None:
+            return vectors(n_features)
+        space = self.geometry
+        if isinstance(space.kind, Mapping):
+            return Geometry.from_manifolds(architecture, space.kind, space.last_layer)
+        return GEOMETRIES[space.kind](architecture, space.last_layer, space.bias)
+
+
+def settings_of(
+    parameters: Mapping[str, Any], architecture: Architecture | None, prediction: str | None = None
+) -> FlowSettings:
+    """Check the parameters of a `WeightFlow`, and decide every "auto".
+
+    `parameters` are those of `CHOICES`, and `coupling`, `task` and `max_iter`, by name. `prediction` is that of a model
+    that was fitted, whose task may be gone; by default it leaves the drift between Gaussians to the hints, where there
+    are some. A ValueError names the parameter, what is expected, and the value.
+    """
+    values, task = check_parameters(parameters), parameters["task"]
+    _check_architecture(values, architecture)
+    velocity = values["velocity"]
+    if velocity == "auto":
+        velocity = MLP() if architecture is None else NeuronTransformer()
+    runs = (task is not None or prediction is not None) and architecture is not None and bool(architecture.layers)
+    hints = _hints(values["hints"], runs, velocity.encoder in READ_HINTS)
+    # tokens are narrower than networks, so that without hints nothing else would carry each weight's own drift
+    return FlowSettings(
+        geometry=_geometry(values["geometry"], architecture),
+        velocity=velocity,
+        source=_source(values["source"], velocity),
+        coupling=parameters["coupling"],
+        task=task,
+        metric=_metric(values["metric"], runs),
+        hints=hints,
+        energy=_energy(values["energy"], runs),
+        condition=values["condition"],
+        training=values["training"],
+        solver=values["solver"],
+        density=values["density"],
+        max_iter=int(parameters["max_iter"]),
+        prediction=prediction or ("preconditioned" if hints is None else "velocity"),
+    )
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Check all parameters but those that depend on the architecture or the task; return the objects they stand for."""
+    values = {name: resolved(name, parameters[name]) for name in CHOICES}
+    coupling, max_iter = parameters["coupling"], parameters["max_iter"]
+    if coupling not in COUPLINGS:
+        raise ValueError(f"The 'coupling' parameter of WeightFlow is one of {tuple(COUPLINGS)}, got {coupling!r}.")
+    if not isinstance(max_iter, Integral) or max_iter < 1:
+        raise ValueError(f"The 'max_iter' parameter of WeightFlow is a whole number of at least 1, got {max_iter!r}.")
+    if values["condition"] is not None and coupling != "independent":
+        raise ValueError(
+            "A condition needs coupling='independent': a plan over a batch would pair source points with conditions, "
+            "and the source of each condition would be another."
+        )
+    return values
+
+
+def _check_architecture(values: Mapping[str, Any], architecture: Architecture | None) -> None:
+    geometry, velocity = values["geometry"], values["velocity"]
+    if architecture is None:
+        if geometry != "auto" or isinstance(velocity, NeuronTransformer):
+            raise ValueError(
+                f"WeightFlow(geometry={geometry!r}, velocity={velocity!r}) needs to know what the columns are. Pass a "
+                "WeightArray, or architecture=Architecture.mlp([...])."
+            )
+        return
+    if len(architecture.statistic_columns):
+        raise ValueError(
+            "These networks hold running statistics, which are recomputed from data and not modelled. "
+            "WeightFlow fits networks without batch norm."
+        )
+    kind = getattr(geometry, "kind", "auto")
+    if kind in ("normalized", "geometric") and GEOMETRIES["geometric"](architecture).target.is_flat:
+        warnings.warn(
+            f"No activation of this architecture commutes with positive scalings, so its {kind} geometry is Euclidean.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def knows_names(velocity: NeuronTransformer | MLP) -> bool:
+    """Whether a velocity network tells neurons apart: by learned names, or as every column has its own place."""
+    return velocity.identity == "learned" or ENCODERS[velocity.encoder].group == "trivial"
+
+
+def _geometry(value: Any, architecture: Architecture | None) -> NetworkGeometry | None:
+    if value == "auto":
+        return None if architecture is None else NetworkGeometry()
+    return value
+
+
+def _source(value: Any, velocity: NeuronTransformer | MLP) -> Options:
+    is_named = knows_names(velocity)
+    if value == "auto":
+        return GaussianSource() if is_named else IsotropicSource()
+    if type(value) is GaussianSource and not is_named:
+        raise ValueError(
+            "source='gaussian' knows each neuron by name, identity=None none of them. "
+            "Use source='isotropic', 'exchangeable' or 'initialisation', or identity='learned'."
+        )
+    return value
+
+
+def _metric(value: Any, runs: bool) -> FunctionMetric | None:
+    if isinstance(value, FunctionMetric) and not runs:
+        raise ValueError(
+            "metric='function' runs the networks: it needs task=Task(X, y) and the architecture of a sequential "
+            "network."
+        )
+    if value == "auto":
+        return FunctionMetric() if runs else None
+    return None if value == "euclidean" else value
+
+
+def _hints(value: Any, runs: bool, reads: bool) -> ConsensusGradient | None:
+    if isinstance(value, ConsensusGradient) and not (reads and runs):
+        raise ValueError(
+            "hints='gradient' runs the networks: it needs task=Task(X, y), the architecture of a sequential network, "
+            f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
+        )
+    if value == "auto":
+        return ConsensusGradient() if reads and runs else None
+    return value
+
+
+def _energy(value: Any, runs: bool) -> EnergyMatching | None:
+    if value is not None and not runs:
+        raise ValueError(
+            "Energy matching runs the networks: it needs task=Task(X, y) and the architecture of a sequential network."
+        )
+    return value

@@ -1,0 +1,392 @@
+"""A flow over the weights of networks: a geometry of their architecture, a continuous flow, and objectives.
+
+References
+----------
+Erdogan 2025, "Geometric Flow Models over Neural Network Weights".
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.flow.continuous import ContinuousFlow, Guide
+from wsflow.flow.energy import energy_matching_loss
+from wsflow.flow.hints import GradientHints
+from wsflow.flow.loss import FlowMatchingLoss
+from wsflow.flow.solvers import TABLEAUX
+from wsflow.flow.sources import Source
+from wsflow.flow.velocity import VelocityField
+from wsflow.geometry import Geometry
+from wsflow.metanetworks.conditions import CONDITIONS
+from wsflow.metanetworks.velocity import velocity_network
+from wsflow.models.orbits import nearest_in_orbit
+from wsflow.models.settings import FlowSettings
+from wsflow.models.sources import fit_source, restored_source, source_of_width
+from wsflow.models.widths import check_width, combined, copies_needed
+from wsflow.objectives.consensus import Consensus, fit_consensus
+from wsflow.objectives.function_metric import function_metric, predictions_of
+from wsflow.objectives.guidance import guided_transport
+from wsflow.symmetry.canonical import canonical_action
+from wsflow.training.loop import History, Progress, Schedule, TrainingInterrupted, seeded, train
+
+# training times: in the middle, where the end is neither unknown nor plain, a velocity has most to learn
+TIME = "logit_normal"
+# inputs of the task on which the function metric is measured in each step, and, drawn once, those of hints
+METRIC_INPUTS, HINT_INPUTS = 32, 512
+# of the learning rate, for energy matching: the velocity is trained already
+ENERGY_RATE = 0.25
+
+
+@dataclass
+class FlowHistory(History):
+    """Losses by training step; `energy` is the energy distance of predictions, the mean of each 50 steps."""
+
+    energy: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightFlowModel:
+    """The distribution of networks of one architecture: points of a geometry that a flow brings from its source.
+
+    It is made by `build_weight_flow` and trained by `train_weight_flow`, in tensors alone.
+
+    Parameters
+    ----------
+    settings : FlowSettings
+    geometry : Geometry
+    flow : ContinuousFlow
+    consensus : Consensus or None
+        Whose gradients the velocity network sees.
+    wide : Architecture or None
+        The wider networks that are made of several sampled ones, see `at_width`.
+    seed : int
+        Of the probes of estimated log-densities.
+    """
+
+    settings: FlowSettings
+    geometry: Geometry
+    flow: ContinuousFlow
+    consensus: Consensus | None = None
+    wide: Architecture | None = None
+    seed: int = 0
+
+    @property
+    def velocity(self) -> VelocityField:
+        """The trained velocity."""
+        return self.flow.velocity
+
+    @property
+    def no_density(self) -> str:
+        """Why samples have no density, as a sentence with the remedy; empty where they have one."""
+        return self.geometry.no_density or self.flow.source.no_density
+
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator,
+        *,
+        temperature: float = 1.0,
+        noise: float = 0.0,
+        guidance: Any = None,
+    ) -> Tensor:
+        """Draw new networks.
+
+        Parameters
+        ----------
+        n : int
+        generator : torch.Generator
+        temperature, noise : float
+            As of `ContinuousFlow.sample`.
+        guidance : Guidance, Task, functional or callable, optional
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            In float64.
+        """
+        if noise > 0 and self.settings.coupling != "independent":
+            raise ValueError("Stochastic sampling needs the score of coupling='independent'. Use noise=0.")
+        if min(temperature, noise) < 0:
+            raise ValueError(f"'temperature' and 'noise' are not negative, got {temperature} and {noise}.")
+        guide = None if guidance is None else self._guide(guidance, generator)
+        copies = 1 if self.wide is None else copies_needed(self._architecture(), self.wide)
+        points = self.flow.sample(n * copies, generator, temperature=temperature, noise=noise, guide=guide)
+        weights = self._to_weights(points)
+        return weights if self.wide is None else self._combined(weights, self.wide)
+
+    def sample_with_log_prob(
+        self, n: int, generator: torch.Generator, *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Draw new networks (n, d) with their log-densities (n,), at another temperature with that of its source."""
+        self._check_density()
+        if temperature == 0:
+            raise ValueError(
+                "At temperature=0 all samples are one point, which has no density. Use a higher temperature."
+            )
+        points, log_prob = self.flow.sample_with_log_prob(n, generator, temperature=temperature, seed=self.seed)
+        return self._to_weights(points), log_prob
+
+    def log_prob(self, weights: Tensor) -> Tensor:
+        """Compute the log-density of networks (n, d), with respect to the Riemannian volume of their geometry: (n,)."""
+        return self.log_prob_and_error(weights)[0]
+
+    def log_prob_and_error(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-densities (n,) of networks (n, d), and their standard errors (n,) over the probes."""
+        self._check_density()
+        weights = weights.double()
+        self.geometry.check(weights, atol=1e-4)
+        return self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
+
+    def given(self, condition: float, scale: float = 1.0) -> WeightFlowModel:
+        """The law of networks under a condition, a number or a label's position; above scale 1 it is exaggerated."""
+        return replace(self, flow=self.flow.given(torch.tensor(float(condition)), scale))
+
+    def at_width(self, architecture: Architecture) -> WeightFlowModel:
+        """The law of networks of other hidden widths.
+
+        A flow that does not know neurons by name works there itself; of one that does, several sampled networks make
+        a wide one, see `wsflow.models.widths`.
+        """
+        check_width(self._architecture(), architecture, self.settings.is_named)
+        if self.settings.is_named:
+            return replace(self, wide=architecture)
+        geometry = self.settings.geometry_for(architecture, architecture.n_weights)
+        known = self.settings.source, self.flow.source, self.geometry
+        source = source_of_width(*known, geometry, self.settings.space)
+        consensus = self.consensus and self.consensus.of_width(architecture, geometry)
+        network = self.velocity.network.at_width(geometry.layout, geometry.n_extra)
+        velocity = VelocityField(
+            network, geometry.manifold, source, self.settings.prediction, _hints(consensus, geometry, source)
+        ).eval()
+        velocity.ratio.copy_(self.velocity.ratio)
+        if velocity.hints is not None and self.velocity.hints is not None:
+            velocity.hints.scale.copy_(self.velocity.hints.scale)
+        flow = ContinuousFlow(geometry.manifold, source, velocity, self.flow.solver, self.flow.divergence)
+        return replace(self, geometry=geometry, flow=flow, consensus=consensus)
+
+    def following(self, solver: Any, divergence: Any, seed: int) -> WeightFlowModel:
+        """The same model with another solver, and another estimate of divergences from another seed."""
+        flow = ContinuousFlow(self.flow.manifold, self.flow.source, self.flow.velocity, solver, divergence)
+        return replace(self, flow=flow, seed=seed)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the model learned, by name; `restored_weight_flow` takes it back."""
+        state = {f"network.{k}": v for k, v in self.velocity.network.state_dict().items()}
+        state |= {f"prior.{k}": v for k, v in self.flow.source.arrays().items()}
+        state["ratio"] = self.velocity.ratio
+        if self.consensus is not None and self.velocity.hints is not None:
+            state |= {"consensus.inputs": self.consensus.inputs, "consensus.targets": self.consensus.targets}
+            state["consensus.scale"] = self.velocity.hints.scale
+        return state
+
+    def _architecture(self) -> Architecture:
+        if self.geometry.architecture is None:
+            raise ValueError("Another width needs an architecture of the flow's own: fit a WeightArray.")
+        return self.geometry.architecture
+
+    def _check_density(self) -> None:
+        if self.no_density:
+            raise ValueError(self.no_density)
+        if self.wide is not None:
+            check_width(self._architecture(), self.wide, self.settings.is_named, rated=True)
+
+    def _to_weights(self, points: Tensor) -> Tensor:
+        return self.geometry.to_weights(self.geometry.target.projection(points.double()))
+
+    def _combined(self, weights: Tensor, wide: Architecture) -> Tensor:
+        """Wide networks made of sampled ones, in their canonical form where the flow's networks have one."""
+        made = combined(weights, self._architecture(), wide)
+        if self.geometry.name == "euclidean":
+            return made
+        bias: Any = self.settings.space.bias
+        return canonical_action(made, wide, bias)(made)
+
+    def _guide(self, guidance: Any, generator: torch.Generator) -> Guide:
+        """The guided flow, with the same minibatches for each block of samples."""
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        method = self.flow.solver.method if self.flow.solver.method in TABLEAUX else "midpoint"
+
+        def guide(field: Any, solve: Any) -> Any:
+            minibatches = torch.Generator().manual_seed(seed)
+            return guided_transport(
+                guidance, field, self.geometry.architecture, self.geometry, minibatches, solve, method
+            )
+
+        return guide
+
+
+def build_weight_flow(
+    settings: FlowSettings, geometry: Geometry, points: Tensor, generator: torch.Generator, n_labels: int = 0
+) -> WeightFlowModel:
+    """Build an untrained model, with a source and scales fitted to points of training networks.
+
+    Parameters
+    ----------
+    settings : FlowSettings
+    geometry : Geometry
+        See `FlowSettings.geometry_for`.
+    points : Tensor of shape (n, size)
+        See `Geometry.to_points`.
+    generator : torch.Generator
+    n_labels : int
+        Of the condition, where it is a label.
+    """
+    source = fit_source(settings.source, geometry, settings.space, points)
+    consensus = None
+    if settings.hints is not None and settings.task is not None and geometry.architecture is not None:
+        consensus = fit_consensus(settings.task, geometry.architecture, geometry, points, HINT_INPUTS, generator)
+    velocity = _velocity(settings, geometry, source, consensus, generator, n_labels)
+    velocity.fit_scale(points.float())
+    flow = ContinuousFlow(geometry.manifold, source, velocity, settings.solver, settings.density)
+    return WeightFlowModel(settings, geometry, flow, consensus)
+
+
+def restored_weight_flow(
+    settings: FlowSettings,
+    geometry: Geometry,
+    state: dict[str, Tensor],
+    is_classification: bool = True,
+    n_labels: int = 0,
+) -> WeightFlowModel:
+    """The trained model of a `state_dict`; its task, of a classification or not, may be gone."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+    source = restored_source(settings.source, geometry, settings.space, part("prior."))
+    seen, consensus = part("consensus."), None
+    scale = seen.pop("scale", None)
+    if seen and geometry.architecture is not None:
+        consensus = Consensus(geometry.architecture, geometry, **seen, is_classification=is_classification)
+    velocity = _velocity(settings, geometry, source, consensus, torch.Generator(), n_labels)
+    if scale is not None and velocity.hints is not None:
+        velocity.hints.scale.copy_(scale)
+    velocity.network.load_state_dict(part("network."))
+    velocity.ratio.copy_(state["ratio"])
+    velocity.eval().requires_grad_(False)
+    flow = ContinuousFlow(geometry.manifold, source, velocity, settings.solver, settings.density)
+    return WeightFlowModel(settings, geometry, flow, consensus)
+
+
+def train_weight_flow(
+    model: WeightFlowModel,
+    points: Tensor,
+    validation: Tensor,
+    generator: torch.Generator,
+    conditions: tuple[Tensor, Tensor] | None = None,
+    progress: Progress | None = None,
+) -> FlowHistory:
+    """Train a model in place: by flow matching, and then by energy matching where its settings say so.
+
+    Parameters
+    ----------
+    model : WeightFlowModel
+    points : Tensor of shape (n, size)
+    validation : Tensor of shape (m, size)
+        Points of held-out runs; there may be none.
+    generator : torch.Generator
+    conditions : pair of Tensor of shapes (n,) and (m,), optional
+        Of the points and of the validation points.
+    progress : callable, optional
+        Called with the steps done and their number.
+
+    Raises
+    ------
+    NumericalError
+        If the loss is not finite before anything was learned.
+    TrainingInterrupted
+        At Ctrl-C, with the best weights so far in place.
+    """
+    settings, velocity, options = model.settings, model.velocity, model.settings.training
+    points, validation = points.float(), validation.float()
+    learned, held_out = conditions or (None, None)
+    if learned is not None:
+        velocity.network.fit_condition(learned)
+    loss = _flow_matching_loss(model)
+    dropout = 0.0 if settings.condition is None else settings.condition.dropout
+    batches = loss.on_batches(points, options.batch_size, learned, dropout)
+    schedule = Schedule(
+        settings.max_iter, options.learning_rate, ema_decay=options.ema_decay, patience=options.patience
+    )
+    energy = settings.energy
+    first, second = _consecutive(progress, settings.max_iter, 0 if energy is None else energy.n_steps)
+    history = FlowHistory()
+    try:
+        validate = loss.on_validation(validation, generator, held_out)
+        found = train(
+            velocity, batches, schedule, generator, validate=validate, progress=first, what="The loss of the flow"
+        )
+        history = FlowHistory(**vars(found))
+        if energy is not None and settings.task is not None and model.geometry.architecture is not None:
+            matching = energy_matching_loss(
+                batches,
+                predictions_of(settings.task, model.geometry.architecture, model.geometry),
+                points,
+                batch_size=max(2, options.batch_size // 2),
+                weight=energy.weight,
+                n_steps=getattr(settings.solver, "n_steps", 8),
+                conditions=learned,
+            )
+            schedule = replace(
+                schedule, n_steps=energy.n_steps, learning_rate=ENERGY_RATE * options.learning_rate, patience=None
+            )
+            history.energy = train(
+                velocity, matching, schedule, generator, progress=second, is_trained=True,
+                what="The energy distance of predictions",
+            ).train  # fmt: skip
+    except TrainingInterrupted as stop:
+        history = history if history.step else FlowHistory(**vars(stop.history))
+        raise TrainingInterrupted(history) from None
+    finally:
+        velocity.eval().requires_grad_(False)
+    return history
+
+
+def _flow_matching_loss(model: WeightFlowModel) -> FlowMatchingLoss:
+    settings, geometry = model.settings, model.geometry
+    metric, weight = None, 0.0
+    if settings.metric is not None and settings.task is not None and geometry.architecture is not None:
+        metric = function_metric(settings.task, geometry.architecture, geometry, METRIC_INPUTS)
+        weight = settings.metric.weight
+    nearest = nearest_in_orbit(geometry, settings.is_named) if settings.coupling == "orbit" else None
+    return FlowMatchingLoss(model.velocity, settings.coupling, TIME, metric, weight, nearest)
+
+
+def _velocity(
+    settings: FlowSettings,
+    geometry: Geometry,
+    source: Source,
+    consensus: Consensus | None,
+    generator: torch.Generator,
+    n_labels: int,
+) -> VelocityField:
+    """An untrained velocity."""
+    options, hints = settings.velocity.sizes(), _hints(consensus, geometry, source)
+    if settings.condition is not None:
+        options["condition"] = functools.partial(CONDITIONS[settings.condition.kind], n_labels=n_labels)
+    if hints is not None:
+        options["n_hints"] = hints.count
+    with seeded(generator):
+        columns = geometry.manifold.size if geometry.layout is None else geometry.layout
+        network = velocity_network(settings.velocity.encoder, columns, geometry.n_extra, **options)
+    return VelocityField(network, geometry.manifold, source, settings.prediction, hints).float()
+
+
+def _hints(consensus: Consensus | None, geometry: Geometry, source: Source) -> GradientHints | None:
+    """Gradients of a consensus as what the velocity network sees beside each point."""
+    return None if consensus is None else GradientHints(consensus, geometry.manifold, source)
+
+
+def _consecutive(progress: Progress | None, *lengths: int) -> list[Progress | None]:
+    """Progress of stages that follow each other, each of which counts its own steps."""
+    if progress is None:
+        return [None] * len(lengths)
+    starts = itertools.accumulate(lengths[:-1], initial=0)
+    return [lambda done, _, start=start: progress(start + done, sum(lengths)) for start in starts]  # type: ignore[misc]

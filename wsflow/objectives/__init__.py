@@ -1,0 +1,1 @@
+"""Objectives: differentiable functionals of networks' weights, and directions and metrics that follow from them."""

@@ -1,0 +1,69 @@
+"""What changes of weights do to the function: its metric on the weights, and its predictions.
+
+References
+----------
+Amari 1998, "Natural gradient works efficiently in learning"; Martens 2020, arXiv:1412.1193 (the Gauss-Newton matrix
+J^T J as a metric).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wsflow.architecture import Architecture
+from wsflow.flow.energy import Predictions
+from wsflow.flow.loss import Metric
+from wsflow.geometry import Geometry
+from wsflow.running import forward
+from wsflow.task import Task
+
+# inputs on which predictions are compared in each step of energy matching
+PREDICTED = 256
+
+
+def function_metric(task: Task, architecture: Architecture, geometry: Geometry, n_inputs: int) -> Metric:
+    """The pull-back metric at x: v -> J(x) v, the change of the outputs on inputs of a task.
+
+    J is the Jacobian of the outputs at the point x itself, on a fresh draw of inputs at each call.
+    Outputs of a classification are logits, which mean the same when all of them move together, so
+    their mean is taken off. Only inputs are used, no targets.
+
+    ``metric(x, v, generator)`` is of shape (n, inputs * outputs).
+    """
+    inputs = torch.from_numpy(task.X)
+    centred = task.is_classification
+
+    def metric(x: Tensor, v: Tensor, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(inputs), (n_inputs,), generator=generator)
+        batch = inputs[rows].to(x)
+
+        def outputs(points: Tensor) -> Tensor:
+            return forward(geometry.to_weights(points), architecture, batch)
+
+        change: Tensor = torch.func.jvp(outputs, (x,), (v,))[1]
+        return (change - change.mean(-1, keepdim=True) if centred else change).flatten(1)
+
+    return metric
+
+
+def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -> Predictions:
+    """What networks predict on inputs of a task, drawn anew by each generator; its targets are not used.
+
+    Of a classification these are the square roots of the probabilities, whose distances are those of Hellinger.
+    """
+    inputs = torch.from_numpy(task.X)
+
+    def drawn(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        rows = torch.randint(len(inputs), (PREDICTED,), generator=generator)
+
+        def predicted(points: Tensor) -> Tensor:
+            outputs = forward(geometry.to_weights(points), architecture, inputs[rows].to(points))
+            # a root has no slope at zero
+            return outputs.softmax(-1).clamp_min(1e-6).sqrt() if task.is_classification else outputs
+
+        return predicted
+
+    return drawn

@@ -1,0 +1,83 @@
+"""What an earlier wsflow saved, in the terms of today."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from wsflow.flow.adaptive import DormandPrince
+from wsflow.flow.divergence import TraceEstimator
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models import options
+from wsflow.persistence.values import Parameters
+
+
+def weight_flow(
+    params: Parameters, arrays: Collection[str], data: Mapping[str, Any]
+) -> tuple[Parameters, Mapping[str, Any]]:
+    """The parameters of a WeightFlow and what `fit` made of it; wsflow 0.1 had no objects among the parameters."""
+    if "prior" not in params:
+        return params, data
+    auto = "velocity" if "consensus.inputs" in arrays else "preconditioned"
+    prediction = auto if params["prediction"] == "auto" else params["prediction"]
+    same = {name: params[name] for name in ("coupling", "task", "hints", "max_iter", "architecture", "random_state")}
+    weight, trained = (
+        params["metric_weight"],
+        ("batch_size", "learning_rate", "ema_decay", "validation_fraction", "patience"),
+    )
+    migrated = same | {
+        "geometry": _geometry(params),
+        "velocity": _velocity(params, is_plain=not data["architecture"]),
+        "source": _source(params),
+        "metric": options.FunctionMetric(weight) if params["metric"] == "function" else params["metric"],
+        "energy": _energy(params),
+        "condition": _condition(params),
+        "training": options.AdamW(**{name: params[name] for name in trained}),
+        "solver": _solver(params),
+        "density": TraceEstimator(params["divergence"], params["n_probes"], params["probes"]),
+    }
+    return migrated, {**data, "prediction": prediction}
+
+
+def _geometry(old: Parameters) -> Any:
+    kind, last_layer, bias = old["geometry"], old["last_layer"], old["bias"]
+    if (last_layer, bias) == ("euclidean", "inside"):
+        return kind
+    return options.NetworkGeometry("geometric" if kind == "auto" else kind, last_layer, bias)
+
+
+def _velocity(old: Parameters, is_plain: bool) -> Any:
+    sizes = {name: old[name] for name in ("width", "depth")} | {"dropout": old.get("dropout", 0.0)}
+    plain = {"width": 64, "depth": 3, "heads": 4, "identity": "learned", "dropout": 0.0}
+    if old["velocity"] == "auto" and all(old.get(name, value) == value for name, value in plain.items()):
+        return "auto"
+    if old["velocity"] == "mlp" or (old["velocity"] == "auto" and is_plain):
+        return options.MLP(4 * sizes.pop("width"), **sizes)
+    kind = options.RelationalTransformer if old["velocity"] == "relational" else options.NeuronTransformer
+    return kind(**sizes, heads=old["heads"], identity=old["identity"])
+
+
+def _source(old: Parameters) -> Any:
+    kind, shrinkage = old["prior"], old["shrinkage"]
+    made: dict[str, Callable[[], Any]] = {
+        "gaussian": lambda: options.GaussianSource(shrinkage),
+        "exchangeable": lambda: options.ExchangeableSource(shrinkage),
+        "initialisation": lambda: options.InitialSource(old["initialisation"]),
+    }
+    return made[kind]() if kind in made else kind
+
+
+def _energy(old: Parameters) -> Any:
+    steps = old.get("predictive_iter", 0)
+    return options.EnergyMatching(steps, old["predictive_weight"]) if steps else None
+
+
+def _condition(old: Parameters) -> Any:
+    kinds = {"scalar": options.ScalarCondition, "label": options.LabelCondition}
+    return kinds[old["condition"]](old["condition_dropout"]) if old["condition"] else None
+
+
+def _solver(old: Parameters) -> Any:
+    if old["solver"] == "dopri5":
+        return DormandPrince(old["rtol"], old["atol"])
+    return RungeKutta(old["solver"], old["solver_steps"])
