@@ -69,14 +69,8 @@ class Architecture:
     def mlp(cls, widths: Sequence[int], activation: str = "relu", *, bias: bool = True) -> Architecture:
         """Describe a multi-layer perceptron, with the parameter names of an ``nn.Sequential``.
 
-        Parameters
-        ----------
-        widths : sequence of int
-            Inputs, hidden widths, outputs.
-        activation : str
-            A key of `wsflow.activations.ACTIVATIONS`.
-        bias : bool
-            Whether the linear layers have biases.
+        The widths are those of inputs, hidden layers and outputs; activations are keys of
+        `wsflow.activations.ACTIVATIONS`.
 
         Raises
         ------
@@ -178,8 +172,6 @@ class Architecture:
         ----------
         state : mapping of str to tensor
             Of linear layers, convolutions and batch norms.
-        activation : str
-            A key of `wsflow.activations.ACTIVATIONS`.
         ordered : bool
             Whether the order is that of the forward pass; where it is not, the only order that fits is found.
 
@@ -276,18 +268,7 @@ class Architecture:
                     yield parameter, axis, block.parent_axis(axis), columns
 
     def locate(self, column: int) -> tuple[str, tuple[int, ...]]:
-        """Return the name of the parameter to which a column of the weights belongs, and the index there.
-
-        Raises
-        ------
-        IndexError
-            If there is no such column.
-
-        Examples
-        --------
-        >>> Architecture.mlp([4, 3, 1]).locate(5)
-        ('0.weight', (1, 1))
-        """
+        """Return the name of the parameter to which a column of the weights belongs, and the index there."""
         for parameter in self.parameters:
             columns = self.slices[parameter.name]
             if columns.start <= column < columns.stop:
@@ -301,13 +282,7 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """Return the architecture that `to_json` described.
-
-        Raises
-        ------
-        ValueError
-            If the text describes no architecture.
-        """
+        """Return the architecture that `to_json` described; another text is a ValueError."""
         return cls(**serialization.parse(text))
 
     def __str__(self) -> str:

@@ -106,13 +106,7 @@ class Block:
         return before[-1] if before else next(iter(carriers), None)
 
     def positions(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return where the block's elements lie in a flattened parameter of this shape, shaped as `extents`.
-
-        Raises
-        ------
-        ValueError
-            If view, slices and axes do not fit the shape or each other.
-        """
+        """Return where the block's elements lie in a flattened parameter of this shape, shaped as `extents`."""
         view = self.view or shape
         if prod(view) != prod(shape):
             raise ValueError(f"A parameter of shape {shape} has no view of shape {view}: sizes differ.")
@@ -184,17 +178,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ActivationSite:
-    """Name where the activations of a neuron group are read, in a network that a module runs.
-
-    Parameters
-    ----------
-    group : str
-        Name of the group.
-    layer : str
-        Name of the submodule whose output they are.
-    axis : int
-        The axis of that output that ranges over the group's neurons, in their order.
-    """
+    """Name the submodule that puts out the activations of a neuron group, and the axis of the group in its output."""
 
     group: str
     layer: str

@@ -47,13 +47,7 @@ def describe(
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return the fields that a JSON text describes.
-
-    Raises
-    ------
-    ValueError
-        If the text describes no architecture.
-    """
+    """Return the fields that a JSON text describes; a text that describes no architecture is a ValueError."""
     try:
         data = json.loads(text)
         if data["version"] > VERSION:
