@@ -149,6 +149,28 @@ def test_the_table_of_the_ablation_has_means_over_seeds(benchmark):
     assert text.index("held-out networks") < text.index("defaults\n") < text.index("hints=None")
 
 
+def test_differences_are_taken_seed_by_seed(benchmark):
+    pytest.importorskip("sphinx")
+    made = benchmark("made_from_results")
+    machine = {"threads": 1, "cpu": "a processor", "cores": 2, "versions": {"torch": "2"}}
+    numbers = {**ROW, "copies": 0.0, "seconds": 60.0, "hardware": machine}
+    rows = {"0/defaults": numbers, "1/defaults": numbers | {"accuracy": 0.8}}
+    rows |= {
+        f"{seed}/clip=1": row | {"accuracy": row["accuracy"] - 0.1, "seconds": 90.0}
+        for seed, row in zip("01", rows.values(), strict=True)
+    }
+    text = "\n".join(made.differences_lines({"settings": {"runs": 5, "flow": {}, "samples": 3}, "rows": rows}))
+    assert "- -0.100 ± 0.000\n" in text and "- x 1.50 ± 0.00\n" in text
+    parse(text.splitlines())
+
+
+@pytest.mark.parametrize("job", ["wdbc", "mnist"])
+def test_measured_differences_have_a_table(benchmark, job):
+    pytest.importorskip("sphinx")
+    found = json.loads((ROOT / f"docs/results/ablation_{job}-short.json").read_text())
+    parse(benchmark("made_from_results").differences_lines(found))
+
+
 def test_numbers_over_seeds(benchmark):
     pytest.importorskip("sphinx")
     over_seeds = benchmark("made_from_results").over_seeds

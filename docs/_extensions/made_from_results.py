@@ -20,6 +20,8 @@ STAGES = ("training runs", "held-out runs", "alignment", "flow", "samples", "eva
 AVERAGED = "averaged_50"
 # of guided networks
 GUIDED = ("accuracy", "loss", "average")
+# by settings of the flow
+CHANGED = ("accuracy", "loss", "novelty", "dispersion", "copies")
 # of model averages: key -> title
 SCORES = {key: row.label for key, row in (FORECASTS | OOD).items() if row.only == "classification"}
 # the picture of runs: title -> label -> where in a row the number is
@@ -340,6 +342,28 @@ def guided_cells(found: Row) -> list[list[str]]:
     ]
 
 
+def differences_lines(found: Row) -> list[str]:
+    """What ``benchmarks/ablation.py`` wrote: the defaults, and what each setting changes beside them, seed by seed."""
+    rows, settings = found["rows"], found["settings"]
+    names = dict.fromkeys(key.partition("/")[2] for key in rows)
+    seeds = {name: [key.partition("/")[0] for key in rows if key.partition("/")[2] == name] for name in names}
+    of_defaults = [rows[f"{seed}/defaults"] for seed in seeds["defaults"]]
+    first = [over_seeds(of_defaults, key) for key in CHANGED]
+    cells = [["defaults", ", ".join(seeds.pop("defaults")), *first, f"{over_seeds(of_defaults, 'seconds', 0)} s"]]
+    for name in sorted(seeds):
+        pairs = [(rows[f"{seed}/{name}"], rows[f"{seed}/defaults"]) for seed in seeds[name]]
+        changes = [{key: row[key] - default[key] for key in CHANGED} for row, default in pairs]
+        ratios = [{"time": row["seconds"] / default["seconds"]} for row, default in pairs]
+        numbers = [_signed(over_seeds(changes, key)) for key in CHANGED]
+        cells.append([name, ", ".join(seeds[name]), *numbers, f"x {over_seeds(ratios, 'time', 2)}"])
+    said = f"{settings['runs']:,} runs, {settings['flow'].get('max_iter', 600)} steps, {settings['samples']} samples"
+    return [headline(found, said), "", *list_table(["setting", "seeds", *CHANGED, "time of fitting"], cells)]
+
+
+def _signed(number: str) -> str:
+    return number if number.startswith("-") else f"+{number}"
+
+
 OWN = {"width": wide_cells, "transfer": guided_cells}
 """Jobs whose rows are not those of ``benchmarks/quality.py``, and what makes their cells."""
 
@@ -398,6 +422,7 @@ TABLES: dict[str, Callable[[Row], list[str]]] = {
     "width-table": width_lines,
     "posterior-table": posterior_lines,
     "transfer-table": transfer_lines,
+    "differences-table": differences_lines,
 }
 """Directives, and what makes their text."""
 
