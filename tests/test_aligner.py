@@ -19,15 +19,27 @@ from wsflow.cli.align import METHODS as CLI_METHODS
 from wsflow.estimators.aligner import REFERENCES
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
+from wsflow.persistence.models import migrate
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching import orbit_matching
-from wsflow.symmetry.matching.methods import CHOICES, METHODS, method_of
+from wsflow.symmetry.matching.methods import (
+    METHODS,
+    ChainMatching,
+    SinkhornMatching,
+    StraightThroughMatching,
+    WeightMatching,
+    method_of,
+)
 from wsflow.testing import assert_function_preserved
 
 MLP = Architecture.mlp([4, 5, 5, 2])
 FORMS = ("unit", "balanced")
 # short, so that every method can be tried
-OPTIONS = {"sinkhorn": {"steps": 5}, "straight-through": {"steps": 5}, "chain": {"steps": 5}}
+QUICK = {
+    "sinkhorn": SinkhornMatching(steps=5),
+    "straight-through": StraightThroughMatching(steps=5),
+    "chain": ChainMatching(steps=5),
+}
 
 
 def networks(n=12, architecture=MLP, seed=0, **keywords):
@@ -65,7 +77,7 @@ class TestMethods:
     def test_every_method_keeps_the_function_and_recovers_an_orbit(self, method, task):
         X = networks(1)
         members = orbit(X, 6)
-        aligner = PermutationAligner(method, task, X, options=OPTIONS.get(method), random_state=0)
+        aligner = PermutationAligner(QUICK.get(method, method), task, X, random_state=0)
         aligned = aligner.fit_transform(members)
         assert_function_preserved(members, aligned)
         canonical = ScaleCanonicalizer().fit_transform(aligned)
@@ -75,15 +87,15 @@ class TestMethods:
     @pytest.mark.parametrize("method", METHODS)
     def test_the_same_seed_gives_the_same_networks(self, method, task):
         X = networks()
-        aligner = PermutationAligner(method, task, "first", options=OPTIONS.get(method), random_state=3)
+        aligner = PermutationAligner(QUICK.get(method, method), task, "first", random_state=3)
         once, again = (clone(aligner).fit_transform(X) for _ in range(2))
         assert np.array_equal(once, again)
         assert np.array_equal(aligner.fit(X).transform(X), once)
 
     def test_auto_takes_the_data_where_there_are_any(self, task):
-        assert method_of("auto", None) is METHODS["weight"]
-        assert method_of("auto", task) is METHODS["chain"]
-        assert set(CHOICES) == {"auto", *METHODS} and CLI_METHODS == CHOICES
+        assert method_of("auto", None) == WeightMatching()
+        assert method_of("auto", task) == ChainMatching()
+        assert ("auto", *METHODS) == CLI_METHODS
 
     def test_data_lower_the_barrier(self, trained):
         aligners = [PermutationAligner(method, trained.task, "first", random_state=0) for method in ("weight", "auto")]
@@ -98,6 +110,25 @@ class TestMethods:
     def test_a_task_of_other_networks_is_refused(self):
         with pytest.raises(InvalidInputError, match="3 inputs"):
             PermutationAligner(task=Task(np.eye(3), [0, 1, 0])).fit(networks())
+
+    def test_an_object_says_more_than_a_name(self):
+        X = networks()
+        aligner = PermutationAligner("weight", reference="first").fit(X)
+        assert np.array_equal(
+            PermutationAligner(WeightMatching(), reference="first").fit_transform(X), aligner.transform(X)
+        )
+        none = PermutationAligner(WeightMatching(max_sweeps=0), reference="first").fit(X)
+        assert none.n_passes_.max() == 0 < aligner.n_passes_.max()
+        assert np.array_equal(clone(none).set_params(method__max_sweeps=50).fit(X).n_passes_, aligner.n_passes_)
+        with pytest.raises(ValueError, match="'max_sweeps' parameter of WeightMatching"):
+            PermutationAligner(WeightMatching(max_sweeps=-1)).fit(X)
+
+    def test_options_of_version_0_1_become_an_object(self):
+        old = {"method": "auto", "task": None, "max_sweeps": 50, "max_iter": 10, "max_reference": 512, "options": None}
+        assert migrate("PermutationAligner", old) == {"method": "auto", "task": None}
+        assert migrate("PermutationAligner", old | {"max_sweeps": 7})["method"] == WeightMatching(max_sweeps=7)
+        descent = migrate("PermutationAligner", old | {"method": "sinkhorn", "options": {"steps": 5}})
+        assert PermutationAligner(**descent).method == SinkhornMatching(steps=5)
 
 
 class TestReferences:
@@ -213,7 +244,7 @@ class TestForms:
     @pytest.mark.parametrize("method", METHODS)
     def test_every_method_compares_raw_networks(self, method, task):
         X = networks(4)
-        aligner = PermutationAligner(method, task, "first", "raw", options=OPTIONS.get(method), random_state=0)
+        aligner = PermutationAligner(QUICK.get(method, method), task, "first", "raw", random_state=0)
         assert_function_preserved(X, aligner.fit_transform(X))
 
     def test_a_saved_aligner_keeps_its_form(self, tmp_path):
@@ -241,7 +272,7 @@ class TestFixedGroups:
     def test_a_shared_layer_stays_shared(self, method, task):
         X, columns = self.fine_tuned()
         needed = task if METHODS[method].needs_task else None
-        aligner = PermutationAligner(method, needed, options=OPTIONS.get(method), random_state=0)
+        aligner = PermutationAligner(QUICK.get(method, method), needed, random_state=0)
         aligned = aligner.fit_transform(X)
         assert aligner.fixed_groups_ == ("hidden1",)
         assert np.array_equal(aligned[:, columns], X[:, columns])
@@ -297,9 +328,7 @@ class TestReports:
 
     def test_a_saved_aligner_is_the_same(self, task, tmp_path):
         X, _ = TestFixedGroups.fine_tuned()
-        aligner = PermutationAligner(
-            "chain", task, reference=np.array(X[2]), options=OPTIONS["chain"], random_state=0
-        ).fit(X)
+        aligner = PermutationAligner(QUICK["chain"], task, reference=np.array(X[2]), random_state=0).fit(X)
         wsflow.save_model(aligner, tmp_path / "aligner.st")
         loaded = wsflow.load_model(tmp_path / "aligner.st")
         assert loaded.fixed_groups_ == aligner.fixed_groups_ == ("hidden1",)

@@ -14,6 +14,7 @@ from test_tracing import THEORY
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, Task, WeightArray
 from wsflow.activations import ACTIVATIONS
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.matching.methods import ChainMatching
 from wsflow.tracing.certificate import random_weights
 
 MEMBERS = 12
@@ -75,13 +76,12 @@ def test_any_reference(reference: str) -> None:
     assert_one_point(orbit(Architecture.mlp([5, 8, 7, 3], "tanh")), reference=reference)
 
 
-@pytest.mark.parametrize("method", ["activation", "chain"])
-def test_with_a_task(method: str) -> None:
+@pytest.mark.parametrize("method", ["activation", ChainMatching(steps=3)])
+def test_with_a_task(method: Any) -> None:
     X = np.random.default_rng(0).normal(size=(60, 5))
     task = Task(X, (X[:, 0] > 0).astype(int))
     members = orbit(Architecture.mlp([5, 8, 7, 3]))
-    options = {"steps": 3} if method == "chain" else None
-    assert_one_point(members, method=method, task=task, options=options, random_state=0)
+    assert_one_point(members, method=method, task=task, random_state=0)
 
 
 def traced(name: str) -> Architecture:

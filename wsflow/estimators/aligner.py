@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
 from wsflow.symmetry.matching import fixed_groups, objective
 from wsflow.symmetry.matching.alignment import Alignment, Networks
-from wsflow.symmetry.matching.methods import CHOICES, Method, Setting, method_of
+from wsflow.symmetry.matching.methods import AUTO, METHODS, Context, Method, method_of
 from wsflow.symmetry.matching.references import REFERENCES as COMPUTED
 from wsflow.symmetry.matching.references import spaced
 from wsflow.symmetry.matching.snapshots import last_snapshots, permutations_and_signs
@@ -37,6 +37,8 @@ from wsflow.task import Task, check_task
 from wsflow.weights import WeightArray
 
 REFERENCES = ("auto", "first", *COMPUTED)
+# networks from which a reference is found, evenly spaced over the rows
+MAX_NETWORKS = 512
 REPORTED = ("objective", "n_passes", "barrier_before", "barrier_after")
 
 
@@ -50,11 +52,12 @@ class PermutationAligner(OrbitTransformer):
 
     Parameters
     ----------
-    method : {"auto", "weight", "activation", "sinkhorn", "straight-through", "chain"}
+    method : {"auto", "weight", "activation", "sinkhorn", "straight-through", "chain"} or object
         How networks are compared with the reference: by weights (Ainsworth et al. 2023), by activations on the task's
         inputs, by gradient descent on relaxed permutations (Pena et al. 2023), or on the loss half-way. "chain" goes
         from one to the next and keeps what has the smallest loss half-way. "auto" is "chain" where there is a task, and
-        else "weight".
+        else "weight". A name stands for an object with its defaults: `WeightMatching`, `ActivationMatching`,
+        `SinkhornMatching`, `StraightThroughMatching` or `ChainMatching` of `wsflow.symmetry.matching.methods`.
     task : Task, optional
         Inputs, targets and a loss; barriers are measured on it too.
     reference : {"auto", "mean", "medoid", "first", "universe"}, int, or array-like of shape (d,) or (1, d)
@@ -71,14 +74,6 @@ class PermutationAligner(OrbitTransformer):
         "balanced" for the others.
     by : {"run", "network"}
         Whether all networks of a run move as its last snapshot does, or each by itself.
-    max_sweeps : int
-        Passes of weight matching over the neuron groups for each network.
-    max_iter : int
-        Rounds of the iterated mean.
-    max_reference : int
-        Networks that the reference is made from, evenly spaced over the rows.
-    options : dict, optional
-        Further keywords for the function of the method.
     random_state : int, RandomState instance or None
         For the methods that draw; later networks are matched with the same seed.
     architecture : Architecture, optional
@@ -124,30 +119,22 @@ class PermutationAligner(OrbitTransformer):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "method": [StrOptions(set(CHOICES))],
+        "method": [StrOptions({AUTO, *METHODS}), Method],
         "task": [Task, None],
         "reference": [StrOptions(set(REFERENCES)), Integral, "array-like"],
         "form": [StrOptions({"auto", "unit", "balanced", "raw"})],
         "by": [StrOptions({"run", "network"})],
-        "max_sweeps": [Interval(Integral, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "max_reference": [Interval(Integral, 1, None, closed="left")],
-        "options": [dict, None],
         "random_state": ["random_state"],
         "architecture": [Architecture, None],
     }
 
     def __init__(
         self,
-        method: str = "auto",
+        method: str | Method = "auto",
         task: Task | None = None,
         reference: Any = "auto",
         form: str = "auto",
         by: str = "run",
-        max_sweeps: int = 50,
-        max_iter: int = 10,
-        max_reference: int = 512,
-        options: dict[str, Any] | None = None,
         random_state: Any = None,
         architecture: Architecture | None = None,
     ) -> None:
@@ -156,10 +143,6 @@ class PermutationAligner(OrbitTransformer):
         self.reference = reference
         self.form = form
         self.by = by
-        self.max_sweeps = max_sweeps
-        self.max_iter = max_iter
-        self.max_reference = max_reference
-        self.options = options
         self.random_state = random_state
         self.architecture = architecture
 
@@ -315,8 +298,8 @@ class PermutationAligner(OrbitTransformer):
         if isinstance(kind, str) and kind == "auto":
             kind = "mean" if self.task is None else "medoid"
         if isinstance(kind, str) and kind in COMPUTED:
-            used = networks.rows(torch.from_numpy(spaced(len(networks.raw), self.max_reference)))
-            reference, distances = COMPUTED[kind](self._alignment, used, self.max_iter, self.max_sweeps)
+            used = networks.rows(torch.from_numpy(spaced(len(networks.raw), MAX_NETWORKS)))
+            reference, distances = COMPUTED[kind](self._alignment, used)
             self.distances_ = np.array(distances)
             self.n_iter_ = max(1, len(distances))
         else:
@@ -327,8 +310,8 @@ class PermutationAligner(OrbitTransformer):
         self.reference_ = reference.double().numpy().copy()
 
     def _align(self, networks: Networks) -> tuple[Action, Tensor]:
-        setting = Setting(self.task, self.max_sweeps, self._seed, self.options or {})
-        return self._alignment.align(networks, tensor(self.reference_), self._method, setting)
+        context = Context(self.task, self._seed)
+        return self._alignment.align(networks, tensor(self.reference_), self._method, context)
 
     def _action(self, values: np.ndarray, X: Any) -> Action:
         networks, position = self._networks(values, X)
@@ -341,9 +324,9 @@ class PermutationAligner(OrbitTransformer):
         self.objective_ = objective(after, tensor(self.reference_), self._architecture).numpy()
         if self.task is None or not (self._architecture.layers or self._architecture.module):
             return
-        goal = WeightArray(self.reference_[None], self._architecture)
+        reference = WeightArray(self.reference_[None], self._architecture)
         networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._representatives(values), after))
-        self.barrier_before_, self.barrier_after_ = (midpoint_barrier(rows, goal, self.task) for rows in networks)
+        self.barrier_before_, self.barrier_after_ = (midpoint_barrier(rows, reference, self.task) for rows in networks)
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {"reference": self.reference_, "distances": self.distances_, "first": self._first, **self.report_}

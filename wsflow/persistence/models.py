@@ -37,9 +37,28 @@ HOLDERS: dict[str, str] = {
         ),
         "wsflow.models.options",
     ),
+    **dict.fromkeys(
+        ("WeightMatching", "ActivationMatching", "SinkhornMatching", "StraightThroughMatching", "ChainMatching"),
+        "wsflow.symmetry.matching.methods",
+    ),
 }  # fmt: skip
+
+
+def _aligner(params: Parameters) -> Parameters:
+    """Translate the parameters of a PermutationAligner of wsflow 0.1, which had the options of its method beside it."""
+    from wsflow.symmetry.matching.methods import METHODS
+
+    known = {key: params[key] for key in params if key not in ("options", "max_sweeps", "max_iter", "max_reference")}
+    automatic = "weight" if params.get("task") is None else "chain"
+    method = automatic if params["method"] == "auto" else params["method"]
+    options = dict(params.get("options") or {})
+    if method == "weight" and params.get("max_sweeps", 50) != 50:
+        options["max_sweeps"] = params["max_sweeps"]
+    return known | {"method": METHODS[method](**options)} if options else known
+
+
 # name of a class -> a function from parameters that any earlier wsflow saved to those of today
-MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {}
+MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {"PermutationAligner": _aligner}
 # a callback that watches a fit is no part of the model
 NOT_SAVED = ("progress",)
 

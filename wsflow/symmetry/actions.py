@@ -220,8 +220,8 @@ class Action:
     def factors(self) -> Tensor:
         """The factor of each new weight, a Tensor (n, d)."""
         n, d = len(self), self.architecture.n_weights
-        some = next(iter(self.scales.values()), None)
-        result = torch.ones(n, d) if some is None else some.new_ones(n, d)
+        first = next(iter(self.scales.values()), None)
+        result = torch.ones(n, d) if first is None else first.new_ones(n, d)
         for _, block, columns in self.architecture.blocks:
             flat = as_index(columns)
             for factor in self._factors_of(block):

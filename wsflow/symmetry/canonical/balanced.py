@@ -38,7 +38,7 @@ def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "i
     """Return the positive scales that make the sum of squares of each network's weights smallest.
 
     A neuron whose incoming or outgoing weights are all zero would go to zero or infinity: it keeps its scale,
-    and so do circles of wires that nothing enters. Statistics do not count.
+    and so do cycles of wires that nothing enters. Statistics do not count.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ class Producer:
 class IncomingWeights:
     """A wire with the producers that decide on its scale and sign.
 
-    One that is not `acyclic` belongs to a circle of wires that nothing enters, and keeps its scale.
+    One that is not `acyclic` belongs to a cycle of wires that nothing enters, and keeps its scale.
     """
 
     wire: Wire

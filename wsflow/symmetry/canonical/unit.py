@@ -32,7 +32,7 @@ def canonical_action(
 
     A dead neuron, whose incoming weights are all zero, has no direction: it keeps its scale. Where wires feed back
     into what produces them, such as a residual stream, unit norm is that of the producers that come first, which
-    the wires behind do not change; a circle of wires that nothing enters keeps its scale. The sign convention is that
+    the wires behind do not change; a cycle of wires that nothing enters keeps its scale. The sign convention is that
     the incoming weights have a sum that is not negative, or where it is zero the sum of their cubes, and so on; it is
     applied in the unit form, and kept in the balanced one.
 

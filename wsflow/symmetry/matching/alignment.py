@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -15,7 +15,7 @@ from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import Form, canonical_action
 from wsflow.symmetry.matching.fixed_groups import rows_by_fixed_groups
-from wsflow.symmetry.matching.methods import Method, Setting
+from wsflow.symmetry.matching.methods import Context, Method, WeightMatching
 from wsflow.symmetry.matching.weight import orbit_matching
 
 # from rows (n, d) and an architecture to an action, and the passes (n,) of weight matching that it took, if any
@@ -40,9 +40,7 @@ class Networks:
         """Return the indexed networks; the same object where they are all networks in order."""
         if len(index) == len(self.raw):
             return self
-        networks = Networks(self.raw[index], self.precise[index], self.scaling.rows(index))
-        networks.__dict__["representatives"] = self.representatives[index]
-        return networks
+        return Networks(self.raw[index], self.precise[index], self.scaling.rows(index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +65,17 @@ class Alignment:
             return Networks(raw, precise, Action.identity(self.architecture, len(raw)))
         return Networks(raw, precise, canonical_action(precise, self.architecture, form=self.form))
 
-    def align(self, networks: Networks, reference: Tensor, method: Method, setting: Setting) -> tuple[Action, Tensor]:
+    def align(self, networks: Networks, reference: Tensor, method: Method, context: Context) -> tuple[Action, Tensor]:
         """Return the action of a method towards a reference (d,), and the passes (n,) of weight matching."""
-        if method.scales and not self.fixed:
-            setting = replace(setting, scaling=networks.scaling)
-            action, passes = method.match(networks.precise, reference, self.architecture, setting)
-            return action, torch.zeros(len(networks.raw), dtype=torch.long) if passes is None else passes
-        return self._match(networks, lambda rows, architecture: method.match(rows, reference, architecture, setting))
+        if isinstance(method, WeightMatching) and not self.fixed:
+            # representatives need not be written
+            return method.match(networks.precise, reference, self.architecture, context, networks.scaling)
+        return self._match(networks, lambda rows, architecture: method.match(rows, reference, architecture, context))
 
-    def by_weights(self, networks: Networks, reference: Tensor, max_sweeps: int) -> Tensor:
+    def by_weights(self, networks: Networks, reference: Tensor) -> Tensor:
         """Return representatives (n, d) aligned by weight matching, by which references are found."""
-
-        def match(rows: Tensor, architecture: Architecture) -> tuple[Action, None]:
-            return orbit_matching(rows, reference, architecture, max_sweeps), None
-
-        return self._match(networks, match)[0](networks.representatives)
+        action, _ = self._match(networks, lambda rows, restricted: (orbit_matching(rows, reference, restricted), None))
+        return action(networks.representatives)
 
     def _match(self, networks: Networks, match: Match) -> tuple[Action, Tensor]:
         """Match the rows that agree in the same groups together, with these groups fixed."""

@@ -1,4 +1,4 @@
-"""The best alignment that data can buy: cheap matchings first, then soft permutations where they are worth it.
+"""A chain of matchings on data: cheap ones first, then soft permutations where the loss at the midpoint stays high.
 
 For each network, of everything that is tried, the permutation with the lowest loss at the midpoint is kept, not the
 nearest one: on narrow networks the nearest weights and the lowest barrier are far apart.
@@ -60,7 +60,7 @@ def best_chain(
     steps : int
         Of the descent.
     tolerance : float
-        An excess of the midpoint's loss that is not worth a descent, in parts of a constant prediction's loss.
+        An excess of the midpoint's loss that is not worth a descent, as a share of a constant prediction's loss.
 
     References
     ----------

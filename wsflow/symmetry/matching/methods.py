@@ -1,194 +1,230 @@
-"""The methods of alignment, in one table: what each of them is, and what it needs.
-
-Every method takes scale-free networks and a reference, and returns one group element for each network.
-"""
+"""The methods of alignment, in one table: parameter objects that match networks to a reference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.options import Options, between, one_of, whole
+from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical import Form
+from wsflow.symmetry.matching.activation import STATISTICS, activation_matching
+from wsflow.symmetry.matching.chain import best_chain
+from wsflow.symmetry.matching.sinkhorn import LOSSES, sinkhorn_matching
+from wsflow.symmetry.matching.sinkhorn_operator import DIFFERENTIATIONS
+from wsflow.symmetry.matching.straight_through import straight_through_matching
+from wsflow.symmetry.matching.weight import ascend, orbit_matching
 from wsflow.task import Task
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsflow.symmetry.actions import Action
-    from wsflow.symmetry.canonical.unit import Form
+AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What methods may want to know besides the networks.
-
-    Parameters
-    ----------
-    task : Task or None
-    max_sweeps : int
-        Of weight matching.
-    seed : int
-        Of the generator that a method gets, the same one at every call.
-    options : mapping
-        Further keywords of the method's function.
-    scaling : Action, optional
-        What makes the networks scale-free, for a method that does so itself.
-    """
+@dataclass(frozen=True, eq=False)
+class Context:
+    """A task, and the seed of the generator that a method gets, the same one at every call."""
 
     task: Task | None = None
-    max_sweeps: int = 50
     seed: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    scaling: Action | None = None
 
-    def generator(self) -> Any:
-        """A new generator with the seed.
-
-        Returns
-        -------
-        torch.Generator
-        """
-        import torch
-
+    def generator(self) -> torch.Generator:
+        """Return a new generator."""
         return torch.Generator().manual_seed(self.seed)
 
-    def tensors(self) -> tuple[Tensor, Tensor, str]:
-        """Inputs, targets and the loss of the task.
-
-        Returns
-        -------
-        inputs, targets : Tensor
-        loss : str
-        """
-        import torch
-
+    def data(self) -> tuple[Tensor, Tensor, str]:
+        """Return the inputs, targets and loss of the task."""
         if self.task is None:
-            raise ValueError("This way to align compares networks on data. Pass task=Task(X, y).")
+            raise ValueError("This method compares networks on data. Pass task=Task(X, y).")
         inputs, targets = (torch.from_numpy(np.array(values)) for values in (self.task.X, self.task.y))
         return inputs, targets, self.task.loss
 
 
-Match = Callable[["Tensor", "Tensor", Architecture, Setting], "tuple[Action, Tensor | None]"]
+class Method(Options):
+    """A way to match networks to a reference.
 
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table.
-
-    Parameters
-    ----------
-    match : callable
-        From networks (n, d), a reference (d,), the architecture and the setting to the action, and the passes that
-        each network took where the method counts them.
-    form : {"unit", "balanced"}
-        In which scale-free representatives it compares networks, if no other is wanted. Balanced ones have the smallest
-        sum of squares, as trained networks nearly have: half-way between two of them, losses mean most.
-    needs_task : bool
-    draws : bool
-        Whether it may draw random numbers.
-    scales : bool
-        Whether it takes networks as they are, with the setting's scaling, and compares them after it.
+    `form` is that of the scale-free representatives which it compares, if no other is wanted. Balanced ones have the
+    smallest sum of squares, as trained networks nearly have: half-way between two of them, losses mean most.
     """
 
-    match: Match
-    form: Form
-    needs_task: bool
-    draws: bool = True
-    scales: bool = False
+    form: ClassVar[Form] = "balanced"
+    needs_task: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
+
+    @abstractmethod
+    def match(
+        self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context
+    ) -> tuple[Action, Tensor | None]:
+        """Return the action for representatives (n, d), and the passes (n,) of weight matching, if it counts them."""
 
 
-def _weight(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.matching.weight import ascend
+class MethodOnData(Method):
+    """A method that starts from weight matching.
 
-    ascent = ascend(rows, reference, architecture, setting.max_sweeps, setting.scaling, **setting.options)
-    return ascent.action(), ascent.passes
+    What it finds then does not depend on the order in which neurons came, and dead neurons, whose activations do not
+    tell them apart, stay where their weights put them.
+    """
 
+    def match(
+        self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context
+    ) -> tuple[Action, None]:
+        """Return the action for representatives (n, d)."""
+        start = orbit_matching(rows, reference, architecture)
+        return self._refine(start(rows), reference, architecture, context) @ start, None
 
-def _activation(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.matching.activation import activation_matching
-
-    # dead neurons, whose activations do not tell them apart, stay where their weights say
-    start, rows = _ordered(rows, reference, architecture, setting)
-    return activation_matching(rows, reference, architecture, setting.tensors()[0], **setting.options) @ start, None
-
-
-def _sinkhorn(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.matching.sinkhorn import sinkhorn_matching
-
-    task = setting.tensors() if setting.task is not None else None
-    loss = {"loss": "midpoint" if task else "l2"}
-    keywords = {"generator": setting.generator(), **loss, **setting.options}
-    start, rows = _ordered(rows, reference, architecture, setting)
-    return sinkhorn_matching(rows, reference, architecture, task, **keywords) @ start, None
+    @abstractmethod
+    def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
+        """Return the action for rows (n, d) after weight matching."""
 
 
-def _straight_through(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.matching.straight_through import straight_through_matching
+@dataclass
+class WeightMatching(Method):
+    """Match weights, one neuron group after the other, in at most so many passes (Ainsworth et al. 2023)."""
 
-    keywords = {"generator": setting.generator(), **setting.options}
-    start, rows = _ordered(rows, reference, architecture, setting)
-    return straight_through_matching(rows, reference, architecture, *setting.tensors(), **keywords) @ start, None
+    max_sweeps: int = 50
+
+    form: ClassVar[Form] = "unit"
+    needs_task: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    CONSTRAINTS: ClassVar[Mapping[str, Any]] = {"max_sweeps": whole(0)}
+
+    def match(
+        self,
+        rows: Tensor,
+        reference: Tensor,
+        architecture: Architecture,
+        context: Context,
+        scaling: Action | None = None,
+    ) -> tuple[Action, Tensor]:
+        """Return the action for networks (n, d), which are compared after a scaling, and the passes (n,)."""
+        ascent = ascend(rows, reference, architecture, self.max_sweeps, scaling)
+        return ascent.action(), ascent.passes
 
 
-def _chain(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> Any:
-    from wsflow.symmetry.matching.chain import best_chain
+@dataclass
+class ActivationMatching(MethodOnData):
+    """Match activations on the task's inputs, by their correlation or covariance (Li et al. 2016)."""
 
-    keywords = {"generator": setting.generator(), **setting.options}
-    start, rows = _ordered(rows, reference, architecture, setting)
-    return best_chain(rows, reference, architecture, *setting.tensors(), **keywords) @ start, None
+    statistic: str = "correlation"
 
+    CONSTRAINTS: ClassVar[Mapping[str, Any]] = {"statistic": one_of(*STATISTICS)}
 
-def _ordered(rows: Tensor, reference: Tensor, architecture: Architecture, setting: Setting) -> tuple[Action, Tensor]:
-    """Rows after weight matching, from where a descent does not depend on the order in which their neurons came."""
-    from wsflow.symmetry.matching.weight import orbit_matching
-
-    start = orbit_matching(rows, reference, architecture, setting.max_sweeps)
-    return start, start(rows)
+    def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
+        return activation_matching(rows, reference, architecture, context.data()[0], **self.get_params())
 
 
-METHODS: dict[str, Method] = {
-    "weight": Method(_weight, "unit", False, draws=False, scales=True),
-    "activation": Method(_activation, "balanced", True),
-    "sinkhorn": Method(_sinkhorn, "balanced", False),
-    "straight-through": Method(_straight_through, "balanced", True),
-    "chain": Method(_chain, "balanced", True),
+@dataclass
+class SinkhornMatching(MethodOnData):
+    """Descend on relaxed permutations (Pena et al. 2023).
+
+    The loss is that of the task half-way to the reference ("midpoint") or anywhere between ("random"), or the squared
+    distance ("l2"); "auto" is "midpoint" where there is a task, and else "l2". The temperatures are the first and the
+    last one; each step makes so many Sinkhorn iterations on one batch of examples. The descent ends early where no loss
+    half-way exceeds the mean of the ends' by more than the tolerance, as a share of the loss of a constant prediction.
+    """
+
+    loss: str = "auto"
+    differentiation: str = "implicit"
+    steps: int = 150
+    learning_rate: float = 0.02
+    temperatures: tuple[float, float] = (0.2, 0.02)
+    iterations: int = 5
+    batch_size: int = 256
+    tolerance: float = 0.0
+
+    needs_task: ClassVar[bool] = False
+    CONSTRAINTS: ClassVar[Mapping[str, Any]] = {
+        "loss": one_of(AUTO, *LOSSES),
+        "differentiation": one_of(*DIFFERENTIATIONS),
+        "steps": whole(0),
+        "learning_rate": between(0, None),
+        "iterations": whole(1),
+        "batch_size": whole(1),
+        "tolerance": between(0, None),
+    }
+
+    def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
+        params, data = self.get_params(), None if context.task is None else context.data()
+        if self.loss == AUTO:
+            params["loss"] = "l2" if data is None else "midpoint"
+        return sinkhorn_matching(rows, reference, architecture, data, generator=context.generator(), **params)
+
+
+@dataclass
+class StraightThroughMatching(MethodOnData):
+    """Descend on the loss half-way with gradients that pass the rounding to permutations (Ainsworth et al. 2023).
+
+    At each step weight matching makes at most so many passes.
+    """
+
+    steps: int = 100
+    learning_rate: float = 0.05
+    batch_size: int = 256
+    max_sweeps: int = 5
+
+    CONSTRAINTS: ClassVar[Mapping[str, Any]] = {
+        "steps": whole(0),
+        "learning_rate": between(0, None),
+        "batch_size": whole(1),
+        "max_sweeps": whole(0),
+    }
+
+    def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
+        inputs, targets, loss = context.data()
+        return straight_through_matching(
+            rows, reference, architecture, inputs, targets, loss, generator=context.generator(), **self.get_params()
+        )
+
+
+@dataclass
+class ChainMatching(MethodOnData):
+    """Go from one method to the next, and keep what has the smallest loss half-way.
+
+    Networks whose loss half-way exceeds the mean of the ends' by more than the tolerance, as a share of the loss of a
+    constant prediction, descend in so many steps.
+    """
+
+    steps: int = 150
+    tolerance: float = 1e-3
+
+    CONSTRAINTS: ClassVar[Mapping[str, Any]] = {"steps": whole(0), "tolerance": between(0, None)}
+
+    def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
+        inputs, targets, loss = context.data()
+        return best_chain(
+            rows, reference, architecture, inputs, targets, loss, generator=context.generator(), **self.get_params()
+        )
+
+
+METHODS: dict[str, type[Method]] = {
+    "weight": WeightMatching,
+    "activation": ActivationMatching,
+    "sinkhorn": SinkhornMatching,
+    "straight-through": StraightThroughMatching,
+    "chain": ChainMatching,
 }
-AUTO = "auto"
-CHOICES = (AUTO, *METHODS)
 
 
-def method_of(name: str, task: Task | None) -> Method:
-    """The method of a name; ``"auto"`` is the best one that the data allow.
-
-    Parameters
-    ----------
-    name : str
-        A key of `METHODS`, or ``"auto"``.
-    task : Task or None
-
-    Returns
-    -------
-    Method
+def method_of(method: str | Method, task: Task | None) -> Method:
+    """Return the method of a name, with its parameters checked; "auto" is the best one that the data allow.
 
     Raises
     ------
     ValueError
         If the method needs a task and there is none.
-
-    Examples
-    --------
-    >>> from wsflow.symmetry.matching.methods import METHODS, method_of
-    >>> method_of("auto", None) is METHODS["weight"]
-    True
     """
-    if name == AUTO:
-        name = "weight" if task is None else "chain"
-    if METHODS[name].needs_task and task is None:
+    if isinstance(method, str):
+        method = METHODS[("weight" if task is None else "chain") if method == AUTO else method]()
+    method.check()
+    if method.needs_task and task is None:
+        name = next(name for name, kind in METHODS.items() if isinstance(method, kind))
         raise ValueError(
             f"The 'method' {name!r} of PermutationAligner compares networks on data: it needs task=Task(X, y). "
             "Without data, choose method='weight'."
         )
-    return METHODS[name]
+    return method

@@ -67,8 +67,8 @@ class Annealing:
     """A descent on similarities between 0 and 1 by Adam, while the temperature falls geometrically from first to last.
 
     Each step makes so many Sinkhorn iterations, from the potentials of the step before, on one batch of examples. The
-    descent ends where no midpoint's loss exceeds the mean of the ends' by more than the tolerance, in parts of the loss
-    of a constant prediction.
+    descent ends where no midpoint's loss exceeds the mean of the ends' by more than the tolerance, as a share of the
+    loss of a constant prediction.
     """
 
     steps: int = 150
