@@ -100,8 +100,6 @@ class PermutationAligner(OrbitTransformer):
         The four of them.
     output_change_ : float
         Largest relative change of an output caused on the training networks: rounding.
-    architecture_ : Architecture or None
-    n_features_in_ : int
 
     References
     ----------

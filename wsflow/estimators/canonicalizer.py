@@ -50,8 +50,6 @@ class ScaleCanonicalizer(OrbitTransformer):
         Median norm of the output layer over the training networks.
     output_change_ : float
         Largest relative change of an output caused on the training networks: rounding for "keep".
-    architecture_ : Architecture or None
-    n_features_in_ : int
 
     Examples
     --------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,16 +31,6 @@ def architecture_of(estimator: Any, X: Any) -> Architecture | None:
             "Leave architecture=None to take the one that X carries."
         )
     return carried or own
-
-
-def check_choices(estimator: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
-    """Refuse a parameter that is none of its choices, with a ValueError."""
-    for name, expected in choices.items():
-        value = getattr(estimator, name)
-        if value not in expected:
-            raise ValueError(
-                f"The {name!r} parameter of {type(estimator).__name__} is one of {expected}, got {value!r}."
-            )
 
 
 def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray:
