@@ -119,7 +119,7 @@ def test_geomstats_has_the_same_paths(geometry, seed):
 def test_samples_lie_on_the_manifold_and_are_runnable(geometry, method, dtype, fitted, seed):
     field = velocity(geometry, "mlp", "preconditioned", seed).to(dtype)
     scale = torch.ones(geometry.manifold.size, dtype=torch.float64)
-    prior = field.prior if fitted else Isotropic(geometry.manifold, scale)
+    prior = field.source if fitted else Isotropic(geometry.manifold, scale)
     x = prior.sample(5, torch.Generator().manual_seed(seed)).to(dtype)
     assert geometry.manifold.belongs(x, TOLERANCE[dtype]).all()
     end, _ = integrate(lambda x, t: (0.2 * field(x, t), None), x, geometry.manifold, method, 4)

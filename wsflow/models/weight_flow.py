@@ -26,6 +26,7 @@ from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.velocity import velocity_network
+from wsflow.models.options import EnergyMatching
 from wsflow.models.orbits import nearest_in_orbit
 from wsflow.models.settings import FlowSettings
 from wsflow.models.sources import fit_source, restored_source, source_of_width
@@ -34,7 +35,7 @@ from wsflow.objectives.consensus import Consensus, fit_consensus
 from wsflow.objectives.function_metric import function_metric, predictions_of
 from wsflow.objectives.guidance import guided_transport
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.training.loop import History, Progress, Schedule, TrainingInterrupted, seeded, train
+from wsflow.training.loop import History, Loss, Progress, Schedule, TrainingInterrupted, seeded, train
 
 # training times: in the middle, where the end is neither unknown nor plain, a velocity has most to learn
 TIME = "logit_normal"
@@ -304,49 +305,61 @@ def train_weight_flow(
     TrainingInterrupted
         At Ctrl-C, with the best weights so far in place.
     """
-    settings, velocity, options = model.settings, model.velocity, model.settings.training
+    settings, velocity = model.settings, model.velocity
     points, validation = points.float(), validation.float()
     learned, held_out = conditions or (None, None)
     if learned is not None:
         velocity.network.fit_condition(learned)
     loss = _flow_matching_loss(model)
     dropout = 0.0 if settings.condition is None else settings.condition.dropout
-    batches = loss.on_batches(points, options.batch_size, learned, dropout)
-    schedule = Schedule(
-        settings.max_iter, options.learning_rate, ema_decay=options.ema_decay, patience=options.patience
-    )
-    energy = settings.energy
-    first, second = _consecutive(progress, settings.max_iter, 0 if energy is None else energy.n_steps)
+    batches = loss.on_batches(points, settings.training.batch_size, learned, dropout)
+    first, second = _consecutive(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
     history = FlowHistory()
     try:
         validate = loss.on_validation(validation, generator, held_out)
-        found = train(
-            velocity, batches, schedule, generator, validate=validate, progress=first, what="The loss of the flow"
-        )
+        schedule = _schedule(settings)
+        what = "The loss of the flow"
+        found = train(velocity, batches, schedule, generator, validate=validate, progress=first, what=what)
         history = FlowHistory(**vars(found))
-        if energy is not None and settings.task is not None and model.geometry.architecture is not None:
-            matching = energy_matching_loss(
-                batches,
-                predictions_of(settings.task, model.geometry.architecture, model.geometry),
-                points,
-                batch_size=max(2, options.batch_size // 2),
-                weight=energy.weight,
-                n_steps=getattr(settings.solver, "n_steps", 8),
-                conditions=learned,
-            )
+        if settings.energy is not None:
+            matching = _energy_matching_loss(model, settings.energy, batches, points, learned)
             schedule = replace(
-                schedule, n_steps=energy.n_steps, learning_rate=ENERGY_RATE * options.learning_rate, patience=None
+                schedule,
+                n_steps=settings.energy.n_steps,
+                learning_rate=ENERGY_RATE * schedule.learning_rate,
+                patience=None,
             )
-            history.energy = train(
-                velocity, matching, schedule, generator, progress=second, is_trained=True,
-                what="The energy distance of predictions",
-            ).train  # fmt: skip
+            what = "The energy distance of predictions"
+            found = train(velocity, matching, schedule, generator, progress=second, is_trained=True, what=what)
+            history.energy = found.train
     except TrainingInterrupted as stop:
         history = history if history.step else FlowHistory(**vars(stop.history))
         raise TrainingInterrupted(history) from None
     finally:
         velocity.eval().requires_grad_(False)
     return history
+
+
+def _schedule(settings: FlowSettings) -> Schedule:
+    options = settings.training
+    return Schedule(settings.max_iter, options.learning_rate, ema_decay=options.ema_decay, patience=options.patience)
+
+
+def _energy_matching_loss(
+    model: WeightFlowModel, energy: EnergyMatching, batches: Loss, points: Tensor, conditions: Tensor | None
+) -> Loss:
+    settings, geometry = model.settings, model.geometry
+    if settings.task is None or geometry.architecture is None:
+        raise ValueError("Energy matching runs the networks: it needs a task and an architecture.")
+    return energy_matching_loss(
+        batches,
+        predictions_of(settings.task, geometry.architecture, geometry),
+        points,
+        batch_size=max(2, settings.training.batch_size // 2),
+        weight=energy.weight,
+        n_steps=getattr(settings.solver, "n_steps", 8),
+        conditions=conditions,
+    )
 
 
 def _flow_matching_loss(model: WeightFlowModel) -> FlowMatchingLoss:

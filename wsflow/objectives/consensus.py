@@ -66,7 +66,7 @@ def fit_consensus(
     inputs = inputs[torch.randperm(len(inputs), generator=generator)[:n_inputs]].float()
     total = torch.zeros(1)
     with torch.no_grad():
-        for some in points.float().split(ROWS):
-            outputs = forward(geometry.to_weights(some), architecture, inputs)
+        for chunk in points.float().split(ROWS):
+            outputs = forward(geometry.to_weights(chunk), architecture, inputs)
             total = total + (outputs.softmax(-1) if task.is_classification else outputs).sum(0)
     return Consensus(architecture, geometry, inputs, total / len(points), task.is_classification)

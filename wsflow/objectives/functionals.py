@@ -253,8 +253,8 @@ class Fairness(Functional):
         group = torch.from_numpy(self.group)
 
         def gap(weights: Tensor) -> Tensor:
-            said = predictions(forward(weights, architecture, draw(weights)[0]), self.task.loss)
-            difference = (said[:, group].mean(1) - said[:, ~group].mean(1)).abs()
+            predicted = predictions(forward(weights, architecture, draw(weights)[0]), self.task.loss)
+            difference = (predicted[:, group].mean(1) - predicted[:, ~group].mean(1)).abs()
             return 0.5 * difference.sum(1) if self.task.is_classification else difference.mean(1)
 
         return gap
