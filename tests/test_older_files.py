@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import wsflow
-from wsflow.models.options import EnergyMatching, ExchangeableSource, FunctionMetric, LabelCondition, NetworkGeometry
+from wsflow.models.options import EnergyMatching, ExchangeableSource, LabelCondition, NetworkGeometry
 
 DATA = Path(__file__).parent / "data"
 # a sample of float32 networks, on another machine's kernels
@@ -47,7 +47,7 @@ def test_parameters_become_objects():
     flow = wsflow.load_model(DATA / "unnamed-0.1.st")[-1]
     assert flow.geometry == NetworkGeometry("geometric", last_layer="polar")
     assert flow.source == ExchangeableSource(shrinkage=0.2) and flow.velocity.identity is None
-    assert flow.metric == FunctionMetric(weight=0.5) and flow.energy == EnergyMatching(n_steps=2)
+    assert flow.metric == "function" and flow.energy == EnergyMatching(n_steps=2)
     # 0.1 had a parameter for it, which decides how its velocity is made
     assert flow.model_.settings.prediction == "preconditioned" and flow.model_.consensus is not None
 

@@ -25,7 +25,7 @@ from wsflow.estimators.validation import (
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
-from wsflow.models.options import CHOICES, resolved
+from wsflow.models.options import CHOICES, STRINGS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
 from wsflow.models.weight_flow import (
     FlowHistory,
@@ -61,10 +61,14 @@ class WeightFlow(DensityMixin, BaseEstimator):
         no names, by permutations: transport modulo the symmetries. The law is then known up to them.
     task : Task, optional
         What the networks are for: its inputs (never its targets) define metric, hints and energy.
-    metric : {"auto", "euclidean", "function"} or FunctionMetric
-        How errors of the velocity are weighed. "auto" is "function" where a task is known.
-    hints : {"auto", "gradient", None} or ConsensusGradient
-        What the velocity network sees beside x_t. "auto" is "gradient" where a task is known and it reads hints.
+    metric : {"auto", "euclidean", "function"}
+        How errors of the velocity are weighed: by their length, or by the change of the networks' outputs that they
+        cause where the velocity leads. The minimizer is the same; capacity goes where it matters. "auto" is "function"
+        where a task is known.
+    hints : {"auto", "gradient", None}
+        Whether the velocity network sees, beside x_t, gradients of the networks' distance from what the population
+        predicts on average on inputs of the task: see `wsflow.flow.hints`. It learns what to make of them. "auto" is
+        "gradient" where a task is known and the velocity network reads hints.
     energy : {None, "predictions"} or EnergyMatching
         Whether energy matching follows flow matching.
     condition : {None, "scalar", "label"}, ScalarCondition or LabelCondition
@@ -209,7 +213,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
             )
 
     def _settings(self, prediction: str | None = None) -> FlowSettings:
-        parameters = {name: getattr(self, name) for name in (*CHOICES, "coupling", "task", "max_iter")}
+        parameters = {name: getattr(self, name) for name in (*CHOICES, *STRINGS, "task", "max_iter")}
         return settings_of(parameters, self.architecture_, prediction)
 
     def _finish(self, model: WeightFlowModel, history: Any, labels: np.ndarray | None, dtype: Any) -> None:

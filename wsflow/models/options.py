@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsflow.flow.adaptive import SOLVERS
+from wsflow.flow.couplings import COUPLINGS
 from wsflow.flow.divergence import DIVERGENCES, TraceEstimator
 from wsflow.geometry import GEOMETRIES
 from wsflow.options import Options, between, one_of, whole
@@ -178,32 +179,6 @@ class InitialSource(Options):
 
 
 @dataclass
-class FunctionMetric(Options):
-    """Errors of the velocity count by the change of the networks' outputs that they cause where the velocity leads.
-
-    The minimizer is the same as of the Euclidean metric; capacity goes where it matters.
-
-    Parameters
-    ----------
-    weight : float
-        Share of this metric in the loss; the rest is Euclidean.
-    """
-
-    weight: float = 0.9
-
-    CONSTRAINTS = {"weight": between(0, 1)}
-
-
-@dataclass
-class ConsensusGradient(Options):
-    """The velocity network sees gradients of the networks' distance from what the population predicts on average.
-
-    It does so beside x_t, on inputs of the task (never its targets), and learns what to make of them: see
-    `wsflow.flow.hints`.
-    """
-
-
-@dataclass
 class EnergyMatching(Options):
     """Further steps that bring what samples predict to the law of what the training networks predict.
 
@@ -255,8 +230,6 @@ class AdamW(Options):
     batch_size : int
         Networks in each step.
     learning_rate : float
-    ema_decay : float
-        Of the moving average.
     validation_fraction : float
         Share of the runs held out; the weights with the lowest loss on them are kept.
     patience : int, optional
@@ -265,14 +238,12 @@ class AdamW(Options):
 
     batch_size: int = 64
     learning_rate: float = 2e-3
-    ema_decay: float = 0.998
     validation_fraction: float = 0.1
     patience: int | None = None
 
     CONSTRAINTS = {
         "batch_size": whole(1),
         "learning_rate": between(0, None),
-        "ema_decay": between(0, 1),
         "validation_fraction": between(0, 0.9),
         "patience": whole(1, optional=True),
     }
@@ -289,21 +260,23 @@ CHOICES: dict[str, dict[str, Callable[[], Options]]] = {
         "standard": functools.partial(IsotropicSource, "standard"),
         "initialisation": InitialSource,
     },
-    "metric": {"function": FunctionMetric},
-    "hints": {"gradient": ConsensusGradient},
     "energy": {"predictions": EnergyMatching},
     "condition": {"scalar": ScalarCondition, "label": LabelCondition},
     "training": {"adamw": AdamW},
     "solver": dict(SOLVERS),
     "density": {method: functools.partial(TraceEstimator, method) for method in ("auto", *DIVERGENCES)},
 }
+# parameters that need no object
+STRINGS: dict[str, tuple[str | None, ...]] = {
+    "coupling": tuple(COUPLINGS),
+    "metric": ("auto", "euclidean", "function"),
+    "hints": ("auto", "gradient", None),
+}
 # parameter -> what else it may be: decided by the architecture and the task, or nothing
 OTHERS: dict[str, tuple[str | None, ...]] = {
     "geometry": ("auto",),
     "velocity": ("auto",),
     "source": ("auto",),
-    "metric": ("auto", "euclidean"),
-    "hints": ("auto", None),
     "energy": (None,),
     "condition": (None,),
 }
@@ -312,7 +285,6 @@ AUTOMATIC: dict[str, Callable[[], Options]] = {
     "geometry": NetworkGeometry,
     "velocity": NeuronTransformer,
     "source": GaussianSource,
-    "metric": FunctionMetric,
 }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from wsflow.architecture import Architecture
 from wsflow.flow.adaptive import DormandPrince
-from wsflow.flow.couplings import COUPLINGS
 from wsflow.flow.divergence import TraceEstimator
 from wsflow.flow.solvers import RungeKutta
 from wsflow.geometry import GEOMETRIES, Geometry, vectors
@@ -18,10 +17,9 @@ from wsflow.metanetworks.encoders import ENCODERS, READ_HINTS
 from wsflow.models.options import (
     CHOICES,
     MLP,
+    STRINGS,
     AdamW,
-    ConsensusGradient,
     EnergyMatching,
-    FunctionMetric,
     GaussianSource,
     IsotropicSource,
     NetworkGeometry,
@@ -46,7 +44,9 @@ class FlowSettings:
     coupling : str
         A key of `wsflow.flow.couplings.COUPLINGS`.
     task : Task or None
-    metric, hints, energy, condition : Options or None
+    metric : {"euclidean", "function"}
+    hints : {"gradient", None}
+    energy, condition : Options or None
     training : AdamW
     solver : RungeKutta or DormandPrince
     density : TraceEstimator
@@ -60,8 +60,8 @@ class FlowSettings:
     source: Options
     coupling: str
     task: Task | None
-    metric: FunctionMetric | None
-    hints: ConsensusGradient | None
+    metric: str
+    hints: str | None
     energy: EnergyMatching | None
     condition: ScalarCondition | None
     training: AdamW
@@ -95,7 +95,7 @@ def settings_of(
 ) -> FlowSettings:
     """Check the parameters of a `WeightFlow`, and decide every "auto".
 
-    `parameters` are those of `CHOICES`, and `coupling`, `task` and `max_iter`, by name. `prediction` is that of a model
+    `parameters` are those of `CHOICES` and `STRINGS`, `task` and `max_iter`, by name. `prediction` is that of a model
     that was fitted, whose task may be gone; by default it leaves the drift between Gaussians to the hints, where there
     are some. A ValueError names the parameter, what is expected, and the value.
     """
@@ -128,17 +128,18 @@ def settings_of(
 def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Check all parameters but those that depend on the architecture or the task; return the objects they stand for."""
     values = {name: resolved(name, parameters[name]) for name in CHOICES}
-    coupling, max_iter = parameters["coupling"], parameters["max_iter"]
-    if coupling not in COUPLINGS:
-        raise ValueError(f"The 'coupling' parameter of WeightFlow is one of {tuple(COUPLINGS)}, got {coupling!r}.")
+    for name, expected in STRINGS.items():
+        if parameters[name] not in expected:
+            raise ValueError(f"The {name!r} parameter of WeightFlow is one of {expected}, got {parameters[name]!r}.")
+    max_iter = parameters["max_iter"]
     if not isinstance(max_iter, Integral) or max_iter < 1:
         raise ValueError(f"The 'max_iter' parameter of WeightFlow is a whole number of at least 1, got {max_iter!r}.")
-    if values["condition"] is not None and coupling != "independent":
+    if values["condition"] is not None and parameters["coupling"] != "independent":
         raise ValueError(
             "A condition needs coupling='independent': a plan over a batch would pair source points with conditions, "
             "and the source of each condition would be another."
         )
-    return values
+    return values | {name: parameters[name] for name in STRINGS}
 
 
 def _check_architecture(values: Mapping[str, Any], architecture: Architecture | None) -> None:
@@ -187,25 +188,25 @@ def _source(value: Any, velocity: NeuronTransformer | MLP) -> Options:
     return value
 
 
-def _metric(value: Any, runs: bool) -> FunctionMetric | None:
-    if isinstance(value, FunctionMetric) and not runs:
+def _metric(value: str, runs: bool) -> str:
+    if value == "function" and not runs:
         raise ValueError(
             "metric='function' runs the networks: it needs task=Task(X, y) and the architecture of a sequential "
             "network."
         )
     if value == "auto":
-        return FunctionMetric() if runs else None
-    return None if value == "euclidean" else value
+        return "function" if runs else "euclidean"
+    return value
 
 
-def _hints(value: Any, runs: bool, reads: bool) -> ConsensusGradient | None:
-    if isinstance(value, ConsensusGradient) and not (reads and runs):
+def _hints(value: str | None, runs: bool, reads: bool) -> str | None:
+    if value == "gradient" and not (reads and runs):
         raise ValueError(
             "hints='gradient' runs the networks: it needs task=Task(X, y), the architecture of a sequential network, "
             f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
         )
     if value == "auto":
-        return ConsensusGradient() if reads and runs else None
+        return "gradient" if reads and runs else None
     return value
 
 

@@ -20,16 +20,12 @@ def weight_flow(
         return params, data
     auto = "velocity" if "consensus.inputs" in arrays else "preconditioned"
     prediction = auto if params["prediction"] == "auto" else params["prediction"]
-    same = {name: params[name] for name in ("coupling", "task", "hints", "max_iter", "architecture", "random_state")}
-    weight, trained = (
-        params["metric_weight"],
-        ("batch_size", "learning_rate", "ema_decay", "validation_fraction", "patience"),
-    )
-    migrated = same | {
+    same = ("coupling", "task", "metric", "hints", "max_iter", "architecture", "random_state")
+    trained = ("batch_size", "learning_rate", "validation_fraction", "patience")
+    migrated = {name: params[name] for name in same} | {
         "geometry": _geometry(params),
         "velocity": _velocity(params, is_plain=not data["architecture"]),
         "source": _source(params),
-        "metric": options.FunctionMetric(weight) if params["metric"] == "function" else params["metric"],
         "energy": _energy(params),
         "condition": _condition(params),
         "training": options.AdamW(**{name: params[name] for name in trained}),

@@ -32,7 +32,7 @@ HOLDERS: dict[str, str] = {
     **dict.fromkeys(
         (
             "NetworkGeometry", "NeuronTransformer", "RelationalTransformer", "MLP", "GaussianSource",
-            "ExchangeableSource", "IsotropicSource", "InitialSource", "FunctionMetric", "ConsensusGradient",
+            "ExchangeableSource", "IsotropicSource", "InitialSource",
             "EnergyMatching", "ScalarCondition", "LabelCondition", "AdamW",
         ),
         "wsflow.models.options",
