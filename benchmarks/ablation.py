@@ -1,20 +1,23 @@
 """Which of the flow's settings matter: one population, one setting changed at a time, judged as the demo is.
 
 Writes ``docs/results/ablation.json``, a row for each seed and variant, and ``docs/results/ablation.inc``, their means
-over the seeds. Every variant has the same training steps, so the seconds of fitting differ. Nothing is selected here,
-but the defaults are what did well in such tables.
+over the seeds. The short jobs have files of their own, ``ablation_JOB.json``, and fewer runs and training steps, so
+that three seeds and MNIST take hours and not days. Every variant of a job has the same training steps, so the seconds
+of fitting differ. Nothing is selected here, but the defaults are what did well in such tables. Rows of settings that
+are constants by now stay in the files. MNIST is where ``WSFLOW_DATA`` says, or is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from demo_seeds import COLUMNS, RESULTS, table
-from quality import QUICK_FLOW, fitted
+from quality import QUICK_FLOW, RECIPES, fitted
 from results_file import Clock, ResultsFile, defaults, mean_and_sd
 
 import wsflow
@@ -50,7 +53,50 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "64 principal components": {"components": 64, "geometry": "auto", "velocity": "mlp"},
     "256 principal components": {"components": 256, "geometry": "auto", "velocity": "mlp"},
     "temperature=0.7": {"temperature": 0.7},
+    # what chance alone changes
+    "another random_state": {"random_state": 100},
 }
+JOBS: dict[str, dict[str, Any]] = {
+    "wdbc": {
+        "task": "breast_cancer",
+        "hidden": (16, 16),
+        "runs": 2000,
+        "held_out": 300,
+        "samples": 200,
+        "training": {},
+        "flow": {"geometry": "geometric"},
+        "form": "unit",
+    },
+    "wdbc-short": {
+        "task": "breast_cancer",
+        "hidden": (16, 16),
+        "runs": 1000,
+        "held_out": 200,
+        "samples": 200,
+        "training": {},
+        "flow": {"geometry": "geometric", "max_iter": 250},
+        "form": "unit",
+    },
+    "mnist-short": {
+        "task": "mnist",
+        # images to train on, and to judge by
+        "images": (12000, 2000),
+        "hidden": (10,),
+        "runs": 300,
+        "held_out": 60,
+        "samples": 100,
+        "training": RECIPES["mnist"]["training"] | {"epochs": 4, "n_jobs": 1},
+        "flow": {
+            "geometry": "euclidean",
+            "training.learning_rate": 0.004,
+            "source.shrinkage": 0.02,
+            "training.batch_size": 32,
+            "max_iter": 150,
+        },
+        "form": "raw",
+    },
+}
+QUICK_SIZES = {"runs": 16, "held_out": 8, "samples": 8, "training": {"epochs": 4}}
 # what is no parameter of WeightFlow, and what it is by default
 PIPELINE: dict[str, Any] = {"form": "unit", "aligned": True, "components": None}
 # a variant that is the default says nothing
@@ -61,18 +107,31 @@ SHOWN = (*COLUMNS, "copies")
 
 
 def measured(
-    known: WeightArray, unseen: WeightArray, task: Task, seed: int, changes: dict[str, Any], nulls: bool, n: int
+    job: dict[str, Any], networks: tuple[WeightArray, WeightArray], task: Task, seed: int, changes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Fit and judge one variant; with the nulls come the rows that it stands beside."""
-    settings = {"geometry": "geometric", **changes}
-    temperature = settings.pop("temperature", 1.0)
-    pipeline = {name: settings.pop(name) for name in PIPELINE if name in settings}
+    """Fit and judge one variant; with the defaults come the rows that it stands beside."""
+    known, unseen = networks
+    settings = {**job["flow"], **changes}
+    temperature, offset = settings.pop("temperature", 1.0), settings.pop("random_state", 0)
+    pipeline = {"form": job["form"]} | {name: settings.pop(name) for name in PIPELINE if name in settings}
     clock = Clock()
-    model = fitted(known, task, seed, settings, clock, **pipeline)
-    samples = wsflow.sample(model, n, random_state=seed, temperature=temperature)
-    report = wsflow.evaluate(samples, known, unseen, task, nulls=nulls, random_state=seed)
-    beside = {HELD_OUT: report.held_out, NULL: report.nulls["gaussian_full"]} if nulls else {}
+    model = fitted(known, task, seed + offset, settings, clock, **pipeline)
+    samples = wsflow.sample(model, job["samples"], random_state=seed, temperature=temperature)
+    report = wsflow.evaluate(samples, known, unseen, task, nulls=not changes, random_state=seed)
+    beside = {} if changes else {HELD_OUT: report.held_out, NULL: report.nulls["gaussian_full"]}
     return {**report.samples, "seconds": clock.seconds["flow"], "beside": beside}
+
+
+def task_of(job: dict[str, Any]) -> Task:
+    """The task of a job, or some examples of it."""
+    task = wsflow.load_task(job["task"])
+    if "images" not in job or task.test is None:
+        return task
+    generator = torch.Generator().manual_seed(0)
+    parts = zip((task, task.test), job["images"], strict=True)
+    rows = [(part, torch.randperm(len(part.X), generator=generator)[:n].numpy()) for part, n in parts]
+    known, unseen = (Task(part.X[chosen], part.y[chosen], part.loss) for part, chosen in rows)
+    return dataclasses.replace(known, test=unseen)
 
 
 def page(rows: dict[str, dict[str, Any]], runs: int) -> str:
@@ -91,7 +150,9 @@ def by_variant(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str,
     """Variant -> seed -> row, in the order of the table, after what they stand beside."""
     seeds = sorted({key.partition("/")[0] for key in rows}, key=int)
     beside = {
-        name: {s: row["beside"][name] for s in seeds if (row := rows.get(f"{s}/defaults")) is not None}
+        name: {
+            s: row["beside"][name] for s in seeds if name in (row := rows.get(f"{s}/defaults", {})).get("beside", {})
+        }
         for name in (HELD_OUT, NULL)
     }
     # those of settings that are gone stay
@@ -108,7 +169,7 @@ def spent(rows: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--job", choices=list(JOBS), default="wdbc")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=1)
@@ -119,32 +180,31 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.quick and options.results is None:
         parser.error("--quick needs --results: what it measures says nothing")
-    settings = {"runs": options.runs, "held_out": 300, "samples": 200, "training": {}, "flow": {}}
+    job = JOBS[options.job]
     if options.quick:
-        settings = {"runs": 16, "held_out": 8, "samples": 8, "training": {"epochs": 4}, "flow": QUICK_FLOW}
-    run(options.results or RESULTS, settings, options)
+        job = job | QUICK_SIZES | {"flow": {"geometry": "geometric"} | QUICK_FLOW}
+        job["task"] = "digits" if job["task"] == "mnist" else job["task"]
+    run(options.results or RESULTS, job, options)
 
 
-def run(results: Path, settings: dict[str, Any], options: argparse.Namespace) -> None:
+def run(results: Path, job: dict[str, Any], options: argparse.Namespace) -> None:
     """Seed by seed and variant by variant; the table is written after each."""
-    task = wsflow.load_task("breast_cancer")
-    file = ResultsFile(results / "ablation.json", settings, options.again)
+    task, is_short = task_of(job), options.job != "wdbc"
+    file = ResultsFile(results / (f"ablation_{options.job}.json" if is_short else "ablation.json"), job, options.again)
 
     @cache
     def populations(seed: int) -> tuple[WeightArray, WeightArray]:
-        count = settings["runs"] + settings["held_out"]
-        weights = wsflow.train_population(task, n_runs=count, random_state=seed, **settings["training"]).weights
-        return weights[weights.runs < settings["runs"]], weights[weights.runs >= settings["runs"]]
+        count, training = job["runs"] + job["held_out"], job["training"]
+        weights = wsflow.train_population(task, job["hidden"], count, random_state=seed, **training).weights
+        return weights[weights.runs < job["runs"]], weights[weights.runs >= job["runs"]]
 
     for seed in options.seeds:
         for name in options.variants:
-            changes = {**settings["flow"], **VARIANTS[name]}
-            first = name == "defaults"
             row = file.measure(
-                f"{seed}/{name}",
-                lambda s=seed, c=changes, f=first: measured(*populations(s), task, s, c, f, settings["samples"]),
+                f"{seed}/{name}", lambda s=seed, n=name: measured(job, populations(s), task, s, VARIANTS[n])
             )
-            (results / "ablation.inc").write_text(page(file.rows, settings["runs"]), encoding="utf-8")
+            if not is_short:
+                (results / "ablation.inc").write_text(page(file.rows, job["runs"]), encoding="utf-8")
             print(f"seed {seed}, {name}:", ", ".join(f"{key} {row[key]:.3f}" for key in SHOWN), flush=True)
 
 

@@ -135,6 +135,13 @@ def test_variants_of_the_ablation_are_parameters_and_no_defaults(benchmark):
         assert name == "defaults" or any(defaults[key] != value for key, value in changes.items()), name
 
 
+def test_jobs_of_the_ablation_go_on_with_their_files(benchmark):
+    ablation = benchmark("ablation")
+    for name, job in ablation.JOBS.items():
+        path = ROOT / "docs/results" / ("ablation.json" if name == "wdbc" else f"ablation_{name}.json")
+        assert ablation.ResultsFile(path, job).rows, name
+
+
 def test_the_table_of_the_ablation_has_means_over_seeds(benchmark):
     ablation = benchmark("ablation")
     numbers = {**ROW, "copies": 0.0, "hardware": {"threads": 1, "cpu": "a processor"}, "seconds": 60.0}

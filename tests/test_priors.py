@@ -12,7 +12,7 @@ from scipy import stats
 from wsflow.exceptions import NumericalError
 from wsflow.flow.covariance import LowRank, Triangular, covariance_of, fit_covariance
 from wsflow.flow.frame import Frame
-from wsflow.flow.sources import Drawn, Isotropic, WrappedGaussian
+from wsflow.flow.sources import Drawn, Isotropic, WrappedGaussian, frechet_mean
 from wsflow.manifolds import Euclidean, Product, Sphere
 
 PLANE = Product([(Euclidean(3), torch.tensor([[2, 0, 1]]))])
@@ -290,3 +290,8 @@ def test_what_is_only_drawn_has_no_density_and_no_noise(generator):
         prior.log_prob(x)
     with pytest.raises(NumericalError, match="Stochastic sampling needs source='gaussian'"):
         prior.noise(x, generator)
+
+
+def test_the_mean_of_opposite_points_is_one_of_them():
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert frechet_mean(Product.of(Sphere(1)), x).tolist() == [[1.0]]

@@ -306,6 +306,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
     def score_samples(self, X: Any, return_std: bool = False, condition: Any = None) -> Any:
         """Compute the log-density of networks, with respect to the Riemannian volume of their canonical forms.
 
+        The other rows change a row's score by rounding alone (matrix kernels treat rows by their place); with an
+        adaptive solver, where a step was accepted by a hair, by its tolerances.
+
         Parameters
         ----------
         X : WeightArray or array-like of shape (n, d)

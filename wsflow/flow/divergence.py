@@ -172,8 +172,9 @@ class TraceEstimator(Options):
         if self.probes == "shared":
             return torch.zeros(len(rows), dtype=torch.long)
         key = seed.to_bytes(8, "little")
-        # adding zero makes one of both zeros
-        digests = [hashlib.blake2b(row.tobytes(), digest_size=7, key=key).digest() for row in (rows + 0.0).numpy()]
+        # float32: a row that was rounded otherwise is the same one; adding zero makes one of both zeros
+        rounded = (rows.float() + 0.0).numpy()
+        digests = [hashlib.blake2b(row.tobytes(), digest_size=7, key=key).digest() for row in rounded]
         return torch.tensor([int.from_bytes(digest, "little") for digest in digests])
 
 

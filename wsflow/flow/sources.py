@@ -290,6 +290,9 @@ def frechet_mean(
     """
     start = x.mean(0)
     mean = manifold.projection((start if symmetrize is None else symmetrize(start)).unsqueeze(0))
+    if symmetrize is None and not manifold.belongs(mean, 1e-6).all():
+        # half of the points lie opposite the other half, as on a sphere of two points
+        mean = x[:1]
     for _ in range(0 if manifold.is_flat else steps):
         step = manifold.log(mean.expand_as(x), x).mean(0, keepdim=True)
         if symmetrize is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.flow.continuous import ContinuousFlow, Guide
+from wsflow.flow.continuous import ContinuousFlow, Guide, in_chunks
 from wsflow.flow.energy import energy_matching_loss
 from wsflow.flow.hints import GradientHints
 from wsflow.flow.loss import FlowMatchingLoss
@@ -206,7 +206,8 @@ class WeightFlowModel:
             check_width(self._architecture(), self.wide, self.settings.is_named, rated=True)
 
     def _to_weights(self, points: Tensor) -> Tensor:
-        return self.geometry.to_weights(self.geometry.target.projection(points.double()))
+        # in chunks, as they were drawn: with each network in the same place, bits do not depend on how many follow
+        return in_chunks(lambda p: self.geometry.to_weights(self.geometry.target.projection(p)), points.double())
 
     def _combined(self, weights: Tensor, wide: Architecture) -> Tensor:
         """Wide networks made of sampled ones, in their canonical form where the flow's networks have one."""
