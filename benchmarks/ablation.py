@@ -182,7 +182,7 @@ def main() -> None:
         parser.error("--quick needs --results: what it measures says nothing")
     job = JOBS[options.job]
     if options.quick:
-        job = job | QUICK_SIZES | {"flow": {"geometry": "geometric"} | QUICK_FLOW}
+        job = job | QUICK_SIZES | {"flow": job["flow"] | QUICK_FLOW}
         job["task"] = "digits" if job["task"] == "mnist" else job["task"]
     run(options.results or RESULTS, job, options)
 

@@ -135,6 +135,16 @@ def test_variants_of_the_ablation_are_parameters_and_no_defaults(benchmark):
         assert name == "defaults" or any(defaults[key] != value for key, value in changes.items()), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["wdbc-short", "mnist-short"])
+def test_short_jobs_of_the_ablation_run(benchmark, monkeypatch, tmp_path, job):
+    arguments = ["--job", job, "--seeds", "0", "--variants", "defaults", "another random_state", "--quick"]
+    monkeypatch.setattr("sys.argv", ["ablation", *arguments, "--results", str(tmp_path)])
+    benchmark("ablation").main()
+    found = json.loads((tmp_path / f"ablation_{job}.json").read_text())
+    assert set(found["rows"]) == {"0/defaults", "0/another random_state"}
+
+
 def test_jobs_of_the_ablation_go_on_with_their_files(benchmark):
     ablation = benchmark("ablation")
     for name, job in ablation.JOBS.items():
