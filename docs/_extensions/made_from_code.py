@@ -83,6 +83,22 @@ class MeasureTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class OptionsTable(SphinxDirective):
+    """The parameters of WeightFlow that take objects: the strings that stand for them, and the objects' defaults."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each parameter."""
+        from wsflow.models.options import CHOICES, OTHERS, classes_of
+
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 14 36 50", "", "   * - parameter"]
+        lines += ["     - strings", "     - objects, with their defaults"]
+        for name, row in CHOICES.items():
+            values = ", ".join(f"``{value!r}``" for value in (*OTHERS.get(name, ()), *row)).replace("'", '"')
+            lines += [f"   * - ``{name}``", f"     - {values}"]
+            lines += ["     - " + "; ".join(f"``{kind()!r}``" for kind in classes_of(name))]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class MergingTable(SphinxDirective):
     """What ``benchmarks/merging.py`` wrote: the accuracies of merged pairs, with settings, machine and time."""
 
@@ -175,6 +191,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
     app.add_directive("measure-table", MeasureTable)
+    app.add_directive("options-table", OptionsTable)
     app.add_directive("merging-table", MergingTable)
     app.add_directive("barrier-table", BarrierTable)
     app.add_directive("command-help", CommandHelp)
