@@ -2,15 +2,16 @@
 Foreign and duplicated networks
 ===============================
 
-Somebody hands you networks. Do they come from the training that they are said to come from, or is one of them foreign,
-or a copy of a network that you know? A flow's log-density answers the first question, the distance to the
-nearest known network the second, and both answers are p-values by networks of held-out runs.
+You are given networks. Were they trained as those of a population were, or is one of them foreign, or a copy of a
+network that you have? The log-density of a flow answers the first question, the distance to the nearest known network
+the second. Both answers are p-values, by networks of held-out runs.
 """
 
 # %%
 # A population and its flow
 # -------------------------
-# The held-out runs are what fresh networks look like. A level of 1% needs 99 of them, and they are not for fitting.
+# The held-out runs show what fresh networks look like. A level of 1% needs 99 of them, and the flow is not fitted to
+# them.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +34,8 @@ model = make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow).fit(trai
 # Suspects
 # --------
 # Forty fresh networks, of the same training with other initial weights, and ten of each other kind. The copies are
-# networks of the population whose neurons are in another order and on another scale, with a little noise: number by
-# number, they look like nothing that was there before.
+# networks of the population whose neurons are in another order and on another scale, with a little noise: compared
+# number by number, they are far from every network of the population.
 
 rng = np.random.default_rng(0)
 recipe = {"n_runs": 10, "first_run": 400, **settings}
@@ -65,9 +66,9 @@ suspects = {
 # One call
 # --------
 # ``detect`` takes the suspects, the population, the held-out runs and a score. Each network gets two p-values: the
-# share of held-out networks that are as unlikely, and of those that are as near to something known. Of fresh networks,
-# one in a hundred is flagged by chance, on each side: on average over sets of a hundred held-out runs, so that with a
-# given set it may well be two or three.
+# share of held-out networks that are as unlikely, and the share of those that are as near to a known network. Of fresh
+# networks, one in a hundred is flagged by chance for each of the two. That is an average over sets of a hundred
+# held-out runs: with a given set it may well be two or three.
 
 every = WeightArray(np.concatenate(list(suspects.values())), train.architecture)
 found = wsflow.detect(every, train, held_out, task, model.score_samples, level=0.01)
@@ -98,7 +99,6 @@ plt.show()
 # %%
 # What it does not see
 # --------------------
-# The test asks whether a network is unlikely, which a foreign network need not be: the flow's own samples are foreign
-# to the training and are meant to pass. And a density says where networks lie, not what they do, so that
-# networks which were trained otherwise and end up in the same place pass too: here those that began with initial
-# weights of another law.
+# The test finds unlikely networks, and a foreign network need not be unlikely: the flow's own samples were not trained,
+# and are meant to pass. A density depends on where networks lie, not on what they do, so that networks which were
+# trained otherwise and end up in the same place pass too: here those whose initial weights had another distribution.

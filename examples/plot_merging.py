@@ -2,15 +2,15 @@
 Merging two networks
 ====================
 
-Two networks that were trained independently on the same digits know the same, but in another order: their hidden
-neurons do not correspond, and halfway between their weights there is no good network. After alignment there is, and the
-two can be merged into one.
+Two networks that were trained independently on the same digits have learned the same, but in another order: their
+hidden neurons do not correspond, and halfway between their weights there is no good network. After alignment there is
+one, and the two can be merged.
 """
 
 # %%
 # Two training runs
 # -----------------
-# Two networks are trained from different initialisations, on scikit-learn's digits: on MNIST, where the environment
+# Two networks are trained from different initialisations, on scikit-learn's digits; or on MNIST, if the environment
 # variable ``WSFLOW_DATA`` names the folder that has it.
 
 import os
@@ -31,8 +31,8 @@ predict(networks, task.test).scores
 # %%
 # The line between them
 # ---------------------
-# On the straight line between the weights of two networks the loss rises: the largest excess over the dashed line, the
-# chord, is the loss barrier.
+# On the straight line between the weights of two networks the loss rises. The loss barrier is its largest excess over
+# the dashed line, the straight line between the losses of both.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
 wsflow.plot_path(a, b, task, ax=ax)
@@ -77,7 +77,7 @@ for label, (pair, _) in paths.items():
     print(f"{label:12} mean {accuracies[0]:.3f}   with REPAIR {accuracies[1]:.3f}")
 
 # %%
-# The merged network is a row of weights like any other: a module, if you want.
+# The merged network is a row of weights like any other, and can be made a module.
 
 wsflow.merge(with_data, task, repair=True).to_modules()[0]
 

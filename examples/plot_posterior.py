@@ -2,9 +2,9 @@
 A posterior predictive
 ======================
 
-The average of what many networks predict has a better likelihood than one network, and knows more of what it does not
-know. Here the networks are samples of a flow, and beside them stands a deep ensemble: as many networks that were
-trained. What each costs is printed too.
+The average of the predictions of many networks has a better likelihood than one network, and is less sure where it is
+wrong. Here the networks are samples of a flow, compared with a deep ensemble: as many networks that were trained. The
+costs of both are printed too.
 """
 
 # %%
@@ -33,7 +33,7 @@ foreign = X[~known] / 16
 # %%
 # Two sources of networks
 # -----------------------
-# A population is trained and a flow fitted to it; the deep ensemble is a hundred further runs of the same recipe.
+# A population is trained and a flow fitted to it; the deep ensemble is a hundred further runs with the same settings.
 
 
 def timed(function, *arguments, **keywords):
@@ -53,9 +53,9 @@ samples, sampling = timed(wsflow.sample, model, 100, random_state=0)
 # Averages
 # --------
 # Model averages of 1, 2, 5, ... networks, drawn several times: accuracy, negative log-likelihood, Brier score and
-# calibration error on the test part, and how well the entropy of the average tells 8 and 9 from the other digits. At
-# the same place of the axis, both sources cost the same when they predict. An average is less sure than the networks in
-# it, so that the calibration error falls where these are too sure, and rises where they are not.
+# calibration error on the test data, and how well the entropy of the average tells 8 and 9 from the other digits. With
+# the same number of networks, predictions of both sources take the same time. An average is less sure than the networks
+# in it, so that the calibration error falls where these are too sure, and rises where they are not.
 
 from wsflow.plotting import PredictiveDisplay
 
@@ -81,8 +81,9 @@ for name, curve in curves.items():
 # -------------
 # A flow needs a population first, and a population is a deep ensemble already. So this is the comparison at equal cost,
 # made of the times of the calls above: how many networks could have been trained instead. Where that is far more than
-# are ever averaged, as with networks as small as these, train them: a flow is for networks that are dear to train, for
-# a population whose data are not at hand, and for what an ensemble does not have: densities, guidance, other widths.
+# are ever averaged, as with networks as small as these, train them. A flow is for networks that are expensive to train,
+# for populations whose training data are not available, and for what an ensemble does not have: densities, guidance,
+# other widths.
 
 one = training / len(population)
 whole = training + fitting + sampling
@@ -94,9 +95,9 @@ print(f"trained networks for the cost of the population, the flow and its 100 sa
 # %%
 # Weights
 # -------
-# An average may be weighted: by the likelihood of each network on data that none of them has seen, here the validation
-# part. At a temperature of one the best network takes nearly all; the effective size says how many equally weighted
-# networks are left. ``temperature_for`` finds the temperature at which it is a given number.
+# An average may be weighted by the likelihood of each network on data that none of them has seen, here the validation
+# data. At temperature 1 the best network has nearly all the weight; the effective size is the number of equally
+# weighted networks with the same variance. ``temperature_for`` finds the temperature at which it is a given number.
 
 from wsflow.evaluation.importance_sampling import log_likelihoods, temperature_for
 

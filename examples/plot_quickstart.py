@@ -4,14 +4,14 @@ From trained networks to new ones
 
 A population of small networks is trained, its symmetries are removed, and a flow learns its distribution. The flow
 then draws new networks, which we run, score and judge. It takes less than a minute; ``wsflow demo`` does
-the same with 2,000 networks, and far better samples.
+the same with 2,000 networks, and its samples are far better.
 """
 
 # %%
 # A population
 # ------------
-# Networks of one architecture, trained on one task from their own initial weights. All of them are trained
-# at once. The last runs are for judging only: the flow never sees them.
+# Networks of one architecture, each trained on the same task from its own initial weights. All of them are trained
+# at once. The held-out runs are for judging only: the flow never sees them.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,7 +27,7 @@ held_out = wsflow.train_population(task, n_runs=100, first_run=300, **settings)
 population
 
 # %%
-# The weights are an array, one network a row, that knows what its columns are.
+# The weights are an array, one network a row, with the architecture and the run of each row.
 
 weights = population.weights
 print(weights.shape, weights.architecture, weights.runs[:5])
@@ -35,16 +35,16 @@ print(weights.shape, weights.architecture, weights.runs[:5])
 # %%
 # Symmetries
 # ----------
-# The order of hidden neurons says nothing, and neither does the scale of a ReLU neuron, which its outgoing weights can
-# make up for. The first two steps of the pipeline choose one representative of all these equal networks: neurons are
-# permuted to lie close to a reference, and their incoming weights get norm 1. The function of each network
-# stays what it was.
+# The order of hidden neurons does not change the function of a network, and neither does the scale of a ReLU neuron, if
+# its outgoing weights are divided by it. The first two steps of the pipeline choose one representative of all these
+# equal networks: neurons are permuted to lie close to a reference, and their incoming weights get norm 1. The function
+# of each network stays what it was.
 
 aligned = make_pipeline(PermutationAligner(), ScaleCanonicalizer()).fit_transform(weights)
 
 # %%
 # Each place on the horizontal axis is the weight from one input to one hidden neuron, over all networks. Before, all
-# neurons look alike; afterwards each has a character.
+# neurons look alike; afterwards each has a distribution of its own.
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharex=True, layout="constrained")
 columns = weights.architecture.slices["0.weight"]
@@ -59,8 +59,9 @@ plt.show()
 # %%
 # A flow
 # ------
-# The flow lives on the manifold of the canonical networks: a sphere for each hidden neuron, and a Euclidean last
-# layer. It is the last step of a scikit-learn pipeline. The task tells it which directions of weight space matter.
+# The flow lives on the manifold of the canonical networks: a sphere for each hidden neuron, and a Euclidean last layer.
+# It is the last step of a scikit-learn pipeline. Errors in directions that change the outputs on the task's inputs
+# count more.
 
 flow = WeightFlow(geometry="geometric", task=task, max_iter=400, random_state=0)
 model = make_pipeline(PermutationAligner(), ScaleCanonicalizer(), flow)
@@ -75,8 +76,8 @@ new = wsflow.sample(model, 100, random_state=0)
 print(new.to_modules()[0])
 
 # %%
-# The flow knows how likely a network is. The nearer held-out runs come to those it learned from, the less it has
-# memorised; random networks should be far below. These are medians of the log-density.
+# The flow has a log-density. The smaller its difference between training networks and held-out runs, the less the flow
+# has memorised; random networks should be far below both. These are medians.
 
 random = weights.like(np.random.default_rng(0).normal(scale=np.std(weights), size=weights.shape))
 for name, networks in {"training": weights, "held-out": held_out.weights, "sampled": new, "random": random}.items():
@@ -85,15 +86,15 @@ for name, networks in {"training": weights, "held-out": held_out.weights, "sampl
 # %%
 # Evidence
 # --------
-# A generator that copies its training networks would have their accuracy. So novelty and dispersion stand beside it,
-# both relative to networks of held-out runs, and so do trivial generators, the nulls.
+# A generator that copies its training networks would have their accuracy. So the report has novelty and dispersion too,
+# both relative to networks of held-out runs, and compares samples with trivial generators, the nulls.
 
 report = wsflow.evaluate(new, weights, held_out.weights, task, random_state=0)
 for name, row in {"training": report.training, "samples": report.samples, **report.nulls}.items():
     print(f"{name:24}" + "".join(f"{key} {row[key]:6.3f}   " for key in report.headline))
 
 # %%
-# What follows from these numbers, in words:
+# The verdict says what follows from these numbers:
 
 print("\n".join(report.verdict))
 

@@ -2,9 +2,9 @@
 From one task to another
 ========================
 
-A flow of networks for one task is a start for another: its samples can be used as they are, guided by the loss of the
-new task while they are drawn, or trained further. All three stand here beside what they have to beat: networks that
-have seen nothing.
+A flow of networks for one task can serve another: its samples can be used as they are, guided by the loss of the new
+task while they are drawn, or trained further. All three are compared here with what they have to beat: networks that
+start from random weights.
 """
 
 # %%
@@ -46,7 +46,7 @@ model = make_pipeline(PermutationAligner(), flow).fit(trained)
 # %%
 # Samples as they are
 # -------------------
-# What networks know of the old task is worth something on the new one, without any gradient: chance is one in ten.
+# Networks of the old task are better than chance on the new one without any gradient: chance is one in ten.
 
 samples = wsflow.sample(model, 20, random_state=0)
 for name, task in {"old task": old, "new task": new}.items():
@@ -55,11 +55,12 @@ for name, task in {"old task": old, "new task": new}.items():
 # %%
 # Guided samples
 # --------------
-# A ``Guidance`` descends the loss of the new task on minibatches, and a ``Descent`` says with how many gradients, and
-# how. Guidance is training, so that two comparisons belong beside it. One is guidance alone: the same gradients from
-# the same source, with the flow's velocity put to zero. (Its source is a Gaussian that was fitted to the old networks,
-# so that it knows something too.) The other is SGD and Adam from random networks, each with the best of three rates, on
-# as many minibatches of the same size. The best is that on the test part itself, in favour of the random networks.
+# A ``Guidance`` descends the loss of the new task on minibatches, and its ``Descent`` says with how many gradients, and
+# how. Guidance is training, so that it needs two comparisons. One is guidance alone: the same gradients from the same
+# source, with the flow's velocity set to zero. (The source is a Gaussian that was fitted to the old networks, so that
+# it has learned something too.) The other is SGD and Adam from random networks, each with the best of three learning
+# rates, on as many minibatches of the same size. The rates are chosen on the test data itself, in favour of random
+# networks.
 
 
 class Still(torch.nn.Module):
@@ -104,9 +105,9 @@ for name, values in rows.items():
     print(name.ljust(16), *(f"{value:6.3f}" for value in values))
 
 # %%
-# ``natural=True`` takes natural gradients, which cost more than the plain ones of SGD and Adam, and are worth more:
-# what is counted here is minibatches, not seconds. The flow's own part is what lies between the first two lines: where
-# there is nothing, what helps is the Gaussian that was fitted to the population, and the gradients.
+# ``natural=True`` takes natural gradients, each of which costs more than a gradient of SGD or Adam and does more: what
+# is counted here is minibatches, not seconds. The difference between the first two lines is what the flow's velocity
+# adds: where there is none, it is the fitted Gaussian and the gradients that help.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for (name, values), colour in zip(rows.items(), ("#0072B2", "#8C8C8C", "#E69F00", "#009E73"), strict=True):
@@ -120,9 +121,9 @@ plt.show()
 # %%
 # Samples as initialisation
 # -------------------------
-# The same training from three starts: random networks, networks of the old task, and samples. What a network learned on
-# the old task may be out of range on the new one, and be something to forget first. ``standardized`` brings neurons to
-# the scale of the new inputs and outputs near zero; it looks at inputs only, and random networks get it too.
+# The same training from three starts: random networks, networks of the old task, and samples. On inputs of the new task
+# the neurons of the old networks may be saturated, which training then has to undo. ``standardized`` brings neurons to
+# the scale of the new inputs, and outputs near zero. It uses inputs only, and is applied to random networks too.
 
 from wsflow.objectives.lsuv import standardized
 

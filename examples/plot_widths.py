@@ -2,8 +2,9 @@
 Another hidden width
 ====================
 
-A flow that has seen networks of one hidden width draws networks of another, without new training. Beside them stand
-narrow samples, narrow samples that were only padded to the new width, and wide networks that were trained.
+A flow that was fitted to networks of one hidden width draws networks of another, without new training. They are
+compared with narrow samples, with narrow samples that were only padded to the new width, and with wide networks that
+were trained.
 """
 
 # %%
@@ -38,13 +39,13 @@ wide = wsflow.sample(model, 20, random_state=0, architecture=Architecture.mlp([6
 wide.architecture
 
 # %%
-# This flow knows its neurons by name, since the aligner has given each its place. A network of 32 neurons is then made
-# of 4 sampled networks of 8, and who listens to the neurons of one name takes their mean. With one hidden layer its
+# Neurons have names in this flow, since the aligner has given each its place. A network of 32 neurons is then made of 4
+# sampled networks of 8, and the next layer takes the mean over neurons of the same name. With one hidden layer its
 # outputs are the mean of those of the 4 networks: an ensemble in one network. So it should be better than a narrow
-# sample, and the question is whether it is better than what is as cheap.
+# sample.
 #
-# Padding is: each neuron of a narrow sample is split into 4 equal ones with a quarter of the outgoing weights each,
-# which is the same function.
+# Padding gives a wide network that is no better than a narrow one: each neuron of a narrow sample is split into 4 equal
+# ones with a quarter of the outgoing weights each, which is the same function.
 
 
 def padded(networks, times):
@@ -57,7 +58,7 @@ def padded(networks, times):
 same = wsflow.WeightArray(padded(narrow, 4), wide.architecture)
 
 # %%
-# The average is that of all networks of a row: where a wide network is an ensemble itself, the average gains less.
+# The average is that of all networks of a row. Where a wide network is an ensemble itself, averaging gains less.
 
 trained = wsflow.train_population(task, hidden=(32,), n_runs=20, **settings).weights
 rows = {
@@ -82,9 +83,9 @@ for name, weights in rows.items():
 # %%
 # Neurons without names
 # ---------------------
-# With ``identity=None`` the flow treats all neurons alike, and works at any width by itself, narrower ones too: each
-# neuron is one of a set, of whatever size. It has no names to tell the neurons' parts by, which makes it the harder
-# task. With a source for exchangeable neurons it looks as follows.
+# With ``identity=None`` the flow treats all neurons alike, and works at any width by itself, narrower ones too. It
+# cannot tell neurons apart by names, which makes the law harder to learn. Here its source is one of exchangeable
+# neurons.
 
 settings = {"velocity": NeuronTransformer(identity=None), "source": "exchangeable", "max_iter": 150}
 nameless = WeightFlow("euclidean", task=task, random_state=0, **settings).fit(population.weights)

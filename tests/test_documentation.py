@@ -23,6 +23,7 @@ from wsflow.cli.rendering import echo_report
 from wsflow.evaluation.nulls import null_names
 from wsflow.evaluation.report import Report
 from wsflow.models.options import MLP, NeuronTransformer
+from wsflow.persistence.models import HOLDERS
 from wsflow.symmetry.matching.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +147,19 @@ def test_the_module_of_the_page_is_checked_as_it_says(small):
         for text in (code_of(page, "none").partition("\nThe layer")[0], result.output)
     )
     assert said == shown
+
+
+def test_the_reference_lists_public_names():
+    listed = set(re.findall(r"^   ([\w.]+)$", (ROOT / "docs" / "api.rst").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(wsflow.__all__) - {"__version__"} <= listed
+    assert set(HOLDERS) <= {name.rpartition(".")[2] for name in listed}
+
+
+def test_files_that_pages_name_are_there():
+    text = (ROOT / "docs" / "extending.rst").read_text(encoding="utf-8")
+    named = set(re.findall(r"``([\w/]+/[\w.]*)``", text))
+    assert len(named) > 30
+    assert not [path for path in named if not any((base / path).exists() for base in (ROOT, ROOT / "wsflow"))]
 
 
 ROW = re.compile(r"^   \* - (.*)\n((?:     .*\n)+)", re.MULTILINE)

@@ -70,11 +70,13 @@ class WeightFlow(DensityMixin, BaseEstimator):
         predicts on average on inputs of the task: see `wsflow.flow.hints`. It learns what to make of them. "auto" is
         "gradient" where a task is known and the velocity network reads hints.
     energy : {None, "predictions"} or EnergyMatching
-        Whether energy matching follows flow matching.
+        Whether further training matches the law of the samples' predictions on inputs of the task to that of the
+        networks' predictions; for networks of many weights.
     condition : {None, "scalar", "label"}, ScalarCondition or LabelCondition
         What y of `fit` is: nothing, a number for each network (a loss, an accuracy, a hyperparameter), or a label
         (a data set). The flow then learns the law of networks given it, and the law over all.
     training : {"adamw"} or AdamW
+        Batch size, learning rate, share of the runs for validation, and early stopping.
     solver : {"midpoint", "euler", "rk4", "dopri5"}, RungeKutta or DormandPrince
         "dopri5" is adaptive: each network takes steps of its own length, in float64.
     density : {"auto", "exact", "hutchinson", "gaussian", "hutch++"} or TraceEstimator
@@ -84,7 +86,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
     device : {"auto", "cpu"}
-        Where to train and sample.
+        Where to train and sample; "auto" is the CPU.
     random_state : int, RandomState or None
     progress : callable, optional
         Called with the training steps done and their number.
@@ -306,8 +308,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
     def score_samples(self, X: Any, return_std: bool = False, condition: Any = None) -> Any:
         """Compute the log-density of networks, with respect to the Riemannian volume of their canonical forms.
 
-        The other rows change a row's score by rounding alone (matrix kernels treat rows by their place); with an
-        adaptive solver, where a step was accepted by a hair, by its tolerances.
+        A row's score depends on the other rows by rounding only, because matrix kernels treat a row differently by its
+        place. With an adaptive solver rounding may decide whether a step is accepted, and then scores differ by the
+        solver's tolerances.
 
         Parameters
         ----------

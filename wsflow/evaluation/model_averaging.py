@@ -43,7 +43,7 @@ def posterior_predictive(
     log_weights: Any = None,
     temperature: float = 1.0,
 ) -> ModelAverage:
-    """Average what networks predict with weights, and count how many networks they are worth.
+    """Average the predictions of networks, weighted or not, and measure the average on a task.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def predictive_curve(
     draws: int = DRAWS,
     random_state: int = 0,
 ) -> PredictiveCurve:
-    """Measure averages of 1, 2, 5, ... networks on held-out data, as of deep ensembles (Lakshminarayanan et al. 2017).
+    """Measure model averages on held-out data, by the number of networks in them (Lakshminarayanan et al. 2017).
 
     Parameters
     ----------

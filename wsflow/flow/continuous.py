@@ -78,7 +78,7 @@ class ContinuousFlow(nn.Module):
         self.divergence = divergence or TraceEstimator()
 
     def given(self, condition: Tensor, scale: float = 1.0) -> ContinuousFlow:
-        """Return the flow under a condition, for a velocity that was trained with some.
+        """Return the flow given a condition, for a velocity that was trained with conditions.
 
         Parameters
         ----------

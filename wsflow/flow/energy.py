@@ -1,15 +1,15 @@
-"""Energy matching: what samples predict is brought to the law of what the training networks predict.
+"""Energy matching: train a flow so that predictions of its samples have the law of the population's predictions.
 
-Flow matching judges a velocity one point at a time. Its small errors add up along a path, and what they do to a
-network's function shows at the end only. There f, predictions of samples, and g, those of networks of the population,
-are compared by their energy distance
+Flow matching judges a velocity one point at a time. Its small errors add up along a path, and their effect on the
+function of a network shows at the end only. There f, predictions of samples, and g, those of networks of the
+population, are compared by their energy distance
 
     D = 2 E d(f, g) - E d(f, f') - E d(g, g'),
 
 with d(f, g) the mean over inputs of |f(x) - g(x)|: zero only where both have one law at every input. Two batches give
 an unbiased estimate of it, so nothing is gained by being close to a network of the population, only by being
-distributed as they are. Its gradient reaches each velocity of a path as if a change there moved the path's end by as
-much: how the later path answers is left out, which saves second derivatives.
+distributed as they are. Its gradient is that of a path on which a change of the velocity moves the end by as much: how
+the rest of the path changes with it is neglected, which saves second derivatives.
 
 References
 ----------

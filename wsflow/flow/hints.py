@@ -1,10 +1,10 @@
-"""Hints: what a loss's gradient says about where a point is going, as inputs of a velocity network.
+"""Hints: gradients of a loss L at the predicted end of a path, as inputs of a velocity network.
 
-If points at t = 1 have a density proportional to exp(-L), the gradient of L is their score. A velocity network that
-sees gradients need not learn from few points what the loss knows. What it makes of them is learned
-by flow matching like everything else, so the minimizer is still the conditional mean E[u_t | x_t]: hints guide the
-learner, not the samples. Gradients say most where the guess of the end is good, so the velocity that follows from a
-first guess is the guess for a second look.
+If points at t = 1 have a density proportional to exp(-L), the gradient of L is their score up to the sign. A velocity
+network that sees gradients need not learn from few points what the loss contains. How it uses them is learned by flow
+matching like everything else, so the minimizer is still the conditional mean E[u_t | x_t]: hints inform the regression
+and do not guide samples. Gradients say most where the predicted end is right, so the network is evaluated twice: the
+velocity that it returns for a first guess is the guess of the second evaluation.
 
 References
 ----------
@@ -36,7 +36,6 @@ class GradientHints(nn.Module):
         From points (n, size) to losses (n,).
     manifold : Manifold
     source : Source
-        The source.
 
     Examples
     --------

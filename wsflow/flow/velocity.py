@@ -27,15 +27,15 @@ class VelocityField(nn.Module):
     Parameters
     ----------
     network : callable
-        F, from x (n, size) and t (n,) to (n, size); to be trained, an nn.Module. Keywords `hints` (n, 3, size) and
-        `condition` (n,) are passed where there are some.
+        F, from x (n, size) and t (n,) to (n, size); to be trained, an nn.Module. It gets keywords `hints` (n, 3, size)
+        and `condition` (n,) where the field has hints or conditions.
     manifold : Product
     source : Source
         Its centre is m.
     prediction : str
-        A key of `PREDICTIONS`; it says c. The ratio r of the variances of points and source is fitted.
+        A key of `PREDICTIONS`, which decides c. The ratio r of the variances of points and source is fitted.
     hints : GradientHints, optional
-        What the network is shown beside each point.
+        Further inputs of the network at each point.
     """
 
     ratio: Tensor

@@ -56,12 +56,13 @@ class NeuronTransformer(Options):
     Parameters
     ----------
     width, depth, heads : int
-        Of the tokens, in layers, and of their attention.
+        Width of the tokens, number of layers, attention heads; the width is a multiple of the heads.
     identity : {"learned", None}
-        Whether aligned neurons have names (sharper law, fixed width), or the network is equivariant to permutations
-        (the law up to relabelling, any hidden width; for few runs of small networks).
+        "learned" gives each aligned neuron a name, a learned vector: a sharper law, of one hidden width. None is
+        equivariant to permutations: the law up to the order of neurons, of any hidden width; for few runs of small
+        networks.
     dropout : float
-        Of what each part of a layer adds, in training.
+        Probability for what each part of a layer adds to the tokens, in training.
     """
 
     width: int = 64
@@ -111,8 +112,9 @@ class MLP(Options):
     Parameters
     ----------
     width, depth : int
+        Width of the layers, number of residual blocks.
     dropout : float
-        Of what each block adds, in training.
+        Probability for what each block adds, in training.
     """
 
     width: int = 256
@@ -136,7 +138,7 @@ class GaussianSource(Options):
     Parameters
     ----------
     shrinkage : float
-        Of the covariance towards its diagonal.
+        Share of the covariance that is replaced by its diagonal.
     """
 
     shrinkage: float = 0.1
@@ -170,7 +172,8 @@ class InitialSource(Options):
 
     Parameters
     ----------
-    scheme : {"normal", "uniform"}
+    scheme : {"normal", "uniform", "siren"}
+        A key of `wsflow.running.initialisation.INITIALISATIONS`.
     """
 
     scheme: str = "normal"
@@ -180,16 +183,17 @@ class InitialSource(Options):
 
 @dataclass
 class EnergyMatching(Options):
-    """Further steps that bring what samples predict to the law of what the training networks predict.
+    """Further training, so that the predictions of samples have the law of the training networks' predictions.
 
-    For networks of many weights, whose samples are worse than they are; a step takes three to four times as long. See
-    `wsflow.flow.energy`.
+    For networks of many weights, whose samples are worse than training networks without it; a step takes three to four
+    times as long as one of flow matching. See `wsflow.flow.energy`.
 
     Parameters
     ----------
     n_steps : int
+        Training steps, after those of flow matching.
     weight : float
-        Of the energy distance of predictions in the loss of these steps.
+        Factor of the energy distance of predictions in the loss of these steps.
     """
 
     n_steps: int = 150
@@ -200,7 +204,7 @@ class EnergyMatching(Options):
 
 @dataclass
 class ScalarCondition(Options):
-    """The flow learns the law of networks given a number each (a loss, a hyperparameter), and the law over all.
+    """The flow learns the law of networks given a number for each (a loss, a hyperparameter), and the law over all.
 
     Parameters
     ----------
@@ -216,7 +220,7 @@ class ScalarCondition(Options):
 
 @dataclass
 class LabelCondition(ScalarCondition):
-    """As `ScalarCondition`, given a label each, such as a data set."""
+    """As `ScalarCondition`, with a label for each network, such as a data set."""
 
     kind = "label"
 
@@ -230,6 +234,7 @@ class AdamW(Options):
     batch_size : int
         Networks in each step.
     learning_rate : float
+        The highest one, after the warm-up.
     validation_fraction : float
         Share of the runs held out; the weights with the lowest loss on them are kept.
     patience : int, optional

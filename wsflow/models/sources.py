@@ -20,7 +20,7 @@ from wsflow.symmetry.canonical import canonical_action
 
 
 def fit_source(options: Options, geometry: Geometry, space: NetworkGeometry, points: Tensor) -> Source:
-    """The source at t = 0 that some options describe, fitted to points (n, size) where it is one that is fitted."""
+    """Return the source at t = 0 of a parameter object, fitted to points (n, size) where it has something to fit."""
     manifold = geometry.manifold
     if isinstance(options, ExchangeableSource):
         return fit_exchangeable(geometry, points, options.shrinkage)
@@ -45,7 +45,7 @@ def fit_source(options: Options, geometry: Geometry, space: NetworkGeometry, poi
 
 
 def restored_source(options: Options, geometry: Geometry, space: NetworkGeometry, arrays: dict[str, Tensor]) -> Source:
-    """The source that is made of what `Source.arrays` gave."""
+    """Restore a source from its `Source.arrays`."""
     if isinstance(options, ExchangeableSource):
         return restore_exchangeable(geometry, arrays)
     if "mean" in arrays:
@@ -59,7 +59,7 @@ def restored_source(options: Options, geometry: Geometry, space: NetworkGeometry
 def source_of_width(
     options: Options, fitted: Source, known: Geometry, geometry: Geometry, space: NetworkGeometry
 ) -> Source:
-    """The source for the same layers with other hidden widths."""
+    """Return the source for the same layers with other hidden widths."""
     if isinstance(fitted, WrappedGaussian):
         return exchangeable_of_width(fitted, known, geometry)
     if geometry.layout is None or known.layout is None or not isinstance(fitted, Isotropic):

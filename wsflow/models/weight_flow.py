@@ -61,9 +61,10 @@ class FlowHistory(History):
 
 @dataclass(frozen=True, eq=False)
 class WeightFlowModel:
-    """The distribution of networks of one architecture: points of a geometry that a flow brings from its source.
+    """A flow over the networks of one architecture, in torch alone.
 
-    It is made by `build_weight_flow` and trained by `train_weight_flow`, in tensors alone.
+    `geometry` maps weights (n, d) to points (n, size), on which `flow` is defined. `build_weight_flow` makes a model,
+    and `train_weight_flow` trains it in place.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class WeightFlowModel:
     geometry : Geometry
     flow : ContinuousFlow
     consensus : Consensus or None
-        Whose gradients the velocity network sees.
+        The loss whose gradients are hints for the velocity network.
     wide : Architecture or None
         The wider networks that are made of several sampled ones, see `at_width`.
     seed : int
@@ -153,14 +154,14 @@ class WeightFlowModel:
         return self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
 
     def given(self, condition: float, scale: float = 1.0) -> WeightFlowModel:
-        """The law of networks under a condition, a number or a label's position; above scale 1 it is exaggerated."""
+        """Return the law of networks given a condition, a number or a label's index; scales above 1 exaggerate it."""
         return replace(self, flow=self.flow.given(torch.tensor(float(condition)), scale))
 
     def at_width(self, architecture: Architecture) -> WeightFlowModel:
-        """The law of networks of other hidden widths.
+        """Return the law of networks of other hidden widths.
 
-        A flow that does not know neurons by name works there itself; of one that does, several sampled networks make
-        a wide one, see `wsflow.models.widths`.
+        A flow without names of neurons works at any width itself. Where neurons have names, several sampled networks
+        make a wide one, see `wsflow.models.widths`.
         """
         check_width(self._architecture(), architecture, self.settings.is_named)
         if self.settings.is_named:
@@ -180,12 +181,12 @@ class WeightFlowModel:
         return replace(self, geometry=geometry, flow=flow, consensus=consensus)
 
     def following(self, solver: Any, divergence: Any, seed: int) -> WeightFlowModel:
-        """The same model with another solver, and another estimate of divergences from another seed."""
+        """Return the same model with another solver, and another estimate of divergences from another seed."""
         flow = ContinuousFlow(self.flow.manifold, self.flow.source, self.flow.velocity, solver, divergence)
         return replace(self, flow=flow, seed=seed)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the model learned, by name; `restored_weight_flow` takes it back."""
+        """Return the tensors that the model learned, by name, for `restored_weight_flow`."""
         state = {f"network.{k}": v for k, v in self.velocity.network.state_dict().items()}
         state |= {f"prior.{k}": v for k, v in self.flow.source.arrays().items()}
         state["ratio"] = self.velocity.ratio
@@ -245,7 +246,7 @@ def build_weight_flow(
         See `Geometry.to_points`.
     generator : torch.Generator
     n_labels : int
-        Of the condition, where it is a label.
+        Number of labels, where the condition is a label.
     """
     source = fit_source(settings.source, geometry, settings.space, points)
     consensus = None
@@ -264,7 +265,7 @@ def restored_weight_flow(
     is_classification: bool = True,
     n_labels: int = 0,
 ) -> WeightFlowModel:
-    """The trained model of a `state_dict`; its task, of a classification or not, may be gone."""
+    """Restore a trained model from its `state_dict`, without its task: only whether that is a classification counts."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

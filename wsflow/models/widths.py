@@ -1,8 +1,8 @@
 """Networks of another hidden width, from a flow that was fitted at one width.
 
 Where neurons have no names (``identity=None``), the flow itself works at any width. Where they have names, a wide
-network is made of several sampled ones: neuron J of a group is neuron J mod w of network J // w, and whoever listens
-to a group takes the mean over the neurons of one name. With one hidden layer this is, at a multiple of the width, the
+network is made of several sampled ones: neuron J of a group is neuron J mod w of network J // w, and the next layer
+takes the mean over the neurons of the same name. With one hidden layer its outputs are, at a multiple of the width, the
 mean of the networks' outputs.
 """
 

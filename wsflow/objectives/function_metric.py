@@ -1,4 +1,4 @@
-"""What changes of weights do to the function: its metric on the weights, and its predictions.
+"""The function of networks on inputs of a task: the metric that it induces on weights, and predictions.
 
 References
 ----------
