@@ -32,13 +32,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """The number of training steps, their rates, and when to stop.
 
     Parameters
     ----------
     n_steps : int
     learning_rate : float
-        Of AdamW, at its highest: it warms up, and falls by a cosine.
+        The highest one of AdamW, after a warm-up; it falls by a cosine.
     weight_decay : float
         Of AdamW.
     ema_decay : float
@@ -134,6 +134,18 @@ def train(
         If the loss is not finite before anything was learned.
     TrainingInterrupted
         At Ctrl-C, with the best weights so far in place.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.training.loop import Schedule, train
+    >>> line, x = torch.nn.Linear(1, 1), torch.linspace(-1, 1, 20).unsqueeze(1)
+    >>> def loss(module, generator):
+    ...     value = (module(x) - 2 * x).square().mean()
+    ...     return value, value
+    >>> history = train(line, loss, Schedule(n_steps=200, learning_rate=0.05), torch.Generator())
+    >>> history.step, bool((line.weight - 2).abs() < 0.1)
+    ([50, 100, 150, 200], True)
     """
     optimizer = torch.optim.AdamW(
         module.parameters(), schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay

@@ -84,7 +84,13 @@ class MethodOnData(Method):
 
 @dataclass
 class WeightMatching(Method):
-    """Match weights, one neuron group after the other, in at most so many passes (Ainsworth et al. 2023)."""
+    """Match weights, one neuron group after the other, until nothing changes (Ainsworth et al. 2023).
+
+    Parameters
+    ----------
+    max_sweeps : int
+        Passes over all groups, at most.
+    """
 
     max_sweeps: int = 50
 
@@ -108,7 +114,13 @@ class WeightMatching(Method):
 
 @dataclass
 class ActivationMatching(MethodOnData):
-    """Match activations on the task's inputs, by their correlation or covariance (Li et al. 2016)."""
+    """Match activations on the task's inputs (Li et al. 2016).
+
+    Parameters
+    ----------
+    statistic : {"correlation", "covariance"}
+        The similarity of two neurons.
+    """
 
     statistic: str = "correlation"
 
@@ -122,10 +134,22 @@ class ActivationMatching(MethodOnData):
 class SinkhornMatching(MethodOnData):
     """Descend on relaxed permutations (Pena et al. 2023).
 
-    The loss is that of the task half-way to the reference ("midpoint") or anywhere between ("random"), or the squared
-    distance ("l2"); "auto" is "midpoint" where there is a task, and else "l2". The temperatures are the first and the
-    last one; each step makes so many Sinkhorn iterations on one batch of examples. The descent ends early where no loss
-    half-way exceeds the mean of the ends' by more than the tolerance, as a share of the loss of a constant prediction.
+    Parameters
+    ----------
+    loss : {"auto", "midpoint", "random", "l2"}
+        The task's loss half-way to the reference or at a random point between, or the squared distance to it. "auto" is
+        "midpoint" where there is a task, and else "l2".
+    differentiation : {"implicit", "unrolled"}
+        How gradients pass the Sinkhorn operator.
+    steps, learning_rate, batch_size : int, float, int
+        Of the descent, each step on one batch of examples.
+    temperatures : tuple of two float
+        Of the Sinkhorn operator, at the first and at the last step.
+    iterations : int
+        Of the Sinkhorn operator in each step.
+    tolerance : float
+        The descent ends early where no loss half-way exceeds the mean loss of both ends by more than this share of the
+        loss of a constant prediction.
     """
 
     loss: str = "auto"
@@ -159,7 +183,12 @@ class SinkhornMatching(MethodOnData):
 class StraightThroughMatching(MethodOnData):
     """Descend on the loss half-way with gradients that pass the rounding to permutations (Ainsworth et al. 2023).
 
-    At each step weight matching makes at most so many passes.
+    Parameters
+    ----------
+    steps, learning_rate, batch_size : int, float, int
+        Of the descent, each step on one batch of examples.
+    max_sweeps : int
+        Passes of weight matching in each step, at most.
     """
 
     steps: int = 100
@@ -183,10 +212,15 @@ class StraightThroughMatching(MethodOnData):
 
 @dataclass
 class ChainMatching(MethodOnData):
-    """Go from one method to the next, and keep what has the smallest loss half-way.
+    """Try one method after the other, and keep the permutations with the smallest loss half-way.
 
-    Networks whose loss half-way exceeds the mean of the ends' by more than the tolerance, as a share of the loss of a
-    constant prediction, descend in so many steps.
+    Parameters
+    ----------
+    steps : int
+        Of `SinkhornMatching`, the last method.
+    tolerance : float
+        The last method is tried for networks whose loss half-way exceeds the mean loss of both ends by more than this
+        share of the loss of a constant prediction.
     """
 
     steps: int = 150
