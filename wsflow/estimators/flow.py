@@ -42,8 +42,8 @@ from wsflow.weights import WeightArray
 class WeightFlow(DensityMixin, BaseEstimator):
     """A continuous normalizing flow over the weights of networks, trained by flow matching.
 
-    A string stands for an object of `wsflow.models.options` with its defaults, which says more:
-    ``WeightFlow(velocity="neuron")`` is ``WeightFlow(velocity=NeuronTransformer())``.
+    A string stands for an object of `wsflow.models.options` with its defaults: ``WeightFlow(velocity="neuron")`` is
+    ``WeightFlow(velocity=NeuronTransformer())``, and ``velocity=NeuronTransformer(width=128)`` changes one of them.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class WeightFlow(DensityMixin, BaseEstimator):
         What the networks are for: its inputs (never its targets) define metric, hints and energy.
     metric : {"auto", "euclidean", "function"}
         How errors of the velocity are weighed: by their length, or by the change of the networks' outputs that they
-        cause where the velocity leads. The minimizer is the same; capacity goes where it matters. "auto" is "function"
-        where a task is known.
+        cause where the velocity leads. The minimizer is the same; the metric decides which errors a network of limited
+        capacity makes smallest. "auto" is "function" where a task is known.
     hints : {"auto", "gradient", None}
         Whether the velocity network sees, beside x_t, gradients of the networks' distance from what the population
-        predicts on average on inputs of the task: see `wsflow.flow.hints`. It learns what to make of them. "auto" is
+        predicts on average on inputs of the task: see `wsflow.flow.hints`. It learns how to use them. "auto" is
         "gradient" where a task is known and the velocity network reads hints.
     energy : {None, "predictions"} or EnergyMatching
         Whether further training matches the law of the samples' predictions on inputs of the task to that of the

@@ -73,8 +73,8 @@ class VelocityNetwork(nn.Module):
         """
         if self.encoder.has_one_width:
             raise ValueError(
-                "This network tells neurons apart, so it has one width. Fit with velocity='neuron' and identity=None "
-                "to use others."
+                "This network tells neurons apart, so it has one width. Fit with "
+                "velocity=NeuronTransformer(identity=None) to use others."
             )
         other = copy.deepcopy(self)
         other.encoder.tokens = other.readout.tokens = type(self.encoder.tokens)(architecture, n_extra)

@@ -182,8 +182,8 @@ def _source(value: Any, velocity: NeuronTransformer | MLP) -> Options:
         return GaussianSource() if is_named else IsotropicSource()
     if type(value) is GaussianSource and not is_named:
         raise ValueError(
-            "source='gaussian' knows each neuron by name, identity=None none of them. "
-            "Use source='isotropic', 'exchangeable' or 'initialisation', or identity='learned'."
+            "source='gaussian' knows each neuron by name, velocity=NeuronTransformer(identity=None) none of them. Use "
+            "source='isotropic', 'exchangeable' or 'initialisation', or NeuronTransformer(identity='learned')."
         )
     return value
 

@@ -62,10 +62,13 @@ def check_width(own: Architecture, architecture: Architecture, is_named: bool, r
     if is_named and any(a.outputs > b.outputs for a, b in zip(narrow, wide, strict=True)):
         raise ValueError(
             f"A flow that knows its neurons by name makes wider networks, not narrower ones: {own} against "
-            f"{architecture}. Fit with identity=None."
+            f"{architecture}. Fit with velocity=NeuronTransformer(identity=None)."
         )
     if is_named and rated:
-        raise ValueError("A network made of several sampled ones has no log-density here. Fit with identity=None.")
+        raise ValueError(
+            "A network made of several sampled ones has no log-density here. Fit with "
+            "velocity=NeuronTransformer(identity=None)."
+        )
 
 
 def copies_needed(narrow: Architecture, wide: Architecture) -> int:
