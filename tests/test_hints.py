@@ -156,9 +156,9 @@ class TestFlows:
     def test_the_drift_is_left_to_them(self):
         assert self.fitted().velocity_.prediction == "velocity"
         assert self.fitted(hints=None).velocity_.prediction == "preconditioned"
-        parameters = WeightFlow("euclidean", **FAST | {"task": task()}).get_params(deep=False)
-        assert settings_of(parameters, MLP).prediction == "velocity"
-        assert settings_of(parameters, MLP, prediction="x1").prediction == "x1"
+        assert settings_of(MLP, task=task()).prediction == "velocity"
+        assert settings_of(MLP, task=task(), hints=None).prediction == "preconditioned"
+        assert settings_of(MLP, task=task(), prediction="x1").prediction == "x1"
 
     @pytest.mark.parametrize("changes", [{"task": None}, {"velocity": SMALL["relational"]}])
     def test_asking_for_them_needs_a_task_and_a_network_that_reads_them(self, changes):

@@ -13,19 +13,22 @@ from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.models.options import (
     AUTOMATIC,
     CHOICES,
+    DEFAULTS,
     MLP,
     OTHERS,
+    STRINGS,
     GaussianSource,
     NeuronTransformer,
     classes_of,
     resolved,
 )
+from wsflow.models.settings import settings_of
 from wsflow.options import Options
 from wsflow.persistence.models import HOLDERS
 
 # each object once, with the parameter that it is
 OBJECTS = {f"{name}-{kind.__name__}": (name, kind) for name in CHOICES for kind in classes_of(name)}
-STRINGS = [(name, text) for name, row in CHOICES.items() for text in row]
+NAMED = [(name, text) for name, row in CHOICES.items() for text in row]
 # what no parameter takes
 WRONG = -3.5
 NETWORK = Architecture.mlp([3, 4, 2])
@@ -94,7 +97,7 @@ class TestEveryObject:
             assert key in documented
 
 
-@pytest.mark.parametrize(("name", "text"), STRINGS, ids=["-".join(row) for row in STRINGS])
+@pytest.mark.parametrize(("name", "text"), NAMED, ids=["-".join(row) for row in NAMED])
 def test_a_string_stands_for_an_object_with_its_defaults(name, text):
     value = resolved(name, text)
     assert isinstance(value, Options) and value == CHOICES[name][text]() and value == resolved(name, value)
@@ -151,6 +154,14 @@ def test_what_auto_stands_for_is_in_the_tables():
     for name, make in AUTOMATIC.items():
         assert "auto" in OTHERS[name] and isinstance(make(), classes_of(name))
     assert set(OTHERS) <= set(CHOICES) <= set(parameters())
+
+
+def test_settings_have_the_defaults_of_the_flow():
+    assert {name: WeightFlow().get_params()[name] for name in DEFAULTS} == DEFAULTS
+    rest = {"architecture", "device", "random_state", "progress"}
+    assert set(parameters()) == set(DEFAULTS) | rest and set(DEFAULTS) == {*CHOICES, *STRINGS, "task", "max_iter"}
+    with pytest.raises(ValueError, match="has no parameter 'width'; it has geometry, velocity,"):
+        settings_of(width=8)
 
 
 def test_a_flow_has_few_parameters():

@@ -25,7 +25,7 @@ from wsflow.estimators.validation import (
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
-from wsflow.models.options import CHOICES, STRINGS, resolved
+from wsflow.models.options import DEFAULTS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
 from wsflow.models.weight_flow import (
     FlowHistory,
@@ -215,8 +215,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
             )
 
     def _settings(self, prediction: str | None = None) -> FlowSettings:
-        parameters = {name: getattr(self, name) for name in (*CHOICES, *STRINGS, "task", "max_iter")}
-        return settings_of(parameters, self.architecture_, prediction)
+        parameters = {name: getattr(self, name) for name in DEFAULTS}
+        return settings_of(self.architecture_, prediction=prediction, **parameters)
 
     def _finish(self, model: WeightFlowModel, history: Any, labels: np.ndarray | None, dtype: Any) -> None:
         self.model_: WeightFlowModel = model

@@ -285,6 +285,22 @@ OTHERS: dict[str, tuple[str | None, ...]] = {
     "energy": (None,),
     "condition": (None,),
 }
+# of `WeightFlow`, but for what it is fitted to, where it runs, and who draws and watches
+DEFAULTS: dict[str, Any] = {
+    "geometry": "auto",
+    "velocity": "auto",
+    "source": "auto",
+    "coupling": "independent",
+    "task": None,
+    "metric": "auto",
+    "hints": "auto",
+    "energy": None,
+    "condition": None,
+    "training": "adamw",
+    "solver": "midpoint",
+    "density": "auto",
+    "max_iter": 600,
+}
 # what "auto" is for networks of a known architecture, named neurons and a task
 AUTOMATIC: dict[str, Callable[[], Options]] = {
     "geometry": NetworkGeometry,

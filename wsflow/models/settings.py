@@ -16,6 +16,7 @@ from wsflow.geometry import GEOMETRIES, Geometry, vectors
 from wsflow.metanetworks.encoders import ENCODERS, READ_HINTS
 from wsflow.models.options import (
     CHOICES,
+    DEFAULTS,
     MLP,
     STRINGS,
     AdamW,
@@ -91,14 +92,36 @@ class FlowSettings:
 
 
 def settings_of(
-    parameters: Mapping[str, Any], architecture: Architecture | None, prediction: str | None = None
+    architecture: Architecture | None = None, *, prediction: str | None = None, **parameters: Any
 ) -> FlowSettings:
     """Check the parameters of a `WeightFlow`, and decide every "auto".
 
-    `parameters` are those of `CHOICES` and `STRINGS`, `task` and `max_iter`, by name. `prediction` is that of a model
-    that was fitted, whose task may be gone; by default it leaves the drift between Gaussians to the hints, where there
-    are some. A ValueError names the parameter, what is expected, and the value.
+    Parameters
+    ----------
+    architecture : Architecture or None
+        Of the networks; None for plain vectors.
+    prediction : str, optional
+        That of a model that was fitted, whose task may be gone; a key of `wsflow.flow.paths.PREDICTIONS`. By default
+        the drift between Gaussians is left to the hints, where there are some.
+    **parameters
+        Those of `WeightFlow` that are in `DEFAULTS`, which hold for the others.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, what is expected, and the value.
+
+    Examples
+    --------
+    >>> from wsflow import Architecture
+    >>> from wsflow.models.settings import settings_of
+    >>> settings_of(Architecture.mlp([4, 8, 3]), max_iter=100).velocity
+    NeuronTransformer(width=64, depth=3, heads=4, identity='learned', dropout=0.0)
     """
+    unknown = sorted(parameters.keys() - DEFAULTS.keys())
+    if unknown:
+        raise ValueError(f"A flow over networks has no parameter {unknown[0]!r}; it has {', '.join(DEFAULTS)}.")
+    parameters = DEFAULTS | parameters
     values, task = check_parameters(parameters), parameters["task"]
     _check_architecture(values, architecture)
     velocity = values["velocity"]

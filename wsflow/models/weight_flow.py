@@ -37,9 +37,9 @@ from wsflow.objectives.guidance import guided_transport
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.training.loop import History, Loss, Progress, Schedule, TrainingInterrupted, seeded, train
 
-# These are no parameters of WeightFlow: over three seeds on breast cancer and on MNIST no other value that was tried makes
-# samples better by more than another random state does (docs/results/ablation_*-short.json). Nor does another weight
-# decay, norm at which gradients are clipped, or decay of the moving average: see the defaults of `Schedule`.
+# These are no parameters of WeightFlow: over three seeds on breast cancer and on MNIST no other value that was tried
+# makes samples better by more than another random state does (docs/results/ablation_*-short.json). Nor does another
+# weight decay, norm at which gradients are clipped, or decay of the moving average: see the defaults of `Schedule`.
 # Training times: in the middle, where the end is neither unknown nor plain, a velocity has most to learn.
 TIME = "logit_normal"
 # share of the function metric in the loss; the rest is Euclidean, so that what no output shows is learned too
