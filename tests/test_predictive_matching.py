@@ -8,6 +8,7 @@ import torch
 import wsflow
 from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.flow.energy import energy_distance
+from wsflow.flow.loss import FlowMatchingLoss
 from wsflow.flow.velocity import VelocityField
 from wsflow.models.options import AdamW, EnergyMatching, NeuronTransformer
 from wsflow.objectives.function_metric import predictions_of
@@ -129,6 +130,19 @@ def test_conditions_are_forgotten_while_predictions_are_matched_too(population, 
     flow = flow_of(task, energy=EnergyMatching(30), condition="scalar")
     flow.fit(weights, np.linspace(0, 1, len(weights)))
     assert len(shares) == 50 and 0.05 < np.mean(shares[-30:]) < 0.15
+
+
+def test_both_stages_have_one_loss_whose_scale_is_measured_once(population, monkeypatch):
+    weights, task = population
+    scales = set()
+
+    def spy(self, *arguments, normalization=FlowMatchingLoss._normalization):
+        scales.add((id(self), found := normalization(self, *arguments)))
+        return found
+
+    monkeypatch.setattr(FlowMatchingLoss, "_normalization", spy)
+    flow_of(task, energy=EnergyMatching(5)).fit(weights)
+    assert len(scales) == 1
 
 
 def test_a_matched_flow_is_reproducible_and_survives_its_file(population, tmp_path):
