@@ -34,7 +34,7 @@ COLUMNS = ("networks", "mean", "mean, reset", "aligned", "aligned, reset", "alig
 
 
 def images(task: Task, examples: int | None) -> Task:
-    """The task with its features as square images of one channel, cut to some training examples."""
+    """The task with its features as square images of one channel, cut to a number of training examples."""
     side = round(task.n_inputs**0.5)
     shape = (-1, 1, side, side)
     parts = [part for part in (task.test, task.validation) if part is not None]
@@ -75,15 +75,15 @@ def trained(task: Task, seed: int, epochs: int) -> nn.Module:
 
 def merged(pair: WeightArray, task: Task, method: str) -> dict[str, float]:
     """Accuracies on held-out data of what becomes of two networks."""
-    some = Task(task.X[:GATHERED], task.y[:GATHERED])
-    aligner = PermutationAligner(method=method, task=None if method == "weight" else some, reference="first")
+    subset = Task(task.X[:GATHERED], task.y[:GATHERED])
+    aligner = PermutationAligner(method=method, task=None if method == "weight" else subset, reference="first")
     aligned = aligner.fit_transform(pair)
     networks = {
         "mean": wsflow.merge(pair, statistics="average"),
-        "mean, reset": wsflow.merge(pair, some),
+        "mean, reset": wsflow.merge(pair, subset),
         "aligned": wsflow.merge(aligned, statistics="average"),
-        "aligned, reset": wsflow.merge(aligned, some),
-        "aligned, REPAIR": wsflow.merge(aligned, some, repair=True),
+        "aligned, reset": wsflow.merge(aligned, subset),
+        "aligned, REPAIR": wsflow.merge(aligned, subset, repair=True),
     }
     found = {name: float(predict(weights, task.test).scores[0]) for name, weights in networks.items()}
     ends = float(predict(pair, task.test).scores.mean())

@@ -74,8 +74,8 @@ def laplace(network: WeightArray, task: Task, precision: float, n: int, generato
     architecture = network.architecture
     tensors = unflatten(torch.from_numpy(np.array(network[:1], dtype=np.float64)), architecture)
     last = [layer for layer in architecture.layers if layer.kind == LINEAR][-1]
-    features, said = _last_layer(tensors, architecture, torch.from_numpy(task.X).double())
-    curvature = _curvature(features, said)
+    features, outputs = _last_layer(tensors, architecture, torch.from_numpy(task.X).double())
+    curvature = _curvature(features, outputs)
     factor = torch.linalg.cholesky(curvature + precision * torch.eye(len(curvature), dtype=torch.float64))
     noise = torch.randn(len(curvature), n, generator=generator, dtype=torch.float64)
     change = torch.linalg.solve_triangular(factor.mT, noise, upper=True).mT.reshape(n, last.outputs, last.inputs + 1)
@@ -92,11 +92,11 @@ def _last_layer(tensors: dict[str, Tensor], architecture: Any, inputs: Tensor) -
     return torch.cat([before, torch.ones_like(before[:, :1])], 1), predictions(outputs[-1], "cross_entropy")[0]
 
 
-def _curvature(features: Tensor, said: Tensor) -> Tensor:
+def _curvature(features: Tensor, outputs: Tensor) -> Tensor:
     """The curvature in the last layer, of shape (outputs * features, outputs * features)."""
-    k, p = said.shape[1], features.shape[1]
+    k, p = outputs.shape[1], features.shape[1]
     total = torch.zeros(k, p, k, p, dtype=features.dtype)
-    for f, q in zip(features.split(5000), said.split(5000), strict=True):
+    for f, q in zip(features.split(5000), outputs.split(5000), strict=True):
         # one class at a time: all at once are (5000, k, k)
         for i in range(k):
             share = q[:, i : i + 1] * (torch.eye(k, dtype=q.dtype)[i] - q)
@@ -125,7 +125,7 @@ def best(makers: dict[float, Callable[[], WeightArray]], task: Task) -> tuple[fl
 def sources(
     task: Task, recipe: dict[str, Any], seed: int, n: int, epochs: int
 ) -> tuple[dict[str, tuple[WeightArray, dict[str, float]]], float]:
-    """Networks of every source with what is to be said of them; and how many runs a flow costs."""
+    """Networks of every source with what they cost; and how many runs a flow costs."""
     clock = Clock()
     known, unseen = population({**recipe, "held_out": n}, task, seed, clock)
     model = fitted(known, task, seed, recipe["flow"], clock, form=recipe.get("form", "unit"))
@@ -156,7 +156,7 @@ def measured(job: str, recipe: dict[str, Any], seed: int, n: int, epochs: int, d
     task = wsflow.load_task(recipe["task"])
     made, affordable = sources(task, recipe, seed, n, epochs)
     outside, rows = foreign(task, seed), {}
-    for name, (networks, said) in made.items():
+    for name, (networks, cost) in made.items():
         # of the population, all at once
         sizes = SIZES if len(networks) <= n else (len(networks),)
         curve = predictive_curve(networks, task, sizes, ood=outside, draws=draws, random_state=seed)
@@ -165,7 +165,7 @@ def measured(job: str, recipe: dict[str, Any], seed: int, n: int, epochs: int, d
             for part, values in asdict(curve).items()
             if part != "sizes"
         }
-        rows[name] = {"sizes": curve.sizes, **numbers, "networks": len(networks), **said}
+        rows[name] = {"sizes": curve.sizes, **numbers, "networks": len(networks), **cost}
     return {"sources": rows, "affordable": affordable}
 
 

@@ -92,8 +92,13 @@ def epochs(options: argparse.Namespace) -> None:
         )
         for size in (None, *options.chunks)
     }
-    said = {"widths": options.widths, "networks": options.n, "batch": options.batch_size, "examples": options.examples}
-    report("training of a population", times, "an epoch of all networks", options.out, **said)
+    settings = {
+        "widths": options.widths,
+        "networks": options.n,
+        "batch": options.batch_size,
+        "examples": options.examples,
+    }
+    report("training of a population", times, "an epoch of all networks", options.out, **settings)
 
 
 def main() -> None:

@@ -60,9 +60,9 @@ def split(networks: WeightArray, wide: Architecture, inputs: np.ndarray) -> Weig
 
 def judged(networks: WeightArray, task: Task, seed: int) -> dict[str, float]:
     """Accuracy and loss of single networks, and the accuracy of averages of 50."""
-    said = predict(networks, task.held_out)
-    row = {"accuracy": said.scores.mean(), "accuracy_sd": said.scores.std(), "loss": said.losses.mean()}
-    row |= {"loss_sd": said.losses.std(), f"averaged_{AVERAGED}": averaged(networks, task, seed)}
+    predicted = predict(networks, task.held_out)
+    row = {"accuracy": predicted.scores.mean(), "accuracy_sd": predicted.scores.std(), "loss": predicted.losses.mean()}
+    row |= {"loss_sd": predicted.losses.std(), f"averaged_{AVERAGED}": averaged(networks, task, seed)}
     return {key: float(value) for key, value in row.items()}
 
 
@@ -81,8 +81,8 @@ def widened(
             large = wsflow.sample(model, n, architecture=wide, **options)
             # wide networks are made of successive ones: these are those that they are made of
             small = wsflow.sample(model, n * copies, **options)
-        said = predict(small[: min(AVERAGED, n) * copies], task.held_out)
-        as_many = float((said.average.argmax(1) == task.held_out.y).mean())
+        predicted = predict(small[: min(AVERAGED, n) * copies], task.held_out)
+        as_many = float((predicted.average.argmax(1) == task.held_out.y).mean())
         at = f", temperature {temperature:g}"
         rows[f"width {NARROW}{at}"] = {**judged(small[:n], task, seed), "averaged_as_many": as_many}
         rows[f"width {NARROW} padded to {WIDE}{at}"] = judged(split(small[:n], wide, task.X[:100]), task, seed)

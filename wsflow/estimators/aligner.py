@@ -219,7 +219,7 @@ class PermutationAligner(OrbitTransformer):
         self.output_change_ = output_change(values, aligned, self.architecture_)
         self.n_passes_ = passes[position].numpy()
         everyone = len(networks.raw) == len(values)
-        after = (matched @ networks.scaling)(networks.precise) if everyone else self._representatives(aligned)
+        after = (matched @ networks.scaling)(networks.compared) if everyone else self._representatives(aligned)
         self._report(values, after)
         return self._finished(aligned, X)
 

@@ -27,20 +27,20 @@ class Networks:
     """Networks (n, d) as they are, and in the precision in which their representatives are compared."""
 
     raw: Tensor
-    precise: Tensor
+    compared: Tensor
     scaling: Action
 
     @cached_property
     def representatives(self) -> Tensor:
         """The networks (n, d) that are compared."""
-        moved: Tensor = self.scaling(self.precise)
+        moved: Tensor = self.scaling(self.compared)
         return moved
 
     def rows(self, index: Tensor) -> Networks:
         """Return the indexed networks; the same object where they are all networks in order."""
         if len(index) == len(self.raw):
             return self
-        return Networks(self.raw[index], self.precise[index], self.scaling.rows(index))
+        return Networks(self.raw[index], self.compared[index], self.scaling.rows(index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +60,16 @@ class Alignment:
     def networks(self, raw: Tensor) -> Networks:
         """Return networks (n, d) to be aligned."""
         # descents, and balancing, need double precision
-        precise = raw.double() if self.form == "balanced" else raw
+        compared = raw.double() if self.form == "balanced" else raw
         if not self.scaled:
-            return Networks(raw, precise, Action.identity(self.architecture, len(raw)))
-        return Networks(raw, precise, canonical_action(precise, self.architecture, form=self.form))
+            return Networks(raw, compared, Action.identity(self.architecture, len(raw)))
+        return Networks(raw, compared, canonical_action(compared, self.architecture, form=self.form))
 
     def align(self, networks: Networks, reference: Tensor, method: Method, context: Context) -> tuple[Action, Tensor]:
         """Return the action of a method towards a reference (d,), and the passes (n,) of weight matching."""
         if isinstance(method, WeightMatching) and not self.fixed:
             # representatives need not be written
-            return method.match(networks.precise, reference, self.architecture, context, networks.scaling)
+            return method.match(networks.compared, reference, self.architecture, context, networks.scaling)
         return self._match(networks, lambda rows, architecture: method.match(rows, reference, architecture, context))
 
     def by_weights(self, networks: Networks, reference: Tensor) -> Tensor:
