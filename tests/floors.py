@@ -14,6 +14,7 @@ FLOORS = {
     "hooks": 0,
     "options": 0,
     "activations": 0,
+    "array_functions": 0,
     "architecture": 1,
     "manifolds": 1,
     "task": 1,

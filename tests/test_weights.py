@@ -82,7 +82,7 @@ def test_take_of_rows_stays_networks(weights):
         lambda w: w + 1,
         lambda w: 2 * w,
         lambda w: np.exp(w),
-        lambda w: np.concatenate([w, w]),
+        lambda w: np.concatenate([w, w], axis=1),
         lambda w: np.vstack([w, np.asarray(w)]),
         lambda w: np.hstack([w, w]),
         lambda w: np.mean(w, axis=0),
@@ -90,6 +90,11 @@ def test_take_of_rows_stays_networks(weights):
         lambda w: np.asarray(w),
         lambda w: w.astype(int),
         lambda w: w @ np.ones(23),
+        lambda w: w.view(np.int64),
+        lambda w: w.mT,
+        lambda w: w.imag,
+        lambda w: w.byteswap(),
+        lambda w: w.getfield(np.float32),
     ],
 )
 def test_everything_else_is_plain(weights, make):
@@ -108,6 +113,8 @@ def test_values_are_those_of_the_plain_array(weights):
     "again",
     [
         lambda w: w.copy(),
+        lambda w: w.view(),
+        lambda w: np.copy(w),
         copy.copy,
         copy.deepcopy,
         lambda w: pickle.loads(pickle.dumps(w)),

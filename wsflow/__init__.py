@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wsflow.plotting import plot_path as plot_path
     from wsflow.populations.datasets import load_task as load_task
     from wsflow.populations.importers import load_networks as load_networks
+    from wsflow.populations.joining import concatenate as concatenate
     from wsflow.populations.population import Population as Population
     from wsflow.populations.training import train_population as train_population
     from wsflow.task import Task as Task
@@ -51,6 +52,7 @@ _HOMES = {
     "Task": "wsflow.task",
     "WeightArray": "wsflow.weights",
     "WeightFlow": "wsflow.estimators.flow",
+    "concatenate": "wsflow.populations.joining",
     "detect": "wsflow.evaluation.detection",
     "evaluate": "wsflow.evaluation.report",
     "interpolate": "wsflow.evaluation.connectivity",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.architecture.modules import check_alike
 from wsflow.architecture.state_rows import rows_of_states, state_arrays
+from wsflow.array_functions import PLAIN_METHODS, at_numbers, moved_rows, plain_attribute, plain_method, replaced
 from wsflow.exceptions import InvalidInputError
 
 
 class WeightArray(np.ndarray):
     """The weights of n networks of one architecture, one network a row.
 
-    Row indexing, ``copy`` and ``astype`` give a WeightArray, and carry the runs and steps of the
-    rows along; everything else (a column, a transpose, a mean) is a plain array.
+    What moves whole rows gives a WeightArray, and carries the runs and steps of the rows along: indexing, ``copy``,
+    ``astype``, and functions of NumPy such as ``np.concatenate``, ``vstack``, ``append``, ``insert``, ``take``,
+    ``repeat``, ``delete``, ``split`` and ``unique`` along axis 0, where all arrays are of one architecture. Everything
+    else (a column, a mean, ``hstack``, ``stack``) is a plain array. Numbers of runs are kept as they are,
+    so that rows of one run stay together; `wsflow.concatenate` joins populations, whose run 0 is not the same run.
 
     Parameters
     ----------
@@ -87,7 +92,11 @@ class WeightArray(np.ndarray):
         return out[0] if out is not None and len(out) == 1 else result
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return func(*_plain(args), **_plain(kwargs))
+        result = func(*_plain(args), **_plain(kwargs))
+        arrays, numbers = moved_rows(func, args, kwargs, WeightArray)
+        if not arrays or any(a.architecture != arrays[0].architecture for a in arrays):
+            return result
+        return at_numbers(partial(_networks_at, arrays), result, numbers)
 
     def __getitem__(self, key: Any) -> Any:
         rows = key[0] if isinstance(key, tuple) and key and all(_is_everything(k) for k in key[1:]) else key
@@ -103,8 +112,20 @@ class WeightArray(np.ndarray):
         self, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise"
     ) -> Any:
         """Return rows by index as a WeightArray, and for other axes what ``numpy.take`` returns."""
-        values = np.asarray(self).take(indices, axis=axis, out=out, mode=mode)
-        return self._rows(values, np.asarray(indices)) if axis == 0 and values.ndim == 2 else values
+        return np.take(self, indices, axis=axis, out=out, mode=mode)
+
+    def compress(self, condition: Any, axis: Any = None, out: Any = None) -> Any:
+        """Return chosen rows as a WeightArray, and for other axes what ``numpy.compress`` returns."""
+        return np.compress(condition, self, axis=axis, out=out)
+
+    def repeat(self, repeats: Any, axis: Any = None) -> Any:
+        """Return rows repeated as a WeightArray, and for other axes what ``numpy.repeat`` returns."""
+        return np.repeat(self, repeats, axis=axis)
+
+    def view(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a WeightArray of the same memory, or a plain array where another type is asked for."""
+        values = np.asarray(self).view(*args, **kwargs)
+        return values if args or kwargs else self.like(values)
 
     def copy(self, order: Any = "C") -> WeightArray:
         """Return a copy that is a WeightArray too."""
@@ -128,6 +149,8 @@ class WeightArray(np.ndarray):
     def concatenate(cls, arrays: Sequence[WeightArray]) -> WeightArray:
         """Return the rows of several arrays of one architecture, one after the other; aligned if all of them are.
 
+        As ``np.concatenate``, which gives a plain array where they differ.
+
         Raises
         ------
         InvalidInputError
@@ -135,16 +158,10 @@ class WeightArray(np.ndarray):
         """
         if not arrays:
             raise InvalidInputError("There is nothing to concatenate: at least one array is needed.")
-        first = arrays[0]
-        if any(a.architecture != first.architecture for a in arrays):
+        if any(a.architecture != arrays[0].architecture for a in arrays):
             raise InvalidInputError("Only arrays of one architecture can be concatenated.")
-        return cls(
-            np.concatenate([np.asarray(a) for a in arrays]),
-            first.architecture,
-            runs=np.concatenate([a.runs for a in arrays]),
-            steps=np.concatenate([a.steps for a in arrays]),
-            aligned=all(a.aligned for a in arrays),
-        )
+        joined: WeightArray = np.concatenate(arrays)
+        return joined
 
     @classmethod
     def from_modules(
@@ -291,21 +308,19 @@ class WeightArray(np.ndarray):
         return f"<{self}>"
 
 
-def _delegate(name: str) -> Any:
-    def method(self: WeightArray, *args: Any, **kwargs: Any) -> Any:
-        return getattr(np.asarray(self), name)(*args, **kwargs)
-
-    method.__name__ = name
-    method.__doc__ = f"As ``numpy.ndarray.{name}``, of the plain array."
-    return method
+for _name in PLAIN_METHODS:
+    setattr(WeightArray, _name, plain_method(_name))
+for _name in ("T", "mT", "imag"):
+    setattr(WeightArray, _name, plain_attribute(_name))
 
 
-_REDUCTIONS = ("all", "any", "argmax", "argmin", "max", "mean", "min", "prod", "std", "sum", "trace", "var")
-_RESHAPINGS = ("compress", "diagonal", "flatten", "ravel", "repeat", "reshape", "squeeze", "swapaxes", "transpose")
-_OTHERS = ("argsort", "clip", "cumprod", "cumsum", "dot", "nonzero", "round")
-for _name in (*_REDUCTIONS, *_RESHAPINGS, *_OTHERS):
-    setattr(WeightArray, _name, _delegate(_name))
-WeightArray.T = property(lambda self: np.asarray(self).T)  # type: ignore[assignment]
+def _networks_at(arrays: Sequence[WeightArray], values: np.ndarray, numbers: np.ndarray) -> Any:
+    """Return values (m, d) as the networks that have these numbers among the rows of some arrays."""
+    if values.dtype.kind != "f":
+        return values
+    runs, steps = (np.concatenate([getattr(a, name) for a in arrays])[numbers] for name in ("runs", "steps"))
+    aligned = all(a.aligned for a in arrays)
+    return WeightArray(values, arrays[0].architecture, runs=runs, steps=steps, aligned=aligned)
 
 
 def _rebuild(array: np.ndarray, architecture: Architecture, keywords: dict[str, Any]) -> WeightArray:
@@ -334,8 +349,4 @@ def _is_everything(key: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, WeightArray):
-        return np.asarray(value)
-    if isinstance(value, (list, tuple)) and any(isinstance(v, (WeightArray, list, tuple)) for v in value):
-        return type(value)(_plain(v) for v in value) if type(value) in (list, tuple) else value
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+    return replaced(value, WeightArray, np.asarray)
