@@ -83,9 +83,9 @@ def table(module: nn.Module, outputs: tuple[str, ...] = (), aliases: dict[str, s
     return Architecture(rows, outputs=outputs)
 
 
-def images(n: int = 40, size: int = 6, channels: int = 1, seed: int = 0) -> Task:
+def images(n: int = 40, size: int = 6, channels: int = 1, seed: int = 0, classes: int = 3) -> Task:
     rng = np.random.default_rng(seed)
-    return Task(rng.standard_normal((n, channels, size, size)) + 0.5, rng.integers(3, size=n))
+    return Task(rng.standard_normal((n, channels, size, size)) + 0.5, rng.integers(classes, size=n))
 
 
 def vectors(n: int = 60, p: int = 4) -> Task:
@@ -250,7 +250,7 @@ class TestRepair:
         ("kind", "task"),
         [
             (Convolutional, images(size=5, channels=2)),
-            (Separable, images(size=5, channels=3)),
+            (Separable, images(size=5, channels=3, classes=2)),
             (Residual, vectors(p=3)),
         ],
     )
@@ -268,7 +268,7 @@ class TestRepair:
             nn.Linear(3 * 36, 2),
         )
         weights = of(module, table(module, ("6.weight", "6.bias")), 3, generator)
-        self.holds(weights, images(channels=4), np.zeros(3, dtype=int))
+        self.holds(weights, images(channels=4, classes=2), np.zeros(3, dtype=int))
 
     def holds(self, weights: WeightArray, task: Task, groups: np.ndarray) -> None:
         """After REPAIR each layer's statistics are the average, and before they were not."""

@@ -9,10 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.architecture import Architecture
-from wsflow.architecture.sequential import LINEAR
-from wsflow.exceptions import InvalidInputError
-
 LOSSES = ("cross_entropy", "mse")
 # 32 and 64 bit integers may be tokens; all other types become the first
 INPUT_TYPES = [np.float64, np.float32, np.float16, np.int32, np.int64]
@@ -104,21 +100,3 @@ class Task:
             for values in () if task is None else (task.X, task.y):
                 digest.update(np.asarray(values, dtype=np.float64).round(6).tobytes())
         return digest.hexdigest()
-
-
-def check_task(architecture: Architecture, task: Task) -> None:
-    """Refuse a task whose inputs or outputs are not those of the networks.
-
-    An architecture that does not say how to run its networks passes: nothing is known of its inputs.
-    """
-    linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
-    if not linear:
-        return
-    inputs, outputs = linear[0].inputs, linear[-1].outputs
-    # a class without an example is no error: the largest class of the data may be below the number of outputs
-    misfit = outputs < task.n_outputs if task.is_classification else outputs != task.n_outputs
-    if inputs != task.n_inputs or misfit:
-        raise InvalidInputError(
-            f"The networks are {architecture}, with {inputs} inputs and {outputs} outputs, but the task has "
-            f"{task.n_inputs} inputs and {task.n_outputs} outputs. Pass the task that they were trained for."
-        )

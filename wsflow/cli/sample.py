@@ -68,7 +68,8 @@ def sample(
     import wsflow
     from wsflow.exceptions import InvalidInputError
     from wsflow.models.widths import of_hidden
-    from wsflow.task import Task, check_task
+    from wsflow.running.compatibility import check_task
+    from wsflow.task import Task
 
     if gradients is not None and guide is None:
         raise click.UsageError("--gradients belong to a guidance: say by which task with --guide.")

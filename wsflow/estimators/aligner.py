@@ -25,6 +25,7 @@ from wsflow.estimators.validation import (
 )
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
+from wsflow.running.compatibility import warn_of_classes
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
 from wsflow.symmetry.matching import fixed_groups, objective
@@ -33,7 +34,7 @@ from wsflow.symmetry.matching.methods import AUTO, METHODS, Context, Method, met
 from wsflow.symmetry.matching.references import REFERENCES as COMPUTED
 from wsflow.symmetry.matching.references import spaced
 from wsflow.symmetry.matching.snapshots import last_snapshots, permutations_and_signs
-from wsflow.task import Task, check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 REFERENCES = ("auto", "first", *COMPUTED)
@@ -210,7 +211,7 @@ class PermutationAligner(OrbitTransformer):
             self.reference_ = values[0].astype(np.float64)
             return values
         if self.task is not None:
-            check_task(self.architecture_, self.task)
+            warn_of_classes(self.architecture_, self.task)
         networks, position = self._networks(values, X)
         self._fix_groups(networks.raw)
         self._find_reference(values, networks)

@@ -34,6 +34,7 @@ from wsflow.models.weight_flow import (
     restored_weight_flow,
     train_weight_flow,
 )
+from wsflow.running.compatibility import warn_of_classes
 from wsflow.task import Task
 from wsflow.training.loop import TrainingInterrupted
 from wsflow.weights import WeightArray
@@ -188,6 +189,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         """
         self._check_device()
         values = fit_array(self, X, ensure_min_samples=2)
+        if self.task is not None and self.architecture_ is not None:
+            warn_of_classes(self.architecture_, self.task)
         settings = self._settings()
         geometry = settings.geometry_for(self.architecture_, self.n_features_in_)
         weights = tensor(values).double()

@@ -17,7 +17,8 @@ from torch import Tensor
 from wsflow.evaluation.predictive import chunked_outputs, score_key
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import losses, scores
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import warn_of_classes
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # numbers of the networks between others that exist at one time: 32 MiB in float64
@@ -201,7 +202,7 @@ def loss_path(
     """
     check_points(n_points, "loss_path")
     left, right = row_pairs(a, b, pairs)
-    check_task(a.architecture, task)
+    warn_of_classes(a.architecture, task)
     t = np.linspace(0, 1, n_points + 2)
     # pair by pair, as many networks at a time as fit into memory
     total, rows = len(left) * len(t), max(1, CHUNK_NUMBERS // a.shape[1])

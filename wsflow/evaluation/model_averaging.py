@@ -15,7 +15,8 @@ from wsflow.evaluation.measures import OOD, measure, measure_average
 from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import predictions
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 SIZES = (1, 2, 5, 10, 20, 50, 100)

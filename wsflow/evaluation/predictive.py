@@ -15,7 +15,8 @@ from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward, losses, scores
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # activations of one chunk of networks: 2^20 numbers, 4 MiB in float32, stay near the processor

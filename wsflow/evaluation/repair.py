@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from wsflow.evaluation.batch_norm import BATCH_SIZE
 from wsflow.evaluation.predictive import MODULE_NETWORKS
 from wsflow.running.batch_statistics import ModuleRunner, mean_over_batches
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # a channel whose standard deviation is below this share of the one it should have is dead: it is not scaled up

@@ -10,7 +10,8 @@ import torch
 from wsflow.evaluation.predictive import predict
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.running import forward, losses
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # noise belongs to sampling a posterior, not to learning curves

@@ -29,6 +29,7 @@ from wsflow.models.options import (
     resolved,
 )
 from wsflow.options import Options
+from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 
 
@@ -124,6 +125,8 @@ def settings_of(
     parameters = DEFAULTS | parameters
     values, task = check_parameters(parameters), parameters["task"]
     _check_architecture(values, architecture)
+    if task is not None and architecture is not None:
+        check_task(architecture, task)
     velocity = values["velocity"]
     if velocity == "auto":
         velocity = MLP() if architecture is None else NeuronTransformer()

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.running import forward, losses, predictions
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 
 Bound = Callable[[Tensor], Tensor]
 

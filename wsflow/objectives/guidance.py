@@ -17,7 +17,8 @@ from wsflow.geometry import Geometry
 from wsflow.objectives.functionals import as_functional, bind
 from wsflow.objectives.kfac import NaturalGradient
 from wsflow.objectives.lsuv import standardizer
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 
 
 @dataclass(frozen=True)

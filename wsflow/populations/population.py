@@ -11,7 +11,8 @@ import numpy as np
 from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 

@@ -20,7 +20,8 @@ from wsflow.populations.hyperparameters import Range, draw_hyperparameters, draw
 from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.settings import PopulationSettings, architecture_of
-from wsflow.task import Task, check_task
+from wsflow.running.compatibility import check_task
+from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 
@@ -136,6 +137,7 @@ def train_population(
         weight_decay, temperature, schedule, cycles, epochs, batch_size, snapshots, snapshot_every, random_state,
         first_run, device, chunk_size,
     )  # fmt: skip
+    task = _flat(task)
     architecture = architecture_of(task, given.hidden, activation, activation_argument)
     size = chunk_size or default_chunk_size(architecture, min(batch_size, len(task.X)), device)
     settings = replace(given, chunk_size=size)
@@ -152,9 +154,16 @@ def train_population(
     return Population(weights, task, _provenance(problem, runs))
 
 
+def _flat(task: Task) -> Task:
+    """The same task with images as rows of pixels, which is what perceptrons read."""
+    if task.X.ndim == 2:
+        return task
+    held_out = {name: part and _flat(part) for name, part in (("validation", task.validation), ("test", task.test))}
+    return replace(task, X=task.X.reshape(len(task.X), -1), **held_out)
+
+
 def _problem(task: Task, targets: Any, architecture: Architecture, settings: PopulationSettings) -> Problem:
-    X = task.X.reshape(len(task.X), -1)
-    X = X if X.dtype.kind == "f" else X.astype(np.float32)
+    X = task.X if task.X.dtype.kind == "f" else task.X.astype(np.float32)
     if targets is None:
         return Problem(X, task.y, False, task.loss, architecture, settings)
     y = np.asarray(targets)
