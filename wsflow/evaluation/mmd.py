@@ -58,7 +58,7 @@ def mmd_test(
     kernel = torch.exp(-apart.square() / (2 * width**2)).fill_diagonal_(0)
     first = torch.zeros(1 + permutations, m + n, dtype=torch.float64)
     first[0, :m] = 1
-    drawn = torch.rand(permutations, m + n, generator=generator).argsort(1)[:, :m]
+    drawn = torch.rand(permutations, m + n, generator=generator, dtype=torch.float32).argsort(1)[:, :m]
     first[1:].scatter_(1, drawn, 1.0)
     values = _mmd2(kernel, first, m, n)
     # a permutation that gives the same split may differ by rounding, and counts

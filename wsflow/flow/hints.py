@@ -57,7 +57,7 @@ class GradientHints(nn.Module):
         self.loss = loss
         self.manifold = manifold
         self.source = source
-        self.register_buffer("scale", torch.ones(self.count))
+        self.register_buffer("scale", torch.ones(self.count, dtype=torch.float32))
 
     def first_guess(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) between two Gaussians like the source, at points (n, size) and times (n,)."""

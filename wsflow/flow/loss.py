@@ -134,7 +134,7 @@ class FlowMatchingLoss:
 
 def forgotten(condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Replace some of the conditions (n,) by NaN, so that a velocity learns to do without them too."""
-    lost = torch.rand(len(condition), generator=generator) < probability
+    lost = torch.rand(len(condition), generator=generator, dtype=torch.float32) < probability
     return condition.masked_fill(lost.to(condition.device), math.nan)
 
 

@@ -21,17 +21,17 @@ from torch import Tensor
 
 def uniform(n: int, generator: torch.Generator) -> Tensor:
     """n times, uniform on [0, 1)."""
-    return torch.rand(n, generator=generator)
+    return torch.rand(n, generator=generator, dtype=torch.float32)
 
 
 def beta(n: int, generator: torch.Generator) -> Tensor:
     """n times from Beta(1, 2), by the inverse of its distribution function 1 - (1 - t)^2."""
-    return 1 - torch.rand(n, generator=generator).sqrt()
+    return 1 - torch.rand(n, generator=generator, dtype=torch.float32).sqrt()
 
 
 def logit_normal(n: int, generator: torch.Generator) -> Tensor:
     """n times whose logit is standard normal, most of them in the middle (Esser et al. 2024, arXiv:2403.03206)."""
-    return torch.randn(n, generator=generator).sigmoid()
+    return torch.randn(n, generator=generator, dtype=torch.float32).sigmoid()
 
 
 TIMES: dict[str, Callable[[int, torch.Generator], Tensor]] = {

@@ -54,7 +54,7 @@ class VelocityField(nn.Module):
         self.manifold = manifold
         self.source = source
         self.prediction = prediction
-        self.register_buffer("ratio", torch.ones(()))
+        self.register_buffer("ratio", torch.ones((), dtype=torch.float32))
 
     def fit_scale(self, x: Tensor) -> None:
         """Take the scale of points (n, size) at t = 1, that of the source, and that of hints along the way."""
@@ -66,7 +66,7 @@ class VelocityField(nn.Module):
         if before > 0 and after > 0:
             self.ratio.copy_(after / before)
         if self.hints is not None:
-            t = torch.linspace(0, 1, len(x)).to(x)
+            t = torch.linspace(0, 1, len(x), dtype=x.dtype)
             xt, ut = self.manifold.geodesic(x0, x, t)
             self.hints.fit_scale(xt, t, ut)
 

@@ -64,7 +64,7 @@ def fit_consensus(
     """
     inputs = torch.from_numpy(task.X)
     inputs = inputs[torch.randperm(len(inputs), generator=generator)[:n_inputs]].float()
-    total = torch.zeros(1)
+    total = torch.zeros(1, dtype=torch.float32)
     with torch.no_grad():
         for chunk in points.float().split(ROWS):
             outputs = forward(geometry.to_weights(chunk), architecture, inputs)

@@ -111,7 +111,7 @@ def by_noise(
 ) -> Tensor:
     """Standard normal directions (b, p), one draw for all networks."""
     inputs, _ = batch
-    return torch.randn(inputs.shape, generator=generator).to(inputs)
+    return torch.randn(inputs.shape, generator=generator, dtype=torch.float32).to(inputs)
 
 
 def by_sign(

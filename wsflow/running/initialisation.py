@@ -17,12 +17,12 @@ OMEGA_0 = 30.0
 
 def normal(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
     """Draw every weight from N(0, 0.1), the variance that the thesis uses (Erdogan 2025)."""
-    return torch.randn(n, architecture.n_weights, generator=generator) * 0.1**0.5
+    return torch.randn(n, architecture.n_weights, generator=generator, dtype=torch.float32) * 0.1**0.5
 
 
 def uniform(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
     """Draw weights and biases uniformly on +-1/sqrt(fan in), as ``torch.nn.Linear`` does."""
-    bound = torch.ones(architecture.n_weights)
+    bound = torch.ones(architecture.n_weights, dtype=torch.float32)
     fan_in = {}
     for parameter in architecture.parameters:
         layer = parameter.name.rpartition(".")[0]
@@ -56,7 +56,7 @@ def siren(architecture: Architecture, n: int, generator: torch.Generator) -> Ten
             f"The initialisation 'siren' is for linear layers with sines between them, and the networks are "
             f"{architecture}. Choose activation='sine', or another initialisation."
         )
-    bound = torch.empty(architecture.n_weights)
+    bound = torch.empty(architecture.n_weights, dtype=torch.float32)
     for layer, after in pairwise((*layers, None)):
         if layer is not None and layer.kind == LINEAR:
             spread = 1 / layer.inputs if layer is layers[0] else (6 / layer.inputs) ** 0.5 / OMEGA_0
@@ -68,7 +68,7 @@ def siren(architecture: Architecture, n: int, generator: torch.Generator) -> Ten
 
 
 def _uniform(bound: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(n, len(bound), generator=generator) - 1) * bound
+    return (2 * torch.rand(n, len(bound), generator=generator, dtype=torch.float32) - 1) * bound
 
 
 def _frequency(layer: Layer) -> float:

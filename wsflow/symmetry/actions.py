@@ -76,7 +76,8 @@ class Action:
         """
         permutations: dict[str, Tensor] = {}
         for group in architecture.groups:
-            within = torch.rand(n, group.total // group.size, group.size, generator=generator).argsort(-1)
+            shape = n, group.total // group.size, group.size
+            within = torch.rand(shape, generator=generator, dtype=torch.float32).argsort(-1)
             permutations[group.name] = _nested(within, permutations.get(group.parent.name) if group.parent else None)
         scales, phases = {}, {}
         for wire in architecture.wires:

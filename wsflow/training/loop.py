@@ -247,11 +247,16 @@ def _stop(step: int, history: History, is_trained: bool, what: str) -> None:
 
 @contextmanager
 def seeded(generator: torch.Generator, enabled: bool = True) -> Iterator[None]:
-    """Let torch's global generator be seeded from another one, and put it back.
+    """Let torch's global generator be seeded from another one, with numbers in float32, and put all back.
 
-    Layers draw from the global generator when they are built, and dropout draws from it when it runs.
+    Layers draw from the global generator, in the default dtype, when they are built, and dropout does when it runs.
     """
+    dtype = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[], enabled=enabled):
-        if enabled:
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        yield
+        try:
+            if enabled:
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+                torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)

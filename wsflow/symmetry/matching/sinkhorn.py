@@ -51,7 +51,7 @@ def _midpoint(moved: Tensor, reference: Tensor, examples: Examples | None, gener
 
 def _random(moved: Tensor, reference: Tensor, examples: Examples | None, generator: torch.Generator) -> Tensor:
     assert examples is not None
-    t = torch.rand((), generator=generator).item()
+    t = torch.rand((), generator=generator, dtype=torch.float32).item()
     return examples.losses(torch.lerp(reference, moved, t))
 
 
