@@ -31,9 +31,10 @@ def networks(n=24, architecture=MLP, seed=0, **keywords):
 
 
 PLAIN = WeightFlow(**FAST | {"velocity": options.MLP(32, 1)})
+VECTORS = WeightFlow("euclidean", **FAST | {"velocity": options.MLP(32, 1)})
 
 
-@parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), PLAIN])
+@parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), PLAIN, VECTORS])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

@@ -11,6 +11,7 @@ from wsflow.cli.errors import INTERRUPTED, CommandError
 from wsflow.cli.files import check_output
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
+from wsflow.exceptions import NumericalError
 
 
 @click.command()
@@ -77,6 +78,12 @@ def fit(
     flow.set_params(progress=None)
     wsflow.save_model(model, out)
     history = flow.history_
+    if history.stopped_at is not None:
+        raise CommandError(
+            f"the loss was not finite at step {history.stopped_at}; {out} has the model of step {history.best_step}, "
+            "the last good one. Use a smaller -p training.learning_rate.",
+            NumericalError.exit_code,
+        )
     result = {"path": str(out), "networks": len(loaded), "runs": loaded.n_runs, "iterations": flow.n_iter_}
     result |= {"best_iteration": history.best_step, "loss": float(min(history.validation or history.train))}
     result["seconds"] = bars.total

@@ -49,8 +49,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
     Parameters
     ----------
     geometry : {"auto", "euclidean", "normalized", "geometric"}, dict or NetworkGeometry
-        The manifold. "auto" is geometric where the architecture is known, and a plain vector space where it is not. A
-        dict names manifolds of geomstats for some parameters.
+        The manifold. "auto" is geometric where the architecture is known; where it is not, rows are plain vectors, and
+        "auto" is "euclidean". A dict names manifolds of geomstats for some parameters.
     velocity : {"auto", "neuron", "relational", "mlp"}, NeuronTransformer, RelationalTransformer or MLP
         The network v(x, t); "auto" is "neuron", or "mlp" without an architecture.
     source : {"auto", "gaussian", "exchangeable", "isotropic", "standard", "initialisation"} or an object

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from wsflow.estimators.validation import later_array, wrapped
+from wsflow.estimators.validation import later_array, returned_array, wrapped
 from wsflow.symmetry.actions import Action
 
 
@@ -60,7 +60,7 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         WeightArray, or ndarray without an architecture
         """
         check_is_fitted(self)
-        return wrapped(self, self._runnable(later_array(self, X)), X)
+        return wrapped(self, self._runnable(returned_array(self, X)), X)
 
     @abstractmethod
     def _action(self, values: np.ndarray, X: Any) -> Action:

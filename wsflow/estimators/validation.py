@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_random_state, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _get_feature_names,
+    check_array,
+    check_random_state,
+    validate_data,
+)
 from torch import Tensor
 
 from wsflow.architecture import Architecture
@@ -46,14 +53,27 @@ def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray
 
 
 def later_array(estimator: Any, X: Any) -> np.ndarray:
-    """X (n, d) as a validated plain array that fits what the estimator was fitted to."""
+    """X (n, d) as a validated plain array that fits what the estimator was fitted to, the names of columns included."""
+    if isinstance(X, WeightArray):
+        # its architecture names the columns
+        return returned_array(estimator, X)
+    values = validate_data(estimator, X, dtype=FLOATS, reset=False, ensure_all_finite=False)
+    _check_finite(values, estimator.architecture_)
+    return values
+
+
+def returned_array(estimator: Any, X: Any) -> np.ndarray:
+    """X (n, d) as `later_array`, but it may have no names: what transformers return and flows sample has none."""
     fitted = estimator.architecture_
     if isinstance(X, WeightArray) and fitted is not None and X.architecture != fitted:
         raise InvalidInputError(
             f"{type(estimator).__name__} was fitted to networks {fitted}, but X holds networks {X.architecture}. "
             "Fit it again, or pass networks of the same architecture."
         )
-    values = validate_data(estimator, _plain(X), dtype=FLOATS, reset=False, ensure_all_finite=False)
+    if _get_feature_names(X) is not None:
+        _check_feature_names(estimator, X, reset=False)
+    values = check_array(_plain(X), dtype=FLOATS, ensure_all_finite=False, estimator=estimator, input_name="X")
+    _check_n_features(estimator, values, reset=False)
     _check_finite(values, fitted)
     return values
 
@@ -101,14 +121,17 @@ def viewed(values: np.ndarray) -> Tensor:
 
 def description(estimator: Any) -> dict[str, Any]:
     """What every fitted estimator knows of its input, as JSON data."""
-    architecture = estimator.architecture_
-    return {"n_features": estimator.n_features_in_, "architecture": architecture and architecture.to_json()}
+    architecture, names = estimator.architecture_, getattr(estimator, "feature_names_in_", None)
+    known = {"n_features": estimator.n_features_in_, "architecture": architecture and architecture.to_json()}
+    return known if names is None else {**known, "feature_names": names.tolist()}
 
 
 def restore_description(estimator: Any, data: dict[str, Any]) -> None:
     """The inverse of `description`."""
     estimator.n_features_in_ = data["n_features"]
     estimator.architecture_ = Architecture.from_json(data["architecture"]) if data["architecture"] else None
+    if "feature_names" in data:
+        estimator.feature_names_in_ = np.array(data["feature_names"], dtype=object)
 
 
 def _plain(X: Any) -> Any:

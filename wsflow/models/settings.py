@@ -171,7 +171,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _check_architecture(values: Mapping[str, Any], architecture: Architecture | None) -> None:
     geometry, velocity = values["geometry"], values["velocity"]
     if architecture is None:
-        if geometry != "auto" or isinstance(velocity, NeuronTransformer):
+        is_vector_space = geometry == "auto" or (geometry.kind, geometry.last_layer) == ("euclidean", "euclidean")
+        if not is_vector_space or isinstance(velocity, NeuronTransformer):
             raise ValueError(
                 f"WeightFlow(geometry={geometry!r}, velocity={velocity!r}) needs to know what the columns are. Pass a "
                 "WeightArray, or architecture=Architecture.mlp([...])."

@@ -341,6 +341,8 @@ def train_weight_flow(
             what = "The energy distance of predictions"
             found = train(velocity, matching, schedule, generator, progress=second, is_trained=True, what=what)
             history.energy = found.train
+            if found.stopped_at is not None:
+                history.stopped_at = settings.max_iter + found.stopped_at
     except TrainingInterrupted as stop:
         history = history if history.step else FlowHistory(**vars(stop.history))
         raise TrainingInterrupted(history) from None

@@ -78,12 +78,15 @@ class History:
         Empty without validation.
     best_step : int
         Where the kept weights were taken.
+    stopped_at : int or None
+        The step at which the loss was not finite, so that training stopped.
     """
 
     step: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best_step: int = 0
+    stopped_at: int | None = None
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -156,22 +159,23 @@ def train(
     recent: list[float] = []
     try:
         for step in range(schedule.n_steps):
-            value, recorded = loss(module.train(), generator)
+            waited = 0
             try:
+                value, recorded = loss(module.train(), generator)
                 _descend(module, value, optimizer, schedule.clip)
+                rates.step()
+                average.update_parameters(module)
+                recent.append(recorded.item())
+                if progress is not None:
+                    progress(step + 1, schedule.n_steps)
+                if step + 1 == schedule.n_steps or (step + 1) % schedule.evaluate_every == 0:
+                    waited = best.evaluate(step + 1, recent)
+                    recent = []
             except NumericalError:
                 _stop(step, best.history, is_trained, what)
                 break
-            rates.step()
-            average.update_parameters(module)
-            recent.append(recorded.item())
-            if progress is not None:
-                progress(step + 1, schedule.n_steps)
-            if step + 1 == schedule.n_steps or (step + 1) % schedule.evaluate_every == 0:
-                waited = best.evaluate(step + 1, recent)
-                recent = []
-                if schedule.patience is not None and waited >= schedule.patience:
-                    break
+            if schedule.patience is not None and waited >= schedule.patience:
+                break
     except KeyboardInterrupt:
         raise TrainingInterrupted(best.history) from None
     finally:
@@ -215,14 +219,19 @@ class _Best:
         self._lowest, self._waited = math.inf, 0
 
     def evaluate(self, step: int, recent: list[float]) -> int:
-        """Record a step; return the number of evaluations since the best one."""
-        self.history.step.append(step)
-        self.history.train.append(sum(recent) / len(recent))
+        """Record a step; return the number of evaluations since the best one.
+
+        A NumericalError says that the validation loss is not finite: nothing is recorded then.
+        """
         loss = -float(step)
         if self._validate is not None:
             with torch.no_grad():
                 loss = self._validate(self._average)
+            if not math.isfinite(loss):
+                raise NumericalError("The validation loss is not finite.")
             self.history.validation.append(loss)
+        self.history.step.append(step)
+        self.history.train.append(sum(recent) / len(recent))
         self._waited += 1
         if loss < self._lowest:
             self._lowest, self._waited = loss, 0
@@ -236,6 +245,7 @@ def _stop(step: int, history: History, is_trained: bool, what: str) -> None:
         raise NumericalError(
             f"{what} was not finite at step {step + 1}: use a smaller learning_rate or check the weights."
         ) from None
+    history.stopped_at = step + 1
     kept = f"the weights of step {history.best_step}" if history.step else "the weights from before"
     warnings.warn(
         f"{what} was not finite at step {step + 1}: training stopped, and {kept} are kept. Use a smaller "
