@@ -21,6 +21,7 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.persistence.writing import write_bytes
+from wsflow.populations.file_kinds import HEAD, foreign_kind
 
 FORMAT = 1
 KEY = "wsflow"
@@ -146,6 +147,9 @@ def _header(file: IO[bytes], path: Path) -> Header:
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are not strings")
     except (ValueError, RecursionError, OSError) as error:
+        file.seek(0)
+        if (kind := foreign_kind(file.read(HEAD))) is not None:
+            raise InvalidInputError(f"{path}: this is {kind[0]}. {kind[1]}") from error
         reason = str(error) or type(error).__name__
         raise InvalidInputError(
             f"{path}: this is no intact safetensors file: {reason}. Restore it from a copy."

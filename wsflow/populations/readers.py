@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.file_kinds import HEAD, foreign_kind, is_url
 
 MAXIMUM_BYTES = 2 * 2**30
 MAXIMUM_RATIO = 1000
@@ -21,7 +22,7 @@ Examples = tuple[np.ndarray, np.ndarray]
 
 def read_csv(path: Path, target: str | int | None = None) -> Examples:
     """Read inputs (b, p) and targets (b,), numbers or strings, of a csv file, by default those of the last column."""
-    check_file(path)
+    check_kind(path)
     lines, rows = _csv_rows(path)
     widths = [len(row) for row in rows]
     ragged = next((i for i, width in enumerate(widths) if width != widths[0]), None)
@@ -101,7 +102,7 @@ def read_npz(path: Path, target: str | int | None = None) -> Examples:
     """Read inputs ``X`` (b, p) or (b, ...) and targets ``y`` (b,) or (b, k) of an npz file."""
     if target is not None:
         raise ValueError("'target' names a column of a csv file; the targets of an npz file are its array 'y'.")
-    check_file(path)
+    check_kind(path)
     try:
         with zipfile.ZipFile(path) as archive:
             X, y = (read_member(path, archive, name) for name in ("X", "y"))
@@ -149,11 +150,27 @@ def _check_header(file: IO[bytes], size: int) -> None:
 
 def check_file(path: Path) -> None:
     """Refuse a path that is no file, or a file that is too large."""
+    if is_url(path):
+        raise InvalidInputError(f"{path}: this is a URL, and only local files are read. Download it first.")
+    if path.is_dir():
+        raise InvalidInputError(f"{path}: this is a folder, expected a file. Name a file in it.")
     if not path.is_file():
         raise InvalidInputError(f"{path}: there is no such file. Check the path.")
     size = path.stat().st_size
     if size > MAXIMUM_BYTES:
         raise InvalidInputError(f"{path}: the file has {size} bytes, and at most {MAXIMUM_BYTES} are read.")
+
+
+def check_kind(path: Path) -> None:
+    """Refuse what `check_file` refuses, and a file that is something else by its first bytes."""
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise InvalidInputError(f"{path}: it cannot be read ({error.strerror or error}). Check the path.") from error
+    if (kind := foreign_kind(head)) is not None:
+        raise InvalidInputError(f"{path}: this is {kind[0]}. {kind[1]}")
 
 
 READERS: dict[str, Callable[[Path, str | int | None], Examples]] = {".csv": read_csv, ".npz": read_npz}

@@ -11,11 +11,23 @@ from wsflow.architecture import Architecture
 
 @dataclass(frozen=True)
 class ImportedNetworks:
-    """The networks of one file, which are of one run, as state dicts of tensors or arrays."""
+    """The networks of one file, as state dicts of tensors or arrays, with what the format says about them."""
 
     states: tuple[Mapping[str, Any], ...]
     architecture: Architecture | None = None  # if the format says it
-    ordered: bool = True  # whether the tensors are in the order of the forward pass, if the format keeps one
     notes: dict[str, Any] = field(default_factory=dict)  # what else the file says, as JSON data
     # constants that scale inputs and outputs, of which the last is of the outputs, such as "means" and "ranges"
     normalization: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is in a file: dictionaries and lists of tensors, arrays and other things, in which networks are to be found.
+
+    The tensors and arrays have a dtype and a shape; those with a method ``load`` still lie in the file.
+    """
+
+    tree: Any
+    what: str  # the kind of file, for errors
+    ordered: bool = True  # whether the tensors are in the order of the layers, if the format keeps one
+    left_out: tuple[str, ...] = ()  # files beside it that were not read
