@@ -224,7 +224,8 @@ class WeightArray(np.ndarray):
     ) -> WeightArray:
         """Collect the weights in state dicts of one architecture.
 
-        Half precision becomes single, prefixes of wrappers (``module.``) are removed, tied tensors are read once.
+        Half precision becomes single, prefixes and what wrappers add to names (``module.``, ``_orig_mod.``) are removed,
+        and tied tensors are read once. Names may be others than the architecture's where shapes fit in order.
 
         Parameters
         ----------
@@ -261,11 +262,7 @@ class WeightArray(np.ndarray):
                     "Pass activation='relu' (or another), or architecture=."
                 )
             architecture = Architecture.from_state_dict(state_arrays(states[0]), activation)
-        return cls(
-            rows_of_states([state_arrays(state, architecture.names) for state in states], architecture),
-            architecture,
-            **keywords,
-        )
+        return cls(rows_of_states(states, architecture), architecture, **keywords)
 
     def state_dicts(self) -> list[dict[str, Any]]:
         """Return the networks as torch state dicts."""

@@ -1,26 +1,26 @@
-"""State dicts to rows of weights: prefixes, precisions, tied tensors, and mismatches by name."""
+"""State dicts to rows of weights: which tensors are the weights, precisions, tied tensors, and mismatches by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.state_names import COUNTER, Match, matches_by_name, misfits, shared_prefix, unwrapped
+from wsflow.architecture.state_order import matches_by_order
 from wsflow.exceptions import InvalidInputError
 
-PREFIXES = ("module.", "_orig_mod.", "model.")
-COUNTER = "num_batches_tracked"  # of batch norms: outputs do not depend on it
+WRAPPERS = ("module.", "model.")  # prefixes that are no part of the names of an architecture that is inferred
 MENTIONED = 3
 
 State = dict[str, np.ndarray]
 
 
-def state_arrays(state: Mapping[str, Any], names: Iterable[str] = ()) -> State:
-    """Return a state dict as arrays without the prefixes of wrappers, but for prefixes that the expected names have.
-
-    Half precisions become single precision.
+def state_arrays(state: Mapping[str, Any]) -> State:
+    """Return a state dict as arrays without what wrappers add to names; half precisions become single precision.
 
     Raises
     ------
@@ -34,30 +34,26 @@ def state_arrays(state: Mapping[str, Any], names: Iterable[str] = ()) -> State:
     >>> state_arrays({"module.0.weight": torch.ones(1, 2, dtype=torch.bfloat16)})
     {'0.weight': array([[1., 1.]], dtype=float32)}
     """
-    prefix = common_prefix(state, names)
-    return {key.removeprefix(prefix): _array(key, value) for key, value in state.items()}
+    prefix = wrapper_prefix(unwrapped(state))
+    return {name.removeprefix(prefix): as_array(key, state[key]) for name, key in unwrapped(state).items()}
 
 
-def common_prefix(keys: Iterable[str], names: Iterable[str] = ()) -> str:
-    """Return the prefix that wrappers (DataParallel, torch.compile) give to every key, unless the names have it too.
-
-    Examples
-    --------
-    >>> from wsflow.architecture.state_rows import common_prefix
-    >>> common_prefix(["module._orig_mod.0.weight", "module._orig_mod.0.bias"])
-    'module._orig_mod.'
-    """
-    rest, prefix = list(keys), ""
-    expected = set(names)
-    while rest and not expected & set(rest):
-        found = next((p for p in PREFIXES if all(key.startswith(p) and "." in key[len(p) :] for key in rest)), "")
-        if not found:
-            break
-        prefix, rest = prefix + found, [key.removeprefix(found) for key in rest]
+def wrapper_prefix(names: Mapping[str, Any]) -> str:
+    """Return the prefixes of wrappers (DataParallel) that all names have."""
+    prefix, shared = "", shared_prefix(names)
+    while found := next((p for p in WRAPPERS if shared.startswith(prefix + p)), ""):
+        prefix += found
     return prefix
 
 
-def _array(key: str, value: Any) -> np.ndarray:
+def find_networks(state: Mapping[str, Any], architecture: Architecture, ordered: bool = True) -> list[Match]:
+    """Return where networks of an architecture are in a state dict, by their names or else in order; the best first."""
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    return matches_by_name(shapes, architecture) or matches_by_order(shapes, architecture, ordered)
+
+
+def as_array(key: str, value: Any) -> np.ndarray:
+    """Return a tensor as an array, in single precision at least."""
     array = _of_tensor(key, value) if hasattr(value, "detach") else np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"{key!r} has the dtype {array.dtype}, expected real numbers. Leave it out.")
@@ -79,9 +75,9 @@ def _of_tensor(key: str, tensor: Any) -> np.ndarray:
 
 
 def rows_of_states(
-    states: Sequence[State], architecture: Architecture, names: Sequence[str] | None = None
+    states: Sequence[Mapping[str, Any]], architecture: Architecture, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return the weights (n, d) in state dicts that `state_arrays` made; errors call the networks by the names.
+    """Return the weights (n, d) in state dicts of tensors or arrays; errors call the networks by the names.
 
     Raises
     ------
@@ -90,18 +86,15 @@ def rows_of_states(
         mismatches are named.
     """
     names = [f"network {i}" for i in range(len(states))] if names is None else names
-    resolved = [_untied(state, architecture) for state in states]
-    problems = [
-        f"{name} {problem}"
-        for name, state, original in zip(names, resolved, states, strict=True)
-        for problem in (*_mismatches(state, architecture), *_conflicts(original, states[0], architecture))
-    ]
+    problems: list[str] = []
+    found = [_found(name, state, architecture, problems) for name, state in zip(names, states, strict=True)]
+    for name, state in zip(names, found, strict=True):
+        problems += [f"{name} {problem}" for problem in _conflicts(state, found[0], architecture)]
     if problems:
-        more = f" (and {len(problems) - MENTIONED} more)" if len(problems) > MENTIONED else ""
-        raise InvalidInputError(
-            f"These networks do not have one architecture: {'; '.join(problems[:MENTIONED])}{more}. "
-            "Pass networks of one architecture, or say it with architecture=."
-        )
+        raise misfit_error(problems)
+    for name, state in zip(names, found, strict=True):
+        _check_floats(name, state, architecture)
+    resolved = [_untied(state, architecture) for state in found]
     arrays = [state[name] for state in resolved for name in architecture.names]
     floats = {array.dtype.newbyteorder("=") for array in arrays if array.dtype.kind == "f"}
     dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
@@ -109,6 +102,41 @@ def rows_of_states(
     for row, state in zip(rows, resolved, strict=True):
         np.concatenate([state[name].reshape(-1) for name in architecture.names], out=row, casting="same_kind")
     return rows
+
+
+def misfit_error(problems: Sequence[str]) -> InvalidInputError:
+    """Return the error for networks of other architectures, with the first problems."""
+    more = f" (and {len(problems) - MENTIONED} more)" if len(problems) > MENTIONED else ""
+    return InvalidInputError(
+        f"These networks do not have one architecture: {'; '.join(problems[:MENTIONED])}{more}. "
+        "Pass networks of one architecture, or say it with architecture=."
+    )
+
+
+def _check_floats(name: str, state: State, architecture: Architecture) -> None:
+    narrow = next((n for n in architecture.names if n in state and state[n].dtype.itemsize == 1), None)
+    if narrow is not None:
+        raise InvalidInputError(
+            f"{name} has {state[narrow].dtype} numbers in {narrow!r}: quantized weights are not read, as their scale is "
+            "not among them. Save the weights as floating-point numbers."
+        )
+
+
+def _found(name: str, state: Mapping[str, Any], architecture: Architecture, problems: list[str]) -> State:
+    """Return the tensors of a network under the names of the architecture, or add to the problems."""
+    matches = find_networks(state, architecture)
+    if not matches:
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        problems += [f"{name} {problem}" for problem in misfits(shapes, architecture)]
+        return {}
+    if len(matches) > 1:
+        others = ", ".join(repr(match.prefix) for match in matches[1:])
+        warnings.warn(
+            f"{name}: there are {len(matches)} networks that fit. Those under {matches[0].prefix!r} were taken, and not "
+            f"those under {others}.",
+            stacklevel=4,
+        )
+    return {name: as_array(key, state[key]) for name, key in matches[0].keys.items()}
 
 
 def _untied(state: State, architecture: Architecture) -> State:
@@ -124,22 +152,8 @@ def _untied(state: State, architecture: Architecture) -> State:
     return found
 
 
-def _mismatches(state: State, architecture: Architecture) -> list[str]:
-    expected = {p.name: p.shape for p in architecture.parameters}
-    known = {*expected, *architecture.constants, *(a for p in architecture.parameters for a in p.aliases)}
-    return [
-        *(f"has no {name!r}" for name in expected if name not in state),
-        *(
-            f"has {name!r} of shape {state[name].shape}, expected {shape}"
-            for name, shape in expected.items()
-            if name in state and state[name].shape != shape
-        ),
-        *(f"has a further {name!r}" for name in state if name not in known and not name.endswith(COUNTER)),
-    ]
-
-
 def _conflicts(state: State, first: State, architecture: Architecture) -> list[str]:
-    """Describe tied tensors that are not equal, and constants that are not those of the first network."""
+    """Describe tied tensors that differ, constants that are not those of the first network."""
     tied = [(p.name, alias) for p in architecture.parameters for alias in p.aliases if {p.name, alias} <= set(state)]
     fixed = [k for k in architecture.constants if k in state and k in first and not k.endswith(COUNTER)]
     return [

@@ -10,10 +10,10 @@ from wsflow.architecture import Architecture
 
 
 @dataclass(frozen=True)
-class ImportedNetworks:
-    """The networks of one file, as state dicts of tensors or arrays, with what the format says about them."""
+class ImportedNetwork:
+    """The network of one file, as a state dict of tensors or arrays, with what the format says about it."""
 
-    states: tuple[Mapping[str, Any], ...]
+    state: Mapping[str, Any]
     architecture: Architecture | None = None  # if the format says it
     notes: dict[str, Any] = field(default_factory=dict)  # what else the file says, as JSON data
     # constants that scale inputs and outputs, of which the last is of the outputs, such as "means" and "ranges"
@@ -30,4 +30,4 @@ class Checkpoint:
     tree: Any
     what: str  # the kind of file, for errors
     ordered: bool = True  # whether the tensors are in the order of the layers, if the format keeps one
-    left_out: tuple[str, ...] = ()  # files beside it that were not read
+    channels_last: bool = True  # whether images have their channels last, where kernels are those of Keras or flax

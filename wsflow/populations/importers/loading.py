@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +12,19 @@ import numpy as np
 
 from wsflow.activations import activation as activation_row
 from wsflow.architecture import Architecture
-from wsflow.architecture.state_rows import common_prefix, rows_of_states, state_arrays
+from wsflow.architecture.state_rows import misfit_error, rows_of_states
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.choice import Choice, choose
+from wsflow.populations.importers.damaged import intact
+from wsflow.populations.importers.files import File, file_of, misfits_of
 from wsflow.populations.importers.formats import FORMATS, read_file
-from wsflow.populations.importers.imported import ImportedNetworks
-from wsflow.populations.importers.nnet import fold_normalization
+from wsflow.populations.importers.inference import infer
 from wsflow.populations.importers.paths import network_files
 from wsflow.populations.importers.perceptrons import is_perceptron, read_perceptron
+from wsflow.populations.importers.provenance import provenance_of
+from wsflow.populations.importers.runs import leaks
 from wsflow.populations.invalid import check_finite, check_on_invalid
-from wsflow.populations.population import Population, versions
+from wsflow.populations.population import Population
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -38,13 +42,16 @@ def load_networks(
     steps: Any = None,
     task: Task | None = None,
     fold: bool = False,
+    key: str | None = None,
     on_invalid: Literal["error", "drop"] = "error",
 ) -> Population:
     """Load networks from files of other tools, or from fitted estimators of scikit-learn, as a population.
 
-    Read are state dicts of torch (``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``; tensors only, never other Python
-    objects) and of safetensors, ``.npz``, ``.nnet`` and ``.onnx`` files. Each file is a run of its own. Half
-    precision becomes single, and the prefixes of wrappers (``module.``, ``_orig_mod.``, ``model.``) are taken off.
+    Read are checkpoints of torch (``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``), pickles, safetensors (also in
+    shards), ``.npz``, Keras (``.keras``, ``.h5``), flax (``.msgpack``), ``.nnet`` and ``.onnx`` files. Other Python
+    objects in them are skipped: nothing that a file names is called. The networks are found in nested dictionaries,
+    under any prefix, beside metrics, optimizers and averaged weights. Each file is a run of its own, unless it holds
+    several networks. Half precision becomes single.
 
     Parameters
     ----------
@@ -69,6 +76,9 @@ def load_networks(
     fold : bool
         Whether the constants that scale the data of ``.nnet`` files become part of the first and the last layer;
         otherwise they are kept in the provenance.
+    key : str, optional
+        Where the networks are in the files, such as ``"ema_model"``: a key of a dictionary, or a prefix of names.
+        Default: what fits the architecture, and a warning where that is not the only choice.
     on_invalid : {"error", "drop"}
         What to do with networks that have weights which are not finite.
 
@@ -100,21 +110,23 @@ def load_networks(
     check_on_invalid(on_invalid, "load_networks")
     if activation is not None:
         activation_row(activation)
-    files = _read(source)
-    if fold:
-        files = [(name, _named(name, fold_normalization, networks)) for name, networks in files]
+    files = _read(source, fold, key)
     architecture = _architecture(files, architecture, activation, module, example_input)
+    choices = _chosen(files, architecture)
     names = [
-        name if len(networks.states) == 1 else f"{name}[{i}]"
-        for name, networks in files
-        for i in range(len(networks.states))
+        f"{file.name}[{label}]" if len(choice.networks) > 1 else file.name
+        for file, choice in zip(files, choices, strict=True)
+        for label in choice.labels
     ]
-    raw = [state for _, networks in files for state in networks.states]
-    states = [_named(n, state_arrays, state, architecture.names) for n, state in zip(names, raw, strict=True)]
+    rows = rows_of_states([state for choice in choices for state in choice.networks], architecture, names)
+    ours = _runs(choices)
     if runs is None:
-        runs = np.repeat(np.arange(len(files)), [len(networks.states) for _, networks in files])
-    weights = WeightArray(rows_of_states(states, architecture, names), architecture, runs=runs, steps=steps)
-    provenance = _provenance(files, names, raw, architecture, fold)
+        for warning in leaks(names, rows, ours):
+            warnings.warn(warning, stacklevel=2)
+    weights = WeightArray(
+        rows, architecture, runs=ours if runs is None else runs, steps=_steps(choices) if steps is None else steps
+    )
+    provenance = provenance_of(files, choices, names, fold)
     return Population(check_finite(weights, on_invalid, names=names), task, provenance)
 
 
@@ -126,7 +138,7 @@ def _named(name: str, function: Any, *arguments: Any) -> Any:
         raise InvalidInputError(f"{name}: {error}") from error
 
 
-def _read(source: Any) -> list[tuple[str, ImportedNetworks]]:
+def _read(source: Any, fold: bool, key: str | None) -> list[File]:
     sources = [source] if isinstance(source, (str, Path)) or is_perceptron(source) else source
     if not isinstance(sources, Iterable) or isinstance(sources, Mapping):
         raise InvalidInputError(
@@ -135,18 +147,52 @@ def _read(source: Any) -> list[tuple[str, ImportedNetworks]]:
         )
     sources = list(sources)
     if sources and all(is_perceptron(value) for value in sources):
-        names = [f"estimator {i}" for i in range(len(sources))]
-        return [(name, _named(name, read_perceptron, value)) for name, value in zip(names, sources, strict=True)]
+        contents = [(f"estimator {i}", value) for i, value in enumerate(sources)]
+        return [file_of(name, _named(name, read_perceptron, value), fold, key) for name, value in contents]
     other = next((value for value in sources if not isinstance(value, (str, Path))), None)
     if other is not None:
         raise InvalidInputError(
             f"A list of networks is of paths, or of fitted perceptrons, got a {type(other).__name__}."
         )
-    return [(str(path), read_file(path)) for path in network_files(sources, FORMATS)]
+    return [file_of(str(path), read_file(path), fold, key) for path in network_files(sources, FORMATS)]
+
+
+def _chosen(files: list[File], architecture: Architecture) -> list[Choice]:
+    """Return the networks in each file that are of the architecture, or refuse files without one."""
+    choices: list[Choice] = []
+    problems: list[str] = []
+    for file in files:
+        with intact(Path(file.name), file.what, "Restore it from a copy."):
+            choice = _named(file.name, choose, file.leaves, architecture, file.ordered, file.channels_last)
+        if choice is None:
+            problems += misfits_of(file, architecture)
+        else:
+            choices.append(choice)
+            if choice.warning():
+                warnings.warn(f"{file.name}: {choice.warning()}.", stacklevel=3)
+    if problems:
+        raise misfit_error(problems)
+    return choices
+
+
+def _runs(choices: list[Choice]) -> np.ndarray:
+    """Return the run of each network: each file has its own, or its networks do."""
+    runs: list[int] = []
+    for choice in choices:
+        start, n = (runs[-1] + 1 if runs else 0), len(choice.networks)
+        runs += [start] * n if choice.one_run else range(start, start + n)
+    return np.array(runs)
+
+
+def _steps(choices: list[Choice]) -> list[int] | None:
+    """Return the step of each network, if a file says some."""
+    if all(choice.steps is None for choice in choices):
+        return None
+    return [step for choice in choices for step in choice.steps or [0] * len(choice.networks)]
 
 
 def _architecture(
-    files: list[tuple[str, ImportedNetworks]],
+    files: list[File],
     architecture: Architecture | None,
     activation: str | None,
     module: Any,
@@ -157,19 +203,28 @@ def _architecture(
     if module is not None and activation is None:
         examples = () if example_input is None else (example_input,)
         return Architecture.from_module(module, *examples)
-    name, first = files[0]
+    first = files[0]
     if first.architecture is not None:
         _check_architectures(files, first.architecture)
         return first.architecture if module is None else replace(first.architecture, module=module)
     if activation is None:
         raise InvalidInputError(
-            f"{name}: a state dict does not say what lies between its layers. For a plain MLP or CNN pass "
+            f"{first.name}: a state dict does not say what lies between its layers. For a plain MLP or CNN pass "
             "activation='relu' (or another), for anything else module= (what it belongs to) or architecture=."
         )
-    inferred = replace(_inferred(name, first, activation), module=module)
-    if module is not None and example_input is not None:
-        _check_symmetries(name, inferred, example_input)
+    if module is None:
+        return _named(first.name, infer, first.leaves, activation, first.ordered)
+    inferred = replace(_of_module(first.name, module, activation), module=module)
+    if example_input is not None:
+        _check_symmetries(first.name, inferred, example_input)
     return inferred
+
+
+def _of_module(name: str, module: Any, activation: str) -> Architecture:
+    try:
+        return Architecture.from_state_dict(module.state_dict(), activation)
+    except ValueError as error:
+        raise InvalidInputError(f"{name}: {error}") from error
 
 
 def _check_symmetries(name: str, architecture: Architecture, example_input: Any) -> None:
@@ -181,61 +236,11 @@ def _check_symmetries(name: str, architecture: Architecture, example_input: Any)
         )
 
 
-def _inferred(name: str, networks: ImportedNetworks, activation: str) -> Architecture:
-    state = _named(name, state_arrays, networks.states[0])
-    try:
-        return Architecture.from_state_dict(state, activation, ordered=networks.ordered)
-    except ValueError as error:
-        raise InvalidInputError(f"{name}: {error}") from error
-
-
-def _check_architectures(files: list[tuple[str, ImportedNetworks]], expected: Architecture) -> None:
+def _check_architectures(files: list[File], expected: Architecture) -> None:
     """Refuse files with another architecture than the first, even if the tensors fit."""
-    for name, networks in files:
-        if networks.architecture is not None and networks.architecture != expected:
+    for file in files:
+        if file.architecture is not None and file.architecture != expected:
             raise InvalidInputError(
-                f"These networks do not have one architecture: {files[0][0]} is {expected}, but {name} is "
-                f"{networks.architecture}. Pass networks of one architecture, or say it with architecture=."
+                f"These networks do not have one architecture: {files[0].name} is {expected}, but {file.name} is "
+                f"{file.architecture}. Pass networks of one architecture, or say it with architecture=."
             )
-
-
-def _provenance(
-    files: list[tuple[str, ImportedNetworks]],
-    names: list[str],
-    states: list[Any],
-    architecture: Architecture,
-    fold: bool,
-) -> dict[str, Any]:
-    """Return what was read and what was done to it, as JSON data."""
-    names = _short(names)
-    files = list(zip(_short([name for name, _ in files]), (networks for _, networks in files), strict=True))
-    notes = {name: networks.notes for name, networks in files if networks.notes}
-    normalization = {name: networks.normalization for name, networks in files if networks.normalization is not None}
-    prefixes = {name: common_prefix(state, architecture.names) for name, state in zip(names, states, strict=True)}
-    cast = {name: kinds for name, state in zip(names, states, strict=True) if (kinds := _halves(state))}
-    done = {
-        "notes": notes,
-        "normalization": normalization,
-        "prefixes": {name: prefix for name, prefix in prefixes.items() if prefix},
-        "cast_to_float32": cast,
-    }
-    return {
-        "made_by": "load_networks",
-        "networks": names,
-        **{key: value for key, value in done.items() if value},
-        **({"normalization_is": "folded, without clipping" if fold else "kept apart"} if normalization else {}),
-        "versions": versions("torch"),
-    }
-
-
-def _halves(state: Mapping[str, Any]) -> list[str]:
-    """Return the precisions below single in a state dict."""
-    kinds = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype.itemsize < 4}
-    return sorted(kind for kind in kinds if "float" in kind)
-
-
-def _short(names: list[str]) -> list[str]:
-    """Return paths relative to the folder that all of them have in common, which others need not know."""
-    folders = {str(Path(name).parent) for name in names}
-    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    return [Path(os.path.relpath(os.path.abspath(name), common)).as_posix() for name in names]

@@ -20,11 +20,11 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import ImportedNetworks
+from wsflow.populations.importers.imported import ImportedNetwork
 from wsflow.populations.readers import check_file
 
 
-def read_nnet(path: Path) -> ImportedNetworks:
+def read_nnet(path: Path) -> ImportedNetwork:
     """Read a ReLU network in double precision, with the minima, maxima, means and ranges of its data."""
     check_file(path)
     try:
@@ -35,7 +35,7 @@ def read_nnet(path: Path) -> ImportedNetworks:
     except (ValueError, OSError, StopIteration) as error:
         reason = "it ends within its header" if isinstance(error, StopIteration) else error
         raise InvalidInputError(f"{path}: this is no intact nnet file: {reason}. Restore it from a copy.") from error
-    return ImportedNetworks((state,), Architecture.mlp(widths, "relu"), normalization=constants)
+    return ImportedNetwork(state, Architecture.mlp(widths, "relu"), normalization=constants)
 
 
 def _numbers(text: str) -> Iterator[list[float]]:
@@ -76,7 +76,7 @@ def _state(widths: list[int], values: np.ndarray) -> dict[str, np.ndarray]:
     return state
 
 
-def fold_normalization(networks: ImportedNetworks) -> ImportedNetworks:
+def fold_normalization(networks: ImportedNetwork) -> ImportedNetwork:
     """Fold the scaling of inputs into the first layer and that of outputs into the last; inputs are not clipped."""
     if networks.normalization is None or networks.architecture is None:
         raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
@@ -84,8 +84,7 @@ def fold_normalization(networks: ImportedNetworks) -> ImportedNetworks:
     if not ranges.all():
         raise InvalidInputError("A range of the normalization is zero, so that it cannot be folded: pass fold=False.")
     names = [layer.name for layer in networks.architecture.layers if layer.kind == LINEAR]
-    states = tuple(_folded(dict(state), names[0], names[-1], means, ranges) for state in networks.states)
-    return replace(networks, states=states)
+    return replace(networks, state=_folded(dict(networks.state), names[0], names[-1], means, ranges))
 
 
 def _folded(

@@ -15,7 +15,7 @@ from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.state_dicts import WeightLayer, fields_of_cnn, fields_of_mlp, plain_scalings
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import ImportedNetworks
+from wsflow.populations.importers.imported import ImportedNetwork
 from wsflow.populations.importers.onnx_graph import Graph, NamedSequential
 from wsflow.populations.importers.onnx_operators import OPERATORS
 from wsflow.populations.readers import check_file
@@ -23,7 +23,7 @@ from wsflow.populations.readers import check_file
 ACTIVATION_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items() if row.module}
 
 
-def read_onnx(path: Path) -> ImportedNetworks:
+def read_onnx(path: Path) -> ImportedNetwork:
     """Read a sequence of layers, which keeps the names of initialisers that end in ``.weight`` or ``.bias``."""
     check_file(path)
     onnx, model, constants = _loaded(path)
@@ -45,7 +45,7 @@ def read_onnx(path: Path) -> ImportedNetworks:
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     notes = {**graph.notes, **({"names": graph.names} if graph.names else {})}
-    return ImportedNetworks((graph.state,), architecture, notes=notes)
+    return ImportedNetwork(graph.state, architecture, notes=notes)
 
 
 def _loaded(path: Path) -> tuple[Any, Any, dict[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""The files of paths, folders and patterns, sorted naturally."""
+"""The files of paths, folders and patterns, sorted naturally, without those that are beside the networks in a folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.file_kinds import is_url
+from wsflow.populations.importers.state_dict_files import INDEX, SHARD
+
+# what training writes beside the weights
+BESIDE = re.compile(
+    r"^(optim\w*|opt_state|\w*scheduler\w*|\w*scaler|train\w*_args|rng_state\w*|random_states?\w*|args|\w*config|hparams)\.",
+    re.IGNORECASE,
+)
+PICKLES = (".pkl", ".pickle")  # in a folder, what else is there has priority
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -31,9 +40,9 @@ def network_files(sources: Iterable[str | Path], suffixes: Collection[str]) -> l
 
 def _files(path: Path, suffixes: Collection[str]) -> list[Path]:
     if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.is_dir()]
+        files = _of_folder(path, suffixes)
         what = f"no file ending in {', '.join(suffixes)} is in this folder"
-    elif not path.exists() and glob.has_magic(str(path)):
+    elif not path.exists() and glob.has_magic(str(path)) and not is_url(path):
         files = [p for p in map(Path, glob.glob(str(path), recursive=True)) if not p.is_dir()]
         what = "no file is of this pattern"
     else:
@@ -41,3 +50,14 @@ def _files(path: Path, suffixes: Collection[str]) -> list[Path]:
     if not files:
         raise InvalidInputError(f"{path}: {what}. Check the path.")
     return sorted(files, key=natural_key)
+
+
+def _of_folder(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the networks in a folder; of one in shards, the index."""
+    files = [p for p in folder.iterdir() if not p.is_dir() and not BESIDE.match(p.name)]
+    indices = [p for p in files if p.name.endswith(INDEX)]
+    safe = [p for p in indices if ".safetensors" in p.name]
+    found = [p for p in files if p.suffix.lower() in suffixes]
+    if indices:
+        found = [*(safe or indices), *(p for p in found if not SHARD.search(p.name))]
+    return [p for p in found if p.suffix.lower() not in PICKLES] or found

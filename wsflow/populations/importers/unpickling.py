@@ -15,8 +15,35 @@ from typing import IO, Any
 MAXIMUM_INSTRUCTIONS = 5_000_000
 # what runs commands or takes memory when it is called; nothing is called here, but no checkpoint has use for these
 HARMFUL_MODULES = frozenset(
-    "os posix nt subprocess commands pty sys shutil socket importlib imp runpy webbrowser ctypes marshal code codeop "
-    "pickle _pickle multiprocessing urllib.request http.client timeit pdb bdb cProfile profile".split()
+    [
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "commands",
+        "pty",
+        "sys",
+        "shutil",
+        "socket",
+        "importlib",
+        "imp",
+        "runpy",
+        "webbrowser",
+        "ctypes",
+        "marshal",
+        "code",
+        "codeop",
+        "pickle",
+        "_pickle",
+        "multiprocessing",
+        "urllib.request",
+        "http.client",
+        "timeit",
+        "pdb",
+        "bdb",
+        "cProfile",
+        "profile",
+    ]
 )
 HARMFUL_NAMES = frozenset(
     f"{module}.{name}"

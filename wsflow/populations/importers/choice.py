@@ -1,0 +1,178 @@
+"""Which networks of a checkpoint are taken: those that fit the architecture, and of several the likely ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.state_names import Match, is_beside
+from wsflow.architecture.state_rows import find_networks
+from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.layouts import channel_major, torch_layout
+from wsflow.populations.importers.leaves import Leaf
+
+AXES = (0, -1)  # along which networks are stacked
+STEPS = re.compile(r"step|epoch|iter|ckpt|checkpoint|snapshot|batch", re.IGNORECASE)
+MENTIONED = 5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The networks that are taken from a file, and what was not."""
+
+    networks: tuple[dict[str, np.ndarray], ...]
+    labels: tuple[str, ...] = ("",)  # of the networks in the file
+    prefix: str = ""  # of the keys, up to what differs between the networks
+    one_run: bool = True  # whether the networks are of one run
+    steps: tuple[int, ...] | None = None
+    others: tuple[str, ...] = ()  # prefixes of other networks that fit
+    left_out: tuple[str, ...] = ()  # further keys
+    layers_left_out: tuple[str, ...] = ()  # those of them that are weights of layers
+    cast: tuple[str, ...] = ()  # precisions below single
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def warning(self) -> str:
+        """Return what the user should know about the choice, or nothing."""
+        if self.others:
+            names = ", ".join(repr(prefix) for prefix in self.others[:MENTIONED])
+            return f"several networks fit. {self.prefix!r} was taken, and not {names}: key= chooses another one"
+        if self.layers_left_out:
+            names = ", ".join(repr(key) for key in self.layers_left_out[:MENTIONED])
+            more = ", ..." if len(self.layers_left_out) > MENTIONED else ""
+            return f"{self.prefix!r} was taken, and not what else is there: {names}{more}"
+        return ""
+
+
+def restricted(leaves: Mapping[str, Leaf], key: str | None) -> dict[str, Leaf]:
+    """Return the tensors below a key, all of them without one."""
+    if key is None:
+        return dict(leaves)
+    prefix = key.rstrip(".") + "."
+    found = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
+    if not found:
+        firsts = dict.fromkeys(name.split(".")[0] for name in leaves)
+        raise InvalidInputError(
+            f"there is nothing under the key {key!r}, only under {', '.join(map(repr, list(firsts)[:10]))}. Pass one of "
+            "these as key=."
+        )
+    return found
+
+
+def choose(leaves: Mapping[str, Leaf], architecture: Architecture, ordered: bool, channels_last: bool) -> Choice | None:
+    """Return the networks of the architecture, or None if none fits."""
+    found = torch_layout(leaves, channels_last)
+    matches = find_networks(found, architecture, ordered)
+    if matches:
+        return _chosen(found, architecture, matches)
+    stacks = [_stacked(leaves, architecture, ordered, channels_last, axis) for axis in AXES]
+    fitting = [choice for choice in stacks if choice is not None]
+    if len(fitting) > 1 and fitting[0].networks:
+        return replace(fitting[0], others=(*fitting[0].others, "the last axis"))
+    return fitting[0] if fitting else None
+
+
+def _chosen(leaves: Mapping[str, Leaf], architecture: Architecture, matches: Sequence[Match]) -> Choice:
+    families: dict[str, list[Match]] = {}
+    for match in matches:
+        families.setdefault(re.sub(r"\d+", "#", match.prefix), []).append(match)
+    first, *others = families.values()
+    first = sorted(first, key=lambda match: [int(number) for number in re.findall(r"\d+", match.prefix)])
+    used = {key for match in matches for key in match.keys.values()}
+    left = tuple(key for key in leaves if key not in used)
+    labels, prefix = _labels([match.prefix for match in first])
+    return Choice(
+        tuple(_network(leaves, architecture, match.keys) for match in first),
+        labels,
+        prefix,
+        one_run=len(first) == 1 or bool(STEPS.search(labels[0])) or labels[0].startswith("["),
+        steps=_steps(labels) if len(first) > 1 else None,
+        others=tuple(match.prefix for family in others for match in family),
+        left_out=left,
+        layers_left_out=tuple(key for key in left if _is_layer(key, leaves[key], first[0].prefix)),
+        cast=_cast(leaves, first[0].keys),
+        notes=_notes(leaves, first[0]),
+    )
+
+
+def _labels(prefixes: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Return what differs between prefixes, and what comes before it."""
+    if len(prefixes) == 1:
+        return ("",), prefixes[0]
+    parts = [prefix.split(".") for prefix in prefixes]
+    place = next(i for i, components in enumerate(zip(*parts, strict=True)) if len(set(components)) > 1)
+    return tuple(components[place] for components in parts), "".join(f"{part}." for part in parts[0][:place])
+
+
+def _steps(labels: Sequence[str]) -> tuple[int, ...] | None:
+    numbers = [re.findall(r"\d+", label) for label in labels]
+    if not STEPS.search(labels[0]) or not all(numbers):
+        return None
+    return tuple(int(number[-1]) for number in numbers)
+
+
+def _is_layer(key: str, leaf: Leaf, prefix: str) -> bool:
+    inside = key.startswith(prefix) and is_beside(key, prefix)
+    return leaf.floating and len(leaf.shape) > 1 and not (inside and "loss" in key)
+
+
+def _notes(leaves: Mapping[str, Leaf], match: Match) -> dict[str, str]:
+    taken = [leaves[key] for key in match.keys.values()]
+    kernels = any(leaf.permutation is not None for leaf in taken)
+    return {
+        **({"names": "others than the architecture's, taken in the order of layers"} if match.by_order else {}),
+        **({"layout": "kernels were transposed"} if kernels else {}),
+    }
+
+
+def _cast(leaves: Mapping[str, Leaf], keys: Mapping[str, str]) -> tuple[str, ...]:
+    taken = [leaves[key] for key in keys.values()]
+    halves = [leaf for leaf in taken if leaf.floating and _width(leaf.dtype) < 32]
+    return tuple(sorted({leaf.dtype for leaf in halves}))
+
+
+def _width(dtype: str) -> int:
+    """Return the bits of a dtype such as float16, bfloat16, float8_e4m3fn or <f2."""
+    bits = re.search(r"float(\d+)", dtype)
+    return int(bits.group(1)) if bits else 8 * np.dtype(dtype).itemsize
+
+
+def _network(leaves: Mapping[str, Leaf], architecture: Architecture, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
+    arrays = {name: leaves[key].array(key) for name, key in keys.items()}
+    for parameter in architecture.parameters:
+        if parameter.name in keys and leaves[keys[parameter.name]].channels_last:
+            arrays[parameter.name] = channel_major(arrays[parameter.name], parameter)
+    return arrays
+
+
+def _stacked(
+    leaves: Mapping[str, Leaf], architecture: Architecture, ordered: bool, channels_last: bool, axis: int
+) -> Choice | None:
+    """Return networks that are stacked along an axis of every tensor."""
+    slices = {key: leaf.stacked(axis) for key, leaf in leaves.items() if leaf.value.shape}
+    found = torch_layout(slices, channels_last)
+    matches = find_networks(found, architecture, ordered)
+    if not matches:
+        return None
+    keys = matches[0].keys
+    counts = {found[key].value.shape[axis] for key in keys.values()}
+    if len(counts) > 1 or not (n := int(counts.pop())):
+        return None
+    whole = {key: Leaf(Leaf(leaf.value).array(key)) for key, leaf in slices.items()}
+    networks = []
+    for i in range(n):
+        member = torch_layout({key: leaf.stacked(axis, i) for key, leaf in whole.items()}, channels_last)
+        networks.append(_network(member, architecture, keys))
+    return Choice(
+        tuple(networks),
+        tuple(map(str, range(n))),
+        matches[0].prefix,
+        one_run=False,
+        others=tuple(match.prefix for match in matches[1:]),
+        left_out=tuple(key for key in found if key not in set(keys.values())),
+        cast=_cast(found, keys),
+        notes={**_notes(found, matches[0]), "networks": f"stacked along axis {axis}"},
+    )

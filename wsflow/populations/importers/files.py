@@ -1,0 +1,97 @@
+"""A file that was read: its tensors by name, and what its format says of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.state_names import misfits
+from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.choice import restricted
+from wsflow.populations.importers.damaged import SAVE
+from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
+from wsflow.populations.importers.layouts import torch_layout
+from wsflow.populations.importers.leaves import Leaf, is_tensor, leaves_of, walk
+from wsflow.populations.importers.nnet import fold_normalization
+from wsflow.populations.importers.unpickling import Global, Opaque
+
+OPTIMIZER = ({"state", "param_groups"}, {"base_lrs", "last_epoch"}, {"_step_count", "last_epoch"})
+
+
+@dataclass(frozen=True)
+class File:
+    """The tensors of a file by their names."""
+
+    name: str
+    what: str
+    leaves: Mapping[str, Leaf]
+    ordered: bool = True
+    channels_last: bool = True
+    architecture: Architecture | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    normalization: Mapping[str, Any] | None = None
+    objects: Mapping[str, str] = field(default_factory=dict)  # what was not made, by where it is
+
+
+def file_of(name: str, content: ImportedNetwork | Checkpoint, fold: bool, key: str | None) -> File:
+    """Return the tensors of what was read, those below a key only if there is one; errors name the file."""
+    try:
+        if isinstance(content, Checkpoint):
+            return _of_checkpoint(name, content, fold, key)
+        folded = fold_normalization(content) if fold else content
+        leaves = restricted({n: Leaf(value, (n,)) for n, value in folded.state.items()}, key)
+        said = (folded.architecture, folded.notes, folded.normalization)
+        return File(name, "file", leaves, True, False, *said)
+    except InvalidInputError as error:
+        raise error if str(error).startswith(name) else InvalidInputError(f"{name}: {error}") from error
+
+
+def _of_checkpoint(name: str, content: Checkpoint, fold: bool, key: str | None) -> File:
+    if fold:
+        raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
+    leaves = leaves_of(content.tree)
+    objects = dict(_objects(content.tree))
+    if not leaves:
+        raise InvalidInputError(_without_tensors(content.tree, objects))
+    return File(name, content.what, restricted(leaves, key), content.ordered, content.channels_last, objects=objects)
+
+
+def _objects(tree: Any) -> list[tuple[str, str]]:
+    return [
+        (".".join(path), str(value.called))
+        for path, value in walk(tree)
+        if isinstance(value, Opaque) and isinstance(value.called, Global)
+    ]
+
+
+def _without_tensors(tree: Any, objects: Mapping[str, str]) -> str:
+    """Describe a file in which there are no tensors."""
+    if objects:
+        where, kind = next(iter(objects.items()))
+        return f"it holds Python objects ({kind}{f' at {where!r}' if where else ''}) without tensors. {SAVE}"
+    if isinstance(tree, Mapping) and any(keys <= set(tree) for keys in OPTIMIZER):
+        return f"this is the state of an optimizer or its schedule, and not of a network. {SAVE}"
+    if isinstance(tree, Mapping) and tree:
+        first, value = next(iter(tree.items()))
+        return f"there is no state dict in this file: {first!r} is no tensor but {_what(value)}. {SAVE}"
+    return f"there is no state dict in this file, but {_what(tree)}. {SAVE}"
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Mapping) and not value:
+        return "an empty dictionary"
+    return "a Tensor" if is_tensor(value) else f"a {type(value).__name__}"
+
+
+def misfits_of(file: File, architecture: Architecture) -> list[str]:
+    """Describe why no network of a file is of the architecture."""
+    expected = set(architecture.names)
+    unread = [
+        f"{file.name} has {where!r} as {kind}, which is no dense tensor of numbers"
+        for where, kind in file.objects.items()
+        if any(where == name or where.endswith(f".{name}") for name in expected)
+    ]
+    shapes = {key: leaf.shape for key, leaf in torch_layout(file.leaves, file.channels_last).items()}
+    return unread or [f"{file.name} {problem}" for problem in misfits(shapes, architecture)]
