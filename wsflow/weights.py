@@ -224,8 +224,8 @@ class WeightArray(np.ndarray):
     ) -> WeightArray:
         """Collect the weights in state dicts of one architecture.
 
-        Half precision becomes single, prefixes and what wrappers add to names (``module.``, ``_orig_mod.``) are removed,
-        and tied tensors are read once. Names may be others than the architecture's where shapes fit in order.
+        Half precision becomes single, prefixes and what wrappers add to names (``module.``, ``_orig_mod.``) are
+        removed, and tied tensors are read once. Names may be others than the architecture's where shapes fit in order.
 
         Parameters
         ----------

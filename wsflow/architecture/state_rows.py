@@ -117,8 +117,8 @@ def _check_floats(name: str, state: State, architecture: Architecture) -> None:
     narrow = next((n for n in architecture.names if n in state and state[n].dtype.itemsize == 1), None)
     if narrow is not None:
         raise InvalidInputError(
-            f"{name} has {state[narrow].dtype} numbers in {narrow!r}: quantized weights are not read, as their scale is "
-            "not among them. Save the weights as floating-point numbers."
+            f"{name} has {state[narrow].dtype} numbers in {narrow!r}: quantized weights are not read, for their scale "
+            "is not among them. Save the weights as floating-point numbers."
         )
 
 
@@ -132,8 +132,7 @@ def _found(name: str, state: Mapping[str, Any], architecture: Architecture, prob
     if len(matches) > 1:
         others = ", ".join(repr(match.prefix) for match in matches[1:])
         warnings.warn(
-            f"{name}: there are {len(matches)} networks that fit. Those under {matches[0].prefix!r} were taken, and not "
-            f"those under {others}.",
+            f"{name}: several networks fit. {matches[0].prefix!r} was taken, and not {others}.",
             stacklevel=4,
         )
     return {name: as_array(key, state[key]) for name, key in matches[0].keys.items()}

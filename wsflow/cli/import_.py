@@ -27,6 +27,7 @@ from wsflow.cli.rendering import echo_json
 )
 @click.option("--task", help="The data set, or a .csv or .npz file, that the networks are for.")
 @click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
+@click.option("--key", help="Where the networks are in the files, such as ema_model.")
 @click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
 @options.common
 def import_(
@@ -38,16 +39,17 @@ def import_(
     input_shape: tuple[int, ...],
     task: str | None,
     fold: bool,
+    key: str | None,
     drop_invalid: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make a population of network files: state dicts of torch or safetensors, .npz, .nnet and .onnx files.
+    """Make a population of network files: of torch, safetensors, NumPy, Keras, flax, .nnet and .onnx files.
 
     PATHS are files, folders or patterns; each file is a run of its own. A state dict does not say what lies between
-    its layers: give --activation for a plain MLP or CNN, else --module. Nothing but tensors is loaded from files; the
-    code that --module names is run. Nothing here is random: --seed and -q are taken as by every command.
+    its layers: give --activation for a plain MLP or CNN, else --module. Nothing that a file names is run; the code
+    that --module names is. Nothing here is random: --seed and -q are taken as by every command.
 
     \b
     Example:
@@ -65,6 +67,7 @@ def import_(
         **_module(module, input_shape),
         task=loaded,
         fold=fold,
+        key=key,
         on_invalid="drop" if drop_invalid else "error",
     )
     wsflow.save_population(population, out)

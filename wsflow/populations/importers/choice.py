@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.state_names import Match, is_beside
+from wsflow.architecture.state_names import Match
 from wsflow.architecture.state_rows import find_networks
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.layouts import channel_major, torch_layout
@@ -25,7 +25,7 @@ class Choice:
     """The networks that are taken from a file, and what was not."""
 
     networks: tuple[dict[str, np.ndarray], ...]
-    labels: tuple[str, ...] = ("",)  # of the networks in the file
+    labels: tuple[str, ...] = ("",)  # of the networks in the file, of a list their numbers
     prefix: str = ""  # of the keys, up to what differs between the networks
     one_run: bool = True  # whether the networks are of one run
     steps: tuple[int, ...] | None = None
@@ -56,8 +56,7 @@ def restricted(leaves: Mapping[str, Leaf], key: str | None) -> dict[str, Leaf]:
     if not found:
         firsts = dict.fromkeys(name.split(".")[0] for name in leaves)
         raise InvalidInputError(
-            f"there is nothing under the key {key!r}, only under {', '.join(map(repr, list(firsts)[:10]))}. Pass one of "
-            "these as key=."
+            f"there is nothing under the key {key!r}, only under {', '.join(map(repr, list(firsts)[:10]))}. Choose one."
         )
     return found
 
@@ -83,16 +82,17 @@ def _chosen(leaves: Mapping[str, Leaf], architecture: Architecture, matches: Seq
     first = sorted(first, key=lambda match: [int(number) for number in re.findall(r"\d+", match.prefix)])
     used = {key for match in matches for key in match.keys.values()}
     left = tuple(key for key in leaves if key not in used)
+    taken = leaves[next(iter(first[0].keys.values()))]
     labels, prefix = _labels([match.prefix for match in first])
     return Choice(
         tuple(_network(leaves, architecture, match.keys) for match in first),
-        labels,
+        tuple(label.strip("[]") for label in labels),
         prefix,
         one_run=len(first) == 1 or bool(STEPS.search(labels[0])) or labels[0].startswith("["),
         steps=_steps(labels) if len(first) > 1 else None,
         others=tuple(match.prefix for family in others for match in family),
         left_out=left,
-        layers_left_out=tuple(key for key in left if _is_layer(key, leaves[key], first[0].prefix)),
+        layers_left_out=tuple(key for key in left if leaves[key].is_layer_beside(key, taken)),
         cast=_cast(leaves, first[0].keys),
         notes=_notes(leaves, first[0]),
     )
@@ -112,11 +112,6 @@ def _steps(labels: Sequence[str]) -> tuple[int, ...] | None:
     if not STEPS.search(labels[0]) or not all(numbers):
         return None
     return tuple(int(number[-1]) for number in numbers)
-
-
-def _is_layer(key: str, leaf: Leaf, prefix: str) -> bool:
-    inside = key.startswith(prefix) and is_beside(key, prefix)
-    return leaf.floating and len(leaf.shape) > 1 and not (inside and "loss" in key)
 
 
 def _notes(leaves: Mapping[str, Leaf], match: Match) -> dict[str, str]:

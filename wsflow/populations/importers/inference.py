@@ -22,6 +22,9 @@ Leaves = Mapping[str, Leaf]
 
 def infer(leaves: Leaves, activation: str, ordered: bool) -> Architecture:
     """Return the architecture of the network, or of the first of several; refuse what is not clear."""
+    for key, leaf in leaves.items():
+        if hasattr(leaf.value, "check_dense"):
+            leaf.value.check_dense(key)
     try:
         return _of_one(torch_layout(leaves), activation, ordered)
     except ValueError as error:
@@ -57,12 +60,7 @@ def _of_one(leaves: Leaves, activation: str, ordered: bool) -> Architecture:
         return Architecture.from_state_dict(names, activation, ordered=ordered)
     except ValueError as error:
         fitting = {g: a for g, named in groups.items() if (a := _or_none(named, activation, ordered))}
-        if len(groups) < 2 or not fitting:
-            raise
-        rest = [
-            n for g, named in groups.items() if g not in fitting for n, leaf in named.items() if len(leaf.shape) > 1
-        ]
-        if rest:
+        if not fitting or _layers_beside(names, groups, list(fitting)):
             raise
         if len(set(fitting.values())) > 1:
             raise InvalidInputError(
@@ -91,6 +89,13 @@ def _groups(names: Leaves) -> dict[str, dict[str, Leaf]]:
         first, _, rest = name.partition(".")
         groups.setdefault(first, {})[rest] = leaf
     return {first: named for first, named in groups.items() if all("." in name for name in named)}
+
+
+def _layers_beside(names: Leaves, groups: Mapping[str, Leaves], fitting: list[str]) -> bool:
+    """Return whether there are layers outside the groups that are networks."""
+    taken = next(iter(groups[fitting[0]].values()))
+    outside = {name: leaf for name, leaf in names.items() if name.partition(".")[0] not in fitting}
+    return any(leaf.is_layer_beside(name, taken) for name, leaf in outside.items())
 
 
 def _are_twins(groups: Mapping[str, Leaves]) -> bool:

@@ -59,7 +59,7 @@ def _checkpoint(path: Path, file: io.BytesIO, config: str) -> Checkpoint:
         raise InvalidInputError(f"{path}: files of Keras need the h5py package: pip install wsflow[keras].") from error
     with h5py.File(file, "r") as root:
         text = config or str(_text(root.attrs.get("model_config", "")))
-        group = root["model_weights"] if "model_weights" in root else root
+        group = root.get("model_weights", root)
         state = dict(_named(group)) if "layer_names" in group.attrs else dict(_numbered(group))
         order = _layer_order(text)
     if not state:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import accumulate, takewhile
+from math import prod
+from operator import mul
 
 import numpy as np
 
-from wsflow.architecture import Parameter
+from wsflow.architecture import Block, Fixed, Parameter
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.leaves import Leaf
 
@@ -34,6 +37,7 @@ NAMES = {
 SIGNS = ("kernel", "moving_variance")  # names that only these tools have
 UNREAD = re.compile(r"transpose|query|key|value|attention|(depthwise|pointwise|recurrent)_kernel", re.IGNORECASE)
 DEPTHWISE = re.compile(r"depthwise_conv", re.IGNORECASE)
+TORCH = "Build the module in torch and save its state_dict."
 POSITION = re.compile(r"^(?P<parent>.*?)(?P<place>(arr_\d+|\[\d+\](\.\[\d+\])*))$")
 
 
@@ -66,11 +70,23 @@ def _converted(name: str, leaf: Leaf, channels_last: bool) -> tuple[str, Leaf]:
 
 def channel_major(array: np.ndarray, parameter: Parameter) -> np.ndarray:
     """Return the weight of a linear layer with its inputs as channels times pixels, given as pixels times channels."""
-    view = parameter.blocks[0].view if parameter.blocks else None
-    if array.ndim != 2 or view is None or len(view) < 3:
+    splits = {_channels_and_pixels(block, parameter.shape[0]) for block in parameter.blocks if array.ndim == 2}
+    mixed = [(channels, pixels) for channels, pixels in splits if channels > 1 and pixels > 1]
+    if not mixed:
         return array
-    outputs, channels = view[:2]
-    return array.reshape(outputs, -1, channels).swapaxes(1, 2).reshape(array.shape)
+    if len(splits) > 1:
+        raise InvalidInputError(f"{parameter.name!r} has several inputs with pixels: their order is not known. {TORCH}")
+    channels, pixels = mixed[0]
+    return array.reshape(len(array), pixels, channels).swapaxes(1, 2).reshape(array.shape)
+
+
+def _channels_and_pixels(block: Block, outputs: int) -> tuple[int, int]:
+    """Return of how many channels and pixels the inputs of a linear layer are, by the axes of its block."""
+    products = list(accumulate(block.extents, mul, initial=1))
+    done = products.index(outputs, 1) if outputs in products[1:] else 1
+    inputs = list(zip(block.axes[done:], block.extents[done:], strict=True))
+    pixels = list(takewhile(lambda pair: isinstance(pair[0], Fixed), reversed(inputs)))
+    return prod(n for _, n in inputs[: len(inputs) - len(pixels)]), prod(n for _, n in pixels)
 
 
 def _positional(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:

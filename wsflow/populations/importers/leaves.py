@@ -60,6 +60,11 @@ class Leaf:
         """Whether the numbers are of floating point."""
         return "float" in self.dtype or self.dtype.lstrip("<>|=").startswith("f")
 
+    def is_layer_beside(self, name: str, other: Leaf) -> bool:
+        """Return whether this is the weight of a layer by its name, or lies in one dictionary with another tensor."""
+        named = name.rpartition(".")[2] in ("weight", "kernel")
+        return self.floating and len(self.shape) > 1 and (named or self.path[:-1] == other.path[:-1])
+
     def stacked(self, axis: int, index: int = 0) -> Leaf:
         """Return the slice of one of several networks that are stacked along an axis."""
         return replace(self, axis=axis, index=index)
@@ -86,7 +91,8 @@ def leaves_of(tree: Any) -> dict[str, Leaf]:
     for path, value in walk(tree):
         if path and is_tensor(value):
             found.setdefault(".".join(path), Leaf(value, path))
-    return found
+    dotted = {name.replace("/", "."): leaf for name, leaf in found.items()}
+    return dotted if len(dotted) == len(found) else found
 
 
 def walk(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -133,5 +139,6 @@ def _children_of_object(node: Opaque) -> Iterator[tuple[str, Any]]:
         yield from children(state)
     yield from children(node.items)
     yield from children(node.elements)
-    if not isinstance(node.arguments, tuple) or len(node.arguments) < 100:
+    # the arguments of torch's own functions are parts of a tensor, such as the indices of a sparse one
+    if not str(node).startswith("torch._"):
         yield from children(node.arguments)

@@ -102,7 +102,7 @@ def load_networks(
     >>> from wsflow.populations.importers import load_networks
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for i in range(3):
-    ...         state = {"module.fc1.weight": torch.ones(5, 4), "module.fc2.weight": torch.ones(2, 5)}
+    ...         state = {"module.fc1.weight": torch.full((5, 4), i), "module.fc2.weight": torch.ones(2, 5)}
     ...         torch.save(state, pathlib.Path(folder, f"net_{i}.pt"))
     ...     print(load_networks(folder, activation="relu"))
     3 networks 4-5-2 relu (30 weights) of 3 runs

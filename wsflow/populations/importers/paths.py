@@ -1,4 +1,4 @@
-"""The files of paths, folders and patterns, sorted naturally, without those that are beside the networks in a folder."""
+"""The files of paths, folders and patterns, sorted naturally, without what lies beside the networks in a folder."""
 
 from __future__ import annotations
 

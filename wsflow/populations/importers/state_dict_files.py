@@ -67,7 +67,7 @@ def read_index(path: Path) -> Checkpoint:
     missing = [name for name, file in table.items() if name not in shards[file]]
     if missing:
         raise InvalidInputError(
-            f"{path}: the tensor {missing[0]!r} is not in {table[missing[0]]}, where the index has it. Restore the files."
+            f"{path}: the tensor {missing[0]!r} is not in {table[missing[0]]}, where the index has it. Restore it."
         )
     return Checkpoint({name: shards[file][name] for name, file in table.items()}, what="shards", ordered=False)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.unpickling import Global, Opaque
 
 MAXIMUM_AXES = 64
@@ -65,6 +66,14 @@ class StoredTensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+
+    def check_dense(self, key: str) -> None:
+        """Refuse a tensor that repeats the numbers of its storage, which can have any size."""
+        if math.prod(self.shape) * _item_bytes(self.dtype) > self.storage.n_bytes:
+            raise InvalidInputError(
+                f"{key!r} of shape {self.shape} repeats a tensor of {self.storage.n_bytes} bytes: save what it is, "
+                "with .contiguous()."
+            )
 
     def load(self) -> Any:
         """Return the tensor."""
