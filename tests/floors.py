@@ -17,6 +17,8 @@ FLOORS = {
     "array_functions": 0,
     "architecture": 1,
     "manifolds": 1,
+    "losses": 1,
+    "targets": 1,
     "task": 1,
     "training": 1,
     "weights": 2,

@@ -84,7 +84,7 @@ def test_csv_with_and_without_header_is_one_task(tmp_path):
     assert bare.checksum == headed.checksum
     assert bare.n_outputs == 2
     # sorted labels: eggs is 0, a third of the rows
-    assert sum((part.y == 0).sum() for part in (bare, bare.validation, bare.test)) == 10
+    assert sum((part.targets == 0).sum() for part in (bare, bare.validation, bare.test)) == 10
 
 
 def test_csv_target_by_name_and_index(tmp_path):
@@ -133,7 +133,7 @@ def test_semicolons_quotes_and_a_byte_order_mark(tmp_path):
         (["1", "2"], "one input and one target"),
         (["a,b", "1,2"], "at least 10 examples"),
         ([f"{i},same" for i in range(20)], "at least two classes"),
-        ([f"{i},inf" for i in range(20)], "not finite"),
+        ([f"{i},inf" for i in range(20)], "not finite everywhere: infinity in row 0"),
         (['"1,2'], "no csv file"),
     ],
 )

@@ -16,10 +16,11 @@ from wsflow import Architecture, Guidance, PermutationAligner, ScaleCanonicalize
 from wsflow.evaluation.transfer import LearningCurves, learning_curves
 from wsflow.flow.guidance import COOLINGS, OPTIMIZERS, SCHEDULES, Descent, guided, guided_sample, slope_of
 from wsflow.geometry import GEOMETRIES
+from wsflow.losses import LOSSES
 from wsflow.manifolds import Euclidean, Sphere
 from wsflow.models.options import NeuronTransformer
 from wsflow.objectives.functionals import Fairness, Robustness, Sparsity, Sum, TaskLoss, bind, density
-from wsflow.objectives.kfac import NaturalGradient, _curvature_root
+from wsflow.objectives.kfac import NaturalGradient
 from wsflow.objectives.lsuv import standardized
 from wsflow.running import forward, losses, predictions
 
@@ -243,7 +244,7 @@ class TestNatural:
     @pytest.mark.parametrize("classes", [2, 5])
     def test_the_root_of_the_curvature_is_one(self, classes):
         z = drawn(2, 3, classes)
-        columns = torch.stack(_curvature_root(z, True), -1)
+        columns = torch.stack(LOSSES["cross_entropy"].curvature_root(z), -1)
         p = z.softmax(-1)
         hessian = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
         torch.testing.assert_close(columns @ columns.transpose(-1, -2), hessian, rtol=1e-10, atol=1e-10)

@@ -9,6 +9,7 @@ from wsflow.architecture import Architecture
 from wsflow.cli.rendering import echo_report
 from wsflow.evaluation import MEASURES, evaluate, measures
 from wsflow.evaluation.measures import DISTRIBUTION, FORECASTS, Measure, measure_average
+from wsflow.losses import LOSSES
 from wsflow.plotting.style import label_of
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -20,6 +21,7 @@ TASKS = {
     "classification": Task(X, RNG.integers(3, size=30)),
     "regression": Task(X, RNG.standard_normal((30, 3)), loss="mse"),
 }
+KINDS = {"", "custom", *(kind for loss in LOSSES.values() for kind in loss.kinds)}
 TABLES = {name: table for name, table in vars(measures).items() if name.isupper()}
 
 
@@ -38,13 +40,13 @@ def test_there_are_four_tables():
 @pytest.mark.parametrize("row", [row for table in TABLES.values() for row in table.values()], ids=lambda row: row.label)
 def test_every_row_says_what_it_is(row):
     assert row.label and row.description and label_of(row)
-    assert row.better in ("", "higher", "lower") and row.only in ("", *TASKS)
+    assert row.better in ("", "higher", "lower") and row.only in KINDS
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_report_has_the_measures_of_its_task(kind):
     report = report_on(TASKS[kind])
-    expected = [key for key, row in MEASURES.items() if row.only in ("", kind)]
+    expected = [key for key, row in MEASURES.items() if row.only in ("", *TASKS[kind].criterion.kinds)]
     for row in (report.training, report.held_out, report.samples):
         assert list(row) == expected
     for spaces in report.distribution.values():
@@ -55,7 +57,7 @@ def test_a_report_has_the_measures_of_its_task(kind):
 def test_measures_of_the_average_are_those_of_the_forecast(kind):
     report, task = report_on(TASKS[kind]), TASKS[kind]
     found = measure_average(report.predictive["samples"].average, task)
-    assert list(found) == [key for key, row in FORECASTS.items() if row.only == kind]
+    assert list(found) == [key for key, row in FORECASTS.items() if row.only in task.criterion.kinds]
     assert {f"averaged_{key}": value for key, value in found.items()}.items() <= report.samples.items()
 
 

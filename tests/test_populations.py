@@ -33,12 +33,12 @@ def test_population_knows_its_runs_and_length():
 
 @pytest.mark.parametrize(
     ("widths", "targets", "loss"),
-    [([5, 3, 2], [0, 1], "cross_entropy"), ([4, 3, 2], [0, 2], "cross_entropy"), ([4, 3, 2], [0.5, 1.5], "mse")],
+    [([5, 3, 2], [0, 1], "cross_entropy"), ([4, 3, 2], [0, 2, 1], "cross_entropy"), ([4, 3, 2], [0.5, 1.5], "mse")],
 )
 def test_population_refuses_a_task_of_other_widths(widths, targets, loss):
     weights = WeightArray(np.zeros((1, Architecture.mlp(widths).n_weights)), Architecture.mlp(widths))
     with pytest.raises(InvalidInputError, match="inputs and"):
-        Population(weights, Task(np.eye(2, 4), targets, loss))
+        Population(weights, Task(np.eye(len(targets), 4), targets, loss))
 
 
 def test_population_may_have_more_outputs_than_classes_seen():

@@ -237,7 +237,7 @@ def test_targets_of_each_run_are_those_of_a_task_of_its_own(rng, loss, k):
 def test_targets_that_do_not_fit_are_refused(iris):
     with pytest.raises(InvalidInputError, match=r"shape \(2, 120\) or \(2, 120, k\), got \(3, 120\)"):
         train_population(iris, [3], 2, targets=np.zeros((3, 120)))
-    with pytest.raises(InvalidInputError, match="outputs"):
+    with pytest.raises(InvalidInputError, match="label 7 of row 0 is not among the classes"):
         train_population(iris, [3], 2, targets=np.full((2, 120), 7))
 
 

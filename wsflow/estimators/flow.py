@@ -381,7 +381,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
         data["prediction"] = self.model_.settings.prediction
         if self.model_.consensus is not None:
-            data["is_classification"] = self.model_.consensus.is_classification
+            data["loss"] = self.model_.consensus.loss
         if hasattr(self, "labels_"):
             data["labels"] = self.labels_.tolist()
         return arrays, {**data, **description(self)}
@@ -393,7 +393,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         geometry = settings.geometry_for(self.architecture_, self.n_features_in_)
         state = {name: tensor(array) for name, array in arrays.items()}
         n_labels = 0 if labels is None else len(labels)
-        model = restored_weight_flow(settings, geometry, state, data.get("is_classification", True), n_labels)
+        # files of 0.1 say whether it was a classification
+        loss = data.get("loss", "cross_entropy" if data.get("is_classification", True) else "mse")
+        model = restored_weight_flow(settings, geometry, state, loss, n_labels)
         history = FlowHistory(**data["history"], best_step=data["best_step"])
         self._finish(model, history, labels, data["dtype"])
 

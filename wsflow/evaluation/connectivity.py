@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.evaluation.predictive import chunked_outputs, score_key
+from wsflow.evaluation.predictive import chunked_outputs, example_weights, score_key
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import losses, scores
 from wsflow.running.compatibility import warn_of_classes
@@ -102,7 +102,8 @@ class LossPath:
     t : ndarray of shape (k,)
         Increasing, with 0 and 1 at its ends.
     losses, scores : ndarray of shape (pairs, k)
-        The score is the accuracy, or R^2 for a regression, as `score` says: ``"accuracy"`` or ``"r2"``.
+        The score is the accuracy, R^2 for a regression, or minus a loss of one's own, as `score` says: ``"accuracy"``,
+        ``"r2"`` or ``"minus_loss"``.
 
     References
     ----------
@@ -226,13 +227,13 @@ def check_points(n_points: int, function: str) -> None:
 
 def _losses_and_scores(weights: WeightArray, task: Task, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the losses and scores (n,) of networks, computed from the outputs on in float64."""
-    targets = torch.from_numpy(task.y)
-    targets = targets if task.is_classification else targets.double()
+    targets, share = torch.from_numpy(task.targets), example_weights(task)
+    targets = targets.double() if targets.is_floating_point() else targets
     loss: list[Tensor] = []
     score: list[Tensor] = []
     for outputs in chunked_outputs(weights, task.X, dtype):
-        loss.append(losses(outputs.double(), targets, task.loss))
-        score.append(scores(outputs.double(), targets, task.loss))
+        loss.append(losses(outputs.double(), targets, task.loss, share))
+        score.append(scores(outputs.double(), targets, task.loss, share))
     values = torch.cat(score).numpy()
     # equal targets have no R^2
     return torch.cat(loss).numpy(), np.where(np.isfinite(values), values, np.nan)

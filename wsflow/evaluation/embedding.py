@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import chunked_outputs
-from wsflow.running import predictions
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task
@@ -51,7 +50,7 @@ def embed(weights: WeightArray, task: Task, reference: Tensor) -> Embedding:
     rows[:, torch.from_numpy(architecture.statistic_columns)] = 0
     inputs = task.held_out.X
     inputs = inputs[evenly_spaced(len(inputs), MAX_INPUTS)]
-    functions = torch.cat([predictions(o, task.loss).flatten(1) for o in chunked_outputs(weights, inputs)])
+    functions = torch.cat([task.criterion.compared(o).flatten(1) for o in chunked_outputs(weights, inputs)])
     return Embedding(architecture, rows, functions / functions.shape[1] ** 0.5)
 
 

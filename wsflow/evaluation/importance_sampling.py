@@ -96,13 +96,20 @@ def temperature_for(log_weights: Any, effective_size: float) -> float:
 def log_likelihoods(networks: WeightArray, task: Task, noise: float = 1.0) -> np.ndarray:
     """Compute the log-likelihood (n,) of each network on all examples of a task, in nats.
 
-    It is minus the summed cross-entropy, or for a regression the log-density of independent normal errors with the
-    standard deviation `noise`.
+    It is minus the summed loss where that is a negative log-likelihood, or for squared errors the log-density of
+    independent normal errors with the standard deviation `noise`; each example counts by its weight. An
+    InvalidInputError says that a function of one's own is no likelihood.
     """
+    kinds = task.criterion.kinds
+    if "custom" in kinds:
+        raise InvalidInputError(
+            "The loss of this task is a function of your own, of which no likelihood is known: compute it yourself."
+        )
     losses = predict(networks, task).losses
-    if task.is_classification:
-        return -len(task.X) * losses
-    return -task.y.size * (losses / (2 * noise**2) + 0.5 * log(2 * pi * noise**2))
+    n_targets = task.size * (1 if task.targets.ndim == 1 else task.targets.shape[1])
+    if "likelihood" in kinds:
+        return -n_targets * losses
+    return -n_targets * (losses / (2 * noise**2) + 0.5 * log(2 * pi * noise**2))
 
 
 def _check_temperature(temperature: float) -> None:

@@ -37,8 +37,8 @@ class Measure:
         How to read its values, such as ``"0 is a copy"``.
     column : str
         Its heading in the tables of the command line; "" leaves it out.
-    only : {"", "classification", "regression"}
-        The kind of task that has it.
+    only : {"", "classification", "regression", "likelihood", "custom"}
+        The kind of loss that has it, see `wsflow.losses.Loss`.
     """
 
     function: Callable[..., float]
@@ -63,13 +63,42 @@ class Evidence:
 
 def measure(table: Mapping[str, Measure], task: Task, *evidence: Any) -> dict[str, float]:
     """Return the measures of a table that a task has, by key."""
-    kind = "classification" if task.is_classification else "regression"
-    return {key: row.function(*evidence) for key, row in table.items() if row.only in ("", kind)}
+    kinds = ("", *task.criterion.kinds)
+    return {key: row.function(*evidence) for key, row in table.items() if row.only in kinds}
 
 
-def measure_average(average: np.ndarray, task: Task) -> dict[str, float]:
-    """Return the measures of a model average (b, k): of probabilities, or of the outputs of a regression."""
-    return measure(FORECASTS, task, average, task.y)
+def measure_average(average: np.ndarray, task: Task, log_likelihood: np.ndarray | None = None) -> dict[str, float]:
+    """Return the measures of a model average (b, k): of probabilities, or of the predicted means of a regression.
+
+    `log_likelihood` (b, m) is that of the targets under the average, where densities or counts are predicted.
+    """
+    return measure(FORECASTS, task, Forecast(average, task, log_likelihood))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A model average on a task."""
+
+    average: np.ndarray
+    task: Task
+    log_likelihood: np.ndarray | None = None
+
+    def by_class(self, function: Callable[..., float]) -> float:
+        """Apply a measure to probabilities, targets and weights."""
+        return function(*calibration.class_forecasts(self.average, self.task))
+
+    def by_mean(self, function: Callable[..., float]) -> float:
+        """Apply a measure to predicted means, targets and weights."""
+        return function(self.average, self.task.targets, self.task.weights)
+
+    @property
+    def nll(self) -> float:
+        """The mean of -log p of the targets, NaN where it was not computed."""
+        if self.task.is_classification:
+            return self.by_class(calibration.negative_log_likelihood)
+        if self.log_likelihood is None:
+            return float("nan")
+        return -calibration.weighted_mean(self.log_likelihood, self.task.weights)
 
 
 def _iou(found: Evidence) -> float:
@@ -78,14 +107,18 @@ def _iou(found: Evidence) -> float:
     # training networks have themselves among them
     if found.predictive is found.training:
         return 1.0
-    return float(max_iou(found.predictive.wrong, found.training.wrong).mean())
+    weights = found.task.weights
+    weights = None if weights is None else weights.repeat(found.task.n_labels)
+    return float(max_iou(found.predictive.wrong, found.training.wrong, weights).mean())
 
 
 def _of_average(row: Measure) -> Measure:
     """Return the measure of forecasts as one of networks, whose model average is the forecast."""
     return replace(
         row,
-        function=lambda found: row.function(found.predictive.average, found.task.y),
+        function=lambda found: row.function(
+            Forecast(found.predictive.average, found.task, found.predictive.log_likelihood)
+        ),
         label=f"{row.label} of the model average",
         description=f"{row.description}, of the mean of all networks' predictions",
         column="averaged" if row.column else "",
@@ -109,42 +142,51 @@ def _in_each_space(key: str, function: Callable[[Evidence, str], float]) -> dict
     }
 
 
-# of a forecast: (probabilities, targets), or (outputs, targets) of a regression
+# of a forecast; of several labels each is a forecast of two classes
 FORECASTS: dict[str, Measure] = {
     "accuracy": Measure(
-        calibration.accuracy,
+        lambda forecast: forecast.by_class(calibration.accuracy),
         "accuracy",
-        "share of inputs whose class is right",
+        "share of inputs whose class is right, of several labels the share of right ones",
         better="higher",
         column="accuracy",
         only="classification",
     ),
     "nll": Measure(
-        calibration.negative_log_likelihood,
+        lambda forecast: forecast.nll,
         "negative log-likelihood",
-        "mean of -log p of the targets, in nats",
+        "mean of -log p of the targets, in nats; of a regression with predicted distributions, of their mixture",
         better="lower",
-        only="classification",
+        only="likelihood",
     ),
     "brier": Measure(
-        calibration.brier_score,
+        lambda forecast: forecast.by_class(calibration.brier_score),
         "Brier score",
         "mean squared distance of the probabilities to the one-hot target",
         better="lower",
         only="classification",
     ),
     "ece": Measure(
-        calibration.expected_calibration_error,
+        lambda forecast: forecast.by_class(calibration.expected_calibration_error),
         "expected calibration error",
         "mean distance between confidence and accuracy over 15 bins of confidence",
         better="lower",
         only="classification",
     ),
     "r2": Measure(
-        calibration.r2, "R^2", "share of the variance explained", better="higher", column="r2", only="regression"
+        lambda forecast: forecast.by_mean(calibration.r2),
+        "R^2",
+        "share of the variance explained by the predicted means",
+        better="higher",
+        column="r2",
+        only="regression",
     ),
     "mse": Measure(
-        calibration.mean_squared_error, "mean squared error", "mean squared error", better="lower", only="regression"
+        lambda forecast: forecast.by_mean(calibration.mean_squared_error),
+        "mean squared error",
+        "mean squared error of the predicted means",
+        better="lower",
+        only="regression",
     ),
 }
 
@@ -164,7 +206,7 @@ MEASURES: dict[str, Measure] = {
     "accuracy": Measure(
         lambda found: float(found.predictive.scores.mean()),
         "accuracy",
-        "mean accuracy of the networks on the task's test data",
+        "mean accuracy of the networks on the task's test data, over all labels where there are several",
         better="higher",
         column="accuracy",
         only="classification",
@@ -176,6 +218,13 @@ MEASURES: dict[str, Measure] = {
         better="higher",
         column="r2",
         only="regression",
+    ),
+    "minus_loss": Measure(
+        lambda found: float(found.predictive.scores.mean()),
+        "minus the loss",
+        "the score where the loss is a function of one's own, of which no other measure is known",
+        better="higher",
+        only="custom",
     ),
     "loss": Measure(
         lambda found: float(found.predictive.losses.mean()),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wsflow.evaluation.importance_sampling import effective_sample_size, normalize
 from wsflow.evaluation.measures import OOD, measure, measure_average
-from wsflow.evaluation.predictive import chunked_outputs
+from wsflow.evaluation.predictive import Mixture, chunked_outputs, has_density
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import predictions
 from wsflow.running.compatibility import check_task
@@ -28,13 +28,17 @@ class ModelAverage:
     """The average sum_i w_i p_i(x) (b, k), the weights w (n,), which sum to 1, and how many networks they are worth.
 
     The `numbers` are the measures of the average as a forecast: accuracy, likelihood, Brier score and calibration
-    error, or R^2 and mean squared error.
+    error, or R^2 and mean squared error; of a loss of one's own none are known. The `labels` (b,) are those of the
+    largest probabilities, in the task's own terms, and the `variance` (b, m) is that of the mixture; None where there
+    are none.
     """
 
     average: np.ndarray
     weights: np.ndarray
     effective_size: float
     numbers: dict[str, float]
+    labels: np.ndarray | None = None
+    variance: np.ndarray | None = None
 
 
 def posterior_predictive(
@@ -73,11 +77,28 @@ def posterior_predictive(
     """
     check_task(networks.architecture, task)
     share = _share(len(networks), weights, log_weights, temperature)
-    total = torch.zeros(1, dtype=torch.float64)
-    for rows, predicted in _predicted(networks, task.X, task.loss):
-        total = total + torch.einsum("i,ibk->bk", torch.from_numpy(share[rows]), predicted.double())
-    average = total.numpy()
-    return ModelAverage(average, share, effective_sample_size(share), measure_average(average, task))
+    mixing = torch.from_numpy(share)
+    mixture = Mixture(task, mixing.unsqueeze(0)) if has_density(task) else None
+    total, second = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for rows, outputs in _outputs(networks, task.X):
+        total = total + torch.einsum("i,ibk->bk", mixing[rows], predictions(outputs, task.loss).double())
+        squares = task.criterion.second_moments(outputs.double())
+        if mixture is not None and squares is not None:
+            mixture.add(outputs)
+            second = second + torch.einsum("i,ibk->bk", mixing[rows], squares)
+    average, likelihood = total.numpy(), None if mixture is None else mixture.log_likelihood[0]
+    variance = None if mixture is None else (second - total.square()).clamp_min(0).numpy()
+    labels = labels_of(average, task) if task.is_classification else None
+    numbers = measure_average(average, task, likelihood)
+    return ModelAverage(average, share, effective_sample_size(share), numbers, labels, variance)
+
+
+def labels_of(probabilities: np.ndarray, task: Task) -> np.ndarray:
+    """Return the likeliest labels in the task's own terms (b,), or an indicator (b, m) of several labels."""
+    if task.n_labels > 1:
+        return (probabilities > 0.5).astype(np.int64)
+    labels: np.ndarray = task.classes_[probabilities.argmax(1)]
+    return labels
 
 
 def _share(n: int, weights: Any, log_weights: Any, temperature: float) -> np.ndarray:
@@ -138,7 +159,8 @@ def predictive_curve(
     Raises
     ------
     InvalidInputError
-        If no size is possible, or foreign inputs are given for a regression.
+        If no size is possible, foreign inputs are given for a regression, or the loss is a function of one's own, for
+        whose averages no measure is known.
 
     Examples
     --------
@@ -153,6 +175,11 @@ def predictive_curve(
     possible = tuple(sorted(size for size in set(sizes) if 1 <= size <= len(weights)))
     if not possible:
         raise InvalidInputError(f"No average of {min(sizes, default=0)} networks can be made of {len(weights)}.")
+    if "custom" in task.criterion.kinds:
+        raise InvalidInputError(
+            "The loss of this task is a function of your own, and no measure of a model average is known for it: give "
+            "the task one of the named losses, or average its outputs by posterior_predictive."
+        )
     if ood is not None and not task.is_classification:
         raise InvalidInputError(
             "Foreign inputs are detected by probabilities, and this task is a regression: leave out 'ood'."
@@ -160,11 +187,13 @@ def predictive_curve(
     mixing = _mixing(len(weights), possible, draws, random_state)
     data = task.held_out
     inside = _averages(weights, data.X, task.loss, mixing)
-    found = [measure_average(average, data) for average in inside]
+    likelihoods: Any = _log_likelihoods(weights, data, mixing) if has_density(data) else [None] * len(inside)
+    found = [measure_average(average, data, known) for average, known in zip(inside, likelihoods, strict=True)]
     if ood is not None:
         outside = _averages(weights, ood, task.loss, mixing)
-        for row, known, foreign in zip(found, inside, outside, strict=True):
-            row |= measure(OOD, data, known, foreign, ood_score)
+        for row, *pair in zip(found, inside, outside, strict=True):
+            known, foreign = (_by_label(average) if task.n_labels > 1 else average for average in pair)
+            row |= measure(OOD, data, known, foreign, ood_score, data.weights)
     values = {key: np.array([row[key] for row in found]).reshape(len(possible), draws) for key in found[0]}
     mean, sd = ({key: getattr(v, name)(axis=1) for key, v in values.items()} for name in ("mean", "std"))
     return PredictiveCurve(possible, mean, sd)
@@ -180,19 +209,33 @@ def _mixing(n: int, sizes: Sequence[int], draws: int, random_state: int) -> Tens
     return torch.from_numpy(mixing.reshape(-1, n)).float()
 
 
-def _averages(weights: WeightArray, inputs: np.ndarray, loss: str, mixing: Tensor) -> np.ndarray:
+def _averages(weights: WeightArray, inputs: np.ndarray, loss: Any, mixing: Tensor) -> np.ndarray:
     """Return the averages (averages, b, k) of predictions, adding up one chunk of networks after the other."""
     total = torch.zeros(1)
-    for rows, predicted in _predicted(weights, inputs, loss):
+    for rows, outputs in _outputs(weights, inputs):
+        predicted = predictions(outputs, loss)
         part = mixing[:, rows] @ predicted.flatten(1)
         total = total + part.reshape(len(mixing), *predicted.shape[1:])
     averages: np.ndarray = total.numpy()
     return averages
 
 
-def _predicted(weights: WeightArray, inputs: np.ndarray, loss: str) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the predictions (m, b, k) of a few networks at a time, with the rows that they are."""
+def _log_likelihoods(weights: WeightArray, task: Task, mixing: Tensor) -> np.ndarray:
+    """Return the log-likelihoods (averages, b, m) of a task's targets under averages of densities or counts."""
+    mixture = Mixture(task, mixing)
+    for _, outputs in _outputs(weights, task.X):
+        mixture.add(outputs)
+    return mixture.log_likelihood
+
+
+def _by_label(average: np.ndarray) -> np.ndarray:
+    """Return the probabilities (b, m, 2) of no and yes from those of labels (b, m)."""
+    return np.stack([1 - average, average], -1)
+
+
+def _outputs(weights: WeightArray, inputs: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the outputs (m, b, k) of a few networks at a time, with the rows that they are."""
     start = 0
     for outputs in chunked_outputs(weights, inputs):
-        yield slice(start, start + len(outputs)), predictions(outputs, loss)
+        yield slice(start, start + len(outputs)), outputs
         start += len(outputs)

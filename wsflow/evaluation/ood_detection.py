@@ -10,27 +10,33 @@ import torch
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
     values = torch.from_numpy(np.asarray(probabilities, dtype=np.float64))
-    result: np.ndarray = torch.special.entr(values).sum(-1).numpy()
+    result: np.ndarray = torch.special.entr(values).flatten(1).sum(1).numpy()
     return result
 
 
 def _max_probability(probabilities: np.ndarray) -> np.ndarray:
-    return 1 - np.asarray(probabilities).max(-1)
+    best = np.asarray(probabilities).max(-1)
+    return 1 - best.reshape(len(best), -1).prod(1)
 
 
-# name -> how foreign an input looks: probabilities (b, k) -> (b,)
+# name -> how foreign an input looks: probabilities (b, k), or (b, m, 2) of m independent labels -> (b,)
 OOD_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"entropy": _entropy, "max_probability": _max_probability}
 
 
-def ood_auroc(inside: np.ndarray, outside: np.ndarray, score: str = "entropy") -> float:
+def ood_auroc(
+    inside: np.ndarray, outside: np.ndarray, score: str = "entropy", weights: np.ndarray | None = None
+) -> float:
     """Compute the area under the ROC curve with which a forecast tells foreign inputs from those of the task.
 
     Parameters
     ----------
-    inside, outside : ndarray of shape (b, k)
-        Probabilities on inputs of the task, and on others; such as averages over networks.
+    inside, outside : ndarray of shape (b, k) or (b, m, 2)
+        Probabilities on inputs of the task, and on others, of k classes or of m labels; such as averages over networks.
     score : {"entropy", "max_probability"}
-        What is larger on foreign inputs: the entropy of the probabilities, or one minus the largest of them.
+        What is larger on foreign inputs: the entropy of the probabilities, or one minus the largest of them (of
+        labels, the probability of the likeliest set).
+    weights : ndarray of shape (b,), optional
+        Of the inputs of the task.
 
     Examples
     --------
@@ -44,4 +50,5 @@ def ood_auroc(inside: np.ndarray, outside: np.ndarray, score: str = "entropy") -
     if score not in OOD_SCORES:
         raise ValueError(f"The 'score' of ood_auroc is one of {', '.join(OOD_SCORES)}; got {score!r}.")
     values = np.concatenate([OOD_SCORES[score](inside), OOD_SCORES[score](outside)])
-    return float(roc_auc_score(np.repeat([0, 1], [len(inside), len(outside)]), values))
+    share = None if weights is None else np.concatenate([weights / weights.mean(), np.ones(len(outside))])
+    return float(roc_auc_score(np.repeat([0, 1], [len(inside), len(outside)]), values, sample_weight=share))

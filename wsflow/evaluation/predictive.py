@@ -1,6 +1,7 @@
 """What networks predict on data: scores, losses, the model average and how much the predictions differ.
 
-A model average is the mean of probabilities, p(x) = 1/n sum_i p_i(x), never of logits.
+A model average is the mean of the predictive distributions, p(x) = 1/n sum_i p_i(x), never of logits. Of a regression
+with a predicted variance, or of counts, it is a mixture: its log-likelihood is a logarithm of means.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.losses import Classification
 from wsflow.running import forward, losses, scores
 from wsflow.running.compatibility import check_task
+from wsflow.running.metrics import mean
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -31,14 +34,17 @@ class Predictive:
     Parameters
     ----------
     scores, losses : ndarray of shape (n,)
-        Accuracy of each network, or R^2, and its mean loss.
+        Accuracy of each network (over all labels), or R^2, or minus the loss where that is a function of one's own,
+        and its mean loss.
     average : ndarray of shape (b, k)
-        The mean of the networks' probabilities, or of their outputs for a regression.
+        The mean of the networks' probabilities of classes, or of labels, or else of their predicted means.
     jsd : float
         Generalised Jensen-Shannon divergence between the networks' predictive distributions (Lin 1991), H(mean p) -
-        mean H(p), averaged over inputs, in nats; NaN for a regression.
-    wrong : ndarray of bool, shape (n, b), optional
-        Which inputs each network classifies wrongly; None for a regression.
+        mean H(p), averaged over inputs and labels, in nats; NaN for a regression.
+    wrong : ndarray of bool, shape (n, b) or (n, b * labels), optional
+        Which inputs, or labels, each network classifies wrongly; None for a regression.
+    log_likelihood : ndarray of shape (b, m), optional
+        Of the targets under the model average, where densities or counts are predicted.
     """
 
     scores: np.ndarray
@@ -46,11 +52,13 @@ class Predictive:
     average: np.ndarray
     jsd: float
     wrong: np.ndarray | None = None
+    log_likelihood: np.ndarray | None = None
 
 
 def score_key(task: Task) -> str:
     """Return the key of a task's score in the rows of reports and in files."""
-    return "accuracy" if task.is_classification else "r2"
+    keys = {"classification": "accuracy", "regression": "r2", "custom": "minus_loss"}
+    return next(keys[kind] for kind in task.criterion.kinds if kind in keys)
 
 
 def predict(weights: WeightArray, task: Task) -> Predictive:
@@ -68,37 +76,86 @@ def predict(weights: WeightArray, task: Task) -> Predictive:
     check_task(weights.architecture, task)
     if not len(weights):
         raise InvalidInputError("There is no network to evaluate: pass at least one row of weights.")
-    return _classify(weights, task) if task.is_classification else _regress(weights, task)
+    criterion = task.criterion
+    return _classify(weights, task, criterion) if isinstance(criterion, Classification) else _regress(weights, task)
 
 
-def _classify(weights: WeightArray, task: Task) -> Predictive:
-    targets = torch.from_numpy(task.y)
-    wrong, loss = [], []
+def _classify(weights: WeightArray, task: Task, criterion: Classification) -> Predictive:
+    targets, share = torch.from_numpy(task.targets), example_weights(task)
+    codes = targets.long()
+    wrong, loss, score = [], [], []
     total, entropies = torch.zeros(1), torch.zeros(1)
     for outputs in chunked_outputs(weights, task.X):
-        logs = outputs.log_softmax(-1)
-        chosen = logs.gather(-1, targets.expand(outputs.shape[:2]).unsqueeze(-1)).squeeze(-1)
-        loss.append(-chosen.double().mean(1))
-        wrong.append(outputs.argmax(-1) != targets)
+        logs = criterion.log_probabilities(outputs)
+        chosen = logs.gather(-1, codes.expand(logs.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+        loss.append(mean(-chosen.double(), share))
+        mistakes = ~criterion.right(outputs, targets)
+        score.append(1 - mean(mistakes.double(), share))
+        wrong.append(mistakes.flatten(1))
         probabilities = logs.exp_().double()
         total = total + probabilities.sum(0)
-        entropies = entropies + torch.special.entr(probabilities).sum((0, 2))
+        entropies = entropies + torch.special.entr(probabilities).sum((0, -1))
     average = total / len(weights)
-    jsd = (torch.special.entr(average).sum(-1) - entropies / len(weights)).mean()
-    mistakes = torch.cat(wrong)
-    score = 1 - mistakes.double().mean(1)
-    return Predictive(score.numpy(), torch.cat(loss).numpy(), average.numpy(), float(jsd), mistakes.numpy())
+    jsd = torch.special.entr(average).sum(-1) - entropies / len(weights)
+    several = average[..., 1] if task.n_labels > 1 else average.flatten(1)
+    return Predictive(
+        torch.cat(score).numpy(),
+        torch.cat(loss).numpy(),
+        several.numpy(),
+        float(mean(jsd.unsqueeze(0), share)),
+        torch.cat(wrong).numpy(),
+    )
 
 
 def _regress(weights: WeightArray, task: Task) -> Predictive:
-    targets = torch.from_numpy(task.y).float()
+    targets, share = torch.from_numpy(task.targets), example_weights(task)
+    targets = targets.float() if targets.is_floating_point() else targets
     score, loss, total = [], [], torch.zeros(1)
+    mixture = Mixture(task, torch.full((1, len(weights)), 1 / len(weights))) if has_density(task) else None
     for outputs in chunked_outputs(weights, task.X):
-        score.append(scores(outputs, targets, task.loss).double())
-        loss.append(losses(outputs, targets, task.loss).double())
-        total = total + outputs.double().sum(0)
+        score.append(scores(outputs, targets, task.loss, share).double())
+        loss.append(losses(outputs, targets, task.loss, share).double())
+        total = total + task.criterion.predictions(outputs).double().sum(0)
+        if mixture is not None:
+            mixture.add(outputs)
     average = (total / len(weights)).numpy()
-    return Predictive(torch.cat(score).numpy(), torch.cat(loss).numpy(), average, float("nan"))
+    likelihood = None if mixture is None else mixture.log_likelihood[0]
+    found = torch.cat(score).numpy(), torch.cat(loss).numpy()
+    return Predictive(*found, average, float("nan"), log_likelihood=likelihood)
+
+
+def example_weights(task: Task) -> Tensor | None:
+    """Return the weights (b,) of all examples, with mean 1; None where all are alike."""
+    return None if task.weights is None else torch.from_numpy(task.weights / task.weights.mean())
+
+
+def has_density(task: Task) -> bool:
+    """Return whether networks predict distributions of numbers, whose averages are mixtures."""
+    return {"regression", "likelihood"} <= set(task.criterion.kinds)
+
+
+class Mixture:
+    """log sum_i w_i p_i(y|x) (a, b, m) of a task's targets, for a mixtures of n networks with weights (a, n)."""
+
+    def __init__(self, task: Task, mixing: Tensor) -> None:
+        self._criterion, self._targets = task.criterion, torch.from_numpy(task.targets).double()
+        self._logs, self._start = mixing.double().log(), 0
+        self._total = torch.full((len(mixing), *self._targets.shape), -torch.inf, dtype=torch.float64)
+
+    def add(self, outputs: Tensor) -> None:
+        """Add the next networks, by their outputs (m, b, k)."""
+        found = -self._criterion.examples(outputs.double(), self._targets)
+        logs = self._logs[:, self._start : self._start + len(outputs)]
+        self._start += len(outputs)
+        # one mixture after the other, as all at once would need the memory of all networks many times
+        for total, weights in zip(self._total, logs, strict=True):
+            torch.logaddexp(total, torch.logsumexp(found + weights[:, None, None], 0), out=total)
+
+    @property
+    def log_likelihood(self) -> np.ndarray:
+        """Of the networks so far."""
+        result: np.ndarray = self._total.numpy()
+        return result
 
 
 def chunked_outputs(weights: WeightArray, inputs: np.ndarray, dtype: Any = np.float32) -> Iterator[Tensor]:

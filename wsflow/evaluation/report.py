@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
-from wsflow.evaluation.calibration import Reliability, reliability
+from wsflow.evaluation.calibration import Reliability, class_forecasts, reliability
 from wsflow.evaluation.distribution import one_per_run, two_samples
 from wsflow.evaluation.embedding import align, canonical, evenly_spaced
 from wsflow.evaluation.evaluator import MEASURED, NULL_PAIRS, Evaluator, Measured, as_own_runs, frontier
@@ -36,8 +36,9 @@ BARRIER_EXAMPLES = 4096
 class Report:
     """What `evaluate` found.
 
-    Each row has the measures of `wsflow.evaluation.MEASURES` that the task has: the score (``"accuracy"``, or ``"r2"``
-    for a regression), ``"loss"``, ``"novelty"`` and ``"dispersion"``, and what they are made of.
+    Each row has the measures of `wsflow.evaluation.MEASURES` that the task has: the score (``"accuracy"``, ``"r2"`` for
+    a regression, or ``"minus_loss"`` for a loss of one's own), ``"loss"``, ``"novelty"`` and ``"dispersion"``, and what
+    they are made of.
 
     Parameters
     ----------
@@ -260,7 +261,11 @@ def _distribution(
 def _reliability(measured: dict[str, Measured], task: Task) -> dict[str, Reliability]:
     if not task.is_classification:
         return {}
-    return {name: reliability(measured[name].predictive.average, task.y) for name in ("samples", "training")}
+    found = {}
+    for name in ("samples", "training"):
+        probabilities, targets, weights = class_forecasts(measured[name].predictive.average, task)
+        found[name] = reliability(probabilities, targets, weights=weights)
+    return found
 
 
 def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str]) -> dict[str, np.ndarray]:
@@ -268,7 +273,7 @@ def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str
     left, right = fixed_pairs(train.runs).T
     if len(task.X) > BARRIER_EXAMPLES:
         chosen = evenly_spaced(len(task.X), BARRIER_EXAMPLES)
-        task = replace(task, X=task.X[chosen], y=task.y[chosen])
+        task = task.subset(chosen)
     before = midpoint_barrier(train[left], train[right], task)
     if train.aligned:
         notes.append("The training networks came aligned: the barrier 'before' is not that of networks as trained.")

@@ -9,7 +9,7 @@ import torch
 
 from wsflow.evaluation.predictive import predict
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
-from wsflow.running import forward, losses
+from wsflow.running import forward, losses, matched, tensors_of
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -98,13 +98,14 @@ def learning_curves(
     memory = [torch.zeros_like(rows) for _ in range(rule.memory)]
     rate, decay = (torch.tensor([[value]]).to(rows) for value in (learning_rate, momentum))
     generator = torch.Generator().manual_seed(random_state)
-    X, y = torch.from_numpy(task.X).to(rows), torch.from_numpy(task.y)
-    y = y if task.is_classification else y.to(rows)
+    X, y, share = tensors_of(task)
+    X, y, share = X.to(rows), matched(y, rows), None if share is None else share.to(rows)
     steps, found = [0], [predict(weights, held_out)]
     for step in range(1, n_steps + 1):
         batch = torch.randint(len(X), (batch_size,), generator=generator)
         leaf = rows.detach().requires_grad_()
-        loss = losses(forward(leaf, weights.architecture, X[batch]), y[batch], task.loss).sum()
+        outputs = forward(leaf, weights.architecture, X[batch])
+        loss = losses(outputs, y[batch], task.loss, None if share is None else share[batch]).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         rule.update(rows, gradient, memory, Rates(step, rate, decay, torch.zeros(1, 1), lambda: torch.zeros_like(rows)))
         if step % every == 0 or step == n_steps:

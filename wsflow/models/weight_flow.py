@@ -262,10 +262,10 @@ def restored_weight_flow(
     settings: FlowSettings,
     geometry: Geometry,
     state: dict[str, Tensor],
-    is_classification: bool = True,
+    loss: str = "cross_entropy",
     n_labels: int = 0,
 ) -> WeightFlowModel:
-    """Restore a trained model from its `state_dict`, without its task: only whether that is a classification counts."""
+    """Restore a trained model from its `state_dict`, without its task: only the loss of its consensus counts."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -274,7 +274,7 @@ def restored_weight_flow(
     seen, consensus = part("consensus."), None
     scale = seen.pop("scale", None)
     if seen and geometry.architecture is not None:
-        consensus = Consensus(geometry.architecture, geometry, **seen, is_classification=is_classification)
+        consensus = Consensus(geometry.architecture, geometry, **seen, loss=loss)
     velocity = _velocity(settings, geometry, source, consensus, torch.Generator(), n_labels)
     if scale is not None and velocity.hints is not None:
         velocity.hints.scale.copy_(scale)

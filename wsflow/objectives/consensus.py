@@ -9,7 +9,9 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.geometry import Geometry
+from wsflow.losses import LOSSES
 from wsflow.running import forward
+from wsflow.running.metrics import mean
 from wsflow.task import Task
 
 # networks that run at once
@@ -26,24 +28,22 @@ class Consensus:
     geometry : Geometry
     inputs : Tensor of shape (b, p)
     targets : Tensor of shape (b, k)
-        The mean of the networks' probabilities, or of their outputs for a regression.
-    is_classification : bool
-        Whether the loss is the cross-entropy to the mean probabilities, or the mean squared error.
+        The moments of the networks' mean prediction: probabilities, or the outputs of a regression.
+    loss : str
+        A key of `wsflow.losses.LOSSES`, expected under the mean prediction: the cross-entropy to the mean
+        probabilities, or the squared error to the mean outputs.
     """
 
     architecture: Architecture
     geometry: Geometry
     inputs: Tensor
     targets: Tensor
-    is_classification: bool
+    loss: str
 
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to losses (n,)."""
         outputs = forward(self.geometry.to_weights(points), self.architecture, self.inputs.to(points))
-        targets = self.targets.to(points)
-        if self.is_classification:
-            return -(targets * outputs.log_softmax(-1)).sum(-1).mean(-1)
-        return (outputs - targets).square().mean((-2, -1))
+        return mean(LOSSES[self.loss].expected(outputs, self.targets.to(points)))
 
     def of_width(self, architecture: Architecture, geometry: Geometry) -> Consensus:
         """The same for networks of other hidden widths."""
@@ -60,13 +60,14 @@ def fit_consensus(
 ) -> Consensus:
     """The consensus of the networks at points (n, size), on `n_inputs` inputs drawn from a task, or all it has.
 
-    The task's targets are not used.
+    The task's targets are not used. Where its loss is a function of one's own, outputs are compared by squared errors.
     """
+    loss = task.loss if isinstance(task.loss, str) else "mse"
     inputs = torch.from_numpy(task.X)
     inputs = inputs[torch.randperm(len(inputs), generator=generator)[:n_inputs]].float()
     total = torch.zeros(1, dtype=torch.float32)
     with torch.no_grad():
         for chunk in points.float().split(ROWS):
             outputs = forward(geometry.to_weights(chunk), architecture, inputs)
-            total = total + (outputs.softmax(-1) if task.is_classification else outputs).sum(0)
-    return Consensus(architecture, geometry, inputs, total / len(points), task.is_classification)
+            total = total + LOSSES[loss].moments(outputs).sum(0)
+    return Consensus(architecture, geometry, inputs, total / len(points), loss)

@@ -27,14 +27,14 @@ PREDICTED = 256
 def function_metric(task: Task, architecture: Architecture, geometry: Geometry, n_inputs: int) -> Metric:
     """The pull-back metric at x: v -> J(x) v, the change of the outputs on inputs of a task.
 
-    J is the Jacobian of the outputs at the point x itself, on a fresh draw of inputs at each call.
-    Outputs of a classification are logits, which mean the same when all of them move together, so
-    their mean is taken off. Only inputs are used, no targets.
+    J is the Jacobian of the outputs at the point x itself, on a fresh draw of inputs at each call. How a change of
+    outputs is measured depends on the loss, see `wsflow.losses.Loss.change`: logits of several classes mean the same
+    when all of them move together, so their mean is taken off. Only inputs are used, no targets.
 
     ``metric(x, v, generator)`` is of shape (n, inputs * outputs).
     """
     inputs = torch.from_numpy(task.X)
-    centred = task.is_classification
+    criterion = task.criterion
 
     def metric(x: Tensor, v: Tensor, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(inputs), (n_inputs,), generator=generator)
@@ -43,8 +43,8 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
         def outputs(points: Tensor) -> Tensor:
             return forward(geometry.to_weights(points), architecture, batch)
 
-        change: Tensor = torch.func.jvp(outputs, (x,), (v,))[1]
-        return (change - change.mean(-1, keepdim=True) if centred else change).flatten(1)
+        found, change = torch.func.jvp(outputs, (x,), (v,))
+        return criterion.change(found, change).flatten(1)
 
     return metric
 
@@ -52,7 +52,8 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
 def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -> Predictions:
     """What networks predict on inputs of a task, drawn anew by each generator; its targets are not used.
 
-    Of a classification these are the square roots of the probabilities, whose distances are those of Hellinger.
+    Of a classification these are the square roots of the probabilities, whose distances are those of Hellinger; see
+    `wsflow.losses.Loss.coordinates` for other losses.
     """
     inputs = torch.from_numpy(task.X)
 
@@ -61,8 +62,7 @@ def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -
 
         def predicted(points: Tensor) -> Tensor:
             outputs = forward(geometry.to_weights(points), architecture, inputs[rows].to(points))
-            # a root has no slope at zero
-            return outputs.softmax(-1).clamp_min(1e-6).sqrt() if task.is_classification else outputs
+            return task.criterion.coordinates(outputs)
 
         return predicted
 

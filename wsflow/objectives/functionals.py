@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.running import forward, losses, predictions
+from wsflow.running import forward, losses, matched, predictions, tensors_of
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 
@@ -100,14 +100,14 @@ class TaskLoss(Functional):
         draw = minibatches(self.task, self.batch_size, architecture, generator)
 
         def loss(weights: Tensor) -> Tensor:
-            inputs, targets = draw(weights)
-            return losses(forward(weights, architecture, inputs), targets, self.task.loss)
+            inputs, targets, share = draw(weights)
+            return losses(forward(weights, architecture, inputs), targets, self.task.loss, share)
 
         return loss
 
 
 def by_noise(
-    weights: Tensor, architecture: Architecture, batch: tuple[Tensor, Tensor], loss: str, generator: torch.Generator
+    weights: Tensor, architecture: Architecture, batch: tuple[Tensor, Tensor], loss: Any, generator: torch.Generator
 ) -> Tensor:
     """Standard normal directions (b, p), one draw for all networks."""
     inputs, _ = batch
@@ -115,7 +115,7 @@ def by_noise(
 
 
 def by_sign(
-    weights: Tensor, architecture: Architecture, batch: tuple[Tensor, Tensor], loss: str, generator: torch.Generator
+    weights: Tensor, architecture: Architecture, batch: tuple[Tensor, Tensor], loss: Any, generator: torch.Generator
 ) -> Tensor:
     """The signs (n, b, p) of each network's own gradient of the loss by its inputs (the fast gradient sign method)."""
     inputs, targets = batch
@@ -161,9 +161,9 @@ class Robustness(Functional):
         attack = ATTACKS[self.attack]
 
         def loss(weights: Tensor) -> Tensor:
-            inputs, targets = draw(weights)
+            inputs, targets, share = draw(weights)
             worse = attack(weights, architecture, (inputs, targets), self.task.loss, generator)
-            return losses(forward(weights, architecture, inputs + self.radius * worse), targets, self.task.loss)
+            return losses(forward(weights, architecture, inputs + self.radius * worse), targets, self.task.loss, share)
 
         return loss
 
@@ -221,12 +221,13 @@ class Fairness(Functional):
     """The gap of demographic parity: how much mean predictions differ between a group and the others.
 
     For a classification it is the total variation between the two mean distributions, which for two classes is the
-    difference of the rates of a positive answer; for a regression the mean absolute difference of mean outputs.
+    difference of the rates of a positive answer; for several labels the mean of those of each label, and for a
+    regression the mean absolute difference of mean predictions.
 
     Parameters
     ----------
     task : Task
-        Only its inputs are used.
+        Only its inputs are used, with their weights.
     group : array-like of bool, shape (b,)
         Who belongs to the group.
 
@@ -251,12 +252,14 @@ class Fairness(Functional):
     def bind(self, architecture: Architecture, generator: torch.Generator) -> Bound:
         """As `Functional.bind`; nothing is drawn."""
         draw = minibatches(self.task, None, architecture, generator)
-        group = torch.from_numpy(self.group)
+        group = torch.from_numpy(self.group if self.task.weights is None else self.group[self.task.weights > 0])
 
         def gap(weights: Tensor) -> Tensor:
-            predicted = predictions(forward(weights, architecture, draw(weights)[0]), self.task.loss)
-            difference = (predicted[:, group].mean(1) - predicted[:, ~group].mean(1)).abs()
-            return 0.5 * difference.sum(1) if self.task.is_classification else difference.mean(1)
+            inputs, _, share = draw(weights)
+            predicted = predictions(forward(weights, architecture, inputs), self.task.loss)
+            difference = (_mean(predicted, group, share) - _mean(predicted, ~group, share)).abs()
+            one_distribution = self.task.is_classification and self.task.n_labels == 1
+            return 0.5 * difference.sum(1) if one_distribution else difference.mean(1)
 
         return gap
 
@@ -298,20 +301,27 @@ def bind(objective: Any, architecture: Architecture, generator: torch.Generator)
 
 def minibatches(
     task: Task, batch_size: int | None, architecture: Architecture, generator: torch.Generator
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return what draws inputs (b, p) and targets in the precision of weights, with replacement; None takes all.
+) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]:
+    """Return what draws inputs (b, p), targets and weights in the precision of networks' weights; None takes all.
 
-    An InvalidInputError says that the task is not one of these networks.
+    They are drawn with replacement. An InvalidInputError says that the task is not one of these networks.
     """
     check_task(architecture, task)
-    inputs, targets = torch.from_numpy(task.X), torch.from_numpy(task.y)
+    inputs, targets, shares = tensors_of(task)
 
-    def draw(weights: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(weights: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = slice(None) if batch_size is None else torch.randint(len(inputs), (batch_size,), generator=generator)
-        y = targets[rows]
-        return inputs[rows].to(weights), y if task.is_classification else y.to(weights)
+        share = None if shares is None else shares[rows].to(weights)
+        return inputs[rows].to(weights), matched(targets[rows], weights), share
 
     return draw
+
+
+def _mean(predicted: Tensor, group: Tensor, share: Tensor | None) -> Tensor:
+    """Return the mean prediction (n, k) of a group, whose members may have weights."""
+    if share is None:
+        return predicted[:, group].mean(1)
+    return torch.einsum("b,nbk->nk", share[group] / share[group].sum(), predicted[:, group])
 
 
 def _terms(functional: Any) -> tuple[tuple[float, Any], ...]:

@@ -22,7 +22,7 @@ from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.sequential import LINEAR
 from wsflow.geometry import Geometry
 from wsflow.objectives.functionals import TaskLoss, minibatches
-from wsflow.running import flatten, losses, unflatten
+from wsflow.running import flatten, losses, tensors_of, unflatten
 from wsflow.running.execution import run_layers
 
 MEMORY = 0.95  # of the running averages of the factors
@@ -83,9 +83,11 @@ class NaturalGradient:
         self._linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
         self._into: list[Tensor | None] = [None] * len(self._linear)
         self._back: list[Any] = [None] * len(self._linear)
-        inputs = torch.from_numpy(objective.task.X[:: -(-len(objective.task.X) // INPUTS)]).flatten(1)
+        self._criterion = objective.task.criterion
+        inputs, _, share = (None if t is None else t[:: -(-len(t) // INPUTS)] for t in tensors_of(objective.task))
+        seen = inputs.flatten(1).double().unsqueeze(0)
         # the inputs' second moment has another damping for each network: its eigenvectors serve all of them
-        self._inputs = torch.linalg.eigh(_moment(inputs.double().unsqueeze(0), self._linear[0].bias))
+        self._inputs = torch.linalg.eigh(_moment(seen, self._linear[0].bias, share))
 
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to directions of ascent (n, size)."""
@@ -95,13 +97,13 @@ class NaturalGradient:
         return change
 
     def _direction(self, weights: Tensor) -> Tensor:
-        inputs, targets = self._draw(weights)
+        inputs, targets, share = self._draw(weights)
         with torch.enable_grad():
             leaf = weights.requires_grad_()
             into, out = self._run(leaf, inputs)
-            loss = losses(out[-1], targets, self.objective.task.loss).sum()
+            loss = losses(out[-1], targets, self.objective.task.loss, share).sum()
             (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
-            self._observe(into, out)
+            self._observe(into, out, share)
         tensors = unflatten(gradient, self.architecture)
         for i, layer in enumerate(self._linear):
             self._precondition(tensors, layer, i)
@@ -118,16 +120,16 @@ class NaturalGradient:
             hidden = result
         return into, out
 
-    def _observe(self, into: list[Tensor], out: list[Tensor]) -> None:
+    def _observe(self, into: list[Tensor], out: list[Tensor], share: Tensor | None) -> None:
         """Add a minibatch to the averages of the factors."""
         backs = [torch.zeros((), dtype=o.dtype) for o in out]
-        for column in _curvature_root(out[-1].detach(), self.objective.task.is_classification):
+        for column in self._criterion.curvature_root(out[-1].detach()):
             parts = torch.autograd.grad(out[-1], out, column, retain_graph=True)
-            backs = [b + e.transpose(1, 2) @ e / e.shape[1] for b, e in zip(backs, parts, strict=True)]
+            backs = [b + _second_moment(e, share) for b, e in zip(backs, parts, strict=True)]
         for i, (layer, back) in enumerate(zip(self._linear, backs, strict=True)):
             self._back[i] = _averaged(self._back[i], back)
             if i > 0:
-                self._into[i] = _averaged(self._into[i], _moment(into[i], layer.bias))
+                self._into[i] = _averaged(self._into[i], _moment(into[i], layer.bias, share))
 
     def _precondition(self, tensors: dict[str, Tensor], layer: Layer, i: int) -> None:
         """G^-1 D A^-1 for the gradient D of a layer, its bias as a last column; in place of the gradient."""
@@ -147,26 +149,17 @@ class NaturalGradient:
             tensors[f"{layer.name}.bias"] = natural[..., -1]
 
 
-def _moment(inputs: Tensor, bias: bool) -> Tensor:
+def _moment(inputs: Tensor, bias: bool, share: Tensor | None) -> Tensor:
     """E[a a^T] (n, p, p) of what goes into a layer (n, b, p), with a constant 1 for the bias."""
     if bias:
         inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], -1)
-    return inputs.transpose(1, 2) @ inputs / inputs.shape[1]
+    return _second_moment(inputs, share)
 
 
-def _curvature_root(outputs: Tensor, classification: bool) -> list[Tensor]:
-    """The columns (n, b, k) of R, where R R^T is the Hessian of each example's loss by the outputs.
-
-    For logits it is diag(p) - p p^T, with R = diag(sqrt p) - p sqrt(p)^T; for squares, averaged over the k outputs,
-    2/k.
-    """
-    size = outputs.shape[-1]
-    if not classification:
-        eye = torch.eye(size, dtype=outputs.dtype) * (2 / size) ** 0.5
-        return [row.expand_as(outputs) for row in eye]
-    p = outputs.softmax(-1)
-    root = torch.diag_embed(p.sqrt()) - p.unsqueeze(-1) * p.sqrt().unsqueeze(-2)
-    return list(root.unbind(-1))
+def _second_moment(values: Tensor, share: Tensor | None) -> Tensor:
+    """E[a a^T] (n, p, p) of values (n, b, p), with weights (b,) of examples whose mean is 1."""
+    weighted = values if share is None else values * share.to(values).unsqueeze(-1)
+    return values.transpose(1, 2) @ weighted / values.shape[1]
 
 
 def _averaged(before: Tensor | None, now: Tensor) -> Tensor:

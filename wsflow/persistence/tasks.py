@@ -4,33 +4,61 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.datasets import task_from_source
-from wsflow.task import Task
+from wsflow.populations.datasets import is_reproducible, task_from_source
+from wsflow.task import Task, check_saved
 
 SPLITS = ("training", "validation", "test")
 
 
 def pack_task(task: Task, prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     """Encode a task as JSON data, and add `tensors` where its source does not say how to load it."""
+    check_saved(task)
     data = {"source": task.source, "checksum": task.checksum, "loss": task.loss}
-    if "name" in task.source or "path" in task.source:
+    if is_reproducible(task):
         return data
     splits = zip(SPLITS, (task, task.validation, task.test), strict=True)
     present = {name: split for name, split in splits if split is not None}
     for name, split in present.items():
-        tensors[f"{prefix}.{name}.X"], tensors[f"{prefix}.{name}.y"] = split.X, split.y
-    return {**data, "parts": list(present)}
+        tensors[f"{prefix}.{name}.X"], tensors[f"{prefix}.{name}.y"] = split.X, split.targets
+    weighted = {name: split.sample_weight for name, split in present.items() if split.sample_weight is not None}
+    tensors.update({f"{prefix}.{name}.weight": weights for name, weights in weighted.items()})
+    by_class = {name: _plain(split.class_weight) for name, split in present.items() if split.class_weight is not None}
+    # what is not there is not written: files of tasks without labels and weights are those of 0.1
+    further = {"classes": _classes(task), "weighted": list(weighted), "class_weight": by_class}
+    return {**data, "parts": list(present), **{name: value for name, value in further.items() if value}}
+
+
+def _classes(task: Task) -> list[Any] | None:
+    """Return the labels of the classes, which JSON can hold; None where they are the numbers 0, 1, ... of 0.1."""
+    if not task.is_classification:
+        return None
+    plain: list[Any] = task.classes_.tolist()
+    return None if task.loss == "cross_entropy" and _are_indices(plain) else plain
+
+
+def _are_indices(classes: list[Any]) -> bool:
+    return [*map(repr, classes)] == [*map(repr, range(len(classes)))]
+
+
+def _plain(class_weight: Any) -> Any:
+    """Return class weights as JSON data: keys of dictionaries may be numbers."""
+    if isinstance(class_weight, str):
+        return class_weight
+    return [[np.asarray(label).item(), float(weight)] for label, weight in class_weight.items()]
 
 
 def task_tensors(data: Mapping[str, Any] | None, prefix: str) -> list[str]:
     """Return the names of the tensors that `pack_task` added."""
-    return [f"{prefix}.{split}.{array}" for split in (data or {}).get("parts", ()) for array in ("X", "y")]
+    data = data or {}
+    names = [f"{prefix}.{split}.{array}" for split in data.get("parts", ()) for array in ("X", "y")]
+    return names + [f"{prefix}.{split}.weight" for split in data.get("weighted", ())]
 
 
 def unpack_task(
@@ -49,9 +77,31 @@ def unpack_task(
 
 
 def _from_tensors(data: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> Task:
-    X, y = ({split: tensors[f"{prefix}.{split}.{array}"] for split in data["parts"]} for array in ("X", "y"))
-    validation, test = (Task(X[split], y[split], data["loss"]) if split in X else None for split in SPLITS[1:])
-    task = Task(X["training"], y["training"], data["loss"], validation, test, dict(data["source"]))
+    targets = [tensors[f"{prefix}.{split}.y"] for split in data["parts"]]
+    classes = _read_classes(data, targets)
+    by_class, weighted = data.get("class_weight", {}), data.get("weighted", ())
+    parts: dict[str, Any] = {}
+    for split, y in zip(data["parts"], targets, strict=True):
+        weight = by_class.get(split)
+        parts[split] = Task(
+            tensors[f"{prefix}.{split}.X"],
+            y if classes is None or (y.ndim == 2 and y.shape[1] > 1) else classes[y.astype(np.int64).ravel()],
+            data["loss"],
+            sample_weight=tensors[f"{prefix}.{split}.weight"] if split in weighted else None,
+            class_weight=weight if weight is None or isinstance(weight, str) else dict(map(tuple, weight)),
+            classes=classes,
+        )
+    task, validation, test = (parts.get(split) for split in SPLITS)
+    if task is None:
+        raise InvalidInputError("the task has no training part")
+    task = replace(task, validation=validation, test=test, source=dict(data["source"]))
     if task.checksum != data["checksum"]:
         raise InvalidInputError("the task's checksum differs")
     return task
+
+
+def _read_classes(data: Mapping[str, Any], targets: list[np.ndarray]) -> np.ndarray | None:
+    """Return the labels of the classes; of files without them, as those of 0.1, they are 0 to the largest target."""
+    if "classes" in data:
+        return np.asarray(data["classes"])
+    return np.arange(max(y.max() for y in targets) + 1) if data["loss"] == "cross_entropy" else None

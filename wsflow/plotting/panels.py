@@ -55,7 +55,7 @@ def draw_iou(ax: Any, report: Report) -> None:
     """Draw the noise frontier of Zeng et al. 2025: accuracy against the overlap of mistakes with a training network."""
     ax.set_title("Mistakes shared with a training network")
     if report.score != "accuracy":
-        write(ax, "a regression has no wrong classes")
+        write(ax, "this task has no classes to be wrong about")
         return
     if "noise" in report.frontiers:
         _curve(ax, report.frontiers["noise"], "iou", "accuracy", color=VERMILION, marker="s", label="noise frontier")
@@ -69,7 +69,7 @@ def draw_reliability(ax: Any, report: Report) -> None:
     """Draw how often the model average is right, by how sure it is."""
     ax.set_title("Calibration of the model average")
     if not report.reliability:
-        write(ax, "a regression has no confidence")
+        write(ax, "this task has no classes to be sure of")
         return
     ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls="--", label="calibrated")
     shown = (("training", "training networks", GREY), ("samples", "samples", BLUE))

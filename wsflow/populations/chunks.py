@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +31,15 @@ class Problem:
     X: np.ndarray  # (b, p)
     y: np.ndarray  # (b,) or (b, k); with a first axis of runs if each has targets of its own
     own_targets: bool
-    loss: str
+    loss: Any
     architecture: Architecture
     settings: PopulationSettings
+    weights: np.ndarray | None = None  # of the examples (b,), or (runs, b) as the targets
+
+    @property
+    def size(self) -> float | np.ndarray:
+        """How many examples there are, each counted by its weight; for each run, or for all."""
+        return len(self.X) if self.weights is None else self.weights.sum(-1)
 
 
 def chunk_size(architecture: Architecture, batch_size: int, device: str) -> int:
@@ -54,8 +61,8 @@ def train_chunk(problem: Problem, runs: Runs, report: Callable[[int], None] | No
     kept: dict[int, np.ndarray] = {}
     for epoch in range(1, settings.epochs + 1):
         order = np.stack([stream.permutation(len(problem.X)) for stream in streams])
-        for inputs, targets in batches.of(torch.from_numpy(order)):
-            loss = losses(forward(weights, problem.architecture, inputs), targets, problem.loss).sum()
+        for inputs, targets, shares in batches.of(torch.from_numpy(order)):
+            loss = losses(forward(weights, problem.architecture, inputs), targets, problem.loss, shares).sum()
             (gradient,) = torch.autograd.grad(loss, weights)
             optimizer(gradient)
             if optimizer.step in steps:
@@ -74,19 +81,34 @@ class _Batches:
         self.size = batch
         self.X = torch.tensor(problem.X, device=device)
         own = np.asarray(runs) - problem.settings.first_run
-        y = torch.tensor(problem.y[own] if problem.own_targets else problem.y, device=device)
-        self.y = y.flatten(0, 1) if problem.own_targets else y
+        self.y = self._by_example(problem, problem.y, own)
+        weights = problem.weights
+        if weights is not None:
+            shares = (weights / weights.mean(-1, keepdims=True)).astype(problem.X.dtype)
+            self.shares: Tensor | None = self._by_example(problem, shares, own)
+        else:
+            self.shares = None
         # where the targets of each run begin
         self.offset = torch.arange(len(runs), device=device)[:, None] * (len(problem.X) if problem.own_targets else 0)
         self.memory = self.X.new_empty(len(runs) * batch, self.X.shape[1])
 
-    def of(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    @staticmethod
+    def _by_example(problem: Problem, values: np.ndarray, own: np.ndarray) -> Tensor:
+        """Return what each example has, one run after the other where each has its own."""
+        device = problem.settings.device
+        if problem.own_targets:
+            return torch.tensor(values[own], device=device).flatten(0, 1)
+        return torch.tensor(values, device=device)
+
+    def of(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         for batch in torch.split(order.to(self.X.device), self.size, dim=1):
             rows = batch.reshape(-1)
             # a quarter of the time of X[batch]
             inputs = torch.index_select(self.X, 0, rows, out=self.memory[: len(rows)])
-            targets = self.y.index_select(0, (batch + self.offset).reshape(-1))
-            yield inputs.view(*batch.shape, -1), targets.view(*batch.shape, *self.y.shape[1:])
+            placed = (batch + self.offset).reshape(-1)
+            targets = self.y.index_select(0, placed)
+            shares = None if self.shares is None else self.shares.index_select(0, placed).view(batch.shape)
+            yield inputs.view(*batch.shape, -1), targets.view(*batch.shape, *self.y.shape[1:]), shares
 
 
 class _ChunkOptimizer:
@@ -99,10 +121,16 @@ class _ChunkOptimizer:
         self.memory = [torch.zeros_like(self.weights) for _ in range(self.row.memory)]
         drawn = self.weights.new_tensor(draw_hyperparameters(settings.ranges(), settings.random_state, runs))
         self.rate, self.momentum, self.decay, self.temperature = drawn.split(1, dim=1)
-        self.temperature = self.temperature / len(problem.X)
+        self.temperature = self.temperature / self._examples(problem, runs)
         self.factors = factors(settings.schedule, settings.cycles, settings.iterations(len(problem.X)))
         self.noise = _Noise(self.weights, settings.random_state, runs)
         self.decays, self.step = bool(self.decay.any()), 0
+
+    def _examples(self, problem: Problem, runs: Runs) -> float | Tensor:
+        """How many examples each run has, by weight."""
+        if not problem.own_targets or problem.weights is None:
+            return float(problem.size)
+        return self.weights.new_tensor(problem.size[np.asarray(runs) - problem.settings.first_run]).unsqueeze(1)
 
     def __call__(self, gradient: Tensor) -> None:
         if self.decays:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.losses import LOSSES
 from wsflow.populations.idx import read_idx
 from wsflow.populations.images import Digit, Photograph
 from wsflow.populations.readers import READERS, Examples
-from wsflow.task import LOSSES, Task
+from wsflow.targets import TARGETS, check_finite
+from wsflow.task import Task
 
 MINIMUM = 10
 FOLDER_VARIABLE = "WSFLOW_DATA"
@@ -40,9 +42,10 @@ class Dataset:
 
         return getattr(sklearn.datasets, self.loader)(return_X_y=True)
 
-    def task(self, name: str, seed: int) -> Task:
-        """Load the task, split and standardized."""
-        return split_task(*self.load(), self.loss, seed=seed, source={"name": name, "seed": seed})
+    def task(self, name: str, seed: int, loss: str | None = None) -> Task:
+        """Load the task, split and standardized, with its own loss or another one."""
+        source = {"name": name, "seed": seed} | ({} if loss is None else {"loss": loss})
+        return split_task(*self.load(), loss or self.loss, seed=seed, source=source)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,12 @@ def _row(name: str) -> Dataset | ImageDataset | Photograph | Digit | None:
 
 
 def load_task(
-    name_or_path: str | Path, *, seed: int = 42, target: str | int | None = None, loss: str | None = None
+    name_or_path: str | Path,
+    *,
+    seed: int = 42,
+    target: str | int | None = None,
+    loss: str | None = None,
+    class_weight: Any = None,
 ) -> Task:
     """Load a task by its name, or from a file of one's own.
 
@@ -144,14 +152,16 @@ def load_task(
     name_or_path : str or Path
         One of `TASKS`, such as ``"iris"``, the photograph ``"china"`` or the handwritten ``"digit:17"`` (images as
         tasks of their own, see `image_task`); or a file: ``.csv`` (one row an example, with or without a header) or
-        ``.npz`` (arrays ``X`` and ``y``). The targets of a csv file are its last column. Labels are encoded in sorted
-        order.
+        ``.npz`` (arrays ``X`` and ``y``). The targets of a csv file are its last column.
     seed : int
         Random state of the split.
     target : str or int, optional
         Another column of a csv file: its name in the header, or its index.
-    loss : {"cross_entropy", "mse"}, optional
-        Of a file. By default numbers with many different values are a regression, everything else are classes.
+    loss : str, optional
+        A key of `wsflow.losses.LOSSES`, for files and the data sets of scikit-learn. By default numbers of a file with
+        many different values are a regression, everything else are classes.
+    class_weight : "balanced" or dict, optional
+        Of the training part, as in `Task`.
 
     Returns
     -------
@@ -179,12 +189,26 @@ def load_task(
     if loss is not None and loss not in LOSSES:
         raise ValueError(f"The 'loss' of a task is one of {', '.join(LOSSES)}, got {loss!r}.")
     name = str(name_or_path)
+    task = _named(name, seed, target, loss) if _row(name) is not None else _from_file(Path(name), seed, target, loss)
+    return task if class_weight is None else _balanced(task, class_weight)
+
+
+def _named(name: str, seed: int, target: str | int | None, loss: str | None) -> Task:
     row = _row(name)
-    if row is not None:
-        if target is not None or loss is not None:
-            raise ValueError(f"'target' and 'loss' are for files; {name!r} has its own.")
-        return row.task(name, seed)
-    path = Path(name)
+    if isinstance(row, Dataset) and target is None:
+        return row.task(name, seed, loss)
+    if target is not None or loss is not None or row is None:
+        raise ValueError(f"'target' and 'loss' are for files, and 'loss' for tables; {name!r} has its own.")
+    return row.task(name, seed)
+
+
+def _balanced(task: Task, class_weight: Any) -> Task:
+    plain = class_weight if isinstance(class_weight, str) else list(map(list, class_weight.items()))
+    return replace(task, class_weight=class_weight, source={**task.source, "class_weight": plain})
+
+
+def _from_file(path: Path, seed: int, target: str | int | None, loss: str | None) -> Task:
+    name = str(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InvalidInputError(
@@ -192,9 +216,9 @@ def load_task(
             f"{' or '.join(READERS)}."
         )
     X, y = reader(path, target)
-    y, loss = _targets(y, loss, path)
-    source = {"path": str(path.absolute()), "seed": seed, "target": target, "loss": loss}
     try:
+        y, loss = _targets(y, loss)
+        source = {"path": str(path.absolute()), "seed": seed, "target": target, "loss": loss}
         return split_task(X, y, loss, seed=seed, source=source)
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
@@ -203,7 +227,9 @@ def load_task(
 def task_from_source(source: Mapping[str, Any], checksum: str | None = None) -> Task:
     """Load the task of a source again, whose data must still have the checksum."""
     name = source.get("path", source.get("name"))
-    keywords = {key: source[key] for key in ("seed", "target", "loss") if key in source}
+    keywords = {key: source[key] for key in ("seed", "target", "loss", "class_weight") if key in source}
+    if isinstance(keywords.get("class_weight"), list):
+        keywords["class_weight"] = dict(map(tuple, keywords["class_weight"]))
     if not isinstance(name, str) or ("name" in source and _row(name) is None):
         raise InvalidInputError(f"The task {name!r} is not one that wsflow can load: give the task itself.")
     task = load_task(name, **keywords)
@@ -215,6 +241,19 @@ def task_from_source(source: Mapping[str, Any], checksum: str | None = None) -> 
     return task
 
 
+def is_reproducible(task: Task) -> bool:
+    """Return whether a task's source says how to load all of it again: its data, its loss and its weights."""
+    source = task.source
+    row = _row(source["name"]) if isinstance(source.get("name"), str) else None
+    if row is None and "path" not in source:
+        return "name" in source
+    weighted = source.get("class_weight")
+    known = dict(map(tuple, weighted)) if isinstance(weighted, list) else weighted
+    parts = [part for part in (task.validation, task.test) if part is not None]
+    plain = all(part.sample_weight is None for part in (task, *parts)) and all(p.class_weight is None for p in parts)
+    return plain and task.class_weight == known and task.loss == source.get("loss", getattr(row, "loss", "mse"))
+
+
 def split_task(X: Any, y: Any, loss: str, *, seed: int = 42, source: Mapping[str, Any] | None = None) -> Task:
     """Split examples 80/10/10, and standardize them with the statistics of the training part."""
     from sklearn.model_selection import train_test_split
@@ -222,14 +261,21 @@ def split_task(X: Any, y: Any, loss: str, *, seed: int = 42, source: Mapping[str
     X, y = np.asarray(X, dtype=np.float64), np.asarray(y)
     if len(X) < MINIMUM:
         raise InvalidInputError(f"A task needs at least {MINIMUM} examples for its three parts, got {len(X)}.")
-    if not (np.isfinite(X).all() and np.isfinite(y).all()):
-        raise InvalidInputError("Some inputs or targets are not finite numbers: impute or drop them first.")
+    check_finite(X, "X")
+    check_finite(y, "y")
     training, rest = train_test_split(np.arange(len(X)), test_size=0.2, random_state=seed)
     validation, test = train_test_split(rest, test_size=0.5, random_state=seed)
     X = _standardized(X, training)
-    y = _standardized(y.astype(np.float64), training) if loss == "mse" else y
-    held_out = {"validation": Task(X[validation], y[validation], loss), "test": Task(X[test], y[test], loss)}
-    return Task(X[training], y[training], loss, source=dict(source or {}), **held_out)
+    target = LOSSES[loss].targets
+    y = _standardized(y.astype(np.float64), training) if target == "numbers" else y
+    # numbers that are no integers may be classes, if all of them are named
+    several = not TARGETS[target].labelled or (y.ndim == 2 and y.shape[1] > 1)
+    classes = None if several else np.unique(y)
+    held_out = {
+        name: Task(X[rows], y[rows], loss, classes=classes)
+        for name, rows in (("validation", validation), ("test", test))
+    }
+    return Task(X[training], y[training], loss, source=dict(source or {}), classes=classes, **held_out)
 
 
 def _standardized(values: np.ndarray, training: np.ndarray) -> np.ndarray:
@@ -240,24 +286,21 @@ def _standardized(values: np.ndarray, training: np.ndarray) -> np.ndarray:
     return np.where(constant, 0.0, (values - rows.mean(axis=0)) / deviation).astype(np.float32)
 
 
-def _targets(y: np.ndarray, loss: str | None, path: Path) -> tuple[np.ndarray, str]:
+def _targets(y: np.ndarray, loss: str | None) -> tuple[np.ndarray, str]:
     numeric = y.dtype.kind in "fiub"
-    if loss == "mse" and not numeric:
+    if loss is not None and not TARGETS[LOSSES[loss].targets].labelled and not numeric:
         raise InvalidInputError(
-            f"{path}: the targets are labels such as {str(y.flat[0])!r}, and loss='mse' needs numbers. "
+            f"the targets are labels such as {str(y.flat[0])!r}, and loss={loss!r} needs numbers. "
             "Choose another target, or loss='cross_entropy'."
         )
-    if numeric and not np.isfinite(y).all():
-        raise InvalidInputError(f"{path}: some targets are not finite numbers. Impute or drop them first.")
+    check_finite(y, "y")
     values = np.unique(y)
     if loss is None:
         few = len(values) <= 20 and 2 * len(values) <= len(y)
         loss = "cross_entropy" if y.ndim == 1 and (few or not numeric) else "mse"
-    if loss == "mse":
-        return y, loss
-    if y.ndim != 1 or len(values) < 2:
+    if loss == "cross_entropy" and (y.ndim != 1 or len(values) < 2):
         raise InvalidInputError(
-            f"{path}: a classification needs one column of targets with at least two classes, got shape {y.shape} "
+            f"a classification needs one column of targets with at least two classes, got shape {y.shape} "
             f"with {len(values)}. Choose another target, or loss='mse'."
         )
-    return np.searchsorted(values, y), loss
+    return y, loss

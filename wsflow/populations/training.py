@@ -21,7 +21,7 @@ from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.settings import PopulationSettings, architecture_of
 from wsflow.running.compatibility import check_task
-from wsflow.task import Task
+from wsflow.task import Task, check_saved
 from wsflow.weights import WeightArray
 
 
@@ -79,7 +79,8 @@ def train_population(
         apart.
     snapshot_every : int
     targets : array-like of shape (n_runs, b) or (n_runs, b, k), optional
-        Targets of its own for each run, instead of ``task.y``: every run fits an image of its own, say.
+        Targets of its own for each run, instead of ``task.y`` and with the task's classes and weights: every run fits
+        an image of its own, say.
     first_run : int
         Number of the first run.
     device : str
@@ -143,9 +144,11 @@ def train_population(
     settings = replace(given, chunk_size=size)
     if resume and checkpoint is None:
         raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
-    steps = settings.steps(len(task.X))
-    _check_memory(n_runs, len(steps), architecture)
     problem = _problem(task, targets, architecture, settings)
+    steps = settings.steps(len(problem.X))
+    _check_memory(n_runs, len(steps), architecture)
+    if checkpoint is not None:
+        check_saved(task)
     saved = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
     runs = np.arange(first_run, first_run + n_runs)
     chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
@@ -165,17 +168,31 @@ def _flat(task: Task) -> Task:
 def _problem(task: Task, targets: Any, architecture: Architecture, settings: PopulationSettings) -> Problem:
     X = task.X if task.X.dtype.kind == "f" else task.X.astype(np.float32)
     if targets is None:
-        return Problem(X, task.y, False, task.loss, architecture, settings)
+        y, weights = task.targets, task.weights
+    else:
+        own = _own_tasks(task, targets, architecture, settings.n_runs)
+        y = np.stack([each.targets for each in own])
+        weights = None if task.weights is None else np.stack([each.weights for each in own if each.weights is not None])
+    if weights is not None:
+        # an example that no run gives a weight is left out
+        kept = weights > 0 if targets is None else (weights > 0).any(0)
+        X, y, weights = X[kept], y[kept] if targets is None else y[:, kept], weights[..., kept]
+    return Problem(X, y, targets is not None, task.loss, architecture, settings, weights)
+
+
+def _own_tasks(task: Task, targets: Any, architecture: Architecture, n_runs: int) -> list[Task]:
+    """Return the task with the targets of each run."""
     y = np.asarray(targets)
-    if y.shape[:2] != (settings.n_runs, len(X)):
+    if y.shape[:2] != (n_runs, len(task.X)):
         raise InvalidInputError(
-            f"The 'targets' of {settings.n_runs} runs on {len(X)} examples have shape ({settings.n_runs}, {len(X)}) "
-            f"or ({settings.n_runs}, {len(X)}, k), got {y.shape}."
+            f"The 'targets' of {n_runs} runs on {len(task.X)} examples have shape ({n_runs}, {len(task.X)}) "
+            f"or ({n_runs}, {len(task.X)}, k), got {y.shape}."
         )
-    tasks = [Task(X, row, task.loss) for row in y]
+    classes = task.classes_ if task.is_classification else None
+    tasks = [replace(task, y=row, validation=None, test=None, classes=classes) for row in y]
     for own in tasks:
         check_task(architecture, own)
-    return Problem(X, np.stack([own.y for own in tasks]), True, task.loss, architecture, settings)
+    return tasks
 
 
 def _described(task: Task, problem: Problem) -> dict[str, Any]:

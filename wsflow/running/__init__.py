@@ -1,7 +1,7 @@
 """Run n networks at once: outputs, losses, scores and predictions from rows of weights."""
 
 from wsflow.running.execution import forward
-from wsflow.running.metrics import losses, predictions, scores
+from wsflow.running.metrics import losses, matched, predictions, scores, tensors_of
 from wsflow.running.rows import flatten, take, unflatten
 
-__all__ = ["flatten", "forward", "losses", "predictions", "scores", "take", "unflatten"]
+__all__ = ["flatten", "forward", "losses", "matched", "predictions", "scores", "take", "tensors_of", "unflatten"]

@@ -11,13 +11,15 @@ from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 from wsflow.task import Task
 
+SHOWN = 5  # labels of a task
 REMEDY = "Pass the task that they were trained for."
 
 
 def check_task(architecture: Architecture, task: Task) -> int | None:
     """Refuse a task whose inputs or outputs are not those of the networks; return the number of their outputs.
 
-    A class without an example is no error, since the data may be a part of all there are: see `warn_of_classes`. An
+    A class without an example is no error, since the data may be a part of all there are: see `warn_of_classes`; labels
+    that are not 0, 1, ... have to be all of them, or nobody knows which output is whose. An
     architecture that does not say how to run its networks passes, with None: nothing is known of its inputs.
 
     Raises
@@ -36,8 +38,7 @@ def check_task(architecture: Architecture, task: Task) -> int | None:
         own, fits, remedy = f"{outputs} outputs", True, REMEDY
     else:
         return None
-    few = outputs < task.n_outputs if task.is_classification else outputs != task.n_outputs
-    if few or not fits:
+    if not task.takes(outputs) or not fits:
         inputs = f"{task.n_inputs} inputs" if task.X.ndim == 2 else f"inputs of shape {task.X.shape[1:]}"
         raise InvalidInputError(
             f"The networks are {architecture}, with {own}, but the task has {inputs} and {_targets(task)}. {remedy}"
@@ -51,7 +52,7 @@ def warn_of_classes(architecture: Architecture, task: Task) -> None:
     It is for the functions that users call; those that they call only check.
     """
     outputs = check_task(architecture, task)
-    if outputs is not None and outputs > task.n_outputs:
+    if outputs is not None and task.criterion.targets == "classes" and outputs > task.n_outputs:
         warnings.warn(
             f"The networks are {architecture}, with {outputs} outputs, but the task has examples of "
             f"{_targets(task)} only. If it is another task, pass the one that they were trained for.",
@@ -83,4 +84,8 @@ def _outputs_of_module(architecture: Architecture, task: Task) -> int:
 
 
 def _targets(task: Task) -> str:
-    return f"{task.n_outputs} {'classes' if task.is_classification else 'outputs'}"
+    if task.criterion.targets != "classes":
+        return f"{task.n_outputs} outputs"
+    named = np.array_equal(task.classes_, np.arange(task.n_outputs))
+    known = "" if named else f" ({', '.join(map(repr, task.classes_[:SHOWN].tolist()))})"
+    return f"{task.n_outputs} classes{known}"

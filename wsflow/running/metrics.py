@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from wsflow.losses import Classification, loss_of
+from wsflow.task import Task
 
-def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
+
+def losses(outputs: Tensor, targets: Tensor, loss: Any, weights: Tensor | None = None) -> Tensor:
     """Compute the mean loss of every network.
 
     Parameters
@@ -14,7 +19,10 @@ def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     outputs : Tensor of shape (n, b, k)
         Logits, or predictions of a regression.
     targets : Tensor of shape (b,) or (n, b) of classes; (b, k) or (n, b, k) of reals
-    loss : {"cross_entropy", "mse"}
+    loss : str or callable
+        A key of `wsflow.losses.LOSSES`, or a function of one's own.
+    weights : Tensor of shape (b,) or (n, b), optional
+        Of the examples, with mean 1 over the data.
 
     Returns
     -------
@@ -27,16 +35,24 @@ def losses(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     >>> losses(torch.zeros(2, 4, 2), torch.tensor([0, 1, 0, 1]), "cross_entropy")
     tensor([0.6931, 0.6931])
     """
-    if loss == "mse":
-        return (outputs - targets).square().mean((1, 2))
-    targets = targets.expand(outputs.shape[:2])
-    return -outputs.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1).mean(1)
+    return mean(loss_of(loss).examples(outputs, targets), weights)
 
 
-def scores(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
-    """Compute the accuracy (n,) of every network, or for a regression its coefficient of determination R^2.
+def mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean (n,) of values (n, b, ...) over examples, whose weights have mean 1, and what each has."""
+    if weights is None:
+        return values.mean(tuple(range(1, values.dim())))
+    weights = weights.to(values)
+    values = values.flatten(2).mean(2) if values.dim() > 2 else values
+    # an example without weight is left out, even where its value is not finite
+    return (torch.where(weights > 0, values, 0.0) * weights).mean(1)
 
-    The arguments are those of `losses`.
+
+def scores(outputs: Tensor, targets: Tensor, loss: Any, weights: Tensor | None = None) -> Tensor:
+    """Compute the score (n,) of every network.
+
+    It is the accuracy, over all labels where there are several, for a regression the coefficient of determination R^2
+    of the predicted means, and for a function of one's own minus the loss. The arguments are those of `losses`.
 
     Examples
     --------
@@ -45,16 +61,45 @@ def scores(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     >>> scores(torch.tensor([[[2.0, 1.0], [2.0, 1.0]]]), torch.tensor([0, 1]), "cross_entropy")
     tensor([0.5000])
     """
-    if loss == "mse":
-        residual = (outputs - targets).square().sum((1, 2))
-        total = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
-        return 1 - residual / total
-    return (outputs.argmax(-1) == targets).to(outputs.dtype).mean(1)
+    row = loss_of(loss)
+    if isinstance(row, Classification):
+        return mean(row.right(outputs, targets).to(outputs.dtype), weights)
+    if "custom" in row.kinds:
+        return -losses(outputs, targets, loss, weights)
+    share = targets.new_ones(targets.shape[-2]) if weights is None else weights.to(targets)
+    share = share.unsqueeze(-1)
+    centre = targets.mean(-2, keepdim=True) if weights is None else (share * targets).mean(-2, keepdim=True)
+    residual = (share * (row.predictions(outputs) - targets).square()).sum((1, 2))
+    total = (share * (targets - centre).square()).sum((-2, -1))
+    return 1 - residual / total
 
 
-def predictions(outputs: Tensor, loss: str) -> Tensor:
-    """Turn outputs (n, b, k) into class probabilities; those of a regression, with the loss "mse", are predictions."""
-    return outputs.softmax(-1) if loss == "cross_entropy" else outputs
+def predictions(outputs: Tensor, loss: Any) -> Tensor:
+    """Turn outputs (n, b, k) into what networks predict, whose mean over networks is the model average.
+
+    These are the probabilities of classes, or of each of several labels, the expected targets of a regression, and the
+    outputs where the loss is a function of one's own.
+    """
+    return loss_of(loss).predictions(outputs)
+
+
+def tensors_of(task: Task) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the inputs, targets and weights of a task as tensors.
+
+    Weights (b,) have mean 1 over the examples, and examples without weight are left out.
+    """
+    arrays, weights = (task.X, task.targets), task.weights
+    if weights is not None:
+        kept = weights > 0
+        arrays, weights = (task.X[kept], task.targets[kept]), weights[kept]
+    # tensors are never read-only
+    inputs, targets = (torch.from_numpy(a if a.flags.writeable else a.copy()) for a in arrays)
+    return inputs, targets, None if weights is None else torch.from_numpy(weights / weights.mean())
+
+
+def matched(targets: Tensor, like: Tensor) -> Tensor:
+    """Return targets in the precision of other numbers; classes stay integers."""
+    return targets.to(like) if targets.is_floating_point() else targets.to(like.device)
 
 
 def deviation(before: Tensor, after: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ Ainsworth et al. 2023, arXiv:2209.04836; Pena et al. 2023, arXiv:2212.12042.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,8 +35,9 @@ def best_chain(
     architecture: Architecture,
     inputs: Tensor,
     targets: Tensor,
-    loss: str,
+    loss: Any,
     *,
+    sample_weight: Tensor | None = None,
     generator: torch.Generator | None = None,
     steps: int = 150,
     tolerance: float = 1e-3,
@@ -54,7 +57,10 @@ def best_chain(
         One that has layers, or a module.
     inputs : Tensor of shape (b, ...)
     targets : Tensor of shape (b,) or (b, k)
-    loss : {"cross_entropy", "mse"}
+    loss : str or callable
+        As of a `Task`.
+    sample_weight : Tensor of shape (b,), optional
+        Of the examples, with mean 1.
     generator : torch.Generator, optional
         Draws batches and the examples for comparing (default: one with seed 0).
     steps : int
@@ -81,7 +87,7 @@ def best_chain(
     True
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    compared = Examples.of(architecture, inputs, targets, loss).draw(SELECTION, generator)
+    compared = Examples.of(architecture, inputs, targets, loss, sample_weight).draw(SELECTION, generator)
     best = BestAction(weights, reference, architecture, compared)
     best.update(best.action)
     best.update(weight_matching(weights, reference, architecture))
@@ -92,7 +98,7 @@ def best_chain(
     left = (best.excess > tolerance * compared.constant_loss).cpu()
     if left.any():
         found = sinkhorn_matching(
-            weights[left], reference.expand(weights.shape)[left], architecture, (inputs, targets, loss),
+            weights[left], reference.expand(weights.shape)[left], architecture, (inputs, targets, loss, sample_weight),
             loss="midpoint", generator=generator, start=best.action.rows(left), steps=steps,
             tolerance=tolerance,
         )  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.running import forward, losses, unflatten
+from wsflow.losses import loss_of
+from wsflow.running import forward, losses, matched, unflatten
 from wsflow.running.execution import run_module
 
 # rows of weights that are run or optimised at once hold at most so many numbers
@@ -30,13 +31,16 @@ class Examples:
     architecture: Architecture
     inputs: Tensor
     targets: Tensor
-    loss: str
+    loss: Any
+    weights: Tensor | None = None
     module: Any = None
 
     @classmethod
-    def of(cls, architecture: Architecture, inputs: Tensor, targets: Tensor, loss: str) -> Examples:
+    def of(
+        cls, architecture: Architecture, inputs: Tensor, targets: Tensor, loss: Any, weights: Tensor | None = None
+    ) -> Examples:
         """Return the examples of a task for the networks of an architecture."""
-        return cls(architecture, inputs, targets, loss, _with_batch_statistics(architecture))
+        return cls(architecture, inputs, targets, loss, weights, _with_batch_statistics(architecture))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -45,24 +49,24 @@ class Examples:
         """Return examples drawn without repetition; all of them, where there are no more."""
         if size >= len(self):
             return self
-        index = torch.randperm(len(self), generator=generator)[:size].to(self.inputs.device)
-        return replace(self, inputs=self.inputs[index], targets=self.targets[index])
+        return self._at(torch.randperm(len(self), generator=generator)[:size].to(self.inputs.device))
+
+    def _at(self, index: Tensor) -> Examples:
+        weights = None if self.weights is None else self.weights[index]
+        return replace(self, inputs=self.inputs[index], targets=self.targets[index], weights=weights)
 
     @property
     def constant_loss(self) -> float:
-        """The loss of the best constant prediction: the entropy of the classes, or the variance of the targets."""
-        if self.loss == "mse":
-            return float(self.targets.double().var(0, unbiased=False).mean())
-        shares = self.targets.flatten().bincount().double() / self.targets.numel()
-        return float(torch.special.entr(shares).sum())
+        """The loss of the best constant prediction, such as the entropy of the classes: see `wsflow.losses.Loss`."""
+        targets = self.targets.double() if self.targets.is_floating_point() else self.targets
+        weights = targets.new_ones(len(self)) if self.weights is None else self.weights
+        return loss_of(self.loss).scale(targets, weights.double())
 
     def losses(self, weights: Tensor) -> Tensor:
         """Return the mean loss (n,) of each network (n, d), to be differentiated."""
-        inputs, targets = (
-            values.to(weights) if values.is_floating_point() else values.to(weights.device)
-            for values in (self.inputs, self.targets)
-        )
-        return losses(self._outputs(weights, inputs), targets, self.loss)
+        inputs, targets = (matched(values, weights) for values in (self.inputs, self.targets))
+        share = None if self.weights is None else self.weights.to(weights)
+        return losses(self._outputs(weights, inputs), targets, self.loss, share)
 
     def _outputs(self, weights: Tensor, inputs: Tensor) -> Tensor:
         if self.architecture.layers or self.module is None:
@@ -82,8 +86,7 @@ class Examples:
         for rows in weights.split(chunk_size(weights)):
             total = rows.new_zeros(len(rows))
             for index in batches:
-                batch = replace(self, inputs=self.inputs[index], targets=self.targets[index])
-                total += batch.losses(rows) * (len(index) / len(self))
+                total += self._at(index).losses(rows) * (len(index) / len(self))
             totals.append(total)
         return torch.cat(totals) if totals else weights.new_zeros(0)
 

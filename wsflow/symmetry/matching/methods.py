@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.options import Options, between, one_of, whole
+from wsflow.running import tensors_of
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
 from wsflow.symmetry.matching.activation import STATISTICS, activation_matching
@@ -37,12 +37,12 @@ class Context:
         """Return a new generator."""
         return torch.Generator().manual_seed(self.seed)
 
-    def data(self) -> tuple[Tensor, Tensor, str]:
-        """Return the inputs, targets and loss of the task."""
+    def data(self) -> tuple[Tensor, Tensor, Any, Tensor | None]:
+        """Return the inputs, targets and loss of the task, and the weights of its examples."""
         if self.task is None:
             raise ValueError("This method compares networks on data. Pass task=Task(X, y).")
-        inputs, targets = (torch.from_numpy(np.array(values)) for values in (self.task.X, self.task.y))
-        return inputs, targets, self.task.loss
+        inputs, targets, weights = tensors_of(self.task)
+        return inputs, targets, self.task.loss, weights
 
 
 class Method(Options):
@@ -204,10 +204,11 @@ class StraightThroughMatching(MethodOnData):
     }
 
     def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
-        inputs, targets, loss = context.data()
+        inputs, targets, loss, weights = context.data()
         return straight_through_matching(
-            rows, reference, architecture, inputs, targets, loss, generator=context.generator(), **self.get_params()
-        )
+            rows, reference, architecture, inputs, targets, loss,
+            sample_weight=weights, generator=context.generator(), **self.get_params(),
+        )  # fmt: skip
 
 
 @dataclass
@@ -229,10 +230,11 @@ class ChainMatching(MethodOnData):
     CONSTRAINTS: ClassVar[Mapping[str, Any]] = {"steps": whole(0), "tolerance": between(0, None)}
 
     def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
-        inputs, targets, loss = context.data()
+        inputs, targets, loss, weights = context.data()
         return best_chain(
-            rows, reference, architecture, inputs, targets, loss, generator=context.generator(), **self.get_params()
-        )
+            rows, reference, architecture, inputs, targets, loss,
+            sample_weight=weights, generator=context.generator(), **self.get_params(),
+        )  # fmt: skip
 
 
 METHODS: dict[str, type[Method]] = {

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ from wsflow.symmetry.matching.selection import BestAction, checkpoints, in_chunk
 from wsflow.symmetry.matching.sinkhorn_operator import sinkhorn
 from wsflow.symmetry.matching.weight import weight_matching
 
-TaskTensors = tuple[Tensor, Tensor, str]
+TaskTensors = tuple[Any, ...]
 # examples on which permutations are compared, and on which activations are
 SELECTION, READ = 2048, 4096
 
@@ -113,7 +114,8 @@ def sinkhorn_matching(
     reference : Tensor of shape (d,) or (n, d)
         One for all rows, or one for each.
     task_tensors : (inputs, targets, loss), optional
-        What ``"midpoint"`` and ``"random"`` are measured on, and activations are compared on.
+        What ``"midpoint"`` and ``"random"`` are measured on, and activations are compared on. A fourth tensor has
+        weights of the examples, with mean 1.
     loss : {"l2", "midpoint", "random"}
     differentiation : {"implicit", "unrolled"}
     generator : torch.Generator, optional

@@ -10,6 +10,8 @@ Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836, algorith
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,8 +31,9 @@ def straight_through_matching(
     architecture: Architecture,
     inputs: Tensor,
     targets: Tensor,
-    loss: str,
+    loss: Any,
     *,
+    sample_weight: Tensor | None = None,
     generator: torch.Generator | None = None,
     steps: int = 100,
     learning_rate: float = 0.05,
@@ -51,7 +54,10 @@ def straight_through_matching(
         One that has layers, or a module.
     inputs : Tensor of shape (b, ...)
     targets : Tensor of shape (b,) or (b, k)
-    loss : {"cross_entropy", "mse"}
+    loss : str or callable
+        As of a `Task`.
+    sample_weight : Tensor of shape (b,), optional
+        Of the examples, with mean 1.
     generator : torch.Generator, optional
         Draws the batches (default: one with seed 0).
     learning_rate : float
@@ -79,7 +85,7 @@ def straight_through_matching(
     True
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    examples = Examples.of(architecture, inputs, targets, loss)
+    examples = Examples.of(architecture, inputs, targets, loss, sample_weight)
     references = reference.expand(weights.shape)
 
     def descend(rows: Tensor, generator: torch.Generator) -> Action:
