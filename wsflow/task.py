@@ -224,6 +224,6 @@ def check_saved(task: Task) -> None:
     """Refuse to save a task whose loss is a function: code is neither written nor run again."""
     if not isinstance(task.loss, str):
         raise InvalidInputError(
-            f"A task whose loss is a function of your own, {loss_name(task.loss)!r}, is not saved: files hold data, not "
+            f"A task whose loss is a function, {loss_name(task.loss)!r}, is not saved: files hold data and no "
             f"code. Leave out the task and give it again later, or take one of the losses {', '.join(LOSSES)}."
         )

@@ -38,6 +38,8 @@ def check_task(architecture: Architecture, task: Task) -> int | None:
         own, fits, remedy = f"{outputs} outputs", True, REMEDY
     else:
         return None
+    if fits and task.criterion.targets == "classes" and outputs > task.n_outputs:
+        remedy = "Name all classes of the networks, in the order of their outputs, by Task(classes=...)."
     if not task.takes(outputs) or not fits:
         inputs = f"{task.n_inputs} inputs" if task.X.ndim == 2 else f"inputs of shape {task.X.shape[1:]}"
         raise InvalidInputError(
