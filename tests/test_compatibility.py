@@ -33,7 +33,10 @@ MISFITS = {
     "more inputs": (task((5,), [0, 1]), "4 inputs and 2 outputs, but the task has 5 inputs and 2 classes"),
     "fewer inputs": (task((3,), [0, 1]), "4 inputs and 2 outputs, but the task has 3 inputs and 2 classes"),
     "more classes": (task((4,), [0, 1, 2]), "4 inputs and 2 outputs, but the task has 4 inputs and 3 classes"),
-    "a gap in the classes": (task((4,), [0, 7]), "2 outputs, but the task has 4 inputs and 8 classes"),
+    "a gap in the classes": (
+        task((4,), [0, 7, 9]),
+        r"2 outputs, but the task has 4 inputs and 3 classes \(0, 7, 9\)",
+    ),
     "fewer targets": (task((4,), [0.5], "mse"), "2 outputs, but the task has 4 inputs and 1 outputs"),
     "more targets": (task((4,), np.ones((6, 3)), "mse"), "2 outputs, but the task has 4 inputs and 3 outputs"),
     "images": (task((1, 2, 2), [0, 1]), r"inputs of shape \(1, 2, 2\) and 2 classes. Flatten"),
@@ -72,13 +75,17 @@ def test_it_is_refused_wherever_both_meet(meeting, misfit):
     [
         (task((3, 5, 5), [0, 1]), r"'0.weight' of shape \(3, 2, 3, 3\), do not take .* the shape \(3, 5, 5\)"),
         (task((2, 6, 6), [0, 1]), r"the shape \(2, 6, 6\)"),
-        (task((2, 5, 5), [0, 4]), r"4 outputs, but the task has inputs of shape \(2, 5, 5\) and 5 classes"),
+        (task((2, 5, 5), range(5)), r"4 outputs, but the task has inputs of shape \(2, 5, 5\) and 5 classes"),
+        (
+            task((2, 5, 5), [0, 3]),
+            r"2 classes \(0, 3\). Name all classes of the networks, in the order of their outputs",
+        ),
     ],
-    ids=["channels", "size", "classes"],
+    ids=["channels", "size", "classes", "a part of the classes"],
 )
 def test_networks_that_a_module_runs_are_compared_too(given, sentence):
     architecture = Architecture.from_module(CONVOLUTIONAL, torch.zeros(1, 2, 5, 5))
-    check_task(architecture, task((2, 5, 5), [0, 3]))
+    check_task(architecture, task((2, 5, 5), [0, 2, 1]))
     with pytest.raises(InvalidInputError, match=sentence):
         check_task(architecture, given)
 

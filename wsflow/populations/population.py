@@ -11,7 +11,6 @@ import numpy as np
 from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -55,6 +54,9 @@ class Population:
                 "Build one with WeightArray(array, architecture)."
             )
         if self.task is not None:
+            # loads torch, which the command line's choices do without
+            from wsflow.running.compatibility import check_task
+
             check_task(self.weights.architecture, self.task)
 
     @property
