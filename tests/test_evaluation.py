@@ -364,8 +364,19 @@ class TestVerdict:
         assert "Samples are copies" in self.say(self.good | {key: value})
 
     def test_a_share_of_likely_copies_is_told(self):
-        assert "20% of them are likely copies" in self.say(self.good | {"copies": 0.2})
+        assert "Not all samples are new: 20% of them are likely copies" in self.say(self.good | {"copies": 0.2})
+        assert "Most samples are copies: 60% of them are likely copies" in self.say(self.good | {"copies": 0.6})
         assert "Too few networks are held out (20)" in self.say(self.good | {"copies": 0.2}, held_out=20)
+
+    @pytest.mark.parametrize("held_out", [5, 20, 99, 100, 1000])
+    @pytest.mark.parametrize("copies", [0.06, 0.13, 0.3, 0.51, 0.6, 1.0])
+    def test_samples_of_which_many_are_copies_are_not_called_new(self, copies, held_out):
+        """They are if so many of newly trained networks would be as near by chance, once in 20 times."""
+        text = self.say(self.good | {"copies": copies}, held_out=held_out)
+        by_chance = held_out < 100 and (1 - copies) ** held_out > 0.05
+        assert ("Samples are new" in text) == by_chance
+        assert by_chance or f"{copies:.0%} of them" in text
+        assert by_chance or ("Most samples" in text) == (copies > 0.5)
 
     def test_collapse_is_called_collapse(self):
         assert "collapse" in self.say(self.good | {"dispersion": 0.3})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wsflow.estimators.canonicalizer import ScaleCanonicalizer as ScaleCanonicalizer
     from wsflow.estimators.flow import WeightFlow as WeightFlow
     from wsflow.estimators.sampling import sample as sample
+    from wsflow.estimators.scoring import EnergyScorer as EnergyScorer
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
     from wsflow.evaluation.connectivity import interpolate as interpolate
     from wsflow.evaluation.detection import detect as detect
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Architecture": "wsflow.architecture",
     "Descent": "wsflow.flow.guidance",
+    "EnergyScorer": "wsflow.estimators.scoring",
     "Guidance": "wsflow.objectives.guidance",
     "PermutationAligner": "wsflow.estimators.aligner",
     "Population": "wsflow.populations.population",

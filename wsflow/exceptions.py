@@ -1,4 +1,4 @@
-"""The errors of wsflow: each is a sentence with its remedy, and the CLI turns each into an exit code.
+"""The errors and warnings of wsflow: each is a sentence with its remedy; the CLI turns errors into exit codes.
 
 A wrong use has the exit code 2: click's own errors, and every other ``ValueError``, such as a parameter of an
 estimator that has a wrong value.
@@ -27,3 +27,19 @@ class OutputError(WsflowError, OSError):
     """A result that could not be written (exit code 5)."""
 
     exit_code = 5
+
+
+class WsflowWarning(UserWarning):
+    """What every warning of wsflow has in common: something was done that may not be what is wanted."""
+
+
+class MissingArchitectureWarning(WsflowWarning):
+    """An estimator was fitted to an array without an architecture, so that networks have no symmetries to remove."""
+
+
+class FewRunsWarning(WsflowWarning):
+    """A distribution was fitted to so few training runs that its samples will hardly be more than copies."""
+
+
+class IncomparableScoresWarning(WsflowWarning):
+    """Log-densities with respect to different volumes are about to be compared."""

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.transformer import OrbitTransformer
 from wsflow.estimators.validation import (
     description,
@@ -49,7 +50,7 @@ class PermutationAligner(OrbitTransformer):
     Networks are compared by scale-free representatives (but see `form`), so the result does not depend on whether
     scalings are canonicalized before or after. What is equal in all networks of fit (a frozen backbone, a head, what
     one initialisation has left) and tells the neurons of a group apart fixes that group. Without an
-    architecture there are no symmetries, and X passes through.
+    architecture there are no symmetries: X passes through, with a warning.
 
     Parameters
     ----------
@@ -204,10 +205,12 @@ class PermutationAligner(OrbitTransformer):
 
     def _fit(self, X: Any) -> Any:
         self._validate_params()
+        X = as_networks(self, X)
         values = fit_array(self, X)
         self._check_row(len(values))
         self._reset(len(values))
         if self.architecture_ is None:
+            warn_of_plain(self, "leaves networks as they are, not aligned, and its objectives and barriers are NaN")
             self.reference_ = values[0].astype(np.float64)
             return values
         if self.task is not None:

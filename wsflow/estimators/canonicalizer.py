@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.transformer import OrbitTransformer
 from wsflow.estimators.validation import (
     description,
@@ -28,7 +29,7 @@ class ScaleCanonicalizer(OrbitTransformer):
     Neurons with odd activations get a sign (sigmoids a flip), unless they were aligned to a reference, which has
     decided; biases of sines get within half a period of zero. Where wires feed back, such as a residual stream, the
     producers that come first get unit norm. A dead neuron, with no incoming weights, keeps its scale. Without an
-    architecture there are no symmetries, and X passes through.
+    architecture there are no symmetries: X passes through, with a warning.
 
     Parameters
     ----------
@@ -99,10 +100,12 @@ class ScaleCanonicalizer(OrbitTransformer):
             If weights are not finite, or the columns are not the architecture's.
         """
         self._validate_params()
+        X = as_networks(self, X)
         values = fit_array(self, X)
         self.output_norm_ = 1.0
         self.output_change_ = 0.0
         if self.architecture_ is None:
+            warn_of_plain(self, "leaves the scales and signs of networks as they are")
             return self
         canonical = self._action(values, X)(values)
         norms = np.linalg.norm(canonical[:, self.architecture_.output_columns], axis=1)

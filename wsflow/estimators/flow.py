@@ -13,15 +13,18 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.conditions import condition_value, read_conditions
+from wsflow.estimators.inputs import as_networks, warn, warn_of_few, warn_of_plain
 from wsflow.estimators.validation import (
     description,
     fit_array,
     held_out_rows,
     later_array,
     restore_description,
+    runs_of,
     tensor,
     torch_generator,
 )
+from wsflow.exceptions import IncomparableScoresWarning
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
@@ -188,15 +191,19 @@ class WeightFlow(DensityMixin, BaseEstimator):
             At Ctrl-C; the flow then has the best weights so far, and samples if `n_iter_` is not 0.
         """
         self._check_device()
+        X = as_networks(self, X)
         values = fit_array(self, X, ensure_min_samples=2)
         if self.task is not None and self.architecture_ is not None:
             warn_of_classes(self.architecture_, self.task)
         settings = self._settings()
+        if settings.geometry is None:
+            warn_of_plain(self, "learns plain vectors, without symmetries (geometry='euclidean' says that they are)")
         geometry = settings.geometry_for(self.architecture_, self.n_features_in_)
         weights = tensor(values).double()
         geometry.check(weights, atol=1e-4)
         generator = torch_generator(self.random_state)
         points = geometry.to_points(weights)
+        warn_of_few(self, len(points), len(np.unique(runs_of(X, groups, len(points)))))
         held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)
         conditions, labels = read_conditions(settings.condition, y, len(points))
         n_labels = 0 if labels is None else len(labels)
@@ -341,8 +348,27 @@ class WeightFlow(DensityMixin, BaseEstimator):
         return (found.numpy(), error.numpy()) if return_std else found.numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Compute the mean log-density of networks; y is ignored."""
+        """Compute the mean log-density of networks; y is ignored.
+
+        Scores of other geometries, or behind other preprocessing, are with respect to other volumes and do not compare:
+        a search over these takes a `wsflow.EnergyScorer` as its `scoring`. Where `set_params` has changed the
+        geometry, as a search does, an `IncomparableScoresWarning` says so.
+        """
+        if getattr(self, "_other_geometry", False):
+            warn(
+                "Log-densities of flows in different geometries are with respect to different volumes, so their order "
+                "means nothing, and the geometry of this flow was set by set_params, as a search over geometries does. "
+                "Search with scoring=wsflow.EnergyScorer(task), which compares samples.",
+                IncomparableScoresWarning,
+            )
         return float(self.score_samples(X).mean())
+
+    def set_params(self, **params: Any) -> WeightFlow:
+        """Set parameters, and note where the geometry is another one, whose scores do not compare."""
+        if any(name.partition("__")[0] == "geometry" for name in params):
+            self._other_geometry = True
+        super().set_params(**params)
+        return self
 
     @property
     def geometry_(self) -> Geometry:

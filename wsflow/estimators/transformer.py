@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from wsflow.estimators.inputs import as_networks
 from wsflow.estimators.validation import later_array, returned_array, wrapped
 from wsflow.symmetry.actions import Action
 
@@ -38,6 +39,7 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
             If weights are not finite, or X holds networks of another architecture.
         """
         check_is_fitted(self)
+        X = as_networks(self, X)
         values = later_array(self, X)
         if self.architecture_ is None:
             return (values, None) if return_action else values
@@ -60,6 +62,7 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         WeightArray, or ndarray without an architecture
         """
         check_is_fitted(self)
+        X = as_networks(self, X)
         return wrapped(self, self._runnable(returned_array(self, X)), X)
 
     @abstractmethod

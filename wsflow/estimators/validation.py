@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.inputs import as_networks
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
 from wsflow.running.metrics import deviation
@@ -42,6 +43,7 @@ def architecture_of(estimator: Any, X: Any) -> Architecture | None:
 
 def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray:
     """X (n, d) as a validated plain array; sets `n_features_in_` and `architecture_`."""
+    X = as_networks(estimator, X)
     architecture = architecture_of(estimator, X)
     values = validate_data(
         estimator, _plain(X), dtype=FLOATS, ensure_min_samples=ensure_min_samples, ensure_all_finite=False
@@ -54,6 +56,7 @@ def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray
 
 def later_array(estimator: Any, X: Any) -> np.ndarray:
     """X (n, d) as a validated plain array that fits what the estimator was fitted to, the names of columns included."""
+    X = as_networks(estimator, X)
     if isinstance(X, WeightArray):
         # its architecture names the columns
         return returned_array(estimator, X)
@@ -163,15 +166,18 @@ def _check_finite(values: np.ndarray, architecture: Architecture | None) -> None
     )
 
 
-def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Which of n rows (n,) are for validation: a fraction of the runs, as whole runs.
-
-    The run of each row is in `groups`, or by default in the `WeightArray` X; other rows are runs of their own.
-    """
+def runs_of(X: Any, groups: Any, n: int) -> np.ndarray:
+    """The run (n,) of each row: in `groups`, or by default in the `WeightArray` X; other rows are runs of their own."""
     runs = X.runs if isinstance(X, WeightArray) and groups is None else groups
     runs = np.arange(n) if runs is None else np.asarray(runs)
     if runs.shape != (n,):
         raise ValueError(f"The groups of {n} rows are {n} labels, got shape {runs.shape}.")
+    return runs
+
+
+def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Which of n rows (n,) are for validation: a fraction of the runs, as whole runs."""
+    runs = runs_of(X, groups, n)
     labels = np.unique(runs)
     chosen = labels[torch.randperm(len(labels), generator=generator)[: int(fraction * len(labels))].numpy()]
     return torch.from_numpy(np.isin(runs, chosen))

@@ -5,6 +5,7 @@ from wsflow.evaluation.batch_norm import recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, reliability
 from wsflow.evaluation.connectivity import LossPath, interpolate, loss_path
 from wsflow.evaluation.detection import Detection, detect, duplicates, foreign
+from wsflow.evaluation.energy_score import energy_score
 from wsflow.evaluation.evaluator import Evaluator, frontier
 from wsflow.evaluation.iou import intersection_over_union, max_iou
 from wsflow.evaluation.measures import MEASURES
@@ -43,6 +44,7 @@ __all__ = [
     "detect",
     "dominates",
     "duplicates",
+    "energy_score",
     "evaluate",
     "fixed_pairs",
     "foreign",

@@ -48,10 +48,15 @@ def embed(weights: WeightArray, task: Task, reference: Tensor) -> Embedding:
     architecture = weights.architecture
     rows = align(canonical(weights), reference, architecture)
     rows[:, torch.from_numpy(architecture.statistic_columns)] = 0
+    return Embedding(architecture, rows, functions_of(weights, task))
+
+
+def functions_of(weights: WeightArray, task: Task) -> Tensor:
+    """Return predictions (n, f) of held-out inputs of a task, whose Euclidean distance is their rms difference."""
     inputs = task.held_out.X
     inputs = inputs[evenly_spaced(len(inputs), MAX_INPUTS)]
     functions = torch.cat([task.criterion.compared(o).flatten(1) for o in chunked_outputs(weights, inputs)])
-    return Embedding(architecture, rows, functions / functions.shape[1] ** 0.5)
+    return functions / functions.shape[1] ** 0.5
 
 
 def concatenate(first: Embedding, second: Embedding) -> Embedding:

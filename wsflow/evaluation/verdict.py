@@ -12,6 +12,7 @@ from wsflow.evaluation.pareto import DIVERSITY, TOLERANCE, Bound, Frontier, Row
 MAX_COPIES = 0.05
 # with fewer held-out networks their 1% quantile is the very nearest of them, and says nothing
 HELD_OUT_FOR_COPIES = 100
+MOST = 0.5
 # halfway from a copy to a newly trained network
 MIN_NOVELTY = 0.5
 # the nearest samples may be nearer, but a cluster of near-copies in a good mean shows here
@@ -135,17 +136,33 @@ def _copies(samples: Row, n_held_out: int) -> str:
         found.append(f"the 5% quantile of their novelty is {samples['novelty_q05']:.2f}")
     if found:
         return f"Samples are copies of training networks: {' and '.join(found)}, where 1 is a newly trained network."
-    new = f"Samples are new: their novelty is {samples['novelty']:.2f}, where 1 is a newly trained network."
+    mean = f"novelty is {samples['novelty']:.2f}, where 1 is a newly trained network"
     if samples["copies"] <= MAX_COPIES:
-        return new
-    if n_held_out < HELD_OUT_FOR_COPIES:
-        return (
-            f"{new} Too few networks are held out ({n_held_out}) to say how many are copies: hold out "
-            f"{HELD_OUT_FOR_COPIES}."
-        )
+        return f"Samples are new: their {mean}."
+    few = n_held_out < HELD_OUT_FOR_COPIES
+    return _likely_copies(samples["copies"], n_held_out, mean) if few else _share_of_copies(samples["copies"], mean)
+
+
+def _share_of_copies(share: float, mean: str) -> str:
+    first = "Most samples are copies" if share > MOST else "Not all samples are new"
     return (
-        f"{new} But {samples['copies']:.0%} of them are likely copies: nearer to a training network than 99% of newly "
-        "trained networks are."
+        f"{first}: {share:.0%} of them are likely copies, nearer to a training network than 99% of newly trained "
+        f"networks are, although their mean {mean}."
+    )
+
+
+def _likely_copies(share: float, n_held_out: int, mean: str) -> str:
+    """Return the sentence where the 1% quantile of held-out networks is hardly more than the nearest one of them.
+
+    Of the law of newly trained networks, the share that is nearer than the nearest of n exceeds s by chance with
+    probability (1 - s)^n.
+    """
+    few = f"Too few networks are held out ({n_held_out}) to say how many are copies: hold out {HELD_OUT_FOR_COPIES}."
+    if (1 - share) ** n_held_out > LEVEL:
+        return f"Samples are new: their {mean}. {few}"
+    return (
+        f"{'Most' if share > MOST else 'Some'} samples look like copies: {share:.0%} of them are nearer to a training "
+        f"network than newly trained networks are, although their mean {mean}. {few}"
     )
 
 
