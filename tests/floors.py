@@ -13,6 +13,7 @@ FLOORS = {
     "exceptions": 0,
     "hooks": 0,
     "options": 0,
+    "representation": 0,
     "activations": 0,
     "array_functions": 0,
     "architecture": 1,

@@ -34,7 +34,7 @@ def labelled():
     rng = np.random.default_rng(0)
     y = np.repeat(["left", "right"], [900, 300])
     X = rng.normal(size=(1200, 2)) * 0.3 + np.where(y == "left", -1.0, 1.0)[:, None]
-    return WeightFlow(condition=LabelCondition(0.2), **FAST).fit(X, y), X, y
+    return WeightFlow("euclidean", condition=LabelCondition(0.2), **FAST).fit(X, y), X, y
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def graded():
     rng = np.random.default_rng(1)
     y = rng.uniform(10, 20, size=1500)
     X = rng.normal(size=(1500, 2)) * 0.2 + np.stack([0.3 * (y - 15), -0.1 * (y - 15)], 1)
-    return WeightFlow(condition="scalar", **FAST).fit(X, y)
+    return WeightFlow("euclidean", condition="scalar", **FAST).fit(X, y)
 
 
 def test_samples_given_a_label_have_its_mean_and_deviation(labelled):
@@ -133,7 +133,7 @@ def test_a_pipeline_samples_under_a_condition():
 
 def test_without_a_condition_y_is_ignored():
     X = np.random.default_rng(0).normal(size=(30, 2))
-    flows = [WeightFlow(**{**FAST, "max_iter": 5}).fit(X, y) for y in (None, np.arange(30))]
+    flows = [WeightFlow("euclidean", **{**FAST, "max_iter": 5}).fit(X, y) for y in (None, np.arange(30))]
     assert np.array_equal(*(flow.sample(3, 0) for flow in flows))
 
 
@@ -156,7 +156,7 @@ def test_without_a_condition_y_is_ignored():
 def test_what_cannot_be_fitted_is_refused(options, y, message):
     X = np.random.default_rng(0).normal(size=(30, 2))
     with pytest.raises(ValueError, match=message):
-        WeightFlow(**{**FAST, "max_iter": 2, **options}).fit(X, y)
+        WeightFlow("euclidean", **{**FAST, "max_iter": 2, **options}).fit(X, y)
 
 
 def test_what_cannot_be_asked_for_is_refused(labelled, graded):
@@ -164,7 +164,7 @@ def test_what_cannot_be_asked_for_is_refused(labelled, graded):
         labelled[0].sample(1, condition="up")
     with pytest.raises(ValueError, match="is a finite number"):
         graded.sample(1, condition=float("nan"))
-    plain = WeightFlow(**{**FAST, "max_iter": 2}).fit(np.random.default_rng(0).normal(size=(30, 2)))
+    plain = WeightFlow("euclidean", **{**FAST, "max_iter": 2}).fit(np.random.default_rng(0).normal(size=(30, 2)))
     with pytest.raises(ValueError, match="fitted without a condition"):
         plain.sample(1, condition=1.0)
     assert issubclass(InvalidInputError, ValueError)

@@ -52,7 +52,7 @@ for source in ("exchangeable", "initialisation"):
     settings = dict({SMALL}) | dict(velocity=o.NeuronTransformer(8, 1, 2, None), source=source, coupling="ot")
     show(source, wsflow.WeightFlow("euclidean", **settings).fit(weights).sample(3, random_state=0))
 X = np.random.default_rng(0).normal(size=(40, 3))
-show("vectors", wsflow.WeightFlow(max_iter=3, random_state=0).fit(X).sample(3, random_state=0))
+show("vectors", wsflow.WeightFlow("euclidean", max_iter=3, random_state=0).fit(X).sample(3, random_state=0))
 """,
     "alignment": POPULATION
     + """

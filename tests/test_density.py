@@ -28,7 +28,7 @@ from wsflow.testing import rounding_error
 
 FAST = {"max_iter": 30, "velocity": NeuronTransformer(8, 1, 2), "solver": RungeKutta(n_steps=2), "random_state": 0}
 # for rows that are no networks
-PLAIN = FAST | {"velocity": options.MLP(32, 1)}
+PLAIN = FAST | {"geometry": "euclidean", "velocity": options.MLP(32, 1)}
 MLP = Architecture.mlp([3, 2, 2])
 RANDOM = [name for name, row in DIVERGENCES.items() if not row.is_exact]
 

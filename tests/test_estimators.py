@@ -44,7 +44,6 @@ VECTORS = WeightFlow("euclidean", **FAST | {"velocity": options.MLP(32, 1)})
 
 
 @pytest.mark.filterwarnings("ignore::wsflow.exceptions.MissingArchitectureWarning")
-@pytest.mark.filterwarnings("ignore::wsflow.exceptions.FewRunsWarning")
 @parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), PLAIN, VECTORS])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

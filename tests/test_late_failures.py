@@ -36,7 +36,7 @@ def failing(after: int, with_gradient: bool):
 
 
 def fitted(max_iter: int = 200, **parameters) -> WeightFlow:
-    return WeightFlow(velocity=MLP(16, 1), max_iter=max_iter, random_state=0, **parameters).fit(X)
+    return WeightFlow("euclidean", velocity=MLP(16, 1), max_iter=max_iter, random_state=0, **parameters).fit(X)
 
 
 @pytest.mark.parametrize(

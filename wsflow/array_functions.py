@@ -38,10 +38,11 @@ ROW_FUNCTIONS: dict[Callable[..., Any], tuple[str, ...]] = {
 REDUCTIONS = ("all", "any", "argmax", "argmin", "max", "mean", "min", "prod", "std", "sum", "trace", "var")
 RESHAPINGS = ("diagonal", "flatten", "ravel", "reshape", "squeeze", "swapaxes", "transpose")
 OTHERS = ("argsort", "byteswap", "clip", "cumprod", "cumsum", "dot", "getfield", "nonzero", "round")
-PLAIN_METHODS = (*REDUCTIONS, *RESHAPINGS, *OTHERS)
+METHODS = (*REDUCTIONS, *RESHAPINGS, *OTHERS)
+ATTRIBUTES = ("T", "imag", "mT")
 
 
-def plain_method(name: str) -> Any:
+def _method(name: str) -> Any:
     """Return a method that does what that of a plain array does, with a plain result."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -52,9 +53,13 @@ def plain_method(name: str) -> Any:
     return method
 
 
-def plain_attribute(name: str) -> Any:
+def _attribute(name: str) -> Any:
     """Return a property that is that of the plain array."""
     return property(lambda self: getattr(np.asarray(self), name), doc=f"As ``numpy.ndarray.{name}``.")
+
+
+# name -> what gives a population the method or attribute of a plain array
+PLAIN: dict[str, Any] = {name: _method(name) for name in METHODS} | {name: _attribute(name) for name in ATTRIBUTES}
 
 
 def replaced(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:

@@ -11,8 +11,9 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.architecture.modules import check_alike
 from wsflow.architecture.state_rows import rows_of_states, state_arrays
-from wsflow.array_functions import PLAIN_METHODS, at_numbers, moved_rows, plain_attribute, plain_method, replaced
+from wsflow.array_functions import PLAIN, at_numbers, moved_rows, replaced
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import html_table, rows_about
 
 
 class WeightArray(np.ndarray):
@@ -304,11 +305,12 @@ class WeightArray(np.ndarray):
     def __repr__(self) -> str:
         return f"<{self}>"
 
+    def _repr_html_(self) -> str:
+        return html_table("WeightArray", rows_about(self))
 
-for _name in PLAIN_METHODS:
-    setattr(WeightArray, _name, plain_method(_name))
-for _name in ("T", "mT", "imag"):
-    setattr(WeightArray, _name, plain_attribute(_name))
+
+for _name, _plain_one in PLAIN.items():
+    setattr(WeightArray, _name, _plain_one)
 
 
 def _networks_at(arrays: Sequence[WeightArray], values: np.ndarray, numbers: np.ndarray) -> Any:

@@ -14,12 +14,16 @@ from wsflow.architecture import modules, serialization, state_dicts
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter
 from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
+from wsflow.representation import html_table
 
+# parameters in a table of HTML, and widths in a line
+SHOWN = 30
+WIDTHS = 10
 # the fields that are tuples, and that are saved
 FIELDS = ("parameters", "wires", "layers", "outputs", "activation_sites", "constants")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Architecture:
     """Describe the d weights of a network: named parameters, and which symmetry acts on which axis.
 
@@ -218,6 +222,12 @@ class Architecture:
         """The parameters' names, in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The name of each column of a row of weights: its parameter and the index there, such as ``0.weight[2,3]``."""
+        named = ((p.name, ",".join(map(str, index))) for p in self.parameters for index in np.ndindex(*p.shape))
+        return tuple(f"{name}[{index}]" if index else name for name, index in named)
+
     @cached_property
     def n_weights(self) -> int:
         """The length d of a row: all parameters, statistics included."""
@@ -285,14 +295,34 @@ class Architecture:
         """Return the architecture that `to_json` described; another text is a ValueError."""
         return cls(**serialization.parse(text))
 
+    def __repr__(self) -> str:
+        return f"<Architecture: {self}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Architecture: {self}", _rows(self.parameters), ("parameter", "shape", "axes", "role"))
+
     def __str__(self) -> str:
         if not self.layers:
             groups = f"{len(self.groups)} neuron group{'' if len(self.groups) == 1 else 's'}"
             return f"{len(self.parameters)} parameters, {self.n_weights} weights, {groups}"
         linear = [layer for layer in self.layers if layer.kind == LINEAR]
-        widths = "-".join(str(w) for w in [linear[0].inputs, *(layer.outputs for layer in linear)])
+        sizes = [str(w) for w in (linear[0].inputs, *(layer.outputs for layer in linear))]
+        widths = "-".join(sizes if len(sizes) <= WIDTHS else [*sizes[: WIDTHS // 2], "...", *sizes[-WIDTHS // 2 :]])
         kinds = list(dict.fromkeys(layer.kind for layer in self.layers if layer.kind != LINEAR))
         return f"{widths} {'/'.join(kinds)} ({self.n_weights} weights)".replace("  ", " ")
+
+
+def _rows(parameters: Sequence[Parameter]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of a table: the first parameters, with what their axes range over, and how many there are beyond."""
+    for p in parameters[:SHOWN]:
+        yield p.name, " x ".join(map(str, p.shape)), "; ".join(_axes(block) for block in p.blocks), p.role
+    if len(parameters) > SHOWN:
+        yield f"... and {len(parameters) - SHOWN} more", "", "", ""
+
+
+def _axes(block: Block) -> str:
+    groups = (" + ".join(group.name for group in groups_of(space)) for space in block.axes)
+    return " x ".join(group or "fixed" for group in groups)
 
 
 def _check_blocks(parameter: Parameter, wires: Mapping[str, Wire]) -> None:

@@ -122,7 +122,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
     >>> import numpy as np
     >>> from wsflow import WeightFlow
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
-    >>> flow = WeightFlow(max_iter=50, random_state=0).fit(X)
+    >>> flow = WeightFlow("euclidean", max_iter=50, random_state=0).fit(X)
     >>> flow.sample(5, random_state=0).shape, flow.score_samples(X[:3]).shape
     ((5, 2), (3,))
     """

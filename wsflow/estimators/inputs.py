@@ -34,7 +34,8 @@ def as_networks(estimator: Any, X: Any) -> Any:
             f"{type(estimator).__name__} takes networks, not the name of a file. Pass "
             f"wsflow.load_population({str(X)!r}).weights, or wsflow.load_networks of files of other tools."
         )
-    if isinstance(X, (nn.Module, dict)):
+    # some sparse matrices are dictionaries
+    if isinstance(X, nn.Module) or (isinstance(X, dict) and not hasattr(X, "shape")):
         raise InvalidInputError(
             f"{type(estimator).__name__} takes many networks, and this is one {type(X).__name__}: pass a list of them."
         )

@@ -36,7 +36,7 @@ def sample(model: Any, n_samples: int = 1, random_state: Any = None, **options: 
     >>> import numpy as np
     >>> import wsflow
     >>> X = np.random.default_rng(0).normal(size=(100, 2))
-    >>> wsflow.sample(wsflow.WeightFlow(max_iter=5, random_state=0).fit(X), 3, random_state=0).shape
+    >>> wsflow.sample(wsflow.WeightFlow("euclidean", max_iter=5, random_state=0).fit(X), 3, random_state=0).shape
     (3, 2)
     """
     if not isinstance(model, Pipeline):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from wsflow.estimators.inputs import as_networks
 from wsflow.estimators.validation import later_array, returned_array, wrapped
@@ -64,6 +64,27 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         X = as_networks(self, X)
         return wrapped(self, self._runnable(returned_array(self, X)), X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the columns: those of fit, or else of the architecture's weights.
+
+        With them, ``set_output(transform="pandas")`` gives data frames. A data frame has no architecture, so that
+        estimators behind need ``architecture=``.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+            Names instead, which are those of fit where it was given names.
+
+        Returns
+        -------
+        ndarray of str, shape (d,)
+        """
+        check_is_fitted(self)
+        if input_features is None and self.architecture_ is not None and not hasattr(self, "feature_names_in_"):
+            return np.asarray(self.architecture_.weight_names, dtype=object)
+        names: np.ndarray = _check_feature_names_in(self, input_features)
+        return names
 
     @abstractmethod
     def _action(self, values: np.ndarray, X: Any) -> Action:

@@ -8,6 +8,7 @@ import numpy as np
 
 from wsflow.evaluation.connectivity import Progress, check_points, loss_path
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -56,6 +57,7 @@ def midpoint_barrier(a: WeightArray, b: WeightArray, task: Task) -> np.ndarray:
     return loss_path(a, b, task, n_points=1).barrier
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class BarrierMatrix:
     """The barriers between the networks of one array and those of another, or of itself.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsflow.representation import in_a_line
 from wsflow.task import Task
 
 # scikit-learn's log_loss is not used because it clips probabilities at 2e-16, which a single network that is sure and
@@ -76,6 +77,7 @@ def mean_squared_error(outputs: np.ndarray, targets: np.ndarray, weights: np.nda
     return weighted_mean(np.square(outputs - targets), weights)
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Reliability:
     """How often a forecast is right: means over each bin (bins,) of confidence, NaN where its share is 0."""

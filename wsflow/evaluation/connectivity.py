@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wsflow.evaluation.predictive import chunked_outputs, example_weights, score_key
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import in_a_line
 from wsflow.running import losses, scores
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.task import Task
@@ -93,6 +94,7 @@ def row_pairs(a: WeightArray, b: WeightArray, pairs: Any = None) -> tuple[np.nda
     return rows[:, 0], rows[:, 1]
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class LossPath:
     """Losses and scores along the lines between pairs of networks, with the measures of Lim et al. 2024.

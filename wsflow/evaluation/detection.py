@@ -17,10 +17,12 @@ from wsflow.evaluation.embedding import concatenate, embed, mean_reference
 from wsflow.evaluation.nearest_neighbours import nearest_distances
 from wsflow.evaluation.novelty import check_held_out
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Detection:
     """The p-values (n,) of networks, and flags (n,) where they are at most the level."""

@@ -13,12 +13,14 @@ from torch import Tensor
 from wsflow.evaluation.embedding import Embedding
 from wsflow.evaluation.mmd import TwoSampleTest, mmd_test
 from wsflow.evaluation.prdc import PRDC, compute_prdc, expected_coverage
+from wsflow.representation import in_a_line
 
 # networks of a set: all pairs are compared, and the test multiplies their kernel with a thousand permutations
 NETWORKS = 500
 SPACES = {"weights": "weights", "function": "functions"}
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class TwoSamples:
     """Samples (m, p) and real points (n, p) of one space, with the generator of the permutations of their test."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import chunked_outputs
+from wsflow.representation import in_a_line
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task
@@ -24,6 +25,7 @@ REFERENCE_NETWORKS, REFERENCE_SWEEPS = 400, 3
 CHUNK_NUMBERS = 2**19
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Embedding:
     """Networks in both spaces; Euclidean distance in `functions` is the rms difference of predictions."""

@@ -15,6 +15,7 @@ from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_dista
 from wsflow.evaluation.novelty import PAIRS, check_held_out, dispersion_of, novelty_of
 from wsflow.evaluation.pareto import Frontier
 from wsflow.evaluation.predictive import Predictive, predict, score_key
+from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -23,6 +24,7 @@ MEASURED = 200
 NULL_PAIRS = 1000
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Measured:
     """The row of a set of networks in a report, and what it was computed from (all networks, or a part of them)."""
@@ -33,6 +35,7 @@ class Measured:
     embedding: Embedding
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Evaluator:
     """What every set of networks is compared with, measured once; make it with `Evaluator.of`.

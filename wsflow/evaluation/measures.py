@@ -16,6 +16,7 @@ from wsflow.evaluation.iou import max_iou
 from wsflow.evaluation.novelty import Dispersion, Novelty
 from wsflow.evaluation.ood_detection import ood_auroc
 from wsflow.evaluation.predictive import Predictive
+from wsflow.representation import in_a_line
 from wsflow.task import Task
 
 
@@ -50,6 +51,7 @@ class Measure:
     only: str = ""
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Evidence:
     """What the measures of networks are computed from: their predictions and distances, and the training networks'."""

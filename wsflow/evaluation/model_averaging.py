@@ -14,6 +14,7 @@ from wsflow.evaluation.importance_sampling import effective_sample_size, normali
 from wsflow.evaluation.measures import OOD, measure, measure_average
 from wsflow.evaluation.predictive import Mixture, chunked_outputs, has_density
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import in_a_line
 from wsflow.running import predictions
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
@@ -23,6 +24,7 @@ SIZES = (1, 2, 5, 10, 20, 50, 100)
 DRAWS = 20
 
 
+@in_a_line
 @dataclass(frozen=True)
 class ModelAverage:
     """The average sum_i w_i p_i(x) (b, k), the weights w (n,), which sum to 1, and how many networks they are worth.
@@ -115,6 +117,7 @@ def _share(n: int, weights: Any, log_weights: Any, temperature: float) -> np.nda
     return normalize(values, temperature)
 
 
+@in_a_line
 @dataclass(frozen=True)
 class PredictiveCurve:
     """The measures of model averages, by how many networks are in them.

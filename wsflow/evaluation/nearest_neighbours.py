@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.embedding import Embedding, align, chunks
+from wsflow.representation import in_a_line
 
 # nearest training networks by outputs, and as many by aligned weights, that are then matched pairwise
 CANDIDATES = 4
 
 
+@in_a_line
 @dataclass(frozen=True)
 class NearestDistances:
     """Distances (n,) of networks to their nearest training networks."""

@@ -19,6 +19,7 @@ from wsflow.evaluation.barrier import fixed_pairs
 from wsflow.evaluation.embedding import embed, mean_reference
 from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_distances, rms_distances
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -26,6 +27,7 @@ from wsflow.weights import WeightArray
 PAIRS = 2000
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Novelty:
     """Distances of samples to the training networks, over those of networks of held-out runs.

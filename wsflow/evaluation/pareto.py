@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wsflow.representation import in_a_line
+
 Row = Mapping[str, float]
 
 # the measures at which generators are compared: a copy has no novelty, a collapsed generator no dispersion
@@ -30,6 +32,7 @@ class Bound(NamedTuple):
     at_most: bool = False
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Frontier:
     """A generator's rows at several levels of its knob; one row is a generator without a knob.

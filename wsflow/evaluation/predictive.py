@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.losses import Classification
+from wsflow.representation import in_a_line
 from wsflow.running import forward, losses, scores
 from wsflow.running.compatibility import check_task
 from wsflow.running.metrics import mean
@@ -27,6 +28,7 @@ CHUNK_NUMBERS = 2**20
 MODULE_NETWORKS, MODULE_EXAMPLES = 8, 512
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Predictive:
     """What a set of networks predicts on a task.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from wsflow.evaluation.nulls import null_curves, null_names, null_samples
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
+from wsflow.representation import html_table, text_table
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -32,9 +34,9 @@ Row = dict[str, float]
 BARRIER_EXAMPLES = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What `evaluate` found.
+    """What `evaluate` found; ``print(report)`` shows a table and the verdict.
 
     Each row has the measures of `wsflow.evaluation.MEASURES` that the task has: the score (``"accuracy"``, ``"r2"`` for
     a regression, or ``"minus_loss"`` for a loss of one's own), ``"loss"``, ``"novelty"`` and ``"dispersion"``, and what
@@ -86,6 +88,24 @@ class Report:
     def headline(self) -> tuple[str, ...]:
         """The keys that matter first: score, loss, novelty and dispersion."""
         return self.score, "loss", *DIVERSITY
+
+    def _table(self) -> list[list[str]]:
+        """Return the rows of a table of the keys that matter first, with its header."""
+        rows = {"training": self.training, "held-out runs": self.held_out, "samples": self.samples, **self.nulls}
+        cells = [[name, *(f"{row.get(key, np.nan):.3f}" for key in self.headline)] for name, row in rows.items()]
+        return [["", *self.headline], *cells]
+
+    def __repr__(self) -> str:
+        numbers = (f"{key} {self.samples.get(key, np.nan):.3f}" for key in self.headline)
+        return f"<Report: {', '.join(numbers)} of {self.counts.get('samples', 0)} samples, {len(self.nulls)} nulls>"
+
+    def __str__(self) -> str:
+        return "\n".join([text_table(self._table()), "", *self.verdict])
+
+    def _repr_html_(self) -> str:
+        header, *rows = self._table()
+        sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.verdict)
+        return html_table("Report", rows, header) + sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data; numbers that do not exist are None."""

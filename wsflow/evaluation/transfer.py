@@ -9,6 +9,7 @@ import torch
 
 from wsflow.evaluation.predictive import predict
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
+from wsflow.representation import in_a_line
 from wsflow.running import forward, losses, matched, tensors_of
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
@@ -18,6 +19,7 @@ from wsflow.weights import WeightArray
 CHOICES = tuple(name for name, row in OPTIMIZERS.items() if not row.sampler)
 
 
+@in_a_line
 @dataclass(frozen=True)
 class LearningCurves:
     """Scores and losses (k, n) of networks on held-out data, after `steps` (k,) gradient steps; the first is 0."""

@@ -16,8 +16,10 @@ from wsflow.geometry.charts import Chart
 from wsflow.geometry.factors import check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.representatives import Representatives
 from wsflow.manifolds import Euclidean, Product, Sphere
+from wsflow.representation import in_a_line
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """A manifold for networks, with its charts.

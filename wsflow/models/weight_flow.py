@@ -34,6 +34,7 @@ from wsflow.models.widths import check_width, combined, copies_needed
 from wsflow.objectives.consensus import Consensus, fit_consensus
 from wsflow.objectives.function_metric import function_metric, predictions_of
 from wsflow.objectives.guidance import guided_transport
+from wsflow.representation import in_a_line
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.training.loop import History, Loss, Progress, Schedule, TrainingInterrupted, seeded, train
 
@@ -52,6 +53,7 @@ HINT_INPUTS = 512
 ENERGY_RATE = 0.25
 
 
+@in_a_line
 @dataclass
 class FlowHistory(History):
     """Losses by training step; `energy` is the energy distance of predictions, the mean of each 50 steps."""
@@ -59,6 +61,7 @@ class FlowHistory(History):
     energy: list[float] = field(default_factory=list)
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class WeightFlowModel:
     """A flow over the networks of one architecture, in torch alone.

@@ -102,7 +102,8 @@ def save_model(model: Any, path: str | Path) -> None:
     >>> import pathlib, tempfile
     >>> import numpy as np
     >>> import wsflow
-    >>> flow = wsflow.WeightFlow(max_iter=5, random_state=0).fit(np.random.default_rng(0).normal(size=(50, 2)))
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
+    >>> flow = wsflow.WeightFlow("euclidean", max_iter=5, random_state=0).fit(X)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     wsflow.save_model(flow, pathlib.Path(folder, "model.st"))
     ...     loaded = wsflow.load_model(pathlib.Path(folder, "model.st"))

@@ -11,6 +11,7 @@ import numpy as np
 from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
+from wsflow.representation import html_table, rows_about, summary
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -94,6 +95,18 @@ class Population:
 
     def __repr__(self) -> str:
         return f"<Population: {self}>"
+
+    def _repr_html_(self) -> str:
+        known = {name: summary(value) for name, value in self.provenance.items() if value is not None}
+        rows = [*rows_about(self.weights), ("task", _described(self.task)), *known.items()]
+        return html_table("Population", rows)
+
+
+def _described(task: Task | None) -> str:
+    if task is None:
+        return "none"
+    name = task.source.get("name") or task.source.get("path") or "of one's own data"
+    return f"{name}: {len(task.X)} examples, {task.n_inputs} inputs, {task.n_outputs} outputs, {task.loss}"
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -24,11 +24,13 @@ from torch import Tensor
 from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Shear, Space
 from wsflow.architecture.spaces import groups_of
+from wsflow.representation import in_a_line
 from wsflow.running import take
 from wsflow.symmetry.views import as_index, broadcastable, empty_like
 from wsflow.weights import WeightArray
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Action:
     """One group element for each of n networks.

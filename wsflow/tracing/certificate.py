@@ -19,6 +19,7 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.restriction import restricted
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.representation import in_a_line
 from wsflow.running import forward, unflatten
 from wsflow.running.metrics import deviation
 from wsflow.symmetry.actions import Action
@@ -29,6 +30,7 @@ TOLERANCE = 1e-10
 ATTEMPTS = 20
 
 
+@in_a_line
 @dataclass(frozen=True)
 class Certificate:
     """Hold what a test of symmetries found.

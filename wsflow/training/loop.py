@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from wsflow.exceptions import NumericalError
+from wsflow.representation import in_a_line
 
 # from a module in training and a generator to what is minimised and what is recorded of it
 Loss = Callable[[Any, torch.Generator], tuple[Tensor, Tensor]]
@@ -65,6 +66,7 @@ class Schedule:
         return warm * (0.005 + 0.5 * (1 + math.cos(math.pi * step / self.n_steps)))
 
 
+@in_a_line
 @dataclass
 class History:
     """What was recorded at each evaluation.

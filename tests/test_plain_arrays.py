@@ -1,0 +1,170 @@
+"""What is passed as networks: populations and modules are read, plain arrays and few runs are warned about."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from wsflow import Architecture, PermutationAligner, Population, ScaleCanonicalizer, WeightArray, WeightFlow
+from wsflow.exceptions import FewRunsWarning, InvalidInputError, MissingArchitectureWarning
+from wsflow.models.options import MLP, NetworkGeometry
+
+ARCHITECTURE = Architecture.mlp([4, 3, 2])
+FAST = {"velocity": MLP(8, 1), "max_iter": 1, "random_state": 0}
+ESTIMATORS = {
+    "aligner": (PermutationAligner, "leaves networks as they are, not aligned"),
+    "canonicalizer": (ScaleCanonicalizer, "leaves the scales and signs"),
+    "flow": (lambda **keywords: WeightFlow(**FAST | keywords), "learns plain vectors, without symmetries"),
+}
+NAMES = [(make, text) for make, text in ESTIMATORS.values()]
+
+
+def networks(n=12, seed=0, **keywords):
+    rows = np.random.default_rng(seed).normal(size=(n, ARCHITECTURE.n_weights))
+    return WeightArray(rows, ARCHITECTURE, **keywords)
+
+
+def warned(fit):
+    """The warnings of a call that Python shows by default."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        fit()
+    return [w for w in found if issubclass(w.category, UserWarning)]
+
+
+@pytest.mark.parametrize(("make", "text"), NAMES, ids=ESTIMATORS)
+@pytest.mark.parametrize(
+    "plain",
+    [np.asarray, np.ndarray.tolist, lambda w: np.hstack([w[:, :10], w[:, 10:]]), lambda w: w + 0.0],
+    ids=["array", "lists", "hstack", "sum"],
+)
+class TestPlainArrays:
+    def test_they_warn_once_and_say_what_is_not_done(self, make, text, plain):
+        found = warned(lambda: make().fit(plain(networks())))
+        assert [w.category for w in found] == [MissingArchitectureWarning]
+        assert text in str(found[0].message) and "Pass a WeightArray" in str(found[0].message)
+        assert found[0].filename == __file__
+
+    def test_an_architecture_is_all_that_is_missing(self, make, text, plain):
+        geometry = {"geometry": "euclidean"} if isinstance(make(), WeightFlow) else {}
+        assert not warned(lambda: make(architecture=ARCHITECTURE, **geometry).fit(plain(networks())))
+
+
+def test_a_pipeline_warns_once_for_each_step_and_at_the_line_of_its_user():
+    model = make_pipeline(*(make() for make, _ in NAMES))
+    found = warned(lambda: model.fit(np.asarray(networks())))
+    assert len(found) == 3 and {w.filename for w in found} == {__file__}
+
+
+@pytest.mark.parametrize("geometry", ["euclidean", NetworkGeometry("euclidean")])
+def test_who_asks_for_plain_vectors_gets_them_without_a_warning(geometry):
+    assert not warned(lambda: WeightFlow(geometry, **FAST).fit(np.asarray(networks())))
+
+
+def test_networks_do_not_warn():
+    assert not warned(lambda: make_pipeline(*(make() for make, _ in NAMES)).fit(networks()))
+
+
+def sequential(n=12):
+    modules = [nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)) for _ in range(n)]
+    for module, row in zip(modules, np.asarray(networks(n)), strict=True):
+        nn.utils.vector_to_parameters(torch.from_numpy(row).float(), module.parameters())
+    return modules
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        lambda w: Population(w),
+        lambda w: sequential(),
+        lambda w: tuple(sequential()),
+        lambda w: w.astype(np.float32),
+    ],
+    ids=["population", "modules", "tuple of modules", "array"],
+)
+def test_populations_and_modules_are_networks(passed):
+    weights = networks().astype(np.float32)
+    model = make_pipeline(PermutationAligner(), ScaleCanonicalizer()).fit(weights)
+    other = make_pipeline(PermutationAligner(), ScaleCanonicalizer())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moved = other.fit_transform(passed(weights))
+        again = other.transform(passed(weights))
+        flow = WeightFlow(**FAST).fit(moved)
+        scores = flow.score_samples(Population(moved))
+    assert type(moved) is WeightArray and moved.architecture == ARCHITECTURE
+    np.testing.assert_array_equal(moved, model.transform(weights))
+    np.testing.assert_array_equal(again, moved)
+    np.testing.assert_array_equal(scores, flow.score_samples(moved))
+
+
+def test_runs_of_a_population_are_its_own():
+    population = Population(networks(runs=np.repeat(np.arange(6), 2), steps=[1, 2] * 6))
+    moved = PermutationAligner().fit_transform(population)
+    np.testing.assert_array_equal(moved.runs, population.weights.runs)
+    expected = PermutationAligner().fit_transform(population.weights)
+    np.testing.assert_array_equal(moved, expected)
+
+
+def test_state_dicts_need_their_activation():
+    states = networks().state_dicts()
+    with pytest.raises(InvalidInputError, match=r"from_state_dicts\(states, activation='relu'\)"):
+        PermutationAligner().fit(states)
+    moved = PermutationAligner(architecture=ARCHITECTURE).fit_transform(states)
+    np.testing.assert_array_equal(moved, PermutationAligner().fit_transform(networks()))
+
+
+class Convolution(nn.Module):
+    """What is no nn.Sequential."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x):
+        return self.layer(x).relu()
+
+
+@pytest.mark.parametrize(
+    ("passed", "remedy"),
+    [
+        (lambda: sequential()[0], "one Sequential: pass a list"),
+        (lambda: networks().state_dicts()[0], "one dict: pass a list"),
+        (lambda: [Convolution() for _ in range(3)], "from_modules(modules, example_input=x)"),
+        (lambda: "zoo.safetensors", "wsflow.load_population('zoo.safetensors').weights"),
+        (lambda: [networks(), networks(seed=1)], "wsflow.concatenate"),
+        (lambda: [Population(networks())], "wsflow.concatenate"),
+    ],
+    ids=["module", "state dict", "convolutions", "path", "arrays", "populations"],
+)
+@pytest.mark.parametrize("make", [make for make, _ in NAMES], ids=ESTIMATORS)
+def test_what_is_no_population_says_what_to_pass(make, passed, remedy):
+    with pytest.raises(InvalidInputError, match=re.escape(remedy)):
+        make().fit(passed())
+
+
+@pytest.mark.parametrize(
+    ("rows", "few"),
+    [
+        (lambda: networks(3), "3 rows of 3 runs"),
+        (lambda: networks(9), "9 rows of 9 runs"),
+        (lambda: networks(40, runs=np.repeat([0, 1], 20)), "40 rows of 2 runs"),
+        (lambda: networks(10), ""),
+        (lambda: networks(40, runs=np.repeat(np.arange(10), 4)), ""),
+    ],
+)
+def test_few_runs_are_said(rows, few):
+    found = warned(lambda: WeightFlow("euclidean", **FAST).fit(rows()))
+    assert [w.category for w in found] == [FewRunsWarning] * bool(few)
+    assert not few or (few in str(found[0].message) and "about 16 for such networks" in str(found[0].message))
+
+
+def test_few_rows_of_other_groups_are_said():
+    found = warned(lambda: WeightFlow("euclidean", **FAST).fit(np.asarray(networks(40)), groups=np.repeat([0, 1], 20)))
+    assert "40 rows of 2 runs" in str(found[0].message)
