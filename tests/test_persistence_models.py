@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from saved import ARCHITECTURE, assert_refused, make_population
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Binarizer
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.aligner import PermutationAligner
@@ -156,7 +156,7 @@ def test_classes_of_parameters_that_are_not_in_the_table_are_refused(tmp_path, m
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (StandardScaler(), "'standardscaler' is StandardScaler, which wsflow does not save"),
+        (Binarizer(), "'binarizer' is Binarizer, which wsflow does not save"),
         ("passthrough", "is 'passthrough'"),
         (make_pipeline(Shift()), "is Pipeline"),
         (Impostor(), "is Impostor"),

@@ -38,7 +38,7 @@ def shown(population, report):
     return {
         "report": report,
         "architecture": population.architecture,
-        "large architecture": Architecture.mlp([100] * 50),
+        "large architecture": Architecture.mlp([10] * 50),
         "population": population,
         "weights": weights,
         "action": action,
@@ -109,7 +109,7 @@ def test_notebooks_get_a_table(shown, name):
 
 
 def cells(html):
-    return dict(re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td>", html))
+    return dict(re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td>", html))
 
 
 def test_tables_say_what_matters(population):

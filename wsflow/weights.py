@@ -22,8 +22,8 @@ class WeightArray(np.ndarray):
     What moves whole rows gives a WeightArray, and carries the runs and steps of the rows along: indexing, ``copy``,
     ``astype``, and functions of NumPy such as ``np.concatenate``, ``vstack``, ``append``, ``insert``, ``take``,
     ``repeat``, ``delete``, ``split`` and ``unique`` along axis 0, where all arrays are of one architecture. Everything
-    else (a column, a mean, ``hstack``, ``stack``) is a plain array. Numbers of runs are kept as they are,
-    so that rows of one run stay together; `wsflow.concatenate` joins populations, whose run 0 is not the same run.
+    else (a column, a mean, ``hstack``, ``stack``) is a plain array. Runs keep their numbers; `wsflow.concatenate` joins
+    populations, whose run 0 is not the same run.
 
     Parameters
     ----------
@@ -149,8 +149,6 @@ class WeightArray(np.ndarray):
     @classmethod
     def concatenate(cls, arrays: Sequence[WeightArray]) -> WeightArray:
         """Return the rows of several arrays of one architecture, one after the other; aligned if all of them are.
-
-        As ``np.concatenate``, which gives a plain array where they differ.
 
         Raises
         ------
@@ -313,7 +311,7 @@ for _name, _plain_one in PLAIN.items():
     setattr(WeightArray, _name, _plain_one)
 
 
-def _networks_at(arrays: Sequence[WeightArray], values: np.ndarray, numbers: np.ndarray) -> Any:
+def _networks_at(arrays: Sequence[WeightArray], values: np.ndarray, numbers: Any) -> Any:
     """Return values (m, d) as the networks that have these numbers among the rows of some arrays."""
     if values.dtype.kind != "f":
         return values

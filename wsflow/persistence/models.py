@@ -1,4 +1,4 @@
-"""Fitted estimators and pipelines of wsflow's own steps as files.
+"""Fitted estimators and pipelines of wsflow's own steps, and of plain ones of scikit-learn, as files.
 
 A step is saved through the protocol `Step`: its parameters, and its fitted state as arrays and plain values. A
 parameter may be an object that holds parameters of its own, of one of the classes in `HOLDERS`. Parameters of an older
@@ -16,6 +16,7 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.persistence.format import decoding, read, write
+from wsflow.persistence.plain_steps import PLAIN_STEPS, is_plain, plain_state, restored
 from wsflow.persistence.values import Parameters, decode, encode
 from wsflow.populations.population import versions
 
@@ -82,18 +83,19 @@ class Step(Protocol):
 def save_model(model: Any, path: str | Path) -> None:
     """Write a fitted estimator, or a pipeline of them, to a safetensors file, completely or not at all.
 
-    Only wsflow's own estimators are saved. What is loaded has the same parameters (except `progress`) and the same
+    Saved are wsflow's own estimators, and scikit-learn's steps of `wsflow.persistence.plain_steps`, whose fitted state
+    is plain: scalers, PCA and TruncatedSVD. What is loaded has the same parameters (except `progress`) and the same
     arrays, and samples the same. There is no pickle in it.
 
     Parameters
     ----------
-    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, or a Pipeline of these
+    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, StandardScaler, PCA, ..., or a Pipeline of these
     path : str or Path
 
     Raises
     ------
     InvalidInputError
-        If a step is not wsflow's or is not fitted, or has a parameter that cannot be saved.
+        If a step is none of these or is not fitted, or has a parameter that cannot be saved.
     OutputError
         If the file cannot be written; what was there is intact.
 
@@ -156,10 +158,10 @@ def migrate(name: str, params: Parameters) -> Parameters:
 
 def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     kind = type(step).__name__
-    if kind not in STEPS or type(step) is not _class(kind, STEPS):
+    if not is_plain(step) and (kind not in STEPS or type(step) is not _class(kind, STEPS)):
         what = repr(step) if isinstance(step, str) else kind
         raise InvalidInputError(
-            f"The step {name!r} is {what}, which wsflow does not save: it saves {', '.join(STEPS)}. "
+            f"The step {name!r} is {what}, which wsflow does not save: it saves {', '.join([*STEPS, *PLAIN_STEPS])}. "
             "Save a pipeline without that step, or the step itself by other means."
         )
     params = {key: value for key, value in step.get_params(deep=False).items() if key not in NOT_SAVED}
@@ -193,18 +195,20 @@ def _fitted(name: str, step: Step) -> tuple[Mapping[str, np.ndarray], dict[str, 
         check_is_fitted(step)
     except NotFittedError as error:
         raise InvalidInputError(f"The step {name!r} is not fitted: call fit before it is saved.") from error
-    return step._get_fitted()
+    return ({}, plain_state(step)) if is_plain(step) else step._get_fitted()
 
 
-def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> Step:
+def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> Any:
     name, kind = data["name"], data["class"]
-    if kind not in STEPS:
+    if kind not in STEPS and kind not in PLAIN_STEPS:
         raise InvalidInputError(
             f"{path}: the step {name!r} is a {kind!r}, which this wsflow does not have. Install a newer wsflow."
         )
     params = decode(data["params"], tensors, path, _holders(), migrate)
     arrays = {key: tensors[f"{name}.{key}"] for key in data["arrays"]}
     fitted = decode(data["data"], tensors, path)
+    if kind in PLAIN_STEPS:
+        return restored(kind, params, fitted)
     if kind == "WeightFlow":
         from wsflow.persistence.migrations import weight_flow
 
