@@ -73,4 +73,4 @@ def test_a_flow_may_start_from_it():
     flow = WeightFlow("euclidean", velocity=velocity, source="exchangeable", max_iter=3, random_state=0).fit(rows)
     assert np.isfinite(flow.score_samples(rows[:2])).all()
     with pytest.raises(ValueError, match="needs an architecture"):
-        WeightFlow(source="exchangeable").fit(np.random.default_rng(0).normal(size=(30, 4)))
+        WeightFlow("euclidean", source="exchangeable").fit(np.random.default_rng(0).normal(size=(30, 4)))

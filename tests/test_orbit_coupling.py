@@ -103,4 +103,4 @@ def test_a_flow_learns_from_them(activation, identity):
 
 def test_without_an_architecture_there_are_no_symmetries():
     with pytest.raises(ValueError, match="needs an architecture"):
-        WeightFlow(coupling="orbit", **FAST).fit(np.random.default_rng(0).normal(size=(20, 4)))
+        WeightFlow("euclidean", coupling="orbit", **FAST).fit(np.random.default_rng(0).normal(size=(20, 4)))

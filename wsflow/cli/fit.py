@@ -92,5 +92,5 @@ def fit(
     else:
         click.echo(
             f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
-            f"validation loss {result['loss']:.4f}."
+            f"{'validation' if history.validation else 'training'} loss {result['loss']:.4f}."
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,9 @@ from wsflow.cli.networks import quality
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.populations.optimizers import OPTIMIZERS
 from wsflow.populations.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from wsflow.task import Task
 
 MAXIMUM_RUN = 2**53  # runs are int64 in the file, with room for -n more
 
@@ -102,6 +106,7 @@ def populate(
     import wsflow
 
     check_output(out)
+    check_name(task)
     loaded = wsflow.load_task(task)
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
     check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
@@ -123,6 +128,7 @@ def populate(
     score = next(iter(measured))
     result = {
         "path": str(out),
+        "task": task,
         "networks": len(population),
         "runs": population.n_runs,
         "architecture": str(population.architecture),
@@ -133,6 +139,29 @@ def populate(
         echo_json(result)
     else:
         click.echo(
-            f"{out}: {population}, trained in {bars.total:.1f} s; on held-out data {score} {result[score]:.3f}, "
+            f"{out}: {population}, trained on {described(task, loaded)} in {bars.total:.1f} s; on "
+            f"{'held-out' if loaded.held_out is not loaded else 'its own'} data {score} {result[score]:.3f}, "
             f"loss {result['loss']:.3f}."
         )
+
+
+def check_name(task: str) -> None:
+    """Ask, or on no terminal say, whether a task is meant whose name is nearly that of another."""
+    from wsflow.populations.datasets import easily_mistaken
+
+    sentence = easily_mistaken(task)
+    if sentence and is_terminal():
+        click.confirm(f"{sentence} Go on with the image?", abort=True, err=True)
+    elif sentence:
+        click.echo(f"Warning: {sentence}", err=True)
+
+
+def is_terminal() -> bool:
+    """Return whether there is someone to ask."""
+    return sys.stdin.isatty()
+
+
+def described(name: str, task: Task) -> str:
+    """Describe a task in a few words."""
+    kind = f"a classification into {task.n_outputs} classes" if task.is_classification else "a regression"
+    return f"{name} ({kind}, {len(task.X)} examples)"

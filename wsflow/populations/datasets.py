@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +212,10 @@ def _from_file(path: Path, seed: int, target: str | int | None, loss: str | None
     name = str(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
+        near = get_close_matches(name.partition(":")[0].lower(), TASKS)
+        meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise InvalidInputError(
-            f"There is no task {name!r}. Choose one of {', '.join(TASKS)}, or give a file ending in "
+            f"There is no task {name!r}.{meant} Choose one of {', '.join(TASKS)}, or give a file ending in "
             f"{' or '.join(READERS)}."
         )
     X, y = reader(path, target)
@@ -222,6 +225,12 @@ def _from_file(path: Path, seed: int, target: str | int | None, loss: str | None
         return split_task(X, y, loss, seed=seed, source=source)
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
+
+
+def easily_mistaken(name: str) -> str:
+    """Return a sentence on the task that is easily meant by a name that is another's; "" where there is none."""
+    row = DATASETS.get(name)
+    return f"{name!r} is {row.description}" if isinstance(row, Digit) else ""
 
 
 def task_from_source(source: Mapping[str, Any], checksum: str | None = None) -> Task:

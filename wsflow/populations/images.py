@@ -60,6 +60,8 @@ class Digit:
     """A row of the table of tasks: one of scikit-learn's handwritten digits, 8 x 8 pixels, by its number."""
 
     numbered = True
+    # of the name without a number
+    description = "the image of one handwritten digit, 'digit:0'; the data set of all of them is 'digits'."
 
     def task(self, name: str, seed: int) -> Task:
         """Load the image task of a name such as ``"digit:17"``, which does not depend on the seed."""
