@@ -25,9 +25,11 @@ from wsflow.architecture.restriction import restricted
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.running import unflatten
 from wsflow.running.execution import run_module
+from wsflow.running.program import ProgramModule
 from wsflow.symmetry.actions import Action
 from wsflow.tracing import certify
 from wsflow.tracing.certificate import random_weights, without
+from wsflow.tracing.modules import certified_architecture
 
 IMAGES = torch.zeros(2, 3, 8, 8)
 TOKENS = torch.tensor([[1, 2, 3, 4, 5], [6, 0, 1, 2, 3]])
@@ -460,7 +462,7 @@ def parts(draw: Any, channels: int, depth: int) -> tuple[nn.Module, int]:
 
 def check_random_module(network: nn.Module) -> None:
     images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    architecture = Architecture.from_module(network, images)
+    architecture = certified_architecture(network, images)
     certificate = certify(architecture, network, images, n_trials=1, seed=1)
     assert certificate.deviation < 1e-10
     assert not certificate.idle
@@ -470,6 +472,18 @@ def check_random_module(network: nn.Module) -> None:
 @given(modules())
 def test_random_networks_are_read_and_certified(network: nn.Module) -> None:
     check_random_module(network)
+
+
+@settings(max_examples=10, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
+@given(modules())
+def test_random_networks_have_programs(network: nn.Module) -> None:
+    architecture = Architecture.from_module(network, IMAGES[..., :4, :4])
+    program = ProgramModule(Architecture.from_json(architecture.to_json()))
+    x = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    state = {name: tensor for name, tensor in network.double().state_dict().items() if name in architecture.names}
+    with torch.no_grad():
+        expected = network.eval()(x)
+        torch.testing.assert_close(torch.func.functional_call(program, state, x), expected, rtol=1e-10, atol=1e-12)
 
 
 # one in some thousand has groups that change places only together, which are left out

@@ -92,6 +92,12 @@ def _read_module(*arguments: Any) -> Any:
     return architecture_of_module(*arguments)
 
 
+def _module_of_program(architecture: Any) -> Any:
+    from wsflow.running.program import ProgramModule
+
+    return ProgramModule(architecture)
+
+
 def _largest_deviation(*arguments: Any) -> float:
     from wsflow.tracing import certify
 
@@ -99,6 +105,7 @@ def _largest_deviation(*arguments: Any) -> float:
 
 
 hooks.read_module = _read_module
+hooks.module_of_program = _module_of_program
 hooks.largest_deviation = _largest_deviation
 
 

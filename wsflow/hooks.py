@@ -12,3 +12,5 @@ from typing import Any
 read_module: Callable[..., Any]
 # an architecture, a module, inputs, the number of trials and a seed -> the largest change of an output
 largest_deviation: Callable[..., float]
+# an architecture with a program -> the torch module that runs it
+module_of_program: Callable[..., Any]

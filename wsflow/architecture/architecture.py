@@ -12,6 +12,7 @@ import numpy as np
 from wsflow import hooks
 from wsflow.architecture import modules, serialization, state_dicts
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter
+from wsflow.architecture.program import Program
 from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
 from wsflow.representation import html_table
@@ -41,8 +42,10 @@ class Architecture:
         Where activations are read, in a network that a module runs.
     constants : sequence of str
         Keys of the state dict that are no weights, such as buffers of integers.
+    program : Program, optional
+        What the network computes, where it is not sequential: how it runs without the module that was read.
     module : torch.nn.Module, optional
-        What runs the networks where there are no layers. It is neither compared nor saved with the table.
+        The module that was read, of which networks are made again. It is neither compared nor saved with the table.
 
     Examples
     --------
@@ -62,6 +65,7 @@ class Architecture:
     outputs: tuple[str, ...] = ()
     activation_sites: tuple[ActivationSite, ...] = ()
     constants: tuple[str, ...] = ()
+    program: Program | None = None
     module: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -209,6 +213,9 @@ class Architecture:
         for group in self.groups:
             if sizes.setdefault(group.name, group) != group:
                 raise ValueError(f"The neuron group {group.name!r} is declared twice, with different sizes or parents.")
+        unknown = sorted(self.program.parameters() - set(names)) if self.program else []
+        if unknown:
+            raise ValueError(f"The program uses {unknown[0]!r}, which is no parameter of this architecture.")
 
     @cached_property
     def groups(self) -> tuple[NeuronGroup, ...]:
@@ -262,6 +269,13 @@ class Architecture:
         columns = np.arange(self.n_weights)
         return np.concatenate([columns[self.slices[name]] for name in names] or [columns[:0]])
 
+    @cached_property
+    def executable(self) -> Any:
+        """The torch module that runs the networks: the one that was read, or its program's; None without either."""
+        if self.module is not None or self.program is None:
+            return self.module
+        return hooks.module_of_program(self)
+
     def wire(self, name: str) -> Wire:
         """Return the wire of that name."""
         return next(wire for wire in self.wires if wire.name == name)
@@ -288,7 +302,8 @@ class Architecture:
 
     def to_json(self) -> str:
         """Return a description from which `from_json` makes the same architecture; keys are sorted."""
-        return serialization.describe(self.groups, **{name: getattr(self, name) for name in FIELDS})
+        fields = {name: getattr(self, name) for name in (*FIELDS, "program")}
+        return serialization.describe(self.groups, **fields)
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter, Shear
+from wsflow.architecture.program import Program, describe_program, parse_program
 from wsflow.architecture.sequential import Layer
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
 
@@ -22,6 +23,7 @@ def describe(
     outputs: Iterable[str],
     activation_sites: Iterable[ActivationSite],
     constants: Iterable[str],
+    program: Program | None = None,
 ) -> str:
     """Return the JSON text of an architecture's fields, with sorted keys; parents come first in `groups`."""
     data = {
@@ -43,6 +45,8 @@ def describe(
         "taps": [asdict(site) for site in activation_sites],
         "constants": list(constants),
     }
+    if program is not None:
+        data["program"] = describe_program(program)
     return json.dumps(data, sort_keys=True)
 
 
@@ -80,6 +84,7 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": tuple(data["outputs"]),
         "activation_sites": [ActivationSite(**site) for site in data.get("taps", ())],
         "constants": tuple(data.get("constants", ())),
+        "program": parse_program(data["program"]) if data.get("program") else None,
     }
 
 

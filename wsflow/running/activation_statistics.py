@@ -20,7 +20,7 @@ Activations = list[tuple[str, Tensor]]
 
 def has_activations(architecture: Architecture) -> bool:
     """Return whether an architecture says where to read the activations of its neurons."""
-    return bool(architecture.layers) or (architecture.module is not None and bool(architecture.activation_sites))
+    return bool(architecture.layers) or (architecture.executable is not None and bool(architecture.activation_sites))
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def _of_layers(tensors: dict[str, Tensor], architecture: Architecture, inputs: T
 
 def _of_sites(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
     sites = _taps(architecture)
-    observed = _Observed(architecture.module, sorted({site.layer for site in sites}))
+    observed = _Observed(architecture.executable, sorted({site.layer for site in sites}))
     outputs = run_module({f"module.{name}": tensor for name, tensor in tensors.items()}, observed, inputs)
     result = []
     for site in sites:

@@ -46,7 +46,7 @@ class ModuleRunner:
             indices = {layer.name: str(i) for i, layer in enumerate(architecture.layers)}
             keys = {name: ".".join([indices[name.rpartition(".")[0]], name.rpartition(".")[2]]) for name in keys}
             return cls(architecture, built, keys)
-        module = architecture.module if module is None else module
+        module = architecture.executable if module is None else module
         if module is None:
             raise InvalidInputError(
                 "This architecture does not say how to run its networks, so their statistics cannot be gathered. "

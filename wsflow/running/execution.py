@@ -52,7 +52,7 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
         for _, hidden in run_layers(tensors, architecture, inputs):
             outputs = hidden
         return outputs
-    module = architecture.module if module is None else module
+    module = architecture.executable if module is None else module
     if module is None:
         raise ValueError("This architecture does not say how to run its networks. Pass module=.")
     return run_module(tensors, module, inputs)

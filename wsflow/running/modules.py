@@ -14,17 +14,20 @@ from wsflow.architecture.sequential import LINEAR
 
 
 def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:
-    """Build the module of one network: its layers, or a copy of the template where it is not sequential.
+    """Build the module of one network: a copy of the template, its layers, or what runs the architecture.
 
     Raises
     ------
     ValueError
-        If the architecture is not sequential and there is no template, or the template is of another architecture.
+        If the architecture does not run itself and there is no template, or the template is of another architecture.
     """
     if template is not None:
         return _of_template(architecture, state, template)
     if not architecture.layers:
-        raise ValueError("This architecture does not say how to build its modules. Pass template=.")
+        if architecture.executable is None:
+            raise ValueError("This architecture does not say how to build its modules. Pass template=.")
+        real = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+        return _of_template(architecture, state, architecture.executable).to(real)
     module = nn.Sequential(*(_module(layer, state) for layer in architecture.layers))
     for layer, child in zip(architecture.layers, module, strict=True):
         for name, parameter in child.named_parameters():
@@ -35,7 +38,8 @@ def to_module(architecture: Architecture, state: Mapping[str, Tensor], template:
 def _of_template(architecture: Architecture, state: Mapping[str, Tensor], template: nn.Module) -> nn.Module:
     module = copy.deepcopy(template)
     missing, unexpected = module.load_state_dict(dict(state), strict=False)
-    if wrong := [name for name in (*missing, *unexpected) if name not in architecture.constants]:
+    known = {*architecture.constants, *(alias for p in architecture.parameters for alias in p.aliases)}
+    if wrong := [name for name in (*missing, *unexpected) if name not in known]:
         raise ValueError(
             f"The template is not one of this architecture: only one of them has {wrong[0]!r}. Pass a module of "
             "the class whose networks these are."

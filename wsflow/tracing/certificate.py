@@ -125,7 +125,7 @@ class _Check:
 
     def __init__(self, architecture: Architecture, module: nn.Module | None, inputs: tuple[Any, ...]) -> None:
         self.architecture, self.inputs = architecture, inputs
-        module = module if module is not None else architecture.module
+        module = module if module is not None else architecture.executable
         self.module = None if module is None else evaluation_copy(module)
 
     def outputs(self, rows: Tensor) -> Tensor:

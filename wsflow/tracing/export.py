@@ -51,7 +51,7 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     InvalidInputError
         If the forward pass fails, or depends on the values of tensors; the layer is named.
     """
-    with _quiet(), _named(module):
+    with quiet(), _named(module):
         exported = _exported(module, inputs)
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
         strange = {target for target in targets if operation(target) not in known}
@@ -82,7 +82,8 @@ def operation(target: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Let torch export without warnings, logs and fused attention."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     loud = logging.root.manager.disable

@@ -17,6 +17,7 @@ from wsflow.tracing.builder import Builder
 from wsflow.tracing.certificate import TOLERANCE, Certificate, certify, without
 from wsflow.tracing.export import ExportedGraph, evaluation_copy, exported_graph
 from wsflow.tracing.interpreter import Interpreter
+from wsflow.tracing.recording import with_program
 from wsflow.tracing.rules import RULES
 
 # above this number of weights, the certificate is that of one random network
@@ -40,10 +41,14 @@ def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collec
     >>> [(group.name, group.size) for group in architecture_of_module(net, torch.zeros(2, 1, 8, 8)).groups]
     [('0', 4)]
     """
+    architecture = certified_architecture(module, example_input, frozen)
+    return with_program(architecture, evaluation_copy(module), _double(example_input))
+
+
+def certified_architecture(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
+    """Return the architecture of a module, with symmetries that passed the certificate, and without its program."""
     _check_layers(module, frozen)
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-    working = evaluation_copy(module)
+    inputs, working = _double(example_input), evaluation_copy(module)
     graph = exported_graph(working, inputs, RULES)
     architecture = _built(module, graph, working.state_dict(keep_vars=True), frozenset(frozen))
     n_trials = 1 if architecture.n_weights > MANY else 3
@@ -57,6 +62,14 @@ def architecture_of_module(module: nn.Module, example_input: Any, frozen: Collec
     if certificate.deviation <= TOLERANCE:
         return architecture
     return _corrected(architecture, working, inputs, certificate)
+
+
+def _double(example_input: Any) -> tuple[Any, ...]:
+    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+    doubled: tuple[Any, ...] = tree_map(
+        lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs
+    )
+    return doubled
 
 
 def _random(value: Any) -> Any:

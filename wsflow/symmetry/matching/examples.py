@@ -105,7 +105,7 @@ def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
 
 def _with_batch_statistics(architecture: Architecture) -> Any:
     """Return the module with norms that have no running statistics; None where layers run the networks."""
-    if architecture.module is None or architecture.layers or not len(architecture.statistic_columns):
-        return architecture.module if not architecture.layers else None
-    module = copy.deepcopy(architecture.module)
+    if architecture.executable is None or architecture.layers or not len(architecture.statistic_columns):
+        return architecture.executable if not architecture.layers else None
+    module = copy.deepcopy(architecture.executable)
     return torch.func.replace_all_batch_norm_modules_(module)

@@ -1,0 +1,252 @@
+"""Programs: what a network computes as data, run without the module that was read."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from test_tracing import THEORY
+from torch import Tensor, nn
+
+from wsflow import Architecture, WeightArray, load_population, save_population
+from wsflow.architecture.program import OPERATIONS, Constant, ConstantValue, Input, Operation, Program, Value
+from wsflow.populations.population import Population
+from wsflow.running import unflatten
+from wsflow.running.execution import run_module
+from wsflow.running.program import function_of
+from wsflow.tracing.rules import RULES
+
+FAMILIES = {name: (theory.module, theory.inputs) for name, theory in THEORY.items() if name != "MLP"}
+FAMILIES["GIN"] = (zoo.gin, zoo.graph())
+
+
+def _inputs(example: Any, generator: torch.Generator, examples: int | None = None) -> tuple[Tensor, ...]:
+    """Return random inputs like an example, for another number of examples."""
+    result = []
+    for x in example if isinstance(example, tuple) else (example,):
+        x = x if examples is None else x[:1].expand(examples, *x.shape[1:])
+        result.append(torch.randn(x.shape, generator=generator, dtype=torch.float64) if x.is_floating_point() else x)
+    return tuple(result)
+
+
+@cache
+def _read(name: str) -> tuple[Architecture, Architecture, list[nn.Module], Tensor]:
+    """Return the architecture of a family as read and as parsed, three networks of it, and their weights."""
+    torch.manual_seed(0)
+    build, example = FAMILIES[name]
+    networks = [build().double().eval() for _ in range(3)]
+    architecture = Architecture.from_module(networks[0], example)
+    rows = torch.from_numpy(np.asarray(WeightArray.from_modules(networks, architecture)))
+    return architecture, Architecture.from_json(architecture.to_json()), networks, rows
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_parsed_program_gives_the_outputs_and_gradients_of_the_modules(name: str, generator: torch.Generator) -> None:
+    read, parsed, networks, rows = _read(name)
+    assert parsed == read
+    assert parsed.module is None
+    # another number of examples than the program was read with
+    for examples in (5,) if name != "GIN" else (None,):
+        x = _inputs(FAMILIES[name][1], generator, examples)
+        rows = rows.detach().requires_grad_()
+        learned = {p.name for p in parsed.parameters if p.role == "weight"}
+        # torch does not differentiate by running statistics
+        state = {k: tensor if k in learned else tensor.detach() for k, tensor in unflatten(rows, parsed).items()}
+        outputs = run_module(state, parsed.executable, *x)
+        expected = torch.stack([network(*x) for network in networks])
+        torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)
+        (gradient,) = torch.autograd.grad(outputs.square().sum(), rows)
+        for row, network, output in zip(gradient, networks, expected, strict=True):
+            own = {k: p for k, p in network.named_parameters() if k in learned}
+            theirs = torch.autograd.grad(output.square().sum(), list(own.values()), allow_unused=True)
+            for key, each in zip(own, theirs, strict=True):
+                ours = row[parsed.slices[key]].reshape(own[key].shape)
+                torch.testing.assert_close(ours, torch.zeros_like(ours) if each is None else each, rtol=1e-8, atol=1e-8)
+
+
+def test_second_derivatives_and_directional_ones_are_those_of_the_module(generator: torch.Generator) -> None:
+    _, parsed, networks, rows = _read("GPT")
+    (tokens,) = _inputs(FAMILIES["GPT"][1], generator)
+    names = [p.name for p in parsed.parameters]
+
+    def loss(state: dict[str, Tensor], module: nn.Module) -> Tensor:
+        return torch.func.functional_call(module, state, tokens).square().sum()
+
+    state = {name: tensor[0] for name, tensor in unflatten(rows, parsed).items()}
+    direction = {name: torch.randn(state[name].shape, generator=generator, dtype=torch.float64) for name in names}
+    for module in (parsed.executable, networks[0]):
+        gradient = torch.func.grad(lambda s, m=module: loss(s, m))
+        product = torch.func.jvp(gradient, (state,), (direction,))[1]
+        torch.manual_seed(0)
+        total = sum(float(product[name].sum()) for name in names)
+        reference = total if module is parsed.executable else reference  # noqa: F821
+    assert total == pytest.approx(reference, rel=1e-10)
+
+
+def test_batch_norms_follow_the_batch_in_training_mode() -> None:
+    read, parsed, networks, rows = _read("ResNet-20")
+    x = torch.randn(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    theirs, ours = copy.deepcopy(networks[0]).train(), WeightArray(rows.numpy(), parsed).to_modules()[0].train()
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
+    state = ours.state_dict()
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(state[name], buffer, rtol=1e-10, atol=1e-10)
+
+
+def test_modules_of_a_saved_population_need_no_class(tmp_path: Path) -> None:
+    read, _, networks, rows = _read("VGG")
+    save_population(Population(WeightArray(rows.numpy(), read)), tmp_path / "zoo.safetensors")
+    loaded = load_population(tmp_path / "zoo.safetensors")
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for module, network in zip(loaded.weights.to_modules(), networks, strict=True):
+        torch.testing.assert_close(module.double()(x), network(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_fresh_process_runs_an_architecture_from_its_json(tmp_path: Path) -> None:
+    read, _, networks, rows = _read("ViT")
+    (tmp_path / "architecture.json").write_text(read.to_json())
+    np.savez(tmp_path / "data.npz", rows=rows.numpy(), x=np.ones((2, 3, 8, 8)))
+    script = (
+        "import sys, numpy as np, torch\nfrom wsflow import Architecture\nfrom wsflow.running import forward\n"
+        "data = np.load('data.npz')\narchitecture = Architecture.from_json(open('architecture.json').read())\n"
+        "y = forward(torch.from_numpy(data['rows']), architecture, torch.from_numpy(data['x']))\nnp.save('y.npy', y)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    with torch.no_grad():
+        expected = torch.stack([network(torch.ones(2, 3, 8, 8, dtype=torch.float64)) for network in networks])
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected.numpy(), rtol=1e-10, atol=1e-10)
+
+
+class Constants(nn.Module):
+    """Buffers that are saved and that are not, a plain tensor, a number, and writing in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 2)
+        self.register_buffer("scale", torch.linspace(0.5, 1, 5))
+        self.register_buffer("shift", torch.linspace(-1, 1, 5), persistent=False)
+        self.plain = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features to logits."""
+        x = x * self.plain
+        x[:, 0] = 3
+        z = self.first(x)
+        z += self.shift
+        return self.last(z.relu_() * self.scale)
+
+
+def test_constants_and_writing_in_place_are_part_of_a_program() -> None:
+    torch.manual_seed(0)
+    module = Constants()
+    architecture = Architecture.from_module(module, torch.randn(2, 4))
+    assert architecture.program is not None
+    parsed = Architecture.from_json(architecture.to_json())
+    x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    row = WeightArray.from_modules([module], architecture)
+    before = x.clone()
+    with torch.no_grad():
+        outputs = run_module(unflatten(torch.from_numpy(np.asarray(row)), parsed), parsed.executable, x)
+        torch.testing.assert_close(x, before, rtol=0, atol=0)
+        torch.testing.assert_close(outputs[0], module(x.clone()), rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_see_the_outputs_of_the_layers() -> None:
+    read, parsed, networks, rows = _read("ResNet-18")
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen: list[dict[str, Tensor]] = []
+    for module in (networks[0], WeightArray(rows.numpy(), parsed).to_modules()[0]):
+        outputs: dict[str, Tensor] = {}
+        for name in ("conv1", "bn1", "layer1.0.relu", "layer2.0.downsample.0", "fc"):
+            layer = module.get_submodule(name)
+            layer.register_forward_hook(lambda _, __, y, name=name: outputs.__setitem__(name, y.clone()))
+        module(x)
+        seen.append(outputs)
+    assert seen[0].keys() == seen[1].keys()
+    for name, output in seen[0].items():
+        torch.testing.assert_close(seen[1][name], output, rtol=1e-10, atol=1e-10)
+
+
+def test_a_module_runner_survives_pickling_and_copying() -> None:
+    _, parsed, networks, rows = _read("VGG")
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for other in (pickle.loads(pickle.dumps(parsed)), copy.deepcopy(parsed)):
+        torch.testing.assert_close(run_module(unflatten(rows, other), other.executable, x)[1], networks[1](x))
+
+
+@pytest.mark.parametrize("function", ["eval.default", "set_.source_Tensor", "rand.default", "add_.Tensor", "save", ""])
+def test_operations_outside_the_set_are_refused(function: str) -> None:
+    with pytest.raises(ValueError, match="is not one that wsflow runs"):
+        Program((Input("x", "weights", (2, 3)),), (Operation("y", function, (Value("x"),)),), Value("y"))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Operation("y", "relu.default", (Value("z"),)),
+        Operation("y", "add.Tensor", (Value("x"), (ConstantValue("c"),))),
+        Operation("y", "add.Tensor", (Value("x"),), (("alpha", Value("y")),)),
+    ],
+)
+def test_operands_are_computed_before_they_are_used(operation: Operation) -> None:
+    with pytest.raises(ValueError, match="before it is computed"):
+        Program((Input("x", "weights", (2, 3)),), (operation,), Value("y"))
+
+
+def test_overloads_that_write_are_refused() -> None:
+    with pytest.raises(ValueError, match="no operation 'add.out'"):
+        function_of("add.out")
+
+
+def test_every_operation_of_the_set_exists_in_torch() -> None:
+    special = {"getitem", "sym_size"}
+    missing = [
+        n for n in OPERATIONS if n not in special and not n.startswith("int_") and not hasattr(torch.ops.aten, n)
+    ]
+    assert missing == []
+    read = {name for name in RULES if not name.endswith("_") and hasattr(torch.ops.aten, name)}
+    assert read - OPERATIONS <= REPLACED
+
+
+# where a program is recorded: views by reshapes, copies and what does nothing in evaluation by nothing, one batch norm
+REPLACED = frozenset(
+    ["view", "_unsafe_view", "clone", "contiguous", "_to_copy", "alias", "positive", "lift_fresh_copy"]
+    + ["dropout", "feature_dropout", "alpha_dropout", "native_dropout"]
+    + ["_native_batch_norm_legit_no_training", "_native_batch_norm_legit"]
+)
+
+
+def test_a_program_that_does_not_fit_its_parameters_is_refused() -> None:
+    read, *_ = _read("sigmoid")
+    data = json.loads(read.to_json())
+    text = json.dumps(data).replace('{"parameter": "b.weight"}', '{"parameter": "d.weight"}')
+    with pytest.raises(ValueError, match=r"uses 'd\.weight', which is no parameter"):
+        Architecture.from_json(text)
+
+
+def test_a_constant_has_as_many_bytes_as_its_shape_says() -> None:
+    with pytest.raises(ValueError, match="12 bytes"):
+        Constant("c", "float32", (2,), b"0" * 12)
+
+
+def test_architectures_that_compute_otherwise_are_not_equal() -> None:
+    example = torch.zeros(2, 3, 8, 8)
+    one, two = (
+        Architecture.from_module(
+            nn.Sequential(nn.Conv2d(3, 4, 3, stride=s, padding=1), nn.AdaptiveAvgPool2d(1)), example
+        )
+        for s in (1, 2)
+    )
+    assert one != two
+    assert dataclasses.replace(one, program=None) == dataclasses.replace(two, program=None)

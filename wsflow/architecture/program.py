@@ -1,0 +1,271 @@
+"""What a network computes, as data: a list of operations of a closed set, with their operands and constants.
+
+An operation is one of torch's ATen operators, by name and overload (``add.Tensor``), an integer operation on sizes, or
+``getitem``. Operands are earlier values, inputs, parameters, constants, and plain numbers and strings. Nothing in a
+program is evaluated but these operations, so a program from a file runs no code of the file's author.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# bytes of each number, by type
+_WIDTHS = {"weights": 8, "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex64": 8, "complex128": 16}
+_WIDTHS |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+# operations on sizes, which are integers
+INTEGER = frozenset(("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "floor", "ceil", "trunc", "max", "min"))
+
+OPERATIONS = frozenset(
+    # values and shapes
+    "getitem sym_size reshape view_as flatten unflatten unsqueeze squeeze permute transpose t swapaxes "
+    "expand expand_as repeat repeat_interleave slice select split split_with_sizes chunk unbind cat stack pad "
+    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d flip roll rot90 narrow diagonal "
+    "movedim tile slice_scatter select_scatter "
+    "unfold im2col col2im to detach type_as tril triu diag "
+    # numbers
+    "arange linspace empty ones ones_like new_ones zeros zeros_like new_zeros full full_like new_full scalar_tensor eye "
+    "empty_like fill one_hot "
+    # elementwise
+    "add sub rsub mul div pow neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square sin cos tan "
+    "asin acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc sigmoid log_sigmoid logit relu relu6 leaky_relu elu "
+    "selu celu gelu silu mish softplus hardtanh hardswish hardsigmoid hardshrink softshrink threshold "
+    "prelu glu rrelu rrelu_with_noise arcsinh arctan log_sigmoid_forward special_erf special_expit special_ndtr clamp clamp_min clamp_max maximum minimum where masked_fill floor ceil round trunc frac remainder "
+    "fmod floor_divide lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and "
+    "bitwise_or bitwise_not bitwise_xor isnan isinf nan_to_num heaviside "
+    # products
+    "linear matmul mm bmm mv dot outer addmm baddbmm einsum bilinear conv1d conv2d conv3d conv_transpose1d "
+    "conv_transpose2d conv_transpose3d convolution scaled_dot_product_attention gru lstm rnn_tanh rnn_relu "
+    "linalg_vector_norm cdist _cdist_forward cosine_similarity "
+    # reductions
+    "sum mean prod amax amin max min argmax argmin any all var std var_mean norm logsumexp softmax _softmax log_softmax "
+    "_log_softmax cumsum cumprod sort topk "
+    # norms
+    "layer_norm rms_norm group_norm batch_norm instance_norm native_layer_norm native_group_norm "
+    # images
+    "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d max_pool1d max_pool2d "
+    "max_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d "
+    "adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_linear1d "
+    "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact2d pixel_shuffle pixel_unshuffle channel_shuffle "
+    # indices
+    "embedding embedding_bag _embedding_bag index_select index gather scatter scatter_add scatter_reduce index_add "
+    "index_put take_along_dim".split()
+) | {f"int_{name}" for name in INTEGER}
+
+
+@dataclass(frozen=True)
+class Value:
+    """The result of an earlier operation, or an input, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ParameterValue:
+    """A parameter of the network, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ConstantValue:
+    """A constant of the program, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """A type of torch by name; ``weights`` is that of the weights."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor that is no weight; a float64 one takes the type of the weights when it is used."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    def __post_init__(self) -> None:
+        width = _WIDTHS.get(self.dtype)
+        if width is None or width * math.prod(self.shape) != len(self.data):
+            raise ValueError(
+                f"The constant {self.name!r}, {self.dtype} of shape {self.shape}, cannot have {len(self.data)} bytes."
+            )
+
+
+@dataclass(frozen=True)
+class Input:
+    """The example input from which the program was read."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: the value that it computes, its function, its operands, and the layer that it belongs to."""
+
+    name: str
+    function: str
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+    layer: str = ""
+
+    @property
+    def base(self) -> str:
+        """The function without its overload."""
+        return self.function.partition(".")[0]
+
+    @property
+    def is_size(self) -> bool:
+        """Whether the value is a size, not a tensor."""
+        return self.base == "sym_size" or self.base.startswith("int_")
+
+    @property
+    def operands(self) -> tuple[Any, ...]:
+        """All arguments, those with keywords last."""
+        return (*self.arguments, *(value for _, value in self.keywords))
+
+
+@dataclass(frozen=True)
+class Program:
+    """Compute a network's output from its inputs and parameters.
+
+    Parameters
+    ----------
+    inputs : tuple of Input
+    operations : tuple of Operation
+        In the order of computation.
+    output : Value, or nested tuples of them
+    constants : tuple of Constant
+
+    Raises
+    ------
+    ValueError
+        If an operation is outside the closed set, or an operand is not known where it is used.
+
+    Examples
+    --------
+    >>> from wsflow.architecture.program import Input, Operation, Program, Value
+    >>> program = Program((Input("x", "float64", (2, 3)),), (Operation("y", "relu.default", (Value("x"),)),), Value("y"))
+    >>> [operation.function for operation in program.operations]
+    ['relu.default']
+    """
+
+    inputs: tuple[Input, ...]
+    operations: tuple[Operation, ...]
+    output: Any
+    constants: tuple[Constant, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {input.name for input in self.inputs}
+        constants = {constant.name for constant in self.constants}
+        for operation in self.operations:
+            if operation.base not in OPERATIONS:
+                raise ValueError(f"The operation {operation.function!r} is not one that wsflow runs.")
+            for operand in operands(operation.operands):
+                self._check(operand, known, constants, operation.name)
+            known.add(operation.name)
+        for operand in operands(self.output):
+            self._check(operand, known, constants, "the output")
+
+    @staticmethod
+    def _check(operand: Any, known: set[str], constants: set[str], where: str) -> None:
+        unknown = (isinstance(operand, Value) and operand.name not in known) or (
+            isinstance(operand, ConstantValue) and operand.name not in constants
+        )
+        if unknown:
+            raise ValueError(f"In the program, {where} uses {operand.name!r} before it is computed.")
+
+    def parameters(self) -> frozenset[str]:
+        """Return the names of the parameters that are used."""
+        return frozenset(
+            operand.name
+            for operation in self.operations
+            for operand in operands(operation.operands)
+            if isinstance(operand, ParameterValue)
+        )
+
+
+def operands(argument: Any) -> Iterator[Any]:
+    """Yield the operands in nested tuples of them."""
+    if isinstance(argument, tuple):
+        for item in argument:
+            yield from operands(item)
+    else:
+        yield argument
+
+
+_KINDS = {"value": Value, "parameter": ParameterValue, "constant": ConstantValue, "dtype": Dtype}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def describe_program(program: Program) -> dict[str, Any]:
+    """Return a program as plain JSON data."""
+    return {
+        "inputs": [[x.name, x.dtype, list(x.shape)] for x in program.inputs],
+        "constants": [
+            [c.name, c.dtype, list(c.shape), base64.b64encode(c.data).decode("ascii")] for c in program.constants
+        ],
+        "operations": [
+            [o.name, o.function, _data(o.arguments), {name: _data(value) for name, value in o.keywords}, o.layer]
+            for o in program.operations
+        ],
+        "output": _data(program.output),
+    }
+
+
+def parse_program(data: Mapping[str, Any]) -> Program:
+    """Return the program that `describe_program` described."""
+    return Program(
+        tuple(Input(str(name), str(dtype), _sizes(shape)) for name, dtype, shape in data["inputs"]),
+        tuple(
+            Operation(
+                str(name),
+                str(function),
+                tuple(_argument(item) for item in arguments),
+                tuple((str(key), _argument(value)) for key, value in keywords.items()),
+                str(layer),
+            )
+            for name, function, arguments, keywords, layer in data["operations"]
+        ),
+        _argument(data["output"]),
+        tuple(
+            Constant(str(name), str(dtype), _sizes(shape), base64.b64decode(text, validate=True))
+            for name, dtype, shape, text in data["constants"]
+        ),
+    )
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in shape)
+
+
+def _data(argument: Any) -> Any:
+    if isinstance(argument, tuple):
+        return [_data(item) for item in argument]
+    if type(argument) in _NAMES:
+        return {_NAMES[type(argument)]: argument.name}
+    if isinstance(argument, float) and not math.isfinite(argument):
+        return {"number": str(argument)}
+    return argument
+
+
+def _argument(data: Any) -> Any:
+    if isinstance(data, list):
+        return tuple(_argument(item) for item in data)
+    if isinstance(data, dict):
+        ((kind, name),) = data.items()
+        return float(name) if kind == "number" else _KINDS[kind](str(name))
+    if data is not None and not isinstance(data, bool | int | float | str):
+        raise ValueError(f"an operand is a {type(data).__name__}")
+    return data

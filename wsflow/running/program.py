@@ -1,0 +1,194 @@
+"""A program as a torch module, whose layers, parameters and buffers are named as those of the module that was read."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.program import (
+    INTEGER,
+    Constant,
+    ConstantValue,
+    Dtype,
+    Operation,
+    ParameterValue,
+    Value,
+    operands,
+)
+from wsflow.running.program_layers import Layer, same_layer, torch_layer
+
+COUNTER = "num_batches_tracked"
+_INTEGER = {"max": max, "min": min, "floor": math.floor, "ceil": math.ceil, "trunc": math.trunc}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An operation, the layer that computes it or passes it on, and the values that nothing uses afterwards."""
+
+    operation: Operation
+    layer: str
+    computes: bool
+    last_used: tuple[str, ...]
+
+
+class ProgramModule(nn.Module):
+    """Run the program of an architecture, in evaluation mode until `train` is called.
+
+    Linear layers, convolutions and batch norms with parameters of their own are torch's layers. All weights are zero:
+    `torch.func.functional_call` or `load_state_dict` puts in those of a network.
+
+    Raises
+    ------
+    ValueError
+        If the architecture has no program.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wsflow import Architecture
+    >>> from wsflow.running.program import ProgramModule
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    >>> module = ProgramModule(Architecture.from_module(net, torch.zeros(2, 1, 8, 8)))
+    >>> x = torch.randn(5, 1, 8, 8)
+    >>> torch.equal(torch.func.functional_call(module, net.state_dict(), x), net(x))
+    True
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        if architecture.program is None:
+            raise ValueError("This architecture has no program. Pass module=, which runs its networks.")
+        self._program = architecture.program
+        self._constants = {constant.name: constant_tensor(constant) for constant in self._program.constants}
+        computed = self._put_layers(architecture)
+        for parameter in architecture.parameters:
+            self._put_tensor(parameter.name, parameter.shape, parameter.role == "weight")
+        self._steps = self._steps_of(computed)
+        self.eval()
+
+    def _put_layers(self, architecture: Architecture) -> set[str]:
+        """Make the submodules, and return the names of the operations that torch's layers compute."""
+        shapes = {parameter.name: parameter.shape for parameter in architecture.parameters}
+        computed, layers = set(), {}
+        for operation in self._program.operations:
+            layer = torch_layer(operation, shapes)
+            if layer is not None and same_layer(layers.setdefault(operation.layer, layer), layer):
+                computed.add(operation.name)
+        for name in dict.fromkeys(operation.layer for operation in self._program.operations):
+            if name in layers and name:
+                parent, _, key = name.rpartition(".")
+                self._submodule(parent).add_module(key, layers[name])
+            self._submodule(name)
+        return computed
+
+    def _submodule(self, name: str) -> nn.Module:
+        module: nn.Module = self
+        for key in name.split(".") if name else ():
+            if key not in module._modules:
+                module.add_module(key, Layer())
+            module = module._modules[key]  # type: ignore[assignment]
+        return module
+
+    def _put_tensor(self, name: str, shape: tuple[int, ...], learned: bool) -> None:
+        path, _, key = name.rpartition(".")
+        module = self._submodule(path)
+        module._parameters.pop(key, None)
+        module._buffers.pop(key, None)
+        if learned:
+            # of one number in memory, whatever the shape
+            module.register_parameter(key, nn.Parameter(torch.zeros(()).expand(shape)))
+        else:
+            module.register_buffer(key, torch.zeros(shape, dtype=torch.long if key == COUNTER else None))
+
+    def _steps_of(self, computed: set[str]) -> list[_Step]:
+        needed = {value.name for value in operands(self._program.output) if isinstance(value, Value)}
+        steps: list[_Step] = []
+        following = ""
+        for operation in reversed(self._program.operations):
+            used = {value.name for value in operands(operation.operands) if isinstance(value, Value)}
+            layer = operation.layer if operation.layer != following or operation.name in computed else ""
+            if operation.name not in computed and layer and not self._passes_on(layer):
+                layer = ""
+            steps.append(_Step(operation, layer, operation.name in computed, tuple(used - needed)))
+            needed |= used
+            following = following if operation.is_size else operation.layer
+        return steps[::-1]
+
+    def _passes_on(self, layer: str) -> bool:
+        """Return whether a layer is one without sublayers whose operations are not torch's layer."""
+        module = self.get_submodule(layer)
+        return type(module) is Layer and not module._modules
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the output of the network."""
+        values = {known.name: value for known, value in zip(self._program.inputs, inputs, strict=True)}
+        reference = next((p for p in self.parameters()), torch.empty(()))
+        for step in self._steps:
+            values[step.operation.name] = self._computed(step, values, reference)
+            for name in step.last_used:
+                del values[name]
+        return self._resolved(self._program.output, values, reference)
+
+    def _computed(self, step: _Step, values: dict[str, Any], reference: Tensor) -> Any:
+        if step.computes:
+            return self.get_submodule(step.layer)(self._resolved(step.operation.arguments[0], values, reference))
+        arguments = self._resolved(step.operation.arguments, values, reference)
+        keywords = {name: self._resolved(value, values, reference) for name, value in step.operation.keywords}
+        function, placed = function_of(step.operation.function)
+        result = function(*arguments, **keywords, **({"device": reference.device} if placed else {}))
+        return self.get_submodule(step.layer)(result) if step.layer else result
+
+    def _resolved(self, operand: Any, values: dict[str, Any], reference: Tensor) -> Any:
+        if isinstance(operand, Value):
+            return values[operand.name]
+        if isinstance(operand, ParameterValue):
+            path, _, key = operand.name.rpartition(".")
+            return getattr(self.get_submodule(path), key)
+        if isinstance(operand, ConstantValue):
+            constant = self._constants[operand.name]
+            return constant.to(reference.device, reference.dtype if constant.dtype == torch.float64 else constant.dtype)
+        if isinstance(operand, Dtype):
+            return reference.dtype if operand.name == "weights" else getattr(torch, operand.name)
+        if isinstance(operand, tuple):
+            return [self._resolved(item, values, reference) for item in operand]
+        return operand
+
+
+@cache
+def function_of(name: str) -> tuple[Callable[..., Any], bool]:
+    """Return the function of an operation, and whether it takes the device on which it makes a tensor.
+
+    Raises
+    ------
+    ValueError
+        If torch has no such operation.
+    """
+    base, _, overload = name.partition(".")
+    if base == "getitem":
+        return operator.getitem, False
+    if base == "sym_size":
+        return Tensor.size, False
+    if base.startswith("int_") and base.removeprefix("int_") in INTEGER:
+        kind = base.removeprefix("int_")
+        return _INTEGER.get(kind) or getattr(operator, kind), False
+    found = getattr(getattr(torch.ops.aten, base, None), overload or "default", None)
+    if found is None or found._schema.is_mutable:
+        raise ValueError(f"This version of torch has no operation {name!r}.")
+    return found, any(argument.name == "device" for argument in found._schema.arguments)
+
+
+def constant_tensor(constant: Constant) -> Tensor:
+    """Return the tensor of a constant; those in the type of the weights are of float64 here."""
+    dtype = torch.float64 if constant.dtype == "weights" else getattr(torch, constant.dtype)
+    if not constant.data:
+        return torch.empty(constant.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(constant.data), dtype=dtype).reshape(constant.shape)

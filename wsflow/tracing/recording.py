@@ -1,0 +1,224 @@
+"""From a module's forward pass to a program: the graph of torch.export, free of mutations, for any batch size."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_leaves
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.program import (
+    INTEGER,
+    OPERATIONS,
+    Constant,
+    ConstantValue,
+    Dtype,
+    Input,
+    Operation,
+    ParameterValue,
+    Program,
+    Value,
+    operands,
+)
+
+# operations on sizes: those of Python's operator module and torch's symbolic ones, by their names
+_SIZES = {getattr(operator, name): name for name in INTEGER if hasattr(operator, name)}
+_SIZES |= {torch.sym_max: "max", torch.sym_min: "min"}
+# they compute nothing
+_CHECKS = ("_assert_tensor_metadata", "sym_constrain_range", "_assert_async", "_assert_scalar")
+# a copy to another type, place or layout in memory: only the type is kept
+_COPIES = ("to", "_to_copy")
+_PLACES = ("device", "layout", "pin_memory", "memory_format")
+# of no effect where nothing is written in place
+_SAME = ("clone", "contiguous", "alias", "positive", "lift_fresh_copy")
+# views may need a copy where the operation before had another layout in memory
+_VIEWS = ("view", "_unsafe_view")
+_BATCH_NORM = "_native_batch_norm_legit_no_training"
+
+
+from wsflow.running.program import ProgramModule
+from wsflow.tracing.export import quiet
+
+
+class _NotRecorded(ValueError):
+    """A part of a graph that no program expresses."""
+
+
+def with_program(architecture: Architecture, module: nn.Module, inputs: Sequence[Any]) -> Architecture:
+    """Return the architecture of a module, in evaluation mode and float64, with its program.
+
+    It has none where no program expresses the forward pass, or where the program's output is not the module's.
+    """
+    names = {alias: p.name for p in architecture.parameters for alias in (p.name, *p.aliases)}
+    if not all(isinstance(x, Tensor) for x in inputs):
+        return architecture
+    # torch.export fails in many ways, most of them where a size cannot vary
+    with suppress(Exception):
+        result = replace(architecture, program=_recorded(module, inputs, names))
+        if _agrees(result, module, inputs):
+            return result
+    return architecture
+
+
+def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str]) -> Program:
+    """Return the program for any number of examples, and sequences of integers of any length."""
+    auto = torch.export.Dim.AUTO
+    sizes = tuple(dict.fromkeys(range(min(x.dim(), 1) if x.is_floating_point() else x.dim()), auto) for x in inputs)
+    with quiet(), torch.no_grad():
+        exported = torch.export.export(module, tuple(inputs), dynamic_shapes=sizes, strict=False)
+        return _Recorder(exported.run_decompositions({}), names, dict(module.named_modules())).program()
+
+
+@torch.no_grad()
+def _agrees(architecture: Architecture, module: nn.Module, inputs: Sequence[Any]) -> bool:
+    state = {name: x for name, x in module.state_dict().items() if name in architecture.names}
+    runner = ProgramModule(architecture)
+    ours = tree_leaves(torch.func.functional_call(runner, state, tuple(inputs)))
+    theirs = tree_leaves(module(*inputs))
+    return all(torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True) for a, b in zip(ours, theirs, strict=True))
+
+
+class _Recorder:
+    def __init__(self, exported: Any, parameters: Mapping[str, str], layers: Container[str]) -> None:
+        self.exported, self.parameters, self.layers = exported, parameters, layers
+        self.values: dict[Any, Any] = {}
+        self.counts: Counter[str] = Counter()
+        self.inputs: list[Input] = []
+        self.constants: dict[str, Constant] = {}
+        self.operations: list[Operation] = []
+
+    def program(self) -> Program:
+        specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node, specs[node.name])
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                output = self._output(self._argument(node.args[0]))
+        used = {x.name for o in self.operations for x in operands(o.operands) if isinstance(x, ConstantValue)}
+        used |= {x.name for x in operands(output) if isinstance(x, ConstantValue)}
+        constants = tuple(constant for name, constant in self.constants.items() if name in used)
+        return Program(tuple(self.inputs), tuple(self.operations), output, constants)
+
+    def _output(self, values: tuple[Any, ...]) -> Any:
+        # a single tensor, or what the module returned as nested tuples
+        spec = self.exported.call_spec.out_spec
+        return _nested(spec, iter(values))
+
+    def _placeholder(self, node: Any, spec: Any) -> Any:
+        if spec.kind == InputKind.USER_INPUT:
+            example = node.meta["val"]
+            name = self._new("input")
+            shape = tuple(int(size) if isinstance(size, int) else size.node.hint for size in example.shape)
+            self.inputs.append(Input(name, _dtype(example.dtype), shape))
+            return Value(name)
+        if spec.target in self.parameters:
+            return ParameterValue(self.parameters[spec.target])
+        known = {**self.exported.state_dict, **self.exported.constants}[spec.target]
+        if not isinstance(known, Tensor):
+            raise _NotRecorded("a constant that is no tensor")
+        name = self._new("constant")
+        self.constants[name] = Constant(name, _dtype(known.dtype), tuple(known.shape), _bytes(known))
+        return ConstantValue(name)
+
+    def _call(self, node: Any) -> None:
+        if node.target in _SIZES:
+            return self._add(node, f"int_{_SIZES[node.target]}", node.args, {})
+        if node.target is operator.getitem:
+            if node.args[0].op == "call_function" and _base(node.args[0].target) == _BATCH_NORM:
+                # the norm itself; nothing uses the statistics of the batch
+                self.values[node] = self.values[node.args[0]] if node.args[1] == 0 else None
+                return None
+            return self._add(node, "getitem", node.args, {})
+        base = _base(node.target)
+        if base in _CHECKS:
+            return None
+        if base == _BATCH_NORM:
+            x, weight, bias, mean, variance, momentum, eps = node.args
+            return self._add(
+                node, "batch_norm.default", (x, weight, bias, mean, variance, False, momentum, eps, False), {}
+            )
+        given = {
+            a.name: value for a, value in zip(node.target._schema.arguments, node.args, strict=False)
+        } | node.kwargs
+        if base in _COPIES:
+            return self._copy(node, given.get("dtype"))
+        if base in _SAME:
+            self.values[node] = self.values[node.args[0]]
+            return None
+        if base in _VIEWS and isinstance(node.args[1], list | tuple):
+            return self._add(node, "reshape.default", node.args, {})
+        if base not in OPERATIONS or node.target._schema.is_mutable:
+            raise _NotRecorded(f"the operation {node.target}")
+        keywords = {name: value for name, value in node.kwargs.items() if name not in _PLACES}
+        return self._add(node, f"{base}.{node.target._overloadname}", node.args, keywords)
+
+    def _copy(self, node: Any, dtype: torch.dtype | None) -> None:
+        if dtype is None or dtype == node.args[0].meta["val"].dtype:
+            self.values[node] = self.values[node.args[0]]
+        else:
+            self._add(node, "to.dtype", (node.args[0], dtype), {})
+
+    def _add(self, node: Any, function: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        name = self._new(function.partition(".")[0])
+        self.values[node] = Value(name)
+        self.operations.append(
+            Operation(
+                name,
+                function,
+                tuple(self._argument(argument) for argument in arguments),
+                tuple((key, self._argument(value)) for key, value in sorted(keywords.items())),
+                self._layer(node) if isinstance(node.meta.get("val"), Tensor | list | tuple) else "",
+            )
+        )
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, torch.fx.Node):
+            return self.values[argument]
+        if isinstance(argument, list | tuple):
+            return tuple(self._argument(item) for item in argument)
+        if isinstance(argument, torch.dtype):
+            return Dtype(_dtype(argument))
+        if argument is not None and not isinstance(argument, bool | int | float | str):
+            raise _NotRecorded(f"an operand of type {type(argument).__name__}")
+        return argument
+
+    def _layer(self, node: Any) -> str:
+        """Return the innermost submodule that computes a node; sizes belong to none."""
+        stack = [name.partition("@")[0] for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        return stack[-1] if stack and stack[-1] in self.layers else ""
+
+    def _new(self, name: str) -> str:
+        self.counts[name] += 1
+        return f"{name}_{self.counts[name]}"
+
+
+def _nested(spec: Any, values: Iterator[Any]) -> Any:
+    children = spec.children_specs if hasattr(spec, "children_specs") else spec.children()
+    if spec.is_leaf():
+        return next(values)
+    return tuple(_nested(child, values) for child in children)
+
+
+def _base(target: Any) -> str:
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        raise _NotRecorded(f"the operation {target}")
+    return target._opname
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    # the module was read in float64: that is the type of its weights
+    return "weights" if dtype == torch.float64 else str(dtype).removeprefix("torch.")
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
