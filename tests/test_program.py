@@ -19,12 +19,23 @@ import zoo
 from test_tracing import THEORY
 from torch import Tensor, nn
 
-from wsflow import Architecture, WeightArray, load_population, save_population
-from wsflow.architecture.program import OPERATIONS, Constant, ConstantValue, Input, Operation, Program, Value
+from wsflow import (
+    Architecture,
+    PermutationAligner,
+    Task,
+    WeightArray,
+    load_population,
+    loss_barrier,
+    merge,
+    save_population,
+)
+from wsflow.architecture.operations import OPERATIONS
+from wsflow.architecture.program import Constant, ConstantValue, Input, Operation, Program, Value
+from wsflow.exceptions import InvalidInputError
 from wsflow.populations.population import Population
 from wsflow.running import unflatten
 from wsflow.running.execution import run_module
-from wsflow.running.program import function_of
+from wsflow.running.program import ProgramModule, function_of
 from wsflow.tracing.rules import RULES
 
 FAMILIES = {name: (theory.module, theory.inputs) for name, theory in THEORY.items() if name != "MLP"}
@@ -95,7 +106,7 @@ def test_second_derivatives_and_directional_ones_are_those_of_the_module(generat
 
 
 def test_batch_norms_follow_the_batch_in_training_mode() -> None:
-    read, parsed, networks, rows = _read("ResNet-20")
+    _, parsed, networks, rows = _read("ResNet-20")
     x = torch.randn(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     theirs, ours = copy.deepcopy(networks[0]).train(), WeightArray(rows.numpy(), parsed).to_modules()[0].train()
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
@@ -126,6 +137,40 @@ def test_a_fresh_process_runs_an_architecture_from_its_json(tmp_path: Path) -> N
     with torch.no_grad():
         expected = torch.stack([network(torch.ones(2, 3, 8, 8, dtype=torch.float64)) for network in networks])
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected.numpy(), rtol=1e-10, atol=1e-10)
+
+
+def _small_cnn() -> nn.Module:
+    layers = (nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU())
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(5 * 4, 3))
+
+
+def test_commands_of_a_fresh_process_run_networks_without_their_code(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    networks = [_small_cnn().eval() for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    task = Task(torch.randn(60, 1, 8, 8, generator=generator).numpy(), np.arange(60) % 3)
+    weights = WeightArray.from_modules(networks, example_input=torch.zeros(2, 1, 8, 8))
+    save_population(Population(weights, task), tmp_path / "zoo.st")
+
+    def run(*arguments: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "wsflow", *arguments, "-q", "--json"], cwd=tmp_path, check=True, capture_output=True
+        )
+        return json.loads(done.stdout)
+
+    barrier = run("barrier", "zoo.st", "--n-points", "3")["mean"]
+    # the same, by the modules that were read
+    expected = [
+        loss_barrier(weights[i : i + 1], weights[j : j + 1], task, n_points=3) for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert barrier == pytest.approx(np.mean(expected), rel=1e-5)
+    run("align", "zoo.st", "--method", "activation", "--reference", "first", "-o", "aligned.st")
+    aligner = PermutationAligner(method="activation", task=task, reference="first", random_state=0)
+    aligned = load_population(tmp_path / "aligned.st").weights
+    np.testing.assert_allclose(aligned, aligner.fit_transform(weights), rtol=1e-5, atol=1e-6)
+    run("merge", "aligned.st", "-o", "merged.st")
+    merged = load_population(tmp_path / "merged.st").weights
+    np.testing.assert_allclose(merged, merge(aligner.transform(weights), task), rtol=1e-4, atol=1e-5)
 
 
 class Constants(nn.Module):
@@ -163,14 +208,14 @@ def test_constants_and_writing_in_place_are_part_of_a_program() -> None:
 
 
 def test_hooks_see_the_outputs_of_the_layers() -> None:
-    read, parsed, networks, rows = _read("ResNet-18")
+    _, parsed, networks, rows = _read("ResNet-18")
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     seen: list[dict[str, Tensor]] = []
     for module in (networks[0], WeightArray(rows.numpy(), parsed).to_modules()[0]):
         outputs: dict[str, Tensor] = {}
         for name in ("conv1", "bn1", "layer1.0.relu", "layer2.0.downsample.0", "fc"):
             layer = module.get_submodule(name)
-            layer.register_forward_hook(lambda _, __, y, name=name: outputs.__setitem__(name, y.clone()))
+            layer.register_forward_hook(lambda _, __, y, name=name, kept=outputs: kept.__setitem__(name, y.clone()))
         module(x)
         seen.append(outputs)
     assert seen[0].keys() == seen[1].keys()
@@ -205,7 +250,7 @@ def test_operands_are_computed_before_they_are_used(operation: Operation) -> Non
 
 
 def test_overloads_that_write_are_refused() -> None:
-    with pytest.raises(ValueError, match="no operation 'add.out'"):
+    with pytest.raises(ValueError, match=r"no operation 'add\.out'"):
         function_of("add.out")
 
 
@@ -250,3 +295,23 @@ def test_architectures_that_compute_otherwise_are_not_equal() -> None:
     )
     assert one != two
     assert dataclasses.replace(one, program=None) == dataclasses.replace(two, program=None)
+
+
+def _with_program(operations: list[Operation], shape: tuple[int, ...] = (2, 3)) -> Architecture:
+    program = Program((Input("x", "weights", shape),), tuple(operations), Value(operations[-1].name))
+    return dataclasses.replace(Architecture.mlp([3, 2]), layers=(), program=program)
+
+
+def test_sizes_beyond_memory_are_refused_before_anything_is_allocated() -> None:
+    huge = _with_program([Operation("y", "repeat.default", (Value("x"), (10**7, 10**7)))])
+    with pytest.raises(InvalidInputError, match=r"repeat\.default.*memory"):
+        ProgramModule(huge)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(Value("x"), (5, 7)), (Value("x"), "sum"), (), (Value("x"), (2, 3), 4)],
+)
+def test_operands_that_do_not_fit_are_refused_by_name(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"'y'.*reshape\.default"):
+        ProgramModule(_with_program([Operation("y", "reshape.default", arguments)]))

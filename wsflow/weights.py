@@ -275,12 +275,12 @@ class WeightArray(np.ndarray):
         ]
 
     def to_modules(self, template: Any = None) -> list[Any]:
-        """Return the networks as torch modules, copies of the template where the architecture is not sequential.
+        """Return the networks as torch modules: copies of the template, of the module that was read, or of its program.
 
         Raises
         ------
         ValueError
-            If the architecture is not sequential and there is no template.
+            If the architecture does not run itself and there is no template.
 
         Examples
         --------

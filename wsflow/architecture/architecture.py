@@ -35,7 +35,7 @@ class Architecture:
     wires : sequence of Wire
         In the order of the forward pass.
     layers : sequence of Layer
-        How to run the network, where it is a sequential one; otherwise a module runs it.
+        How to run the network, where it is a sequential one; otherwise a program or a module runs it.
     outputs : sequence of str
         Names of the parameters of the output layer.
     activation_sites : sequence of ActivationSite
@@ -111,7 +111,8 @@ class Architecture:
         """Read a torch module: find its neuron groups and scalings from its operations, and certify them.
 
         An ``nn.Sequential`` of Linear and activation layers needs no example input, and can be run without the
-        module. Everything else is exported with the example input, and keeps a copy of the module to run its networks.
+        module. Everything else is exported with the example input. What it computes is kept as a program, which is
+        saved with the architecture and runs its networks; where no program expresses it, the module is needed.
 
         Parameters
         ----------
@@ -153,7 +154,7 @@ class Architecture:
         module : torch.nn.Module, optional
             What runs the networks (default: the architecture's own layers or module).
         inputs : Tensor, or tuple of what the module takes, optional
-            Default, for networks that run themselves: normal ones.
+            Default, for networks that run themselves on real numbers: normal ones.
         n_trials : int
             Number of random networks and group elements; log-scales are standard normal.
 

@@ -82,7 +82,7 @@ def _network(
         from wsflow.persistence import load_population
 
         table = load_population(source).architecture
-        if not table.layers and (runs is None or example is None):
+        if not table.layers and table.program is None and (runs is None or example is None):
             raise ValueError(
                 f"The networks of {source} do not run themselves: say what runs them, with --module FILE.py:NAME, and "
                 "the shape of its input, such as --input 2,3,32,32."

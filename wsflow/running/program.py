@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.operations import INTEGER
 from wsflow.architecture.program import (
-    INTEGER,
     Constant,
     ConstantValue,
     Dtype,
@@ -23,6 +25,8 @@ from wsflow.architecture.program import (
     Value,
     operands,
 )
+from wsflow.exceptions import InvalidInputError
+from wsflow.running.memory import physical_memory
 from wsflow.running.program_layers import Layer, same_layer, torch_layer
 
 COUNTER = "num_batches_tracked"
@@ -37,6 +41,17 @@ class _Step:
     layer: str
     computes: bool
     last_used: tuple[str, ...]
+
+
+class _SizeLimit(TorchDispatchMode):
+    """Refuses results that this machine's memory does not hold."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.nbytes > physical_memory():
+                raise ValueError(f"its result has {tensor.nbytes:.1e} bytes, more than this machine's memory")
+        return result
 
 
 class ProgramModule(nn.Module):
@@ -74,11 +89,26 @@ class ProgramModule(nn.Module):
             self._put_tensor(parameter.name, parameter.shape, parameter.role == "weight")
         self._steps = self._steps_of(computed)
         self.eval()
+        self._check(architecture)
+
+    def _check(self, architecture: Architecture) -> None:
+        """Run the program on shapes alone."""
+        sizes = {p.name: torch.empty(p.shape, device="meta") for p in architecture.parameters}
+        state = {name: x.long() if name.endswith(COUNTER) else x for name, x in sizes.items()}
+        inputs = [
+            torch.empty(
+                x.shape, device="meta", dtype=torch.float32 if x.dtype == "weights" else getattr(torch, x.dtype)
+            )
+            for x in self._program.inputs
+        ]
+        with torch.no_grad(), _SizeLimit():
+            torch.func.functional_call(self, state, tuple(inputs))
 
     def _put_layers(self, architecture: Architecture) -> set[str]:
         """Make the submodules, and return the names of the operations that torch's layers compute."""
         shapes = {parameter.name: parameter.shape for parameter in architecture.parameters}
-        computed, layers = set(), {}
+        computed: set[str] = set()
+        layers: dict[str, nn.Module] = {}
         for operation in self._program.operations:
             layer = torch_layer(operation, shapes)
             if layer is not None and same_layer(layers.setdefault(operation.layer, layer), layer):
@@ -133,7 +163,13 @@ class ProgramModule(nn.Module):
         values = {known.name: value for known, value in zip(self._program.inputs, inputs, strict=True)}
         reference = next((p for p in self.parameters()), torch.empty(()))
         for step in self._steps:
-            values[step.operation.name] = self._computed(step, values, reference)
+            try:
+                values[step.operation.name] = self._computed(step, values, reference)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                name, function = step.operation.name, step.operation.function
+                raise InvalidInputError(
+                    f"The operation {name!r} of the program, {function}, failed: {error}"
+                ) from error
             for name in step.last_used:
                 del values[name]
         return self._resolved(self._program.output, values, reference)
@@ -179,7 +215,8 @@ def function_of(name: str) -> tuple[Callable[..., Any], bool]:
         return Tensor.size, False
     if base.startswith("int_") and base.removeprefix("int_") in INTEGER:
         kind = base.removeprefix("int_")
-        return _INTEGER.get(kind) or getattr(operator, kind), False
+        integer: Callable[..., Any] = _INTEGER.get(kind) or getattr(operator, kind)
+        return integer, False
     found = getattr(getattr(torch.ops.aten, base, None), overload or "default", None)
     if found is None or found._schema.is_mutable:
         raise ValueError(f"This version of torch has no operation {name!r}.")

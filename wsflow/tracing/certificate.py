@@ -91,6 +91,9 @@ def certify(
 def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator) -> tuple[Any, ...]:
     if inputs is None and architecture.layers:
         return (torch.randn(16, architecture.layers[0].inputs, generator=generator, dtype=torch.float64),)
+    program = architecture.program
+    if inputs is None and program is not None and all(x.dtype == "weights" for x in program.inputs):
+        return tuple(torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in program.inputs)
     if inputs is None:
         raise ValueError("A certificate of a network that a module runs needs inputs: pass inputs=.")
     return inputs if isinstance(inputs, tuple) else (inputs,)

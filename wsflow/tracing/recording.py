@@ -15,9 +15,8 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.operations import INTEGER, OPERATIONS
 from wsflow.architecture.program import (
-    INTEGER,
-    OPERATIONS,
     Constant,
     ConstantValue,
     Dtype,
@@ -28,6 +27,8 @@ from wsflow.architecture.program import (
     Value,
     operands,
 )
+from wsflow.running.program import ProgramModule
+from wsflow.tracing.export import quiet
 
 # operations on sizes: those of Python's operator module and torch's symbolic ones, by their names
 _SIZES = {getattr(operator, name): name for name in INTEGER if hasattr(operator, name)}
@@ -42,10 +43,6 @@ _SAME = ("clone", "contiguous", "alias", "positive", "lift_fresh_copy")
 # views may need a copy where the operation before had another layout in memory
 _VIEWS = ("view", "_unsafe_view")
 _BATCH_NORM = "_native_batch_norm_legit_no_training"
-
-
-from wsflow.running.program import ProgramModule
-from wsflow.tracing.export import quiet
 
 
 class _NotRecorded(ValueError):
