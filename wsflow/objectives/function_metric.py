@@ -43,7 +43,7 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
         def outputs(points: Tensor) -> Tensor:
             return forward(geometry.to_weights(points), architecture, batch)
 
-        found, change = torch.func.jvp(outputs, (x,), (v,))
+        found, change = torch.func.jvp(outputs, (x,), (v,))[:2]
         return criterion.change(found, change).flatten(1)
 
     return metric

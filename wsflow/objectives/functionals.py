@@ -241,8 +241,9 @@ class Fairness(Functional):
     group: Any
 
     def __post_init__(self) -> None:
-        group = np.asarray(self.group)
-        if group.dtype != np.bool_ or group.shape != (len(self.task.X),) or group.all() or not group.any():
+        group, weights = np.asarray(self.group), self.task.weights
+        counted = group if weights is None or group.shape != weights.shape else group[weights > 0]
+        if group.dtype != np.bool_ or group.shape != (len(self.task.X),) or counted.all() or not counted.any():
             raise ValueError(
                 f"The 'group' of Fairness says of each of the {len(self.task.X)} examples, by True or False, whether "
                 f"it is in the group, and neither all nor none are; got {group.dtype} of shape {group.shape}."

@@ -84,8 +84,9 @@ class NaturalGradient:
         self._into: list[Tensor | None] = [None] * len(self._linear)
         self._back: list[Any] = [None] * len(self._linear)
         self._criterion = objective.task.criterion
-        inputs, _, share = (None if t is None else t[:: -(-len(t) // INPUTS)] for t in tensors_of(objective.task))
-        seen = inputs.flatten(1).double().unsqueeze(0)
+        inputs, _, share = tensors_of(objective.task)
+        rows = slice(None, None, -(-len(inputs) // INPUTS))
+        seen, share = inputs[rows].flatten(1).double().unsqueeze(0), None if share is None else share[rows]
         # the inputs' second moment has another damping for each network: its eigenvectors serve all of them
         self._inputs = torch.linalg.eigh(_moment(seen, self._linear[0].bias, share))
 

@@ -37,9 +37,9 @@ class Problem:
     weights: np.ndarray | None = None  # of the examples (b,), or (runs, b) as the targets
 
     @property
-    def size(self) -> float | np.ndarray:
-        """How many examples there are, each counted by its weight; for each run, or for all."""
-        return len(self.X) if self.weights is None else self.weights.sum(-1)
+    def size(self) -> np.ndarray:
+        """How many examples there are, each counted by its weight; for each run (runs,), or for all ()."""
+        return np.asarray(len(self.X) if self.weights is None else self.weights.sum(-1))
 
 
 def chunk_size(architecture: Architecture, batch_size: int, device: str) -> int:

@@ -280,7 +280,7 @@ def split_task(X: Any, y: Any, loss: str, *, seed: int = 42, source: Mapping[str
     # numbers that are no integers may be classes, if all of them are named
     several = not TARGETS[target].labelled or (y.ndim == 2 and y.shape[1] > 1)
     classes = None if several else np.unique(y)
-    held_out = {
+    held_out: dict[str, Any] = {
         name: Task(X[rows], y[rows], loss, classes=classes)
         for name, rows in (("validation", validation), ("test", test))
     }

@@ -161,7 +161,8 @@ def _flat(task: Task) -> Task:
     """The same task with images as rows of pixels, which is what perceptrons read."""
     if task.X.ndim == 2:
         return task
-    held_out = {name: part and _flat(part) for name, part in (("validation", task.validation), ("test", task.test))}
+    parts = (("validation", task.validation), ("test", task.test))
+    held_out: dict[str, Any] = {name: part and _flat(part) for name, part in parts}
     return replace(task, X=task.X.reshape(len(task.X), -1), **held_out)
 
 
