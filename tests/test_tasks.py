@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from scipy.special import logsumexp
 from scipy.stats import norm, poisson
 from sklearn import metrics
@@ -17,6 +21,7 @@ from torch.nn import functional as F
 
 import wsflow
 from wsflow import Architecture, Task, WeightArray, WeightFlow
+from wsflow.cli import main
 from wsflow.evaluation import loss_path, predict
 from wsflow.evaluation.importance_sampling import log_likelihoods
 from wsflow.evaluation.iou import intersection_over_union
@@ -27,6 +32,7 @@ from wsflow.losses import LOSSES, loss_of
 from wsflow.models.options import EnergyMatching, NeuronTransformer
 from wsflow.objectives.functionals import Fairness, TaskLoss
 from wsflow.objectives.kfac import NaturalGradient
+from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
 from wsflow.running import losses, predictions, scores
 
 B, P = 12, 3
@@ -729,6 +735,19 @@ class TestFiles:
         assert again.class_weight == {"eggs": 2.0} and again.y.tolist() == task.y.tolist()
 
 
+def test_a_task_of_0_1_with_a_gap_in_its_classes_has_the_outputs_it_had():
+    """Its labels were indices, so that 0 and 2 were of three outputs, and there is no word of classes."""
+    y = np.array([0, 2] * 6)
+    digest = hashlib.sha256(b"cross_entropy" + X.round(6).tobytes() + y.astype(np.float64).tobytes())
+    data = {"source": {}, "checksum": digest.hexdigest(), "loss": "cross_entropy", "parts": ["training"]}
+    tensors = {"t.training.X": X, "t.training.y": y}
+    found = unpack_task(data, "t", tensors, Path("old"))
+    assert found.n_outputs == 3 and found.targets.tolist() == y.tolist() and task_tensors(data, "t") == list(tensors)
+    # and such a task is written as it was
+    written: dict = {}
+    assert pack_task(Task(X, np.arange(B) % 3), "t", written).keys() == data.keys() and written.keys() == tensors.keys()
+
+
 CONSTANT = {"binary_cross_entropy": 0.2, "cross_entropy": 0.3, "mse": 0.3, "gaussian_nll": 0.3, "poisson": 0.2}
 
 
@@ -813,3 +832,36 @@ def test_fairness_of_labels_and_of_weights():
     np.testing.assert_allclose(found, np.abs(means[0] - means[1]).mean(1), rtol=1e-10)
     with pytest.raises(ValueError, match="neither all nor none"):
         Fairness(replace(task, sample_weight=(~group).astype(float)), group)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("breast_cancer", "binary_cross_entropy"), ("diabetes", "gaussian_nll"), ("linnerud", "poisson"), ("own", None)],
+)
+def test_the_command_line_trains_and_evaluates(name, loss, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i % 7},{'ham' if i % 9 else 'eggs'},{i % 2}" for i in range(60)]
+    (tmp_path / "own.csv").write_text("\n".join(["a,kind,b", *rows]))
+    chosen = ["--loss", loss] if loss else ["--target", "kind", "--class-weight", "balanced"]
+    where = "own.csv" if name == "own" else name
+    runner = CliRunner()
+    train = ["populate", where, "-n", "10", "--epochs", "3", "--hidden", "4", "-o", "zoo.safetensors", "--json", "-q"]
+    done = runner.invoke(main, [*train, *chosen])
+    assert done.exit_code == 0, done.output
+    task = wsflow.load_population("zoo.safetensors").task
+    assert task.loss == (loss or "cross_entropy") and (task.weights is None) == (name != "own")
+    result = json.loads(done.stdout)
+    assert result[score_key(task)] == pytest.approx(
+        predict(wsflow.load_population("zoo.safetensors").weights, task.test).scores.mean()
+    )
+    done = runner.invoke(main, ["evaluate", "zoo.safetensors", "--train", "zoo.safetensors", "--json", "-q"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["samples"]
+    assert ("averaged_nll" in found) and ("accuracy" in found) == task.is_classification
+
+
+def test_a_loss_of_another_kind_of_targets_is_a_sentence(tmp_path):
+    done = CliRunner().invoke(
+        main, ["populate", "iris", "--loss", "binary_cross_entropy", "-o", str(tmp_path / "a.st")]
+    )
+    assert done.exit_code in (2, 3) and "got 3 classes" in done.output

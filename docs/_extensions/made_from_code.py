@@ -66,6 +66,20 @@ class NullTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class LossTable(SphinxDirective):
+    """The losses: what their targets and outputs are, and the formula."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each loss."""
+        from wsflow.losses import LOSSES
+
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 45 33", "", "   * - ``loss``"]
+        lines += ["     - targets and outputs", "     - of each example"]
+        for name, row in LOSSES.items():
+            lines += [f"   * - ``{name}``", f"     - {row.description}", f"     - {inspect.getdoc(type(row))}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class MeasureTable(SphinxDirective):
     """A table of measures: what each is, and how to read it."""
 
@@ -190,6 +204,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("activation-table", ActivationTable)
     app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
+    app.add_directive("loss-table", LossTable)
     app.add_directive("measure-table", MeasureTable)
     app.add_directive("options-table", OptionsTable)
     app.add_directive("merging-table", MergingTable)

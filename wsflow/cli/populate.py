@@ -15,6 +15,7 @@ from wsflow.cli import options
 from wsflow.cli.files import check_output, check_size
 from wsflow.cli.networks import quality
 from wsflow.cli.rendering import Bars, echo_json
+from wsflow.losses import LOSSES
 from wsflow.populations.optimizers import OPTIMIZERS
 from wsflow.populations.schedules import SCHEDULES
 
@@ -53,6 +54,9 @@ def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Ca
 @click.argument("task")
 @options.count(100, "Number of training runs.")
 @options.out
+@click.option("--loss", type=click.Choice(list(LOSSES)), help="Another loss than that of the data set or file.")
+@click.option("--target", help="Column of a .csv file with the targets: its name or number; by default the last.")
+@click.option("--class-weight", type=click.Choice(["balanced"]), help="Weight classes by how rare they are.")
 @click.option("--hidden", default="16,16", show_default=True, callback=options.integers, help="Hidden widths.")
 @click.option("--activation", default="relu", show_default=True, type=click.Choice(sorted(ACTIVATIONS)))
 @click.option("--activation-argument", type=float, help="The activation's parameter, such as the sine's frequency.")
@@ -82,6 +86,9 @@ def populate(
     task: str,
     number: int,
     out: Path,
+    loss: str | None,
+    target: str | None,
+    class_weight: str | None,
     hidden: tuple[int, ...],
     cycles: int,
     snapshots: int,
@@ -101,13 +108,14 @@ def populate(
     Example:
       wsflow populate breast_cancer -n 500 -o zoo.safetensors
       wsflow populate breast_cancer -n 50 --first-run 500 -o held_out.safetensors
+      wsflow populate diabetes --loss gaussian_nll -n 100 -o spread.safetensors
       wsflow populate mnist -n 500 --hidden 10 --epochs 5 --checkpoint half_done --resume -o mnist.safetensors
     """
     import wsflow
 
     check_output(out)
     check_name(task)
-    loaded = wsflow.load_task(task)
+    loaded = wsflow.load_task(task, loss=loss, target=target, class_weight=class_weight)
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
     check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
     bars = Bars(quiet)

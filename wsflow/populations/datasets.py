@@ -199,7 +199,7 @@ def _named(name: str, seed: int, target: str | int | None, loss: str | None) -> 
     if isinstance(row, Dataset) and target is None:
         return row.task(name, seed, loss)
     if target is not None or loss is not None or row is None:
-        raise ValueError(f"'target' and 'loss' are for files, and 'loss' for tables; {name!r} has its own.")
+        raise ValueError(f"'target' is for files, 'loss' for files and scikit-learn's tables; {name!r} has its own.")
     return row.task(name, seed)
 
 
@@ -278,8 +278,7 @@ def split_task(X: Any, y: Any, loss: str, *, seed: int = 42, source: Mapping[str
     target = LOSSES[loss].targets
     y = _standardized(y.astype(np.float64), training) if target == "numbers" else y
     # numbers that are no integers may be classes, if all of them are named
-    several = not TARGETS[target].labelled or (y.ndim == 2 and y.shape[1] > 1)
-    classes = None if several else np.unique(y)
+    classes = np.unique(y) if target == "classes" else None
     held_out: dict[str, Any] = {
         name: Task(X[rows], y[rows], loss, classes=classes)
         for name, rows in (("validation", validation), ("test", test))
