@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kernels
 import numpy as np
 import safetensors.torch
 import torch
@@ -45,7 +46,7 @@ class Layout:
     written: int = 1  # how many are needed to write it, those that are not taken last
     warns: str | None = None
     runs: tuple[int, ...] = (0,)
-    inferred: bool = True  # whether an activation is enough, without an architecture
+    needs: tuple[str, ...] = ()  # packages that write or read it
 
     def __str__(self) -> str:
         return self.name
@@ -468,3 +469,95 @@ def transposed_storage(folder, nets):
 def big_endian_arrays(folder, nets):
     np.savez(folder / "net.npz", **{k: v.numpy().astype(">f4") for k, v in nets[0].state_dict().items()})
     return folder / "net.npz"
+
+
+KERNELS = "Kernels of Keras and flax"
+NEEDS_HDF5 = ("h5py", "pyfive")
+
+
+@layout(KERNELS, needs=NEEDS_HDF5)
+def keras_archive(folder, nets):
+    kernels.write_keras(folder / "net.keras", kernels.layers_of(list(nets[0]), kernels.KERAS))
+    return folder / "net.keras"
+
+
+@layout(KERNELS, needs=NEEDS_HDF5)
+def keras_archive_with_own_names(folder, nets):
+    layers = kernels.layers_of(list(nets[0]), kernels.KERAS)
+    named = dict(zip(("wide", "narrow", "head"), layers.values(), strict=True))
+    kernels.write_keras(folder / "net.keras", named)
+    return folder / "net.keras"
+
+
+@layout(KERNELS, needs=NEEDS_HDF5)
+def keras_model_in_hdf5(folder, nets):
+    kernels.write_keras_2(folder / "net.h5", kernels.layers_of(list(nets[0]), kernels.KERAS), suffix="")
+    return folder / "net.h5"
+
+
+@layout(KERNELS, needs=NEEDS_HDF5)
+def keras_2_weights(folder, nets):
+    kernels.write_keras_2(folder / "net.hdf5", kernels.layers_of(list(nets[0]), kernels.KERAS), model=False)
+    return folder / "net.hdf5"
+
+
+@layout(KERNELS, needs=NEEDS_HDF5)
+def keras_3_weights(folder, nets):
+    layers = kernels.layers_of(list(nets[0]), kernels.KERAS)
+    kernels.write_keras_3(folder / "net.weights.h5", layers, compression="gzip")
+    return folder / "net.weights.h5"
+
+
+@layout(KERNELS)
+def keras_arrays_by_position(folder, nets):
+    arrays = [a for layer in kernels.layers_of(list(nets[0]), kernels.KERAS).values() for a in layer.values()]
+    np.savez(folder / "net.npz", *arrays)
+    return folder / "net.npz"
+
+
+@layout(KERNELS)
+def keras_arrays_in_a_pickle(folder, nets):
+    arrays = [a for layer in kernels.layers_of(list(nets[0]), kernels.KERAS).values() for a in layer.values()]
+    (folder / "net.pkl").write_bytes(pickle.dumps(arrays))
+    return folder / "net.pkl"
+
+
+def flax_variables(net: nn.Sequential) -> dict[str, Any]:
+    """The variables of a perceptron in flax."""
+    return kernels.variables(kernels.layers_of(list(net), kernels.FLAX))
+
+
+@layout(KERNELS, needs=("msgpack",))
+def flax_variables_in_msgpack(folder, nets):
+    kernels.write_flax(folder / "net.msgpack", flax_variables(nets[0]))
+    return folder / "net.msgpack"
+
+
+@layout(KERNELS, needs=("msgpack",), written=2)
+def flax_train_state(folder, nets):
+    params = flax_variables(nets[0])["params"]
+    moments = {"0": {"count": 3, "mu": flax_variables(nets[1])["params"], "nu": flax_variables(nets[1])["params"]}}
+    kernels.write_flax(folder / "net.msgpack", {"step": 3, "params": params, "opt_state": moments})
+    return folder / "net.msgpack"
+
+
+@layout(KERNELS, needs=("msgpack",), networks=3, written=3, runs=(0, 1, 2))
+def flax_ensemble_of_vmap(folder, nets):
+    trees = [kernels.flat(flax_variables(net)) for net in nets]
+    stack = {key.split("/")[1]: {} for key in trees[0]}
+    for key in trees[0]:
+        stack[key.split("/")[1]][key.split("/")[2]] = np.stack([tree[key] for tree in trees])
+    kernels.write_flax(folder / "net.msgpack", {"params": stack})
+    return folder / "net.msgpack"
+
+
+@layout(KERNELS)
+def flax_arrays_in_npz(folder, nets):
+    np.savez(folder / "net.npz", **kernels.flat(flax_variables(nets[0])))
+    return folder / "net.npz"
+
+
+@layout(KERNELS)
+def flax_parameters_in_a_pickle(folder, nets):
+    (folder / "net.pkl").write_bytes(pickle.dumps(flax_variables(nets[0])))
+    return folder / "net.pkl"

@@ -20,6 +20,8 @@ def rows_of(networks: list[nn.Sequential]) -> np.ndarray:
 @pytest.mark.parametrize("by", ["module", "activation"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_what_is_loaded_is_what_was_written(tmp_path, layout, by):
+    for package in layout.needs:
+        pytest.importorskip(package)
     networks = make_networks(max(layout.written, layout.networks))
     expected = rows_of(networks[: layout.networks])
     source = layout.write(tmp_path, networks)

@@ -22,7 +22,7 @@ MAXIMUM_STEPS = 10_000  # of the search for an order
 REMEDY = "Pass module= (what the tensors belong to) or architecture=."
 SUSPECT = re.compile(
     r"block|resid|skip|shortcut|downsample|bottleneck|stage|attn|attention|embed|transpose|deconv|upconv|recurrent|"
-    r"lstm|gru|gate|qkv|[qkv]_|query|key|value|(^|\.)(res\d*|[qkv])(\.|$)",
+    r"lstm|gru|gate|qkv|(?<![a-z])[qkv]_|query|key|value|(^|\.)(res\d*|[qkv])(\.|$)",
     re.IGNORECASE,
 )
 STATISTICS = ("running_mean", "running_var")

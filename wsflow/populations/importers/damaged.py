@@ -19,6 +19,7 @@ DAMAGE = (
     ValueError,  # UnicodeDecodeError, msgpack's exceptions and many more are ValueErrors
     OSError,
     EOFError,
+    AssertionError,  # pyfive
     LookupError,
     TypeError,
     AttributeError,
