@@ -13,9 +13,8 @@ from wsflow.populations.importers.choice import restricted
 from wsflow.populations.importers.damaged import SAVE
 from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
 from wsflow.populations.importers.layouts import torch_layout
-from wsflow.populations.importers.leaves import Leaf, is_tensor, leaves_of, walk
+from wsflow.populations.importers.leaves import Leaf, is_tensor, leaves_of
 from wsflow.populations.importers.nnet import fold_normalization
-from wsflow.populations.importers.unpickling import Global, Opaque
 
 OPTIMIZER = ({"state", "param_groups"}, {"base_lrs", "last_epoch"}, {"_step_count", "last_epoch"})
 
@@ -51,19 +50,10 @@ def file_of(name: str, content: ImportedNetwork | Checkpoint, fold: bool, key: s
 def _of_checkpoint(name: str, content: Checkpoint, fold: bool, key: str | None) -> File:
     if fold:
         raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
-    leaves = leaves_of(content.tree)
-    objects = dict(_objects(content.tree))
+    leaves, objects = leaves_of(content.tree)
     if not leaves:
         raise InvalidInputError(_without_tensors(content.tree, objects))
     return File(name, content.what, restricted(leaves, key), content.ordered, content.channels_last, objects=objects)
-
-
-def _objects(tree: Any) -> list[tuple[str, str]]:
-    return [
-        (".".join(path), str(value.called))
-        for path, value in walk(tree)
-        if isinstance(value, Opaque) and isinstance(value.called, Global)
-    ]
 
 
 def _without_tensors(tree: Any, objects: Mapping[str, str]) -> str:

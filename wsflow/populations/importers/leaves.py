@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture.state_rows import as_array
-from wsflow.populations.importers.unpickling import Opaque
+from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.damaged import SAVE
+from wsflow.populations.importers.unpickling import Global, Opaque
 
 MAXIMUM_DEPTH = 32
-MAXIMUM_NODES = 1_000_000
+MAXIMUM_NODES = 500_000
 # what belongs to training, whose moments have the shapes of weights
 TRAINING = re.compile(
     r"^(optim\w*|opt|opt_state\w*|opts?_\w*|\w*_optim\w*|lr_sched\w*|sched\w*|scaler|grad_scaler|amp|rng\w*|callbacks|loops|"
@@ -80,36 +82,45 @@ class Leaf:
         return array.reshape(self.shape)
 
 
+def is_node(value: Any) -> bool:
+    """Return whether a value is a tensor, or something in which there may be some."""
+    return isinstance(value, (Mapping, list, tuple, Opaque, Global)) or is_tensor(value)
+
+
 def is_tensor(value: Any) -> bool:
     """Return whether a value is a tensor or an array of numbers, which may still lie in its file."""
     return hasattr(value, "shape") and hasattr(value, "dtype") and str(value.dtype) != "object"
 
 
-def leaves_of(tree: Any) -> dict[str, Leaf]:
-    """Return the tensors in nested dictionaries, lists and modules by their names, without what belongs to training."""
+def leaves_of(tree: Any) -> tuple[dict[str, Leaf], dict[str, str]]:
+    """Return the tensors in nested dictionaries, lists and modules by their names, without what belongs to training.
+
+    The second dictionary has the names of the classes and functions in a pickle, by where they are.
+    """
     found: dict[str, Leaf] = {}
-    for path, value in walk(tree):
+    objects: dict[str, str] = {}
+    for path, value in _walk(tree, (), set(), itertools.count()):
         if path and is_tensor(value):
             found.setdefault(".".join(path), Leaf(value, path))
+        elif isinstance(value, (Opaque, Global)):
+            objects.setdefault(".".join(path), str(value))
     dotted = {name.replace("/", "."): leaf for name, leaf in found.items()}
-    return dotted if len(dotted) == len(found) else found
+    return (dotted if len(dotted) == len(found) else found), objects
 
 
-def walk(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield what is in nested dictionaries, lists and modules, with its keys, up to a number of nodes."""
-    yield from itertools.islice(_walk(tree, (), set()), MAXIMUM_NODES)
-
-
-def _walk(node: Any, path: tuple[str, ...], above: set[int]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _walk(
+    node: Any, path: tuple[str, ...], above: set[int], count: Iterator[int]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield dictionaries, lists, objects and tensors, with the keys under which they are."""
+    if next(count) > MAXIMUM_NODES:
+        raise InvalidInputError(f"it holds more than {MAXIMUM_NODES} dictionaries, lists and objects. {SAVE}")
     yield path, node
-    if is_tensor(node):
-        return
     if len(path) > MAXIMUM_DEPTH or id(node) in above:
         return
     above.add(id(node))
     for key, value in children(node):
-        if not TRAINING.match(key):
-            yield from _walk(value, (*path, key) if key else path, above)
+        if is_node(value) and not TRAINING.match(key):
+            yield from _walk(value, (*path, key), above, count)
     # an object that is there twice is walked once
     if not isinstance(node, Opaque):
         above.discard(id(node))
