@@ -8,6 +8,7 @@ torch/serialization.py (both formats).
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.stored import FUNCTIONS, Storage, storage_dtype
 from wsflow.populations.importers.unpickling import unpickle
 
+SCRIPT = re.compile(r"^[^/]*/(constants\.pkl$|code/)")
 ZIP = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -47,10 +49,6 @@ def _zip_content(path: Path) -> Any:
     root = next((name.removesuffix("data.pkl") for name in members if name.count("/") < 2 and _is_pickle(name)), None)
     if root is None:
         raise ValueError("it is a zip archive without a data.pkl")
-    if f"{root}constants.pkl" in members or any(name.startswith(f"{root}code/") for name in members):
-        raise InvalidInputError(
-            f"{path}: this is a TorchScript archive, a program with its weights. {SAVE.replace('module', 'script')}"
-        )
     order = members.get(f"{root}byteorder")
     if order is not None and archive.read(order).strip() != b"little":
         raise ValueError("its numbers are big-endian, and only little-endian ones are read")
@@ -78,6 +76,10 @@ def _is_pickle(name: str) -> bool:
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Return the members by name, and refuse archives that would unpack to more than they are."""
     infos = archive.infolist()
+    if any(SCRIPT.search(info.filename) for info in infos):
+        raise InvalidInputError(
+            f"{path}: this is a TorchScript archive, a program with its weights. {SAVE.replace('module', 'script')}"
+        )
     packed = next((info for info in infos if info.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise InvalidInputError(
