@@ -229,10 +229,11 @@ def test_densities_are_those_of_an_independent_implementation():
     mean, covariance = flow.source_.mean.numpy(), flow.source_.covariance.times(torch.eye(3, dtype=torch.float64))
     expected = []
     for row in X[:4]:
-        state = solve_ivp(right_hand_side, (1, 0), [*row, 0], rtol=1e-8, atol=1e-9).y[:, -1]
+        point = (row - X.mean(0)) / X.std(0)
+        state = solve_ivp(right_hand_side, (1, 0), [*point, 0], rtol=1e-8, atol=1e-9).y[:, -1]
         off = state[:3] - mean
         log_prior = -0.5 * (off @ np.linalg.solve(covariance, off) + np.linalg.slogdet(2 * np.pi * covariance)[1])
-        expected.append(log_prior + state[3])
+        expected.append(log_prior + state[3] - np.log(X.std(0)).sum())
     np.testing.assert_allclose(flow.score_samples(X[:4]), expected, atol=1e-5)
 
 

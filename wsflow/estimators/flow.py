@@ -198,11 +198,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         settings = self._settings()
         if settings.geometry is None:
             warn_of_plain(self, "learns plain vectors, without symmetries (geometry='euclidean' says that they are)")
-        geometry = settings.geometry_for(self.architecture_, self.n_features_in_)
-        weights = tensor(values).double()
-        geometry.check(weights, atol=1e-4)
+        weights = tensor(values)
+        geometry = settings.geometry_for(self.architecture_, self.n_features_in_, weights)
         generator = torch_generator(self.random_state)
-        points = geometry.to_points(weights)
+        points = geometry.to_points(weights.double())
         warn_of_few(self, len(points), len(np.unique(runs_of(X, groups, len(points)))))
         held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)
         conditions, labels = read_conditions(settings.condition, y, len(points))
@@ -399,7 +398,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         points = self.geometry_.to_points(tensor(later_array(self, X)).double())
-        return points[:, self.geometry_.manifold.order].numpy()
+        return points[:, self.geometry_.manifold.varying].numpy()
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {name: array.numpy() for name, array in self.model_.state_dict().items()}

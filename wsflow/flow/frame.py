@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wsflow.manifolds import Euclidean, Manifold, Product, Sphere
+from wsflow.manifolds import Euclidean, Manifold, Point, Product, Sphere
 
 
 class Frame:
@@ -74,6 +74,19 @@ class _Axes:
         return z
 
 
+class _None:
+    """Of a single point: no directions at all."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def coordinates(self, v: Tensor) -> Tensor:
+        return v[..., :0]
+
+    def vectors(self, z: Tensor) -> Tensor:
+        return z.new_zeros(*z.shape[:-1], self._size)
+
+
 class _Mirror:
     """Of a sphere: the reflections that take the last axis to each of some points (copies, size), up to sign."""
 
@@ -112,4 +125,6 @@ class _Range:
 def _basis(factor: Manifold, point: Tensor) -> _Basis:
     if isinstance(factor, Sphere):
         return _Mirror(point)
+    if isinstance(factor, Point):
+        return _None(factor.size)
     return _Axes() if isinstance(factor, Euclidean) else _Range(factor, point)

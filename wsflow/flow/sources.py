@@ -123,7 +123,7 @@ class Isotropic:
         for (factor, columns), part, scale in pieces:
             if isinstance(factor, Sphere):
                 total = total - len(columns) * factor.log_volume
-            else:
+            elif isinstance(factor, Euclidean):
                 total = total - (0.5 * (part / scale).square() + scale.log() + 0.5 * log(2 * pi)).sum((-1, -2))
         return total
 

@@ -5,17 +5,23 @@ points. Every row of weights stays a runnable network; charts live only inside t
 """
 
 from wsflow.geometry.charts import Chart, Phases, Polar
+from wsflow.geometry.coordinates import Coordinates
+from wsflow.geometry.fitting import fit_coordinates, with_coordinates, with_coordinates_of
 from wsflow.geometry.geometries import GEOMETRIES, euclidean, geometric, normalized, vectors
 from wsflow.geometry.geometry import Geometry
 
 __all__ = [
     "GEOMETRIES",
     "Chart",
+    "Coordinates",
     "Geometry",
     "Phases",
     "Polar",
     "euclidean",
+    "fit_coordinates",
     "geometric",
     "normalized",
     "vectors",
+    "with_coordinates",
+    "with_coordinates_of",
 ]

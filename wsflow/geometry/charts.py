@@ -38,6 +38,9 @@ class Chart(Protocol):
     def to_weights(self, points: Tensor, extra: Tensor) -> Tensor:
         """Return weights (n, d), the inverse of `to_points`."""
 
+    def without(self, same: Tensor) -> Chart:
+        """Return the chart for networks that are equal in the columns (d,) where `same` is true."""
+
 
 @dataclass(frozen=True, eq=False)
 class Polar:
@@ -74,6 +77,11 @@ class Polar:
         """Return weights (n, d), the inverse of `to_points`."""
         columns = self.columns.to(points.device)
         return points.index_copy(1, columns, points[:, columns] * extra.exp())
+
+    def without(self, same: Tensor) -> Polar:
+        """Return the chart of the other columns: what is equal in all networks has no part in the direction."""
+        rest = self.columns[~same[self.columns]]
+        return Polar(rest) if len(rest) else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +131,10 @@ class Phases:
         columns = self.columns.to(points.device)
         angle = torch.atan2(extra, points[:, columns])
         return points.index_copy(1, columns, angle * (self.unit / pi))
+
+    def without(self, same: Tensor) -> Phases:
+        """Return the chart itself: a bias that is equal in all networks is one point of its circle."""
+        return self
 
 
 def phases_of(architecture: Architecture) -> tuple[list[Phases], Architecture]:

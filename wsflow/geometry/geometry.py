@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,10 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.geometry.charts import Chart
+from wsflow.geometry.coordinates import Coordinates
 from wsflow.geometry.factors import check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.representatives import Representatives
-from wsflow.manifolds import Euclidean, Product, Sphere
+from wsflow.manifolds import Euclidean, Point, Product, Sphere
 from wsflow.representation import in_a_line
 
 
@@ -41,6 +42,10 @@ class Geometry:
         Of the networks.
     remedy : str
         What to do about rows that are not on the target.
+    coordinates : Coordinates, optional
+        Those of the manifolds, where they are not the points of the charts: see `fit_coordinates`.
+    base : Geometry, optional
+        The geometry before its coordinates were fitted to a population.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Geometry:
     layout: Architecture | None = None
     architecture: Architecture | None = None
     remedy: str = ""
+    coordinates: Coordinates | None = None
+    base: Geometry | None = None
 
     @classmethod
     def from_manifolds(
@@ -105,7 +112,7 @@ class Geometry:
                 f"The {self.name} geometry has no density: its networks lie on spheres, which have no volume in the "
                 "space in which it flows. Use geometry='geometric' or 'euclidean'."
             )
-        if not all(isinstance(factor, (Euclidean, Sphere)) for factor, _ in self.manifold.factors):
+        if not all(isinstance(factor, (Euclidean, Sphere, Point)) for factor, _ in self.manifold.factors):
             return (
                 "Densities are those of vector spaces and spheres, and some of these parameters lie on others. "
                 "Use geometry='geometric' or 'euclidean', or wsflow.manifolds.Sphere for these parameters."
@@ -117,16 +124,39 @@ class Geometry:
         """The number of coordinates of a point behind its layout, which belong to no neuron."""
         return self.manifold.size - (self.manifold.size if self.layout is None else self.layout.n_weights)
 
+    @property
+    def n_weights(self) -> int:
+        """The number of weights of a network, or of columns of a plain vector."""
+        return self.manifold.size if self.architecture is None else self.architecture.n_weights
+
+    @property
+    def log_det(self) -> float:
+        """The logarithm of the volume that a unit of volume of the manifold has among the points of the charts."""
+        return 0.0 if self.coordinates is None else self.coordinates.log_det(self.manifold)
+
+    def charts_without(self, same: Tensor) -> tuple[Chart, ...]:
+        """Return the charts for networks that are equal in the columns (d,) where `same` is true."""
+        return tuple(chart.without(same) for chart in self.charts)
+
     def to_points(self, weights: Tensor) -> Tensor:
         """Return the points (n, manifold size) of networks (n, d)."""
+        points = self._charted(weights)
+        return points if self.coordinates is None else self.coordinates.apply(points)
+
+    def to_weights(self, points: Tensor) -> Tensor:
+        """Return the networks (n, d), the inverse of `to_points` on the target up to whole periods."""
+        if self.coordinates is None:
+            return self._uncharted(points)
+        return self.coordinates.restore(self._uncharted(self.coordinates.invert(points)))
+
+    def _charted(self, weights: Tensor) -> Tensor:
         added = []
         for chart in self.charts:
             weights, extra = chart.to_points(weights)
             added.append(extra)
         return torch.cat([weights, *added], 1) if added else weights
 
-    def to_weights(self, points: Tensor) -> Tensor:
-        """Return the networks (n, d), the inverse of `to_points` on the target up to whole periods."""
+    def _uncharted(self, points: Tensor) -> Tensor:
         if not self.charts:
             return points
         sizes = [chart.n_extra for chart in self.charts]
@@ -139,6 +169,8 @@ class Geometry:
     def _representatives(self) -> Representatives | None:
         if self.architecture is None:
             return None
+        if self.base is not None:
+            return self.base._representatives
         return Representatives(self.architecture, self.target, self.charts)
 
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
@@ -160,7 +192,21 @@ class Geometry:
         >>> geometry.to_weights(geometry.nearest(x, y))
         tensor([[1.0000, 1.6416, 2.0000, 0.0000]])
         """
-        return y if self._representatives is None else self._representatives.nearest(x, y)
+        if self._representatives is None:
+            return y
+        return self.moved(self._representatives.nearest, x, y)
+
+    def moved(self, nearest: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Return y (n, size) as `nearest` moves it towards x among the points of the charts.
+
+        A point that would leave what is equal in all networks stays.
+        """
+        if self.coordinates is None:
+            return nearest(x, y)
+        points = nearest(self.coordinates.invert(x), self.coordinates.invert(y))
+        kept = torch.isclose(points, self.coordinates.centre.to(points), rtol=1e-5, atol=0.0)
+        inside = (kept | ~self.coordinates.constant.to(points.device)).all(1, keepdim=True)
+        return torch.where(inside, self.coordinates.apply(points), y)
 
     def _has_dead_neuron(self, point: Tensor) -> bool:
         coordinates = zip(self.target.factors, self.target.split(point), strict=True)
@@ -168,6 +214,8 @@ class Geometry:
 
     def check(self, weights: Tensor, atol: float) -> None:
         """Refuse networks (n, d) that are not on the manifold, up to `atol`, naming the first row and the remedy."""
+        if self.base is not None:
+            return self.base.check(weights, atol)
         points = self.to_points(weights)
         outside = ~self.target.belongs(points, atol)
         if outside.any():

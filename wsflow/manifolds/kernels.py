@@ -94,6 +94,39 @@ class Euclidean:
 
 
 @dataclass(frozen=True)
+class Point:
+    """The origin of R^size alone, of dimension 0: coordinates that do not vary."""
+
+    size: int
+
+    @property
+    def dimension(self) -> int:
+        return 0
+
+    def projection(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(v)
+
+    def exp(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def log(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(x), torch.zeros_like(x)
+
+    def belongs(self, x: Tensor, atol: float) -> Tensor:
+        """Return whether the coordinates are zero."""
+        return (x.abs() <= atol).all(-1)
+
+    def geomstats(self) -> Any:
+        raise TypeError("geomstats has no manifold of one point.")
+
+
+@dataclass(frozen=True)
 class Sphere:
     """The unit sphere in R^size.
 

@@ -59,6 +59,11 @@ class Product:
         """The columns (size,), factor after factor."""
         return torch.cat([columns.reshape(-1) for _, columns in self.factors])
 
+    @property
+    def varying(self) -> Tensor:
+        """The columns (k,) of factors whose dimension is not zero, factor after factor."""
+        return torch.cat([columns.reshape(-1) for manifold, columns in self.factors if manifold.dimension])
+
     @cached_property
     def _back(self) -> Tensor:
         return self.order.argsort()
@@ -116,8 +121,8 @@ class Product:
         return torch.stack(inside).all(0)
 
     def geomstats(self) -> Any:
-        """Return the same manifold as a geomstats ProductManifold; its points are columns in `order`."""
+        """Return the same manifold as a geomstats ProductManifold; its points are the columns `varying`."""
         from geomstats.geometry.product_manifold import ProductManifold
 
-        factors = [manifold.geomstats() for manifold, columns in self.factors for _ in columns]
+        factors = [manifold.geomstats() for manifold, columns in self.factors if manifold.dimension for _ in columns]
         return ProductManifold(factors, point_ndim=1)

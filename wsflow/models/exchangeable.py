@@ -57,10 +57,13 @@ def exchangeability_of(geometry: Geometry) -> Exchangeability:
             own[group].append(coordinates)
     for mine, columns in zip(own, tokens.features, strict=True):
         found = flat[columns]
-        mine.append(found[:, (found >= 0).all(0)])
+        known = found >= 0
+        mine.append(found[:, known.all(0)])
         blocks.append(torch.cat(mine, 1))
+        # what is constant in some of the neurons
+        blocks += [found[known[:, i], i].unsqueeze(1) for i in (known.any(0) & ~known.all(0)).nonzero()[:, 0]]
     for edges in tokens.edges:
-        blocks += [c.reshape(-1, 1) for c in flat[edges.columns].unbind(-1) if (c >= 0).all()]
+        blocks += [c[c >= 0].unsqueeze(1) for c in flat[edges.columns].unbind(-1)]
     free = flat[tokens.free]
     blocks.append(free[free >= 0].unsqueeze(0))
     return Exchangeability(tokens, [block for block in blocks if block.numel()])
@@ -114,7 +117,7 @@ def _coordinates(manifold: Product) -> tuple[Tensor, list[tuple[Tensor, Tensor]]
         coordinates = torch.arange(start, stop).reshape(len(columns), factor.dimension)
         if isinstance(factor, Sphere):
             spheres.append((columns, coordinates))
-        else:
+        elif factor.dimension:
             flat[columns] = coordinates
         start = stop
     return flat, spheres

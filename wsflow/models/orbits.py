@@ -22,10 +22,11 @@ def nearest_in_orbit(geometry: Geometry, is_named: bool) -> Nearest:
         raise ValueError("coupling='orbit' knows symmetries, so it needs an architecture: fit a WeightArray.")
     n = layout.n_weights
 
+    def permuted(x: Tensor, y: Tensor) -> Tensor:
+        found = weight_matching(y[:, :n], x[:, :n], layout)
+        return torch.cat([Action(layout, found.permutations, {})(y[:, :n]), y[:, n:]], 1)
+
     def nearest(x: Tensor, y: Tensor) -> Tensor:
-        if not is_named:
-            found = weight_matching(y[:, :n], x[:, :n], layout)
-            y = torch.cat([Action(layout, found.permutations, {})(y[:, :n]), y[:, n:]], 1)
-        return geometry.nearest(x, y)
+        return geometry.nearest(x, y if is_named else geometry.moved(permuted, x, y))
 
     return nearest

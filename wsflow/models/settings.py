@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+from torch import Tensor
+
 from wsflow.architecture import Architecture
 from wsflow.flow.adaptive import DormandPrince
 from wsflow.flow.divergence import TraceEstimator
 from wsflow.flow.solvers import RungeKutta
-from wsflow.geometry import GEOMETRIES, Geometry, vectors
+from wsflow.geometry import GEOMETRIES, Geometry, fit_coordinates, vectors
 from wsflow.metanetworks.encoders import ENCODERS, READ_HINTS
 from wsflow.models.options import (
     CHOICES,
@@ -82,8 +84,20 @@ class FlowSettings:
         """The geometry's options, or their defaults where there is no architecture."""
         return self.geometry or NetworkGeometry()
 
-    def geometry_for(self, architecture: Architecture | None, n_features: int) -> Geometry:
-        """The geometry of networks of an architecture, or of plain vectors."""
+    def geometry_for(
+        self, architecture: Architecture | None, n_features: int, weights: Tensor | None = None
+    ) -> Geometry:
+        """The geometry of networks of an architecture, or of plain vectors, in coordinates fitted to weights (n, d).
+
+        An InvalidInputError says that weights do not lie on the manifold, or are equal in all networks.
+        """
+        geometry = self._geometry(architecture, n_features)
+        if weights is None:
+            return geometry
+        geometry.check(weights.double(), atol=1e-4)
+        return fit_coordinates(geometry, weights, self.is_named)
+
+    def _geometry(self, architecture: Architecture | None, n_features: int) -> Geometry:
         if architecture is None or self.geometry is None:
             return vectors(n_features)
         space = self.geometry

@@ -28,7 +28,7 @@ def fit_source(options: Options, geometry: Geometry, space: NetworkGeometry, poi
         return WrappedGaussian.fit(manifold, points, options.shrinkage)
     if isinstance(options, IsotropicSource):
         is_fitted = options.scale == "fitted"
-        scale = _pooled_scale(geometry.layout, points) if is_fitted else torch.ones(manifold.size, dtype=torch.float64)
+        scale = _pooled_scale(geometry, points) if is_fitted else torch.ones(manifold.size, dtype=torch.float64)
         return Isotropic(manifold, scale)
     if not isinstance(options, InitialSource):
         raise TypeError(f"No source is made of {options!r}.")
@@ -71,11 +71,12 @@ def source_of_width(
     return Isotropic(geometry.manifold, scale)
 
 
-def _pooled_scale(layout: Architecture | None, points: Tensor) -> Tensor:
-    """Root mean square of each parameter, the same for all its columns."""
-    square = points.square().mean(0)
-    for columns in layout.slices.values() if layout is not None else (slice(None),):
-        square[columns] = square[columns].mean()
+def _pooled_scale(geometry: Geometry, points: Tensor) -> Tensor:
+    """Root mean square of each parameter, the same for all its columns; those that do not vary are left out."""
+    square, varies = points.square().mean(0), torch.zeros(geometry.manifold.size, dtype=torch.bool)
+    varies[geometry.manifold.varying] = True
+    for columns in geometry.layout.slices.values() if geometry.layout is not None else (slice(None),):
+        square[columns] = square[columns][varies[columns]].mean().nan_to_num()
     return square.sqrt().clamp_min(1e-6)
 
 

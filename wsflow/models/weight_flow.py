@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from wsflow.flow.loss import FlowMatchingLoss
 from wsflow.flow.solvers import TABLEAUX
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
-from wsflow.geometry import Geometry
+from wsflow.geometry import Coordinates, Geometry, with_coordinates, with_coordinates_of
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.velocity import velocity_network
 from wsflow.models.options import EnergyMatching
@@ -143,10 +144,14 @@ class WeightFlowModel:
                 "At temperature=0 all samples are one point, which has no density. Use a higher temperature."
             )
         points, log_prob = self.flow.sample_with_log_prob(n, generator, temperature=temperature, seed=self.seed)
-        return self._to_weights(points), log_prob
+        return self._to_weights(points), log_prob - self.geometry.log_det
 
     def log_prob(self, weights: Tensor) -> Tensor:
-        """Compute the log-density of networks (n, d), with respect to the Riemannian volume of their geometry: (n,)."""
+        """Compute the log-density of networks (n, d), with respect to the Riemannian volume of their geometry: (n,).
+
+        What is equal in all networks that the flow was fitted to is no dimension of it; networks that are not so have
+        the density zero.
+        """
         return self.log_prob_and_error(weights)[0]
 
     def log_prob_and_error(self, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +159,11 @@ class WeightFlowModel:
         self._check_density()
         weights = weights.double()
         self.geometry.check(weights, atol=1e-4)
-        return self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
+        found, error = self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
+        if self.geometry.coordinates is None:
+            return found, error
+        inside = self.geometry.coordinates.has_constants(weights)
+        return torch.where(inside, found - self.geometry.log_det, -math.inf), error
 
     def given(self, condition: float, scale: float = 1.0) -> WeightFlowModel:
         """Return the law of networks given a condition, a number or a label's index; scales above 1 exaggerate it."""
@@ -169,7 +178,7 @@ class WeightFlowModel:
         check_width(self._architecture(), architecture, self.settings.is_named)
         if self.settings.is_named:
             return replace(self, wide=architecture)
-        geometry = self.settings.geometry_for(architecture, architecture.n_weights)
+        geometry = with_coordinates_of(self.settings.geometry_for(architecture, architecture.n_weights), self.geometry)
         known = self.settings.source, self.flow.source, self.geometry
         source = source_of_width(*known, geometry, self.settings.space)
         consensus = self.consensus and self.consensus.of_width(architecture, geometry)
@@ -193,6 +202,8 @@ class WeightFlowModel:
         state = {f"network.{k}": v for k, v in self.velocity.network.state_dict().items()}
         state |= {f"prior.{k}": v for k, v in self.flow.source.arrays().items()}
         state["ratio"] = self.velocity.ratio
+        if self.geometry.coordinates is not None:
+            state |= {f"coordinates.{k}": v for k, v in self.geometry.coordinates.arrays().items()}
         if self.consensus is not None and self.velocity.hints is not None:
             state |= {"consensus.inputs": self.consensus.inputs, "consensus.targets": self.consensus.targets}
             state["consensus.scale"] = self.velocity.hints.scale
@@ -273,6 +284,8 @@ def restored_weight_flow(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
+    if coordinates := part("coordinates."):
+        geometry = with_coordinates(geometry, Coordinates(**coordinates))
     source = restored_source(settings.source, geometry, settings.space, part("prior."))
     seen, consensus = part("consensus."), None
     scale = seen.pop("scale", None)

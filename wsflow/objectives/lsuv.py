@@ -92,7 +92,7 @@ def standardizer(task: Task | None, architecture: Architecture, geometry: Geomet
 
     A ValueError says that there is no task, or that the geometry is curved: its neurons have a norm that they keep.
     """
-    if task is None or not geometry.target.is_flat:
+    if task is None or not (geometry.base or geometry).target.is_flat:
         raise ValueError(
             "Networks are standardized on a task's inputs, in a flat geometry. Guide by a Task and fit with "
             "geometry='euclidean', or say standardize=False in the Descent."

@@ -1,0 +1,59 @@
+"""Coordinates of a population's points: what is equal in all networks is no dimension, and the others have units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from wsflow.manifolds import Product
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """z = (p - centre) / scale for points p, and the weights that are equal in all networks.
+
+    Parameters
+    ----------
+    centre, scale : Tensor of shape (size,)
+        In float64.
+    constant : BoolTensor of shape (size,)
+        Coordinates that are equal in all networks: p is their centre, and z is zero.
+    columns : LongTensor of shape (k,)
+        The weights that are equal in all networks.
+    values : Tensor of shape (k,)
+        What these are.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    constant: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def apply(self, p: Tensor) -> Tensor:
+        """From points (n, size) to coordinates; what is constant is zero, whatever the points have there."""
+        z = (p - self.centre.to(p)) / self.scale.to(p)
+        return z.masked_fill(self.constant.to(p.device), 0.0)
+
+    def invert(self, z: Tensor) -> Tensor:
+        """From coordinates (n, size) to points."""
+        return self.centre.to(z) + self.scale.to(z) * z
+
+    def restore(self, weights: Tensor) -> Tensor:
+        """Weights (n, d) with what is equal in all networks as it is there, bit for bit."""
+        return weights.index_copy(1, self.columns, self.values.to(weights).expand(len(weights), -1))
+
+    def has_constants(self, weights: Tensor) -> Tensor:
+        """Whether networks (n, d) have what is equal in all networks, up to the rounding of float32: (n,)."""
+        return torch.isclose(weights[:, self.columns], self.values.to(weights), rtol=1e-6, atol=0.0).all(1)
+
+    def log_det(self, manifold: Product) -> float:
+        """The logarithm of the volume that a unit of volume in coordinates has among points."""
+        parts = zip(manifold.factors, manifold.split(self.scale), strict=True)
+        return sum(float(scale.log().sum()) * m.dimension / m.size for (m, _), scale in parts)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The fields, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

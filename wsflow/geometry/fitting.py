@@ -1,0 +1,169 @@
+"""Coordinates that are fitted to a population.
+
+A flow that learns numbers of very different sizes learns the large ones. Plain vectors are therefore standardized,
+column by column. Networks keep the metric of their weights, in which spheres have the radius 1, as long as the means
+and standard deviations of all columns are within a factor of `RANGE` of each other and of 1: a trained velocity is
+wrong by about a thousandth of its largest values. Beyond it, columns that lie in a vector space are standardized too,
+or get the unit of their parameter, where neurons have no names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from wsflow.exceptions import InvalidInputError
+from wsflow.geometry.coordinates import Coordinates
+from wsflow.geometry.geometry import Geometry
+from wsflow.geometry.restriction import flat_columns, restricted, separable
+from wsflow.manifolds import Product, Sphere
+
+RANGE = 1024.0
+
+
+def fit_coordinates(geometry: Geometry, weights: Tensor, is_named: bool = True) -> Geometry:
+    """Return the geometry in coordinates that are fitted to networks.
+
+    It is the geometry itself where no weight is equal in all networks, and the scales of networks are within the range.
+    Weights of networks that differ by the rounding of their dtype are equal, to those of the first one.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    weights : Tensor of shape (n, d)
+    is_named : bool
+        Whether the flow tells neurons apart.
+
+    Raises
+    ------
+    InvalidInputError
+        If all networks are equal.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.geometry import fit_coordinates, vectors
+    >>> rows = torch.tensor([[7.0, -1000.0], [7.0, 1000.0]], dtype=torch.float64)
+    >>> geometry = fit_coordinates(vectors(2), rows)
+    >>> geometry.to_points(rows).tolist(), geometry.manifold.dimension
+    ([[0.0, -1.0], [0.0, 1.0]], 1)
+    """
+    # networks that were moved in their orbits are equal up to rounding
+    rounding = 0.0 if geometry.architecture is None else 4 * torch.finfo(weights.dtype).eps
+    weights = weights.double()
+    same = _equal(weights, rounding)
+    if same.all():
+        raise InvalidInputError(
+            f"All {len(weights)} networks are equal: there is no distribution to learn. Pass different networks."
+        )
+    points = replace(geometry, charts=geometry.charts_without(same)).to_points(weights)
+    constant = separable(geometry.target, _equal(points, rounding))
+    same &= constant[: len(same)]
+    centre, scale = torch.zeros_like(points[0]), _radii(geometry.target, points, constant)
+    flat = flat_columns(restricted(geometry.target, constant))
+    centre[flat], scale[flat] = _units(points, flat, geometry, is_named)
+    centre[constant] = points[0, constant]
+    if not constant.any() and (scale == 1).all() and (centre == 0).all():
+        return geometry
+    columns = same.nonzero().squeeze(1)
+    return with_coordinates(geometry, Coordinates(centre, scale, constant, columns, weights[0, columns]))
+
+
+def with_coordinates(geometry: Geometry, coordinates: Coordinates) -> Geometry:
+    """Return a geometry in given coordinates."""
+    same = torch.zeros(geometry.n_weights, dtype=torch.bool)
+    same[coordinates.columns] = True
+    target = restricted(geometry.target, coordinates.constant)
+    is_one = geometry.manifold is geometry.target
+    return replace(
+        geometry,
+        manifold=target if is_one else restricted(geometry.manifold, coordinates.constant),
+        target=target,
+        charts=geometry.charts_without(same),
+        coordinates=coordinates,
+        base=geometry,
+    )
+
+
+def with_coordinates_of(geometry: Geometry, fitted: Geometry) -> Geometry:
+    """Return a geometry in the coordinates of another one for the same layers with other hidden widths.
+
+    A ValueError says that some weights are equal in all networks, which does not say what they are at another width.
+    """
+    known = fitted.coordinates
+    if known is None or fitted.layout is None or geometry.layout is None:
+        return geometry
+    size = geometry.manifold.size
+    centre, scale, constant = known.centre.new_zeros(size), known.scale.new_ones(size), torch.zeros(size).bool()
+    ends = [slice(g.manifold.size - g.n_extra, g.manifold.size) for g in (fitted, geometry)]
+    pairs = [(name, fitted.layout.slices[name], new) for name, new in geometry.layout.slices.items()]
+    for name, old, new in [*pairs, ("the output layer's norm", *ends)]:
+        for found, given in ((centre, known.centre), (scale, known.scale), (constant, known.constant)):
+            found[new] = _of_width(given[old], new.stop - new.start, name)
+    columns = constant[: geometry.n_weights].nonzero().squeeze(1)
+    return with_coordinates(geometry, Coordinates(centre, scale, constant, columns, centre[columns]))
+
+
+def _equal(x: Tensor, rounding: float) -> Tensor:
+    """Which columns (k,) of x (n, k) are equal in all rows, up to rounding."""
+    return x.amax(0) - x.amin(0) <= rounding * x.abs().amax(0)
+
+
+def _of_width(values: Tensor, size: int, name: str) -> Tensor:
+    if len(values) == size:
+        return values
+    if (values == values[0]).all():
+        return values[:1].expand(size)
+    raise ValueError(
+        f"Some weights of {name!r} are equal in all networks that the flow was fitted to, which does not say what they "
+        "are at another width. Sample networks of the flow's own width."
+    )
+
+
+def _radii(target: Product, points: Tensor, constant: Tensor) -> Tensor:
+    """The scale (size,) of the columns on spheres: what is left of the radius 1 where other columns are constant."""
+    scale = torch.ones_like(points[0])
+    for manifold, columns in target.factors:
+        for row in columns if isinstance(manifold, Sphere) else ():
+            rest = row[~constant[row]]
+            if len(rest) > 1 and (points[0, row[constant[row]]] != 0).any():
+                scale[rest] = torch.linalg.vector_norm(points[:, rest], dim=1).mean()
+    return scale
+
+
+def _units(points: Tensor, flat: Tensor, geometry: Geometry, is_named: bool) -> tuple[Tensor, Tensor]:
+    """The centre and the scale of the columns `flat` (k,) of a vector space."""
+    mean, deviation = moments(points[:, flat])
+    if geometry.layout is None:
+        return mean, deviation
+    if not is_named:
+        mean, deviation = torch.zeros_like(mean), _pooled(torch.hypot(mean, deviation), flat, geometry)
+    one = mean.new_ones(1)
+    if torch.cat([deviation, mean.abs(), one]).max() <= RANGE * torch.cat([deviation, one]).min():
+        return torch.zeros_like(mean), torch.ones_like(mean)
+    return mean, deviation
+
+
+def _pooled(rms: Tensor, flat: Tensor, geometry: Geometry) -> Tensor:
+    """The root mean square of the columns of each parameter, from those of each column."""
+    sizes = [] if geometry.layout is None else [parameter.size for parameter in geometry.layout.parameters]
+    sizes += [1] * geometry.n_extra
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))[flat]
+    total = rms.new_zeros(len(sizes)).index_add_(0, owner, rms.square())
+    return (total / torch.bincount(owner, minlength=len(sizes)))[owner].sqrt()
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means and standard deviations of columns (n, k), without squares that leave the range of numbers.
+
+    A standard deviation is at least the rounding of the column's largest number.
+    """
+    limits = torch.finfo(x.dtype)
+    size = x.abs().amax(0).clamp_min(limits.tiny)
+    mean = (x / size).mean(0)
+    away = x / size - mean
+    largest = away.abs().amax(0).clamp_min(limits.tiny)
+    deviation = largest * (away / largest).square().mean(0).sqrt()
+    return size * mean, size * deviation.clamp_min(limits.eps)
