@@ -85,7 +85,7 @@ def test_densities_are_those_of_a_diagonal_gaussian(name):
 def test_units_of_vectors_move_samples_and_densities_as_they_should():
     X = normal(60, 1.0, 1.0, 1.0)
     factor, shift = np.array([2.0**-20, 1.0, 2.0**30]), np.array([0.0, 3.0, 0.0])
-    plain, scaled = (WeightFlow(velocity=MLP(8, 1), **QUICK).fit(x) for x in (X, X * factor + shift))
+    plain, scaled = (WeightFlow("euclidean", velocity=MLP(8, 1), **QUICK).fit(x) for x in (X, X * factor + shift))
     np.testing.assert_allclose(
         scaled.sample(5, random_state=0), plain.sample(5, random_state=0) * factor + shift, rtol=1e-5
     )
@@ -95,7 +95,7 @@ def test_units_of_vectors_move_samples_and_densities_as_they_should():
 
 def test_sampled_densities_are_those_that_are_scored():
     X = np.column_stack([normal(60, 1e-4, 1e4), np.full(60, 2.5)])
-    flow = WeightFlow(velocity=MLP(8, 1), **QUICK | {"solver": "rk4"}).fit(X)
+    flow = WeightFlow("euclidean", velocity=MLP(8, 1), **QUICK | {"solver": "rk4"}).fit(X)
     samples, densities = flow.sample(5, random_state=0, return_log_prob=True)
     np.testing.assert_allclose(flow.score_samples(samples), densities, atol=1e-3)
 
@@ -300,7 +300,7 @@ class TestConstants:
     def test_the_density_is_that_of_the_other_columns(self):
         X = normal(60, 1.0, 2.0)
         wide = np.column_stack([X[:, 0], np.full(60, -3.0), X[:, 1], np.zeros(60)])
-        narrow, with_more = (WeightFlow(velocity=MLP(8, 1), **QUICK).fit(x) for x in (X, wide))
+        narrow, with_more = (WeightFlow("euclidean", velocity=MLP(8, 1), **QUICK).fit(x) for x in (X, wide))
         assert with_more.geometry_.manifold.dimension == 2
         # the source alone: velocity networks differ in size
         source = with_more.source_.log_prob(with_more.geometry_.to_points(torch.tensor(wide)))
