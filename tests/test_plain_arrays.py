@@ -8,10 +8,23 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from wsflow import Architecture, PermutationAligner, Population, ScaleCanonicalizer, WeightArray, WeightFlow
+import wsflow
+from wsflow import (
+    Architecture,
+    EnergyScorer,
+    PermutationAligner,
+    Population,
+    ScaleCanonicalizer,
+    Task,
+    WeightArray,
+    WeightFlow,
+)
+from wsflow.evaluation import predict
+from wsflow.evaluation.novelty import novelty
 from wsflow.exceptions import FewRunsWarning, InvalidInputError, MissingArchitectureWarning
 from wsflow.models.options import MLP, NetworkGeometry
 
@@ -147,6 +160,50 @@ class Convolution(nn.Module):
 def test_what_is_no_population_says_what_to_pass(make, passed, remedy):
     with pytest.raises(InvalidInputError, match=re.escape(remedy)):
         make().fit(passed())
+
+
+TASK = Task(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 2)
+FUNCTIONS = {
+    "merge": lambda p: wsflow.merge(p),
+    "loss_barrier": lambda p: wsflow.loss_barrier(p, p, TASK, 3),
+    "interpolate": lambda p: wsflow.interpolate(p, p, 0.5),
+    "posterior_predictive": lambda p: wsflow.posterior_predictive(p, TASK).average,
+    "predictive_curve": lambda p: wsflow.predictive_curve(p, TASK, (2,)).mean["nll"],
+    "predict": lambda p: predict(p, TASK).losses,
+    "novelty": lambda p: novelty(p, p, networks(seed=1, runs=range(50, 62)), TASK).value,
+    "evaluate": lambda p: wsflow.evaluate(p, p, None, TASK, nulls=False).samples["loss"],
+    "EnergyScorer": lambda p: EnergyScorer(TASK, 5)(WeightFlow("euclidean", **FAST).fit(networks()), p),
+}
+
+
+@pytest.mark.parametrize("call", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_functions_of_networks_take_populations_and_say_what_else(call):
+    np.testing.assert_array_equal(call(Population(networks(), TASK)), call(networks()))
+    with pytest.raises(InvalidInputError, match=r"WeightArray\(array, architecture\)|plain rows"):
+        call(np.asarray(networks()))
+
+
+def test_a_missing_argument_is_said_by_the_function():
+    with pytest.raises(TypeError, match=r"loss_barrier\(\) missing"):
+        wsflow.loss_barrier(Population(networks()))
+
+
+def test_an_array_is_saved_as_a_population(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"Population\(weights, task\)"):
+        wsflow.save_population(networks(), tmp_path / "zoo.safetensors")
+
+
+def test_populations_are_split_by_run():
+    population = Population(networks(runs=np.repeat(np.arange(6), 2)), TASK)
+    part = population[[0, 1, 6]]
+    assert type(part) is Population and part.weights.runs.tolist() == [0, 0, 3] and part.task is TASK
+    flow = WeightFlow("euclidean", **FAST)
+    runs = population.weights.runs
+    scores = [cross_val_score(flow, x, groups=runs, cv=GroupKFold(3)) for x in (population, population.weights)]
+    np.testing.assert_array_equal(*scores)
+    for key in (0, (0, 1), (slice(None), 3), None):
+        with pytest.raises(InvalidInputError, match="indexed by rows"):
+            population[key]
 
 
 @pytest.mark.parametrize(

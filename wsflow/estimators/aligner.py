@@ -151,7 +151,7 @@ class PermutationAligner(OrbitTransformer):
 
         Parameters
         ----------
-        X : WeightArray or array-like of shape (n, d)
+        X : WeightArray, Population, list of modules, or array-like of shape (n, d)
         y : ignored
 
         Raises

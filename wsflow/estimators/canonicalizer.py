@@ -89,7 +89,7 @@ class ScaleCanonicalizer(OrbitTransformer):
 
         Parameters
         ----------
-        X : WeightArray or array-like of shape (n, d)
+        X : WeightArray, Population, list of modules, or array-like of shape (n, d)
         y : ignored
 
         Raises

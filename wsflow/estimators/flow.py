@@ -171,7 +171,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : WeightArray or array-like of shape (n, d)
+        X : WeightArray, Population, list of modules, or array-like of shape (n, d)
         y : array-like of shape (n,), optional
             The condition of each row; ignored without one.
         groups : array-like of shape (n,), optional

@@ -8,11 +8,13 @@ import numpy as np
 
 from wsflow.evaluation.connectivity import Progress, check_points, loss_path
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 
+@takes_networks("a", "b")
 def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25) -> np.ndarray:
     """Measure max_t L(w(t)) - (1 - t) L(a) - t L(b), w(t) = (1 - t) a + t b, for each pair on the task's own data.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wsflow.evaluation.predictive import chunked_outputs, example_weights, score_key
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.running import losses, scores
 from wsflow.running.compatibility import warn_of_classes
@@ -27,6 +28,7 @@ CHUNK_NUMBERS = 2**22
 Progress = Callable[[int, int], None]
 
 
+@takes_networks("a", "b")
 def interpolate(a: WeightArray, b: WeightArray, t: Any) -> WeightArray:
     """Interpolate linearly between networks, (1 - t) a + t b.
 
@@ -170,6 +172,7 @@ class LossPath:
         return {name: float(value.mean()) for name, value in values.items()}
 
 
+@takes_networks("a", "b")
 def loss_path(
     a: WeightArray,
     b: WeightArray,

@@ -17,6 +17,7 @@ from wsflow.evaluation.embedding import concatenate, embed, mean_reference
 from wsflow.evaluation.nearest_neighbours import nearest_distances
 from wsflow.evaluation.novelty import check_held_out
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -55,6 +56,7 @@ def foreign(scores: Any, held_out_scores: Any, level: float = 0.01) -> Detection
     return Detection(p_values, p_values <= level)
 
 
+@takes_networks("weights", "train", "held_out")
 def duplicates(
     weights: WeightArray, train: WeightArray, held_out: WeightArray, task: Task, level: float = 0.01
 ) -> Detection:
@@ -75,6 +77,7 @@ def duplicates(
     return foreign(near, expected, level)
 
 
+@takes_networks("weights", "train", "held_out")
 def detect(
     weights: WeightArray,
     train: WeightArray,

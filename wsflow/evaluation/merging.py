@@ -14,12 +14,14 @@ import numpy as np
 from wsflow.evaluation.batch_norm import BATCH_SIZE, recompute_batch_norm
 from wsflow.evaluation.repair import repair_channels
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.arguments import takes_networks
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 STATISTICS = ("recompute", "average", "keep")
 
 
+@takes_networks("weights")
 def merge(
     weights: WeightArray,
     task: Task | None = None,

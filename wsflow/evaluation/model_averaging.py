@@ -14,6 +14,7 @@ from wsflow.evaluation.importance_sampling import effective_sample_size, normali
 from wsflow.evaluation.measures import OOD, measure, measure_average
 from wsflow.evaluation.predictive import Mixture, chunked_outputs, has_density
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.running import predictions
 from wsflow.running.compatibility import check_task
@@ -43,6 +44,7 @@ class ModelAverage:
     variance: np.ndarray | None = None
 
 
+@takes_networks("networks")
 def posterior_predictive(
     networks: WeightArray,
     task: Task,
@@ -134,6 +136,7 @@ class PredictiveCurve:
     sd: dict[str, np.ndarray]
 
 
+@takes_networks("weights")
 def predictive_curve(
     weights: WeightArray,
     task: Task,

@@ -19,6 +19,7 @@ from wsflow.evaluation.barrier import fixed_pairs
 from wsflow.evaluation.embedding import embed, mean_reference
 from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_distances, rms_distances
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -61,6 +62,7 @@ class Dispersion:
     function: float
 
 
+@takes_networks("samples", "train", "held_out")
 def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, task: Task) -> Novelty:
     """Measure how new samples are; networks may be any representatives, so that a copy in disguise has novelty 0."""
     check_held_out(train, held_out)
@@ -69,6 +71,7 @@ def novelty(samples: WeightArray, train: WeightArray, held_out: WeightArray, tas
     return novelty_of(nearest_distances(new, known), nearest_distances(others, known))
 
 
+@takes_networks("samples", "held_out")
 def dispersion(samples: WeightArray, held_out: WeightArray, task: Task) -> Dispersion:
     """Measure how different samples are from each other; each sample counts as a run of its own."""
     reference = mean_reference(held_out)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.losses import Classification
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.running import forward, losses, scores
 from wsflow.running.compatibility import check_task
@@ -63,6 +64,7 @@ def score_key(task: Task) -> str:
     return next(keys[kind] for kind in task.criterion.kinds if kind in keys)
 
 
+@takes_networks("weights")
 def predict(weights: WeightArray, task: Task) -> Predictive:
     """Run every network on a task's inputs.
 

@@ -23,6 +23,7 @@ from wsflow.evaluation.nulls import null_curves, null_names, null_samples
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
+from wsflow.populations.arguments import takes_networks
 from wsflow.representation import html_table, text_table
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task
@@ -122,6 +123,7 @@ class Report:
         return {"levels": list(curve.names), **as_good, **rows}
 
 
+@takes_networks("samples", "train", "held_out")
 def evaluate(
     samples: WeightArray,
     train: WeightArray,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from wsflow.evaluation.predictive import predict
+from wsflow.populations.arguments import takes_networks
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.representation import in_a_line
 from wsflow.running import forward, losses, matched, tensors_of
@@ -41,6 +42,7 @@ class LearningCurves:
         return float(self.steps[k - 1] + share * (self.steps[k] - self.steps[k - 1]))
 
 
+@takes_networks("weights")
 def learning_curves(
     weights: WeightArray,
     task: Task,

@@ -49,6 +49,11 @@ def save_population(population: Population, path: str | Path) -> None:
     ...     print(load_population(pathlib.Path(folder, "zoo.safetensors")))
     5 networks 4-3-2 relu (23 weights) of 5 runs
     """
+    if not isinstance(population, Population):
+        raise InvalidInputError(
+            f"save_population takes a Population, got {type(population).__name__}. Make one of a WeightArray with "
+            "Population(weights, task)."
+        )
     weights, architecture = population.weights, population.architecture
     if not len(weights):
         raise InvalidInputError("This population has no networks: at least one is needed to save it.")

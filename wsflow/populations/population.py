@@ -87,6 +87,21 @@ class Population:
         rows = [positions[run] for run in runs] if drawn else []
         return {name: np.asarray(values, dtype=np.float64)[rows] for name, values in drawn.items()}
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The numbers of networks and of weights; with it, scikit-learn splits a population as it does an array."""
+        return self.weights.shape
+
+    def __getitem__(self, rows: Any) -> Population:
+        """Return the population of some of the networks, chosen by rows as of a `WeightArray`."""
+        weights = self.weights[rows]
+        if not isinstance(weights, WeightArray):
+            raise InvalidInputError(
+                f"A Population is indexed by rows, such as population[:10], got {rows!r:.60}. Its numbers are in "
+                "population.weights."
+            )
+        return Population(weights, self.task, self.provenance)
+
     def __len__(self) -> int:
         return len(self.weights)
 
