@@ -125,6 +125,13 @@ def test_searches_over_geometries_by_log_density_warn(search):
         search(WeightFlow(**FAST), cv=2).fit(X)
 
 
+def test_the_geometry_of_before_is_no_other_one():
+    flow = WeightFlow("geometric", **FAST).set_params(geometry="geometric").fit(correlated(24, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow.score(correlated(4, 2))
+
+
 def test_searches_within_one_geometry_do_not_warn():
     search = GridSearchCV(WeightFlow("geometric", **FAST), {"source": ["gaussian", "isotropic"]}, cv=2)
     assert np.isfinite(search.fit(correlated(24, 1)).cv_results_["mean_test_score"]).all()

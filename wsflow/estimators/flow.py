@@ -364,9 +364,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
     def set_params(self, **params: Any) -> WeightFlow:
         """Set parameters, and note where the geometry is another one, whose scores do not compare."""
-        if any(name.partition("__")[0] == "geometry" for name in params):
-            self._other_geometry = True
+        before = repr(self.geometry)
         super().set_params(**params)
+        if repr(self.geometry) != before:
+            self._other_geometry = True
         return self
 
     @property
