@@ -159,7 +159,7 @@ class WeightArray(np.ndarray):
             raise InvalidInputError("There is nothing to concatenate: at least one array is needed.")
         if any(a.architecture != arrays[0].architecture for a in arrays):
             raise InvalidInputError("Only arrays of one architecture can be concatenated.")
-        joined: WeightArray = np.concatenate(arrays)
+        joined: Any = np.concatenate(arrays)
         return joined
 
     @classmethod
