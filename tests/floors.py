@@ -16,6 +16,7 @@ FLOORS = {
     "representation": 0,
     "activations": 0,
     "array_functions": 0,
+    "writing": 0,
     "architecture": 1,
     "manifolds": 1,
     "losses": 1,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import stat
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from wsflow.exceptions import OutputError
 from wsflow.persistence import check_target, describe, load_population, save_population
 from wsflow.populations import Population, load_task
 from wsflow.task import Task
+from wsflow.writing import write_bytes
 
 
 @pytest.fixture
@@ -171,3 +174,90 @@ def test_two_writers_leave_one_complete_winner(zoo):
         thread.join()
     assert len(load_population(zoo)) in (200, 300)
     assert list(zoo.parent.iterdir()) == [zoo]
+
+
+# a process that is killed when its file is complete, or when nothing of it is there yet
+KILLED_WRITER = """
+import os, signal, sys
+from wsflow.writing import write_bytes
+def kill(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(os, sys.argv[2], kill)
+write_bytes(sys.argv[1], b"half")
+"""
+
+
+def killed_writer(path: Path, call: str = "replace") -> str:
+    """Let a writer be killed in this call of `os`, and return the name of what it leaves."""
+    before = set(os.listdir(path.parent))
+    done = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(path), call], check=False)
+    assert done.returncode == -9
+    (left,) = set(os.listdir(path.parent)) - before
+    return left
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("name", ["zoo.safetensors", "other.st"])
+def test_what_killed_writers_left_is_removed_by_the_next(zoo, call, name):
+    before = zoo.read_bytes()
+    left = killed_writer(zoo.parent / name, call)
+    # nobody can guess it, and no other program has such names
+    assert re.fullmatch(r"\.wsflow-[0-9a-f]{32}\.tmp", left) and zoo.read_bytes() == before
+    write_bytes(zoo, before)
+    assert zoo.read_bytes() == before and list(zoo.parent.iterdir()) == [zoo]
+
+
+def test_what_a_living_writer_writes_is_left_to_it(zoo, monkeypatch):
+    """Another writer comes when the file of the first is complete, and has not its name yet."""
+    replace = os.replace
+    seen = []
+
+    def interrupted(temporary: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        write_bytes(zoo.parent / "other", b"other")
+        seen.append(temporary)
+        assert temporary.exists()
+        replace(temporary, path)
+
+    for content in (b"first", b"second"):
+        monkeypatch.setattr(os, "replace", interrupted)
+        write_bytes(zoo, content)
+    assert len(set(seen)) == 2
+    assert {path.name: path.read_bytes() for path in zoo.parent.iterdir()} == {zoo.name: b"second", "other": b"other"}
+
+
+def test_a_file_that_was_taken_for_abandoned_is_written_again(zoo, monkeypatch):
+    """As by a machine that does not see the locks of this one."""
+    replace, lost = os.replace, []
+
+    def removed(temporary: Path, path: Path) -> None:
+        if len(lost) < 2:
+            lost.append(temporary)
+            temporary.unlink()
+        replace(temporary, path)
+
+    monkeypatch.setattr(os, "replace", removed)
+    write_bytes(zoo, b"content")
+    assert len(set(lost)) == 2 and zoo.read_bytes() == b"content" and list(zoo.parent.iterdir()) == [zoo]
+
+
+def test_links_and_files_of_others_are_not_touched(tmp_path, monkeypatch):
+    names = ["0" * 31, "g" * 32, "0" * 33]
+    others = {tmp_path / f".wsflow-{name}.tmp" for name in names} | {tmp_path / "0.tmp", tmp_path / ".wsflow"}
+    for path in others:
+        path.write_text("precious")
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / f".wsflow-{'1' * 32}.tmp").symlink_to(precious)
+    os.mkfifo(tmp_path / f".wsflow-{'2' * 32}.tmp")
+    (tmp_path / f".wsflow-{'3' * 32}.tmp").mkdir()
+    before = set(tmp_path.iterdir())
+    write_bytes(tmp_path / "a.st", b"content")
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "a.st"}
+    assert all(path.read_text() == "precious" for path in (precious, *others))
+    # and even if its name were guessed, a link would not be followed
+    monkeypatch.setattr(secrets, "token_hex", lambda n: "1" * 32)
+    with pytest.raises(OutputError, match="File exists"):
+        write_bytes(tmp_path / "a.st", b"changed")
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "a.st"}
+    assert precious.read_text() == "precious" and (tmp_path / "a.st").read_bytes() == b"content"

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from saved import assert_refused, make_population
+from saved import ARCHITECTURE, assert_refused, make_population
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.parameters import fixed_parameter
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.persistence import describe, load_model, load_population, save_population
 from wsflow.persistence.format import read, write
 from wsflow.populations import Population
@@ -106,6 +106,11 @@ def rewrite(path: Path, tensors=lambda t: t, data=lambda d: d) -> None:
     write(path, "population", tensors(old_tensors), data(old_data))
 
 
+def with_weights(tensors: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    slices = ARCHITECTURE.slices
+    return tensors | {name: rows[:, slices[name]].reshape(tensors[name].shape) for name in slices}
+
+
 def test_tensors_that_are_not_the_architectures_are_listed(zoo):
     original = zoo.read_bytes()
     changes = {
@@ -158,14 +163,15 @@ def test_invalid_weights_are_named_or_dropped(tmp_path):
     population = make_population()
     rows = np.array(population.weights)
     rows[2, 13], rows[4, 0] = np.nan, np.inf
-    broken = population.weights.like(rows)
-    save_population(Population(broken), tmp_path / "a.st")
+    save_population(population, tmp_path / "a.st")
+    rewrite(tmp_path / "a.st", tensors=lambda t: with_weights(t, rows))
     assert_refused(tmp_path / "a.st", r"network 2 has a weight in '0.bias' that is not finite \(2 of 5")
     with pytest.warns(UserWarning, match="2 of 5 networks were dropped"):
         kept = load_population(tmp_path / "a.st", on_invalid="drop")
     np.testing.assert_array_equal(np.asarray(kept.weights), rows[[0, 1, 3]])
     assert kept.weights.steps.tolist() == [0, 4, 12]
-    save_population(Population(broken[[2]]), tmp_path / "a.st")
+    save_population(Population(population.weights[[2]]), tmp_path / "a.st")
+    rewrite(tmp_path / "a.st", tensors=lambda t: with_weights(t, rows[[2]]))
     assert_refused(tmp_path / "a.st", "No network is left", lambda path: load_population(path, on_invalid="drop"))
     with pytest.raises(ValueError, match="'error' or 'drop'"):
         load_population(tmp_path / "a.st", on_invalid="ignore")
@@ -179,4 +185,51 @@ def test_what_cannot_be_saved_is_refused_before_writing(tmp_path):
     for population, message in [(empty, "at least one"), (odd, "JSON"), (named, "'wsflow.run' is reserved")]:
         with pytest.raises(InvalidInputError, match=message):
             save_population(population, tmp_path / "a.st")
+    assert not list(tmp_path.iterdir())
+
+
+HUGE = {np.float16: 6e4, np.float32: 3e38, np.float64: 1e308}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_weights_that_could_not_be_loaded_are_not_saved(tmp_path, value, dtype):
+    weights = make_population().weights.astype(dtype)
+    rows = np.array(weights)
+    rows[3, 13], rows[4, 0] = value, HUGE[dtype]
+    path = tmp_path / "a.st"
+    path.write_bytes(b"precious")
+    with pytest.raises(
+        NumericalError, match=r"a\.st: .*network 3 has a weight in '0\.bias' that is not finite"
+    ) as caught:
+        save_population(Population(weights.like(rows)), path)
+    assert caught.value.exit_code == 4 and path.read_bytes() == b"precious"
+    # the largest numbers are numbers
+    save_population(Population(weights.like(rows)[[0, 1, 2, 4]]), path)
+    np.testing.assert_array_equal(load_population(path).weights, rows[[0, 1, 2, 4]])
+    assert [found.name for found in tmp_path.iterdir()] == ["a.st"]
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        # sorted as numbers when it is written, and as text when it is read
+        {"runs": {9: "a", 10: "b"}},
+        # more digits than Python reads
+        {"seed": 10**5000},
+        {"note": "x" * 100_000_000},
+    ],
+    ids=["keys", "digits", "size"],
+)
+def test_metadata_that_could_not_be_read_are_not_written(tmp_path, provenance):
+    population = Population(make_population().weights, provenance=provenance)
+    with pytest.raises(InvalidInputError, match=r"a\.st: nothing was written|cannot be saved as JSON|Not everything"):
+        save_population(population, tmp_path / "a.st")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_architecture_that_does_not_come_back_is_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(Architecture, "to_json", lambda self: '{"parameters": []}')
+    with pytest.raises(InvalidInputError, match="nothing was written, as it could not be read again: "):
+        save_population(make_population(), tmp_path / "a.st")
     assert not list(tmp_path.iterdir())

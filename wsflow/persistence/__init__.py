@@ -3,6 +3,6 @@
 from wsflow.persistence.description import describe
 from wsflow.persistence.models import load_model, save_model
 from wsflow.persistence.populations import load_population, save_population
-from wsflow.persistence.writing import check_target
+from wsflow.writing import check_target
 
 __all__ = ["check_target", "describe", "load_model", "load_population", "save_model", "save_population"]

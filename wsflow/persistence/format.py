@@ -8,10 +8,11 @@ keys, dtypes and offsets without holes or overlaps; the exact length of the file
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.persistence.writing import write_bytes
 from wsflow.populations.file_kinds import HEAD, foreign_kind
+from wsflow.writing import check_target, write_bytes
 
 FORMAT = 1
 KEY = "wsflow"
@@ -34,6 +35,8 @@ DTYPES = {
 
 Tensors = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
+# from the tensors and the JSON data of a file to what it holds; an InvalidInputError where they do not make it
+Decode = Callable[[Tensors, dict[str, Any]], object]
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,43 @@ class Header:
     entries: tuple[_Entry, ...]
 
 
-def write(path: str | Path, kind: str, tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
-    """Write tensors and JSON data; the same content gives the same bytes."""
-    from safetensors.numpy import save
-
+def write(
+    path: str | Path,
+    kind: str,
+    tensors: Mapping[str, np.ndarray],
+    data: Mapping[str, Any],
+    decode: Decode = lambda tensors, data: data,
+) -> None:
+    """Write tensors and JSON data, once they can be read and decoded; the same content gives the same bytes."""
+    check_target(path)
     stored = {name: _storable(name, array) for name, array in tensors.items()}
     content = {**data, "kind": kind, "format": FORMAT}
     content["checksum"] = checksum(stored, content)
-    write_bytes(path, save(stored, metadata={KEY: to_json(content)}))
+    encoded = _encoded(stored, to_json(content), Path(path))
+    _check_readable(encoded, stored, Path(path), kind, decode)
+    write_bytes(path, encoded)
+
+
+def _encoded(tensors: Tensors, text: str, path: Path) -> bytes:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save
+
+    try:
+        encoded: bytes = save(tensors, metadata={KEY: text})
+    except (SafetensorError, UnicodeError) as error:
+        raise InvalidInputError(f"{path}: nothing was written: {error}. Leave some of the provenance out.") from error
+    return encoded
+
+
+def _check_readable(encoded: bytes, tensors: Tensors, path: Path, kind: str, decode: Decode) -> None:
+    """Refuse what could not be opened again."""
+    try:
+        header = _header(io.BytesIO(encoded), path)
+        with decoding(path, kind):
+            decode(tensors, header.data)
+    except InvalidInputError as error:
+        reason = str(error).removeprefix(f"{path}: ").removesuffix(" Restore it from a copy.")
+        raise InvalidInputError(f"{path}: nothing was written, as it could not be read again: {reason}") from error
 
 
 def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
@@ -163,7 +195,8 @@ def _header(file: IO[bytes], path: Path) -> Header:
 
 
 def _header_json(file: IO[bytes]) -> tuple[dict[str, Any], int, int]:
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     if size < 8:
         raise ValueError(f"it has {size} bytes, fewer than the 8 of the header's length")
     length = int.from_bytes(file.read(8), "little")

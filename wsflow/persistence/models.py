@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.persistence.format import decoding, read, write
 from wsflow.persistence.plain_steps import PLAIN_STEPS, is_plain, plain_state, restored
-from wsflow.persistence.values import Parameters, decode, encode
+from wsflow.persistence.values import Parameters, decode, encode, without_tasks
 from wsflow.populations.population import versions
 
 # name of a class -> the module that defines it, imported when a model is saved or loaded
@@ -62,6 +62,8 @@ def _aligner(params: Parameters) -> Parameters:
 MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {"PermutationAligner": _aligner}
 # a callback that watches a fit is no part of the model
 NOT_SAVED = ("progress",)
+# what an aligner measured, which is NaN where it could not be
+MEASURED = ("barrier_before", "barrier_after")
 
 
 class Step(Protocol):
@@ -95,7 +97,9 @@ def save_model(model: Any, path: str | Path) -> None:
     Raises
     ------
     InvalidInputError
-        If a step is none of these or is not fitted, or has a parameter that cannot be saved.
+        If a step is none of these or is not fitted, or has a parameter that cannot be saved or not be loaded again.
+    NumericalError
+        If an array of a step is not finite.
     OutputError
         If the file cannot be written; what was there is intact.
 
@@ -120,7 +124,7 @@ def save_model(model: Any, path: str | Path) -> None:
         "steps": [_pack(name, step, tensors) for name, step in steps],
         "versions": versions("scikit-learn", "torch"),
     }
-    write(path, "model", tensors, data)
+    write(path, "model", tensors, data, lambda tensors, data: _decoded(tensors, without_tasks(data), Path(path)))
 
 
 def load_model(path: str | Path) -> Any:
@@ -143,12 +147,16 @@ def load_model(path: str | Path) -> Any:
     path = Path(path)
     tensors, data = read(path, "model")
     with decoding(path, "model"):
-        steps = [(step["name"], _unpack(step, tensors, path)) for step in data["steps"]]
-        if not data["pipeline"]:
-            return steps[0][1]
-        from sklearn.pipeline import Pipeline
+        return _decoded(tensors, data, path)
 
-        return Pipeline(steps)
+
+def _decoded(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any], path: Path) -> Any:
+    steps = [(step["name"], _unpack(step, tensors, path)) for step in data["steps"]]
+    if not data["pipeline"]:
+        return steps[0][1]
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline(steps)
 
 
 def migrate(name: str, params: Parameters) -> Parameters:
@@ -172,6 +180,8 @@ def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any
         )
     arrays, fitted = _fitted(name, step)
     added: dict[str, np.ndarray] = {key: np.asarray(array) for key, array in arrays.items()}
+    if (wrong := _not_finite(added)) is not None:
+        raise NumericalError(f"The array {f'{name}.{wrong}'!r} is not finite: nothing was written. Fit {name!r} again.")
     values: dict[str, np.ndarray] = {}
     packed = {
         "name": name,
@@ -206,6 +216,8 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
         )
     params = decode(data["params"], tensors, path, _holders(), migrate)
     arrays = {key: tensors[f"{name}.{key}"] for key in data["arrays"]}
+    if (wrong := _not_finite(arrays)) is not None:
+        raise InvalidInputError(f"{path}: the array {f'{name}.{wrong}'!r} is not finite. Fit the model again.")
     fitted = decode(data["data"], tensors, path)
     if kind in PLAIN_STEPS:
         return restored(kind, params, fitted)
@@ -216,6 +228,12 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
     step: Step = _class(kind, STEPS)(**migrate(kind, params))
     step._set_fitted(arrays, fitted)
     return step
+
+
+def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Name the first array with a number that is not finite."""
+    floats = {key: array for key, array in arrays.items() if array.dtype.kind == "f" and key not in MEASURED}
+    return next((key for key, array in floats.items() if not np.isfinite(array).all()), None)
 
 
 def _class(name: str, homes: Mapping[str, str]) -> Any:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.persistence.format import Shapes, decoding, read, to_json, write
 from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
-from wsflow.populations.invalid import check_finite, check_on_invalid
+from wsflow.populations.invalid import check_finite, check_on_invalid, not_finite
 from wsflow.populations.population import Population, versions
 from wsflow.weights import WeightArray
 
@@ -31,7 +31,9 @@ def save_population(population: Population, path: str | Path) -> None:
     Raises
     ------
     InvalidInputError
-        If there is no network, or something in the provenance is not JSON data.
+        If there is no network, or something in the provenance is not JSON data: what could not be loaded again.
+    NumericalError
+        If a weight is not finite; the network and the parameter are named.
     OutputError
         If the path is a directory, a link or read-only, or the disk is full; what was there is intact.
 
@@ -57,6 +59,8 @@ def save_population(population: Population, path: str | Path) -> None:
     weights, architecture = population.weights, population.architecture
     if not len(weights):
         raise InvalidInputError("This population has no networks: at least one is needed to save it.")
+    if problem := not_finite(weights):
+        raise NumericalError(f"{path}: nothing was written: {problem}. Leave such networks out, or train them again.")
     tensors = {RUN: weights.runs, STEP: weights.steps}
     task = None if population.task is None else pack_task(population.task, TASK, tensors)
     reserved = sorted(set(tensors) & set(architecture.names))
@@ -74,7 +78,7 @@ def save_population(population: Population, path: str | Path) -> None:
         "provenance": population.provenance,
         "versions": versions(),
     }
-    write(path, "population", tensors, data)
+    write(path, "population", tensors, data, _check)
 
 
 def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "error") -> Population:
@@ -105,10 +109,15 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     path = Path(path)
     tensors, data = read(path, "population")
     with decoding(path, "population"):
-        architecture = checked_architecture(data, {name: array.shape for name, array in tensors.items()})
+        weights = _weights(tensors, data)
         task = unpack_task(data["task"], TASK, tensors, path)
-        weights = _weights(tensors, architecture, bool(data["aligned"]))
         return Population(check_finite(weights, on_invalid, str(path)), task, data["provenance"])
+
+
+def _check(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
+    """Decode a population, but for a task whose data are elsewhere."""
+    included = data["task"] if task_tensors(data["task"], TASK) else None
+    Population(_weights(tensors, data), unpack_task(included, TASK, tensors, Path()), data["provenance"])
 
 
 def checked_architecture(data: Mapping[str, Any], shapes: Shapes) -> Architecture:
@@ -134,11 +143,12 @@ def checked_architecture(data: Mapping[str, Any], shapes: Shapes) -> Architectur
     return Architecture.from_json(to_json(data["architecture"]))
 
 
-def _weights(tensors: Mapping[str, np.ndarray], architecture: Architecture, aligned: bool) -> WeightArray:
+def _weights(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> WeightArray:
+    architecture = checked_architecture(data, {name: array.shape for name, array in tensors.items()})
     stacked = [tensors[name] for name in architecture.names]
     dtypes = {array.dtype for array in stacked}
     if len(dtypes) > 1 or any(dtype.kind != "f" for dtype in dtypes):
         listed = ", ".join(sorted(map(str, dtypes)))
         raise InvalidInputError(f"The weights have the dtypes {listed}, expected one kind of float.")
     rows = np.concatenate([array.reshape(len(array), -1) for array in stacked], axis=1)
-    return WeightArray(rows, architecture, runs=tensors[RUN], steps=tensors[STEP], aligned=aligned)
+    return WeightArray(rows, architecture, runs=tensors[RUN], steps=tensors[STEP], aligned=bool(data["aligned"]))

@@ -87,3 +87,12 @@ def decode(
     if name not in holders:
         raise ValueError(f"the class {name!r} of a parameter is unknown. Install a newer wsflow.")
     return holders[name](**migrate(name, inner(content["params"])))
+
+
+def without_tasks(data: Any) -> Any:
+    """Replace tasks in encoded data by None, which is what those whose data have moved are decoded to."""
+    if isinstance(data, list):
+        return [without_tasks(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    return None if "$task" in data else {key: without_tasks(item) for key, item in data.items()}

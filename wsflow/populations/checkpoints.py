@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError, OutputError
+from wsflow.writing import remove_abandoned, write_bytes
 
 DESCRIPTION = "training.json"
 KEY = "wsflow"
@@ -35,11 +35,12 @@ class Checkpoint:
         described = folder / DESCRIPTION
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(folder)
             before = described.read_bytes() if described.exists() else None
         except OSError as error:
             raise OutputError(f"{folder}: {error.strerror or error}. Give another folder.") from error
         if before is None:
-            _replace(described, text.encode())
+            write_bytes(described, text.encode())
         else:
             _check_same(folder, before, json.loads(text), resume)
         return checkpoint
@@ -58,7 +59,7 @@ class Checkpoint:
 
     def save(self, index: int, weights: np.ndarray) -> None:
         """Save the weights of a chunk, of shape (n, d)."""
-        _replace(self._path(index), self._pack(weights))
+        write_bytes(self._path(index), self._pack(weights))
 
     def _path(self, index: int) -> Path:
         return self.folder / f"chunk-{index:06d}.safetensors"
@@ -91,18 +92,3 @@ def _check_same(folder: Path, before: bytes, now: dict[str, Any], resume: bool) 
             f"{folder}: this checkpoint is of another training: {'; '.join(differences[:MENTIONED])}{more}. Resume it "
             "with what it was begun with, or give another folder."
         )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # a fixed name: what a killed process left is written over when its chunk is trained again
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path}: it could not be written ({error.strerror or error}). Free some space.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

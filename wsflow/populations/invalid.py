@@ -19,23 +19,32 @@ def check_on_invalid(on_invalid: str, owner: str) -> None:
         raise ValueError(f"The 'on_invalid' of {owner} is 'error' or 'drop', got {on_invalid!r}.")
 
 
+def not_finite(weights: WeightArray, names: Sequence[str] | None = None) -> str:
+    """Name the first network with a weight that is not finite, and its parameter; empty where all are finite."""
+    finite = np.isfinite(np.asarray(weights))
+    good = finite.all(axis=1)
+    if good.all():
+        return ""
+    count, row = int((~good).sum()), int(np.argmin(good))
+    parameter, _ = weights.architecture.locate(int(np.argmin(finite[row])))
+    name = f"network {row}" if names is None else names[row]
+    more = f" ({count} of {len(weights)} networks have such weights)" if count > 1 else ""
+    return f"{name} has a weight in {parameter!r} that is not finite{more}"
+
+
 def check_finite(
     weights: WeightArray, on_invalid: str, where: str = "", names: Sequence[str] | None = None
 ) -> WeightArray:
     """Return the networks whose weights are all finite; others are an error, or dropped with a warning."""
-    finite = np.isfinite(np.asarray(weights))
-    good = finite.all(axis=1)
-    if good.all():
+    problem = not_finite(weights, names)
+    if not problem:
         return weights
-    count = int((~good).sum())
+    good = np.isfinite(np.asarray(weights)).all(axis=1)
     begin = f"{where}: " if where else ""
     if on_invalid == "drop" and good.any():
+        count = int((~good).sum())
         warnings.warn(f"{begin}{count} of {len(weights)} networks were dropped, not being finite.", stacklevel=3)
         kept: WeightArray = weights[good]
         return kept
-    row = int(np.argmin(good))
-    parameter, _ = weights.architecture.locate(int(np.argmin(finite[row])))
-    name = f"network {row}" if names is None else names[row]
-    more = f" ({count} of {len(weights)} networks have such weights)" if count > 1 else ""
     remedy = "Drop such networks with on_invalid='drop'" if good.any() else "No network is left: train them again"
-    raise InvalidInputError(f"{begin}{name} has a weight in {parameter!r} that is not finite{more}. {remedy}.")
+    raise InvalidInputError(f"{begin}{problem}. {remedy}.")
