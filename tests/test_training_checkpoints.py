@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -85,17 +88,131 @@ def progress(done, total):
 task = wsflow.load_task("iris")
 wsflow.train_population(task, checkpoint=sys.argv[1], progress=progress, **eval(sys.argv[2]))
 """
+# when the description and two chunks are complete, and the third is not
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+import wsflow
+replace, calls = os.replace, []
+def killed(*paths):
+    calls.append(paths)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*paths)
+os.replace = killed
+wsflow.train_population(wsflow.load_task("iris"), checkpoint=sys.argv[1], **eval(sys.argv[2]))
+"""
+RESUMED = """
+import sys, numpy
+import wsflow
+task = wsflow.load_task("iris")
+population = wsflow.train_population(task, checkpoint=sys.argv[1], resume=True, **eval(sys.argv[2]))
+numpy.save(sys.argv[3], numpy.asarray(population.weights))
+"""
+DONE = ["chunk-000000.safetensors", "chunk-000001.safetensors", "training.json"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_process_loses_a_chunk_at_most(iris, whole, tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, repr(SETTINGS)], check=False)
-    assert done.returncode == -9
-    assert files(tmp_path) == ["chunk-000000.safetensors", "chunk-000001.safetensors", "training.json"]
-    # and in the midst of writing one
-    (tmp_path / ".chunk-000002.safetensors.tmp").write_bytes(b"half")
+    assert done.returncode == -9 and files(tmp_path) == DONE
     np.testing.assert_array_equal(trained(iris, tmp_path, resume=True).weights, whole)
-    assert not (tmp_path / ".chunk-000002.safetensors.tmp").exists()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_a_killed_process_was_writing_is_removed(iris, whole, tmp_path, finished):
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, tmp_path, repr(SETTINGS)]
+    assert subprocess.run(command, check=False).returncode == -9
+    left, *others = files(tmp_path)
+    assert left.startswith(".wsflow-") and others == DONE
+    if finished:
+        # nothing is written when the next one finds all chunks
+        trained(iris, tmp_path / "other")
+        for path in (tmp_path / "other").iterdir():
+            path.rename(tmp_path / path.name)
+        (tmp_path / "other").rmdir()
+    np.testing.assert_array_equal(trained(iris, tmp_path, resume=True).weights, whole)
+    assert len(files(tmp_path)) == 5 and left not in files(tmp_path)
+
+
+@pytest.mark.slow
+def test_three_resumers_end_with_the_same_weights(iris, whole, tmp_path):
+    folder = tmp_path / "checkpoint"
+    interrupted(iris, folder, 7)
+    arguments = [sys.executable, "-c", RESUMED, str(folder), repr(SETTINGS)]
+    resumers = [subprocess.Popen([*arguments, str(tmp_path / f"{i}.npy")]) for i in range(3)]
+    assert [resumer.wait() for resumer in resumers] == [0, 0, 0]
+    for i in range(3):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{i}.npy"), whole)
+    assert len(files(folder)) == 5
+
+
+def test_resumers_that_write_at_the_same_moment_do_not_fail_each_other(tmp_path):
+    from wsflow.populations.checkpoints import Checkpoint
+
+    weights, description = np.ones((200, 500), np.float32), {"of": "nothing"}
+    start = threading.Barrier(3)
+    failed: list[Exception] = []
+
+    def resume() -> None:
+        try:
+            for _ in range(30):
+                start.wait()
+                Checkpoint.open(tmp_path, description, resume=True).save(0, weights)
+        except Exception as error:
+            failed.append(error)
+            start.abort()
+
+    threads = [threading.Thread(target=resume) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and files(tmp_path) == DONE[::2]
+    saved = Checkpoint.open(tmp_path, description, resume=True).load(0, weights.shape)
+    np.testing.assert_array_equal(saved, weights)
+
+
+# training that does not end by itself, in two chunks
+ENDLESS = ["digits", "-n", "400", "--hidden", "400", "--epochs", str(10**7), "--jobs", "2", "-q"]
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[Path]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    folders = [Path("/proc", child) for child in children]
+    return [folder for folder in folders if b"popen_loky" in (folder / "cmdline").read_bytes()]
+
+
+def has_its_chunk(worker: Path) -> bool:
+    """Whether the process imports what its chunk needs."""
+    return "libtorch" in (worker / "maps").read_text()
+
+
+def trains(worker: Path) -> bool:
+    """Whether the process waits for its parent's end beside its training."""
+    return has_its_chunk(worker) and len(list((worker / "task").iterdir())) > 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it reads Linux's lists of processes")
+@pytest.mark.parametrize(
+    ("number", "begun"),
+    [
+        (signal.SIGKILL, has_its_chunk),
+        pytest.param(signal.SIGKILL, trains, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, trains, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, trains, marks=pytest.mark.slow),
+    ],
+)
+def test_the_processes_of_a_command_end_with_it(tmp_path, number, begun):
+    command = [sys.executable, "-m", "wsflow", "populate", *ENDLESS, "-o", str(tmp_path / "zoo.st")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while len(workers := workers_of(process)) < 2 or not all(map(begun, workers)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait() == (-9 if number == signal.SIGKILL else 130)
+    # if they did not end, this would not
+    while any(worker.exists() for worker in workers):
+        time.sleep(0.05)
+    assert not list(tmp_path.iterdir())
 
 
 def test_resuming_in_several_jobs_is_the_same(iris, whole, tmp_path):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +28,9 @@ def run_chunks(
     """Train chunks, given by the numbers of their runs, and return their weights, which do not depend on `n_jobs`."""
     from joblib import effective_n_jobs
 
-    several = min(effective_n_jobs(n_jobs), len(chunks)) > 1
+    # no more processes than chunks: those that have nothing to do would not know when to end
+    n_jobs = min(effective_n_jobs(n_jobs), len(chunks))
+    several = n_jobs > 1
     work = (
         _side_by_side(problem, chunks, checkpoint, n_jobs)
         if several
@@ -50,7 +57,7 @@ def _in_turn(
 
 
 def _side_by_side(
-    problem: Problem, chunks: Sequence[np.ndarray], checkpoint: Checkpoint | None, n_jobs: int | None
+    problem: Problem, chunks: Sequence[np.ndarray], checkpoint: Checkpoint | None, n_jobs: int
 ) -> Iterator[np.ndarray]:
     from joblib import Parallel, delayed
 
@@ -59,8 +66,36 @@ def _side_by_side(
     except ValueError:
         # a backend that hands over results when all are there
         parallel = Parallel(n_jobs=n_jobs)
-    calls: Any = (delayed(_one)(problem, index, runs, checkpoint) for index, runs in enumerate(chunks))
+    calls: Any = (
+        delayed(_one_of_parent)(os.getpid(), problem, index, runs, checkpoint) for index, runs in enumerate(chunks)
+    )
     yield from parallel(calls)
+
+
+def _one_of_parent(
+    parent: int, problem: Problem, index: int, runs: np.ndarray, checkpoint: Checkpoint | None
+) -> np.ndarray:
+    if os.getpid() != parent:
+        _end_with_parent()
+    return _one(problem, index, runs, checkpoint)
+
+
+@cache
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it does, which cannot say so when it is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_exit, args=(parent,), daemon=True).start()
+
+
+def _wait_and_exit(parent: Any) -> None:
+    try:
+        parent.join()
+    except (TypeError, ValueError):
+        # loky gives its processes nothing to wait for
+        while os.getppid() == parent.pid:
+            time.sleep(1)
+    os._exit(1)
 
 
 def _one(
