@@ -24,7 +24,7 @@ KERNELS = ("default", "avx2", None)
 def demo(session: nox.Session) -> None:
     """The main job, from trained networks to new ones; arguments go to ``wsflow demo``."""
     session.install(".")
-    session.run("wsflow", "demo", *(session.posargs or ["--out", "wsflow-demo"]))
+    session.run("wsflow", "demo", *(session.posargs or ["--out", "wsflow-demo", "--force"]))
 
 
 @nox.session

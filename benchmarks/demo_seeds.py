@@ -22,7 +22,7 @@ COLUMNS = ("accuracy", "loss", "novelty", "dispersion")
 
 def run(seed: int, out: Path, arguments: list[str]) -> dict[str, Any]:
     """One demo in a process of its own, with its wall time, imports included."""
-    command = ["demo", "--seed", str(seed), "--out", str(out / f"seed{seed}"), "--json", *arguments]
+    command = ["demo", "--seed", str(seed), "--out", str(out / f"seed{seed}"), "--json", "--force", *arguments]
     start = time.perf_counter()
     code = f"import sys; from wsflow.cli import main; sys.argv[0] = 'wsflow'; main({command!r})"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)

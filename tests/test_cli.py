@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from wsflow.cli import main
 from wsflow.cli.main import COMMANDS
 from wsflow.flow.solvers import RungeKutta
 from wsflow.models.options import NeuronTransformer
+from wsflow.persistence.format import read, write
 
 TINY = ["-p", "velocity.width=8", "-p", "velocity.depth=1", "-p", "velocity.heads=2", "-p", "solver.n_steps=2"]
 
@@ -100,7 +102,7 @@ def test_fit_takes_scales_in_another_form(form, files, tmp_path):
     assert model[0].form == form and len(model) == (2 if form == "raw" else 3)
     squares = [np.square(rows).sum() for rows in (model[:-1].transform(zoo), zoo)]
     assert np.isclose(*squares, rtol=1e-4) == (form == "raw")
-    assert "ScaleCanonicalizer" in run(*arguments, "--geometry", "geometric", "-q", code=3).stderr
+    assert "ScaleCanonicalizer" in run(*arguments, "--geometry", "geometric", "-q", "--force", code=3).stderr
 
 
 def test_the_same_seed_gives_the_same_file(files, tmp_path):
@@ -112,7 +114,7 @@ def test_the_same_seed_gives_the_same_file(files, tmp_path):
 def test_results_go_to_stdout_and_progress_to_stderr(files, tmp_path):
     loud = run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new")
     assert "3 new networks" in loud.stdout and "Sampling" in loud.stderr
-    assert run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new", "-q").stderr == ""
+    assert run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new", "-q", "--force").stderr == ""
 
 
 def test_demo_writes_its_files_and_its_report(tmp_path):
@@ -152,7 +154,9 @@ class TestRefusals:
         assert [p.name for p in path.parent.iterdir() if p.name.startswith((".", "out"))] == ["out.safetensors"]
 
     def refused(self, code, message, *arguments):
-        result = run(*arguments, code=code)
+        # nothing but the refusal keeps the file
+        force = ["--force"] if "-o" in arguments else []
+        result = run(*arguments, *force, code=code)
         line = result.stderr.strip().splitlines()[-1]
         assert line.startswith("Error: ") and message in line and result.stdout == ""
 
@@ -173,11 +177,10 @@ class TestRefusals:
         self.refused(3, "4-5-3", "evaluate", tmp_path / "other.safetensors", "--train", held_out, "-q")
 
     def test_a_nan_weight(self, files, out, tmp_path):
-        weights = wsflow.load_population(files / "zoo.safetensors").weights
-        values = np.array(weights)
-        values[2, 0] = np.nan
+        tensors, data = read(files / "zoo.safetensors", "population")
+        tensors["0.weight"][2, 0] = np.nan
         path = tmp_path / "nan.safetensors"
-        wsflow.save_population(Population(weights.like(values)), path)
+        write(path, "population", tensors, data)
         self.refused(3, "'0.weight'", "fit", path, "-o", out, "-q")
 
     def test_an_unknown_task(self, out):
@@ -256,7 +259,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_with_130_and_one_line(number, tmp_path):
     arguments = ["populate", "iris", "-o", str(tmp_path / "zoo"), "-q"]
     command = [sys.executable, "-c", ENDLESS, *arguments]
@@ -270,11 +273,12 @@ def test_an_interrupt_ends_with_130_and_one_line(number, tmp_path):
 
 INTERRUPTED_FIT = """
 import os, signal, sys, wsflow
+number = int(sys.argv.pop())
 original = wsflow.WeightFlow.set_params
 def set_params(self, **params):
     def progress(done, total):
         if done == 60:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
     return original(self, **{k: progress if k == "progress" and v else v for k, v in params.items()})
 wsflow.WeightFlow.set_params = set_params
 from wsflow.cli import main
@@ -282,13 +286,57 @@ main()
 """
 
 
-def test_an_interrupted_fit_keeps_the_best_so_far(files, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_fit_keeps_the_best_so_far(files, tmp_path, number):
     arguments = ["fit", files / "zoo.safetensors", "-o", tmp_path / "model.st", "--iterations", 10**6, *TINY, "-q"]
-    command = [sys.executable, "-c", INTERRUPTED_FIT, *map(str, arguments)]
+    command = [sys.executable, "-c", INTERRUPTED_FIT, *map(str, arguments), str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130 and "best model so far, of step 50" in done.stderr
     model = wsflow.load_model(tmp_path / "model.st")
     assert model[-1].n_iter_ == 50 and np.isfinite(wsflow.sample(model, 3, 0)).all()
+
+
+IN_A_TERMINAL = """
+import fcntl, sys, termios, time, wsflow
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+original = wsflow.WeightFlow.set_params
+def set_params(self, **params):
+    bar = params.get("progress")
+    def progress(done, total):
+        bar(done, total)
+        if done == 60:
+            print("ready", file=sys.__stderr__, flush=True)
+            time.sleep(60)
+    return original(self, **{k: progress if k == "progress" and v else v for k, v in params.items()})
+wsflow.WeightFlow.set_params = set_params
+from wsflow.cli import main
+main()
+"""
+
+
+def test_a_fit_whose_terminal_is_closed_keeps_the_best_so_far(files, tmp_path):
+    """Its bars cannot be drawn any more, and the signal may come twice: of the terminal, and of its shell."""
+    arguments = ["fit", files / "zoo.safetensors", "-o", tmp_path / "model.st", "--iterations", 10**6, *TINY]
+    command = [sys.executable, "-c", IN_A_TERMINAL, *map(str, arguments)]
+    terminal, own = pty.openpty()
+    process = subprocess.Popen(command, stdin=own, stdout=own, stderr=own, start_new_session=True)
+    os.close(own)
+    shown = b""
+    while b"ready" not in shown:
+        shown = shown[-10:] + os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait() == 130
+    assert wsflow.load_model(tmp_path / "model.st")[-1].n_iter_ == 50
+
+
+def test_what_ignores_hangups_goes_on(tmp_path):
+    arguments = ["populate", "iris", "-n", "2", "--epochs", "1", "-o", str(tmp_path / "zoo.st"), "-q"]
+    code = "import os, signal, wsflow.cli; signal.signal(signal.SIGHUP, signal.SIG_IGN); import wsflow\n"
+    code += "original = wsflow.train_population\n"
+    code += "def train(*a, **k): os.kill(os.getpid(), signal.SIGHUP); return original(*a, **k)\n"
+    code += "wsflow.train_population = train; wsflow.cli.main()"
+    assert subprocess.run([sys.executable, "-c", code, *arguments], check=False, stdout=subprocess.PIPE).returncode == 0
+    assert len(wsflow.load_population(tmp_path / "zoo.st")) == 2
 
 
 def test_a_closed_pipe_leaves_no_traceback(files):

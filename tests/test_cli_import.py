@@ -74,7 +74,8 @@ def test_import_then_everything_else(folder):
     population = wsflow.load_population(out)
     assert population.provenance["networks"] == ["net_0.pt", "net_1.pt", "net_2.pt"]
     assert population.task.n_outputs == 3
-    output = run(folder / "nets" / "net_0.pt", folder / "nets" / "net_2.pt", "--activation", "tanh", "-o", out).stdout
+    arguments = [folder / "nets" / "net_0.pt", folder / "nets" / "net_2.pt", "--activation", "tanh", "-o", out]
+    output = run(*arguments, "--force").stdout
     assert output == f"{out}: 2 networks 4-5-3 tanh (43 weights) of 2 runs.\n"
 
 
@@ -86,7 +87,9 @@ def test_widths_say_the_architecture_where_the_order_is_not_kept(folder):
     out = folder / "zoo.safetensors"
     run(folder / "a.npz", "--widths", "4,5,5,2", "--activation", "relu", "-o", out)
     assert str(wsflow.load_population(out).architecture).startswith("4-5-5-2 relu")
-    refused(folder / "a.npz", "--widths", "4,5,5,2", "-o", out, code=2, says="--widths goes with --activation")
+    refused(
+        folder / "a.npz", "--widths", "4,5,5,2", "-o", out, "--force", code=2, says="--widths goes with --activation"
+    )
 
 
 def test_a_module_of_ones_own_code(folder, monkeypatch):
@@ -101,7 +104,7 @@ def test_a_module_of_ones_own_code(folder, monkeypatch):
         said = json.loads(run(*arguments, "--input-shape", "1,9,9", "--json").stdout)
     assert list(said["groups"].values()) == [4] and said["dtype"] == "float32"
     assert said["provenance"]["cast_to_float32"] == {"net.pt": ["float16"]}
-    refused(*arguments, code=2, says="example_input")
+    refused(*arguments, "--force", code=2, says="example_input")
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class TestMerge:
         np.testing.assert_array_equal(merged.weights, wsflow.merge(aligned, population.task, repair=True))
         assert result["networks"] == 4 and 0 <= result["accuracy"] <= 1
         assert merged.provenance["align"] and merged.task.checksum == population.task.checksum
-        assert "merged from 4; on held-out data accuracy" in run(*arguments, "-q").stdout
+        assert "merged from 4; on held-out data accuracy" in run(*arguments, "-q", "--force").stdout
 
     def test_it_draws_the_loss_between_the_networks(self, files, tmp_path):
         plot = tmp_path / "merged.png"
@@ -137,7 +137,7 @@ class TestMerge:
         run(*arguments, "--statistics", "average")
         columns = normed().architecture.statistic_columns
         average = wsflow.load_population(out).weights[:, columns]
-        result = json.loads(run(*arguments, "--module", f"{files / 'own.py'}:network", "--json").stdout)
+        result = json.loads(run(*arguments, "--module", f"{files / 'own.py'}:network", "--json", "--force").stdout)
         assert "accuracy" in result
         assert np.abs(wsflow.load_population(out).weights[:, columns] - average).max() > 0.1
 
@@ -146,9 +146,9 @@ class TestMerge:
         out.write_bytes(b"precious")
         zoo, bare = files / "zoo.safetensors", files / "bare.safetensors"
         before = zoo.read_bytes()
-        refused(2, "'statistics' of merge", "merge", zoo, "-o", out, "--statistics", "reset", "-q")
-        refused(3, "task=", "merge", bare, "-o", out, "--repair", "-q")
-        refused(3, "Say it with --task", "merge", bare, "-o", out, "--plot", tmp_path / "x.png", "-q")
+        refused(2, "'statistics' of merge", "merge", zoo, "-o", out, "--statistics", "reset", "-q", "--force")
+        refused(3, "task=", "merge", bare, "-o", out, "--repair", "-q", "--force")
+        refused(3, "Say it with --task", "merge", bare, "-o", out, "--plot", tmp_path / "x.png", "-q", "--force")
         refused(5, "would be lost", "merge", zoo, "-o", zoo, "-q")
         both = tmp_path / "m.png"
         refused(5, "another path", "merge", zoo, "-o", both, "--plot", both, "-q")

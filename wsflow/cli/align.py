@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import Command, check_room, write_figure
+from wsflow.cli.inputs import Input, InputFile
 from wsflow.cli.networks import check_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
@@ -19,8 +22,21 @@ if TYPE_CHECKING:
 METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chain")
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+class Reference(Input):
+    """A rule, the number of a network, or a file."""
+
+    name = "text"
+
+    def files(self, value: str) -> Iterator[Path]:
+        """Yield the file."""
+        from wsflow.estimators.aligner import REFERENCES
+
+        if value not in REFERENCES and not value.isdecimal():
+            yield Path(value)
+
+
+@click.command(cls=Command)
+@click.argument("file", type=InputFile())
 @options.out
 @click.option(
     "--method",
@@ -32,6 +48,7 @@ METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chai
 @click.option(
     "--reference",
     default="auto",
+    type=Reference(),
     show_default=True,
     help="mean, medoid, first, universe, the number of a network, or a file whose first network it is; auto is medoid "
     "where the task is known, else mean.",
@@ -71,11 +88,12 @@ def align(
     \b
     Example:
       wsflow align zoo.safetensors -o aligned.safetensors
-      wsflow align zoo.safetensors -o aligned.safetensors --method auto --reference first --plot barriers.png
+      wsflow align zoo.safetensors -o first.safetensors --method auto --reference first --plot barriers.png
     """
     import wsflow
 
-    population, task = load_with_task(file, module, task_name, plot, out)
+    population, task = load_with_task(file, module, task_name)
+    check_room(out, population.weights.nbytes)
     if method != "weight" and (task is not None or method != "auto"):
         check_runnable(population, file, ", or align by weights alone with --method weight")
     aligner = wsflow.PermutationAligner(
@@ -91,13 +109,15 @@ def align(
     }
     provenance = {**population.provenance, "aligned": {"method": method, "reference": reference, "seed": seed}}
     wsflow.save_population(wsflow.Population(aligned, population.task, provenance), out)
-    if plot is not None:
-        distances = [aligner.distances_to_reference(rows) for rows in (population.weights, aligned)]
-        _figure(aligner.report_, *distances).savefig(plot, dpi=150)
-    if as_json:
-        echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": bars.total})
-    else:
-        _echo(f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {bars.total:.1f} s", result)
+    try:
+        if plot is not None:
+            distances = [aligner.distances_to_reference(rows) for rows in (population.weights, aligned)]
+            write_figure(_figure(aligner.report_, *distances), plot)
+    finally:
+        if as_json:
+            echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": bars.total})
+        else:
+            _echo(f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {bars.total:.1f} s", result)
 
 
 def _reference(text: str) -> Any:

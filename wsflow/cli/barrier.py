@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
-from wsflow.cli.files import check_figure
+from wsflow.cli.files import Command, write_figure
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import check_runnable, check_task_known, load_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 SHOWN = 12
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.command(cls=Command)
+@click.argument("file", type=InputFile())
+@click.argument("other", type=InputFile(), required=False)
 @options.runs_networks
 @click.option(
     "--n-points", default=25, show_default=True, type=click.IntRange(1), help="Points strictly between two networks."
@@ -55,21 +56,22 @@ def barrier(
     """
     from wsflow.evaluation.barrier import barrier_matrix
 
-    check_figure(plot, file, other)
-    population, known = load_with_task(file, module, task_name, plot)
+    population, known = load_with_task(file, module, task_name)
     task = check_task_known(known, file)
     check_runnable(population, file)
     rows = population.weights[:networks]
     columns = None if other is None else load_runnable(other, module).weights[:networks]
     with Bars(quiet).stage("Measuring barriers", "networks") as progress:
         matrix = barrier_matrix(rows, task, n_points, others=columns, progress=progress)
-    if plot is not None:
-        _figure(matrix, rows, columns, task, n_points).savefig(plot, dpi=150)
-    result = _numbers(matrix, n_points)
-    if as_json:
-        echo_json({"path": str(file), **({"other": str(other)} if other else {}), **result})
-    else:
-        _echo(matrix, result, f"{file}: loss barriers" + (f" to {other}" if other else ""))
+    try:
+        if plot is not None:
+            write_figure(_figure(matrix, rows, columns, task, n_points), plot)
+    finally:
+        result = _numbers(matrix, n_points)
+        if as_json:
+            echo_json({"path": str(file), **({"other": str(other)} if other else {}), **result})
+        else:
+            _echo(matrix, result, f"{file}: loss barriers" + (f" to {other}" if other else ""))
 
 
 def _figure(matrix: BarrierMatrix, rows: Any, columns: Any, task: Any, n_points: int) -> Any:

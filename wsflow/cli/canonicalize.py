@@ -7,15 +7,16 @@ from pathlib import Path
 import click
 
 from wsflow.cli import options
-from wsflow.cli.files import check_output
+from wsflow.cli.files import Command, check_room
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.rendering import Bars, echo_json
 
 # as in wsflow.estimators.canonicalizer, which is too heavy for the list of commands; a test holds them together
 FORMS = ("unit", "balanced")
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("file", type=InputFile())
 @options.out
 @click.option(
     "--form",
@@ -39,8 +40,8 @@ def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, qui
 
     import wsflow
 
-    check_output(out, file)
     population = wsflow.load_population(file)
+    check_room(out, population.weights.nbytes)
     step = wsflow.ScaleCanonicalizer(form=form)
     with Bars(quiet).stage("Rescaling networks"):
         canonical = step.fit_transform(population.weights)

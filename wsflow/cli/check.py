@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import Command
+from wsflow.cli.inputs import InputFile, OwnCode
 from wsflow.cli.own_code import load_module
 from wsflow.cli.rendering import echo_json, echo_table
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source")
 @click.option(
     "--input",
@@ -23,10 +25,10 @@ from wsflow.cli.rendering import echo_json, echo_table
 @click.option("--frozen", multiple=True, metavar="LAYER", help="A layer on which no symmetry shall act.")
 @click.option(
     "--architecture",
-    type=click.Path(path_type=Path),
+    type=InputFile(),
     help="Check this description (JSON of Architecture.to_json) instead of tracing.",
 )
-@click.option("--module", metavar="FILE.py:NAME", help="What runs the networks of a population.")
+@click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help="What runs the networks of a population.")
 @click.option("-n", "--trials", default=3, show_default=True, type=click.IntRange(1), help="Random networks to try.")
 @options.common
 def check(

@@ -9,19 +9,19 @@ from typing import Any
 import click
 
 from wsflow.cli import options
-from wsflow.cli.files import check_size
+from wsflow.cli.files import Command, OutputFolder, check_size, write_figure
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json, echo_report
 
 POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safetensors")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
     default=Path("wsflow-demo"),
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=OutputFolder(*POPULATIONS, "model.st", "report.png", "report.json"),
     help="Folder for the results.",
 )
 @click.option("--runs", default=2000, show_default=True, type=click.IntRange(10), help="Networks to learn from.")
@@ -62,14 +62,13 @@ def demo(
     from sklearn.pipeline import make_pipeline
 
     import wsflow
-    from wsflow.persistence import check_target
     from wsflow.plotting import EvaluationDisplay
+    from wsflow.writing import write_bytes
 
     task = wsflow.load_task("breast_cancer")
     flow = flow_of(geometry, iterations, task, seed, parameters)
+    check_size((runs + held_out) * snapshots, 802, out)
     out.mkdir(parents=True, exist_ok=True)
-    files = {name: check_target(out / name) for name in (*POPULATIONS, "model.st", "report.png", "report.json")}
-    check_size((runs + held_out) * snapshots, 802)
     bars = Bars(quiet)
 
     with bars.stage("Training networks", "network epochs", "populate") as progress:
@@ -93,16 +92,16 @@ def demo(
     with bars.stage("Writing files", name="write"):
         samples_of_model = wsflow.Population(new, task, {"model": "model.st", "seed": seed})
         for name, networks in zip(POPULATIONS, (population, unseen, samples_of_model), strict=True):
-            wsflow.save_population(networks, files[name])
-        wsflow.save_model(model, files["model.st"])
+            wsflow.save_population(networks, out / name)
+        wsflow.save_model(model, out / "model.st")
         curve = {"step": flow.history_.step, "train": flow.history_.train, "validation": flow.history_.validation}
-        EvaluationDisplay.from_report(report, curve=curve).figure_.savefig(files["report.png"], dpi=150)
+        write_figure(EvaluationDisplay.from_report(report, curve=curve).figure_, out / "report.png")
     seconds = {name: round(value, 2) for name, value in {"total": bars.total, **bars.seconds}.items()}
     result: dict[str, Any] = {"seed": seed, "geometry": flow.geometry, "seconds": seconds, **report.to_dict()}
-    files["report.json"].write_text(json.dumps(result, indent=2) + "\n")
+    write_bytes(out / "report.json", f"{json.dumps(result, indent=2)}\n".encode())
     if as_json:
         echo_json(result)
         return
     echo_report(report, f"{samples} new networks {population.architecture}, on held-out data and beside held-out runs")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    click.echo(f"Time: {spent}.\nSee {files['report.png']}; the files beside it are the population, model and samples.")
+    click.echo(f"Time: {spent}.\nSee {out / 'report.png'}; the files beside it are the population, model and samples.")

@@ -7,18 +7,17 @@ from pathlib import Path
 import click
 
 from wsflow.cli import options
-from wsflow.cli.files import check_figure
+from wsflow.cli.files import Command, write_figure
+from wsflow.cli.inputs import InputFile, TaskName
 from wsflow.cli.networks import check_task_known
 from wsflow.cli.rendering import Bars, echo_json, echo_report
 
 
-@click.command()
-@click.argument("population", type=click.Path(path_type=Path))
-@click.option(
-    "--train", type=click.Path(path_type=Path), required=True, help="The networks that the model was fitted to."
-)
-@click.option("--held-out", type=click.Path(path_type=Path), help="Networks of other runs.")
-@click.option("--task", "task_name", metavar="TASK", help="Another task than the training networks'.")
+@click.command(cls=Command)
+@click.argument("population", type=InputFile())
+@click.option("--train", type=InputFile(), required=True, help="The networks that the model was fitted to.")
+@click.option("--held-out", type=InputFile(), help="Networks of other runs.")
+@click.option("--task", "task_name", type=TaskName(), metavar="TASK", help="Another task than the training networks'.")
 @options.plot("File for the report on one page (.png, .pdf, .svg).")
 @options.common
 def evaluate(
@@ -42,17 +41,18 @@ def evaluate(
     """
     import wsflow
 
-    check_figure(plot, population, train, held_out)
     samples, training = wsflow.load_population(population), wsflow.load_population(train)
     others = wsflow.load_population(held_out).weights if held_out else None
     task = check_task_known(wsflow.load_task(task_name) if task_name else training.task, train)
     with Bars(quiet).stage("Evaluating networks", "steps") as progress:
         report = wsflow.evaluate(samples.weights, training.weights, others, task, random_state=seed, progress=progress)
-    if plot is not None:
-        from wsflow.plotting import ReportDisplay
+    try:
+        if plot is not None:
+            from wsflow.plotting import ReportDisplay
 
-        ReportDisplay.from_report(report).figure_.savefig(plot, dpi=150)
-    if as_json:
-        echo_json(report.to_dict())
-    else:
-        echo_report(report, f"{population}: {len(samples)} networks on held-out data")
+            write_figure(ReportDisplay.from_report(report).figure_, plot)
+    finally:
+        if as_json:
+            echo_json(report.to_dict())
+        else:
+            echo_report(report, f"{population}: {len(samples)} networks on held-out data")

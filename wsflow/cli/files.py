@@ -1,39 +1,183 @@
-"""Checks of what a command is to write, before anything long is done."""
+"""What a command writes: checked, against what it reads and what is there, before anything long is done."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from io import BytesIO
+from itertools import permutations
 from pathlib import Path
+from typing import Any
+
+import click
+
+from wsflow.cli.inputs import Input
+from wsflow.exceptions import OutputError
 
 FIGURES = (".png", ".pdf", ".svg")
+# of populations and models; a name may have none
+RESULTS = (".safetensors", ".st", "")
 MEMORY_SHARE = 0.5  # of the machine's memory that a result may take
+LEAST = 2**20  # bytes that any file may take
 
 
-def check_output(out: Path, *inputs: Path | None) -> None:
-    """Refuse a path that cannot be written, or that is one of the files to be read."""
-    from wsflow.exceptions import OutputError
-    from wsflow.persistence import check_target
+class Output(click.ParamType):
+    """What a command writes."""
 
-    check_target(out)
-    if out.exists() and any(path is not None and path.exists() and out.samefile(path) for path in inputs):
-        raise OutputError(f"{out}: this file is read, and would be lost. Give another path to write to.")
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make a path of the text, which must not stand for the standard output."""
+        if str(value) == "-":
+            raise OutputError(
+                "-: files of wsflow are not written to the standard output. Give the path of a file; --json prints "
+                "the result."
+            )
+        return Path(value)
 
+    def files(self, path: Path) -> Iterator[Path]:
+        """Yield the files that are written."""
+        yield path
 
-def check_figure(plot: Path | None, *others: Path | None) -> None:
-    """Refuse a figure that cannot be written, or whose path is that of another file to be read or written."""
-    from wsflow.exceptions import OutputError
-
-    if plot is None:
-        return
-    check_output(plot, *others)
-    if plot.suffix.lower() not in FIGURES:
-        raise OutputError(f"{plot}: a figure ends in {', '.join(FIGURES)}. Give it such a name.")
-    if any(path is not None and path.absolute() == plot.absolute() for path in others):
-        raise OutputError(f"{plot}: this file is for the networks. Give the figure another path.")
+    def check(self, path: Path) -> None:
+        """Refuse a path that cannot be written."""
+        raise NotImplementedError
 
 
-def check_size(n: int, n_weights: int) -> None:
-    """Refuse a number of networks that does not fit into memory, before anything is allocated."""
+class OutputFile(Output):
+    """A file whose name ends in one of some suffixes."""
+
+    name = "file"
+
+    def __init__(self, what: str, suffixes: tuple[str, ...]) -> None:
+        self.what, self.suffixes = what, suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make a path of the text, which must not be that of a folder."""
+        if str(value).endswith(os.sep):
+            raise OutputError(f"{value}: this is the path of a directory. Give the path of a file, such as {value}a.st")
+        return super().convert(value, param, ctx)
+
+    def check(self, path: Path) -> None:
+        """Refuse another suffix, and a path that cannot be written."""
+        from wsflow.writing import check_target
+
+        check_target(path)
+        if path.suffix.lower() not in self.suffixes:
+            named = ", ".join(suffix for suffix in self.suffixes if suffix)
+            raise OutputError(f"{path}: {self.what} ends in {named}. Give it such a name.")
+        check_room(path, LEAST)
+
+
+class OutputFolder(Output):
+    """A folder, which is made if it is not there, for files of some names."""
+
+    name = "folder"
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def files(self, path: Path) -> Iterator[Path]:
+        """Yield the files in the folder that are written."""
+        yield from (path / name for name in self.names)
+
+    def check(self, path: Path) -> None:
+        """Refuse a folder, or a file in it, that cannot be written."""
+        from wsflow.writing import check_folder, check_target
+
+        check_folder(path)
+        for file in self.files(path):
+            if path.exists():
+                check_target(file)
+
+
+class Command(click.Command):
+    """A command that runs when what it writes can be written, and replaces nothing unless it is forced to."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        if any(isinstance(param.type, Output) for param in self.params):
+            self.params.append(click.Option(["--force"], is_flag=True, help="Replace files that are there."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Check all outputs, and run."""
+        force = ctx.params.pop("force", False)
+        read = [(type_, value) for _, type_, value in _given(self.params, ctx.params, Input)]
+        written = list(_given(self.params, ctx.params, Output))
+        _refuse_inputs(written, read)
+        _refuse_shared(written)
+        for _, type_, path in written:
+            type_.check(path)
+            _refuse_existing(type_.files(path), force)
+        return super().invoke(ctx)
+
+
+def _given(
+    params: Iterable[click.Parameter], values: Mapping[str, Any], kind: type[click.ParamType]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield names, types and values of the parameters of a kind that were given."""
+    for param in params:
+        value = values.get(param.name or "")
+        if isinstance(param.type, kind) and value is not None:
+            name = max(param.opts, key=len)
+            yield from ((name, param.type, each) for each in (value if isinstance(value, tuple) else (value,)))
+
+
+def _refuse_inputs(written: list[tuple[str, Any, Path]], read: list[tuple[Any, Any]]) -> None:
+    for _, output, path in written:
+        for file in output.files(path):
+            if any(_same(file, other) for type_, value in read for other in type_.files(value)):
+                raise OutputError(f"{file}: this file is read, and would be lost. Give another path to write to.")
+            if taker := next((value for type_, value in read if type_.takes(value, file)), None):
+                raise OutputError(
+                    f"{file}: the next command that reads {taker} would read this file too. Give another path to write "
+                    "to."
+                )
+
+
+def _refuse_shared(written: list[tuple[str, Any, Path]]) -> None:
+    """Refuse two outputs that are the same file, or one of which is a folder with the other in it."""
+    for (name, _, path), (other_name, other, other_path) in permutations(written, 2):
+        if _same(path, other_path):
+            raise OutputError(f"{path}: {name} and {other_name} are the same. Give one of them another path.")
+        if isinstance(other, OutputFolder) and _is_inside(path, other_path):
+            raise OutputError(
+                f"{path}: this is in the folder {other_path} of {other_name}, which is for files of its own. Give "
+                f"{name} another path."
+            )
+
+
+def _refuse_existing(files: Iterable[Path], force: bool) -> None:
+    for file in files:
+        if os.path.lexists(file) and not force:
+            raise OutputError(f"{file}: this file is there already. Replace it with --force, or give another path.")
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether paths are of one file, by links of either kind too, or would be."""
+    with suppress(OSError):
+        if path.samefile(other):
+            return True
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def check_room(path: Path, n_bytes: int) -> None:
+    """Refuse a file that does not fit on the disk."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise OutputError(
+            f"{path}: it takes about {n_bytes / 2**20:,.0f} MiB, and the disk has {free / 2**20:,.0f} MiB left. Free "
+            "some space, or give another path."
+        )
+
+
+def check_size(n: int, n_weights: int, *paths: Path | None) -> None:
+    """Refuse a number of networks that does not fit into memory, or on the disk, before anything is allocated."""
     needed = 8 * n * n_weights
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * memory:
@@ -41,3 +185,15 @@ def check_size(n: int, n_weights: int) -> None:
             f"{n} networks of {n_weights} weights take {needed / 2**30:,.1f} GiB, and this machine has "
             f"{memory / 2**30:,.1f} GiB. Ask for fewer with -n, several times with different --seed."
         )
+    for path in paths:
+        if path is not None:
+            check_room(path, 4 * n * n_weights)
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a figure of matplotlib completely or not at all."""
+    from wsflow.writing import write_bytes
+
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower(), dpi=150)
+    write_bytes(path, content.getvalue())

@@ -8,14 +8,15 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.errors import INTERRUPTED, CommandError
-from wsflow.cli.files import check_output
+from wsflow.cli.files import Command
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.exceptions import NumericalError
 
 
-@click.command()
-@click.argument("population", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("population", type=InputFile())
 @options.out
 @click.option("--geometry", default="auto", show_default=True, help="auto, euclidean, normalized or geometric.")
 @click.option(
@@ -48,13 +49,12 @@ def fit(
     \b
     Example:
       wsflow fit zoo.safetensors -o model.st
-      wsflow fit zoo.safetensors -o model.st --geometry euclidean --form raw -p max_iter=3000
+      wsflow fit zoo.safetensors -o flat.st --geometry euclidean --form raw -p max_iter=3000
     """
     from sklearn.pipeline import make_pipeline
 
     import wsflow
 
-    check_output(out, population)
     loaded = wsflow.load_population(population)
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
     model = make_pipeline(

@@ -9,23 +9,31 @@ import click
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
-from wsflow.cli.files import check_output
+from wsflow.cli.files import Command, check_room
+from wsflow.cli.inputs import Networks, OwnCode, TaskName
 from wsflow.cli.own_code import load_module
 from wsflow.cli.rendering import echo_json
 
 
-@click.command("import")
-@click.argument("paths", nargs=-1, required=True)
+@click.command("import", cls=Command)
+@click.argument("paths", nargs=-1, required=True, type=Networks())
 @options.out
 @click.option(
     "--activation", type=click.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
 )
 @click.option("--widths", default="", callback=options.integers, help="Inputs, hidden widths, outputs of an MLP.")
-@click.option("--module", help="FILE.py:NAME of what makes the torch module that the networks belong to; it is run.")
+@click.option(
+    "--module",
+    type=OwnCode(),
+    metavar="FILE.py:NAME",
+    help="What makes the torch module that the networks belong to; it is run.",
+)
 @click.option(
     "--input-shape", default="", callback=options.integers, help="Of one input of the module, such as 3,32,32."
 )
-@click.option("--task", help="The data set, or a .csv or .npz file, that the networks are for.")
+@click.option(
+    "--task", type=TaskName(), metavar="TASK", help="The data set, or a .csv or .npz file, that the networks are for."
+)
 @click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
 @click.option("--key", help="Where the networks are in the files, such as ema_model.")
 @click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
@@ -54,11 +62,11 @@ def import_(
     \b
     Example:
       wsflow import networks/ --activation relu -o zoo.safetensors
-      wsflow import "runs/*/model.pt" --module networks.py:make_network -o zoo.safetensors
+      wsflow import "runs/*/model.pt" --module networks.py:make_network -o runs.safetensors
     """
     import wsflow
 
-    check_output(out, *map(Path, paths))
+    check_room(out, sum(file.stat().st_size for path in paths for file in Networks().files(path) if file.is_file()))
     loaded = None if task is None else wsflow.load_task(task)
     population = wsflow.load_networks(
         paths,

@@ -8,13 +8,15 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import Command
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.rendering import echo_json
 
 MENTIONED = 12
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("file", type=InputFile())
 @options.common
 def info(file: Path, seed: int, as_json: bool, quiet: bool) -> None:
     """What FILE holds: networks and their task, or a model and its settings.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from wsflow.cli.errors import INTERRUPTED, UNFORESEEN, USAGE, CommandError
+from wsflow.cli.errors import INTERRUPTED, UNFORESEEN, USAGE, CommandError, without_terminal
 from wsflow.exceptions import NumericalError, OutputError, WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
@@ -87,10 +87,22 @@ class Commands(click.Group):
 
 
 def _warn(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    with without_terminal():
+        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
-def _terminate(signum: int, frame: Any) -> None:
+def _interrupt_at(ending: signal.Signals, ctx: click.Context) -> None:
+    """Let a signal end the command as Ctrl-C does, unless it is ignored, as nohup has it."""
+    before = signal.getsignal(ending)
+    if before is not signal.SIG_IGN:
+        signal.signal(ending, _interrupt)
+        ctx.call_on_close(lambda: signal.signal(ending, before))
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    if signum == signal.SIGHUP:
+        # a closed terminal and its shell say it once each; the second must not stop the files of the first
+        signal.signal(signum, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -114,5 +126,5 @@ def main(ctx: click.Context, debug: bool, threads: int | None) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads or os.environ.get("OMP_NUM_THREADS", 1))
     ctx.with_resource(warnings.catch_warnings())
     warnings.showwarning = _warn
-    before = signal.signal(signal.SIGTERM, _terminate)
-    ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        _interrupt_at(ending, ctx)

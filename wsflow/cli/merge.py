@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import Command, write_figure
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import check_runnable, check_task_known, load_with_task, quality
 from wsflow.cli.rendering import Bars, echo_json
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 DRAWN = 5
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("file", type=InputFile())
 @options.out
 @click.option("--align", is_flag=True, help="Align the networks with the first one before.")
 @click.option(
@@ -57,7 +59,7 @@ def merge(
     """
     import wsflow
 
-    population, task = load_with_task(file, module, task_name, plot, out)
+    population, task = load_with_task(file, module, task_name)
     if plot is not None:
         check_task_known(task, file)
     weights = population.weights
@@ -71,16 +73,18 @@ def merge(
             weights = aligner.fit_transform(weights)
     with Bars(quiet).stage("Merging networks"):
         merged = wsflow.merge(weights, task, statistics=statistics, repair=repair)
-    if plot is not None and task is not None:
-        _figure(population.weights, weights if align else None, merged, task).savefig(plot, dpi=150)
     provenance = {"merged": str(file), "align": align, "statistics": statistics, "repair": repair}
     wsflow.save_population(wsflow.Population(merged, task, provenance), out)
     result = {"path": str(out), "networks": len(weights), **quality(merged, task)}
     result |= {f"{name}_of_networks": value for name, value in quality(population.weights, task).items()}
-    if as_json:
-        echo_json(result)
-    else:
-        click.echo(_sentence(result))
+    try:
+        if plot is not None and task is not None:
+            write_figure(_figure(population.weights, weights if align else None, merged, task), plot)
+    finally:
+        if as_json:
+            echo_json(result)
+        else:
+            click.echo(_sentence(result))
 
 
 def _figure(given: WeightArray, aligned: WeightArray | None, merged: WeightArray, task: Task) -> Any:

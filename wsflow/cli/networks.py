@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsflow.cli.files import check_figure, check_output
 from wsflow.cli.own_code import load_module
 
 if TYPE_CHECKING:
@@ -15,15 +14,10 @@ if TYPE_CHECKING:
     from wsflow.weights import WeightArray
 
 
-def load_with_task(
-    file: Path, module: str | None, task_name: str | None, plot: Path | None, out: Path | None = None
-) -> tuple[Population, Task | None]:
-    """Load networks, and the task of that name or else their own, once what is to be written can be written."""
+def load_with_task(file: Path, module: str | None, task_name: str | None) -> tuple[Population, Task | None]:
+    """Load networks, and the task of that name or else their own."""
     import wsflow
 
-    if out is not None:
-        check_output(out, file)
-    check_figure(plot, file, out)
     population = load_runnable(file, module)
     return population, wsflow.load_task(task_name) if task_name else population.task
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
+
+from wsflow.cli.files import FIGURES, RESULTS, OutputFile
+from wsflow.cli.inputs import OwnCode, TaskName
 
 Command = Callable[..., Any]
 
@@ -23,12 +25,16 @@ def common(command: Command) -> Command:
 
 def runs_networks(command: Command) -> Command:
     """Add ``--task``, ``--module`` and ``--plot``, for commands that run networks and draw a figure of the result."""
-    module = "FILE.py:NAME of what makes the torch module that runs the networks; it is run."
+    module = "What makes the torch module that runs the networks; it is run."
     added: list[Any] = [
         click.option(
-            "--task", "task_name", metavar="TASK", help="Another task than the networks' own, by name or file."
+            "--task",
+            "task_name",
+            type=TaskName(),
+            metavar="TASK",
+            help="Another task than the networks' own, by name or file.",
         ),
-        click.option("--module", help=module),
+        click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help=module),
         plot("File for a figure (.png, .pdf, .svg)."),
     ]
     return _with(added, command)
@@ -43,12 +49,13 @@ def _with(added: list[Any], command: Command) -> Command:
 
 def out(command: Command) -> Command:
     """Add ``-o FILE``."""
-    return click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write.")(command)
+    kind = OutputFile("a file of networks or a model", RESULTS)
+    return click.option("-o", "--out", type=kind, required=True, help="File to write.")(command)
 
 
 def plot(help_text: str) -> Callable[[Command], Command]:
     """Return the option ``--plot FILE``."""
-    return click.option("--plot", type=click.Path(path_type=Path), help=help_text)
+    return click.option("--plot", type=OutputFile("a figure", FIGURES), help=help_text)
 
 
 def count(default: int, help_text: str) -> Callable[[Command], Command]:

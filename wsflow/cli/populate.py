@@ -12,7 +12,8 @@ import click
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
-from wsflow.cli.files import check_output, check_size
+from wsflow.cli.files import Command, OutputFolder, check_size
+from wsflow.cli.inputs import TaskName
 from wsflow.cli.networks import quality
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.losses import LOSSES
@@ -50,8 +51,8 @@ def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Ca
     )
 
 
-@click.command()
-@click.argument("task")
+@click.command(cls=Command)
+@click.argument("task", type=TaskName())
 @options.count(100, "Number of training runs.")
 @options.out
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="Another loss than that of the data set or file.")
@@ -79,7 +80,7 @@ def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Ca
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option("--jobs", type=int, help="Processes that train side by side; -1 for one on each core.")
-@click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), help="Folder for what is done.")
+@click.option("--checkpoint", type=OutputFolder(), help="Folder for what is done.")
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
 @options.common
 def populate(
@@ -113,11 +114,10 @@ def populate(
     """
     import wsflow
 
-    check_output(out)
     check_name(task)
     loaded = wsflow.load_task(task, loss=loss, target=target, class_weight=class_weight)
     widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
-    check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)))
+    check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)), out, settings["checkpoint"])
     bars = Bars(quiet)
     with bars.stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(

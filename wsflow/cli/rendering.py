@@ -8,15 +8,36 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
+
+from wsflow.cli.errors import without_terminal
 
 if TYPE_CHECKING:
     from wsflow.evaluation.report import Report
 
 Progress = Callable[[int, int], None]
 LEGEND_WIDTH = 100
+
+
+class _Stderr:
+    """The standard error for progress bars, which are no reason to stop when it is gone."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with without_terminal():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with without_terminal():
+            self._stream.flush()
 
 
 class Bars:
@@ -42,7 +63,7 @@ class Bars:
             TimeRemainingColumn(),
         )
         start = time.perf_counter()
-        with RichProgress(*columns, console=Console(stderr=True), disable=self.quiet) as bars:
+        with RichProgress(*columns, console=Console(file=cast(IO[str], _Stderr())), disable=self.quiet) as bars:
             bar = bars.add_task(text, total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
             total = bars.tasks[0].total

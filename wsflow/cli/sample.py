@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from wsflow.cli import options
-from wsflow.cli.files import check_output, check_size
+from wsflow.cli.files import Command, check_size
+from wsflow.cli.inputs import InputFile, TaskName
 from wsflow.cli.networks import load_flow
 from wsflow.cli.rendering import Bars, echo_json
 
 FLOW_STEPS = 16  # of a guided descent, at most
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("model", type=InputFile())
 @options.count(100, "Number of networks.")
 @options.out
 @click.option(
@@ -29,7 +30,7 @@ FLOW_STEPS = 16  # of a guided descent, at most
 @click.option(
     "--noise", default=0.0, show_default=True, type=click.FloatRange(0), help="Strength of stochastic sampling."
 )
-@click.option("--guide", metavar="TASK", help="Descend the loss on a task, by name or file.")
+@click.option("--guide", type=TaskName(), metavar="TASK", help="Descend the loss on a task, by name or file.")
 @click.option("--strength", default=1.0, show_default=True, type=click.FloatRange(0), help="Strength of the guidance.")
 @click.option(
     "--gradients",
@@ -61,9 +62,9 @@ def sample(
     \b
     Example:
       wsflow sample model.st -n 100 -o new.safetensors
-      wsflow sample model.st -n 100 -o new.safetensors --guide breast_cancer --gradients 64
+      wsflow sample model.st -n 100 -o guided.safetensors --guide breast_cancer --gradients 64
       wsflow sample model.st -n 100 -o wide.safetensors --hidden 32,32
-      wsflow sample model.st -n 100 -o new.safetensors --log-prob --json
+      wsflow sample model.st -n 100 -o scored.safetensors --log-prob --json
     """
     import wsflow
     from wsflow.exceptions import InvalidInputError
@@ -73,12 +74,11 @@ def sample(
 
     if gradients is not None and guide is None:
         raise click.UsageError("--gradients belong to a guidance: say by which task with --guide.")
-    check_output(out, model)
     loaded, flow = load_flow(model)
     if flow.architecture_ is None:
         raise InvalidInputError(f"{model}: the points of this flow are no networks. Fit one with wsflow fit.")
     architecture = flow.architecture_ if hidden is None else of_hidden(flow.architecture_, hidden)
-    check_size(number, max(architecture.n_weights, flow.n_features_in_))
+    check_size(number, max(architecture.n_weights, flow.n_features_in_), out)
     guidance = None
     if guide:
         # no more steps along the flow than gradients

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.files import Command
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import load_flow
 from wsflow.cli.parameters import Parameters, check_known, parameter_option, set_flow_parameters
 from wsflow.cli.rendering import Bars, echo_json, echo_table
@@ -16,9 +18,9 @@ from wsflow.cli.rendering import Bars, echo_json, echo_table
 PARAMETERS = ("solver", "density")
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("population", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("model", type=InputFile())
+@click.argument("population", type=InputFile())
 @parameter_option("How to integrate, such as -p density.n_probes=32, -p density=hutch++ or -p solver.n_steps=32.")
 @options.common
 def score(model: Path, population: Path, parameters: Parameters, seed: int, as_json: bool, quiet: bool) -> None:
