@@ -72,6 +72,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with one file of each kind that commands read; what runs in it shall not get to work."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "model.safetensors.index.json").write_text("{}")
     for file, _ in READ.values():
         (tmp_path / file).write_text(file)
     return tmp_path
@@ -168,6 +169,8 @@ class TestInputs:
             ("nets/g*", "nets/g2.safetensors"),
             ("**/g*.safetensors", "nets/g2.safetensors"),
             ("./nets/../nets/g[0-9].*", "nets/g2.safetensors"),
+            ("nets/model.safetensors.index.json", "nets/g2.safetensors"),
+            ("nets/*.json", "nets/g2.safetensors"),
         ],
     )
     def test_files_of_folders_and_patterns_would_be_lost(self, folder, source, out):

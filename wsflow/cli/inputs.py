@@ -69,14 +69,13 @@ class Networks(Input):
     name = "path"
 
     def files(self, value: str) -> Iterator[Path]:
-        """Yield the file, or the files of the folder or of the pattern."""
+        """Yield the file, or the files of the folder or of the pattern, and the shards beside an index."""
         path = Path(value)
-        if path.is_dir():
-            yield from (found for found in path.iterdir() if _is_network(found))
-        elif path.exists():
-            yield path
-        else:
-            yield from map(Path, glob.iglob(value, recursive=True))
+        named = [path] if path.exists() else list(map(Path, glob.iglob(value, recursive=True)))
+        yield from (found for found in named if not found.is_dir())
+        folders = {found.parent for found in named if found.name.endswith(".index.json")}
+        for folder in {path} if path.is_dir() else folders:
+            yield from filter(_is_network, folder.iterdir())
 
     def takes(self, value: str, path: Path) -> bool:
         """Whether a file of that name would be among those of the folder or the pattern."""
