@@ -286,7 +286,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_an_interrupted_fit_keeps_the_best_so_far(files, tmp_path, number):
     arguments = ["fit", files / "zoo.safetensors", "-o", tmp_path / "model.st", "--iterations", 10**6, *TINY, "-q"]
     command = [sys.executable, "-c", INTERRUPTED_FIT, *map(str, arguments), str(int(number))]
@@ -329,6 +329,7 @@ def test_a_fit_whose_terminal_is_closed_keeps_the_best_so_far(files, tmp_path):
     assert wsflow.load_model(tmp_path / "model.st")[-1].n_iter_ == 50
 
 
+@pytest.mark.slow
 def test_what_ignores_hangups_goes_on(tmp_path):
     arguments = ["populate", "iris", "-n", "2", "--epochs", "1", "-o", str(tmp_path / "zoo.st"), "-q"]
     code = "import os, signal, wsflow.cli; signal.signal(signal.SIGHUP, signal.SIG_IGN); import wsflow\n"

@@ -117,7 +117,7 @@ def test_a_killed_process_loses_a_chunk_at_most(iris, whole, tmp_path):
     np.testing.assert_array_equal(trained(iris, tmp_path, resume=True).weights, whole)
 
 
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("finished", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_a_killed_process_was_writing_is_removed(iris, whole, tmp_path, finished):
     command = [sys.executable, "-c", KILLED_WHILE_WRITING, tmp_path, repr(SETTINGS)]
     assert subprocess.run(command, check=False).returncode == -9
