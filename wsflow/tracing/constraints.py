@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, Array, NeuronAxis, Term, unsheared
+from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, Array, Labels, NeuronAxis, Term, merged, unsheared
 
 
 @dataclass
@@ -88,14 +88,18 @@ class Constraints:
             self.fix(axis.atoms)
         self.forbid_scaling(tensor)
 
-    def fix_on(self, tensor: AbstractTensor, dims: Sequence[int]) -> None:
-        """Let no symmetry act on the neuron axes of a tensor that cover any of these dimensions."""
-        self.freeze(replace(tensor, axes=tuple(tensor.axes_on(dims))))
+    def fix_on(self, tensor: AbstractTensor, dims: Sequence[int]) -> AbstractTensor:
+        """Return a tensor without the neuron axes that cover any of these dimensions, on which no symmetry acts."""
+        chosen = tensor.axes_on(dims)
+        self.freeze(replace(tensor, axes=tuple(chosen)))
+        labels = [Labels(axis.dims, axis.atoms - ABSENT) for axis in chosen]
+        kept = tuple(axis for axis in tensor.axes if not any(axis is other for other in chosen))
+        return replace(tensor, axes=kept, labels=merged([*tensor.labels, *labels]))
 
     def squeeze(self, tensor: AbstractTensor) -> AbstractTensor:
-        """Return the tensor with neuron axes only on dimensions where they have more than one neuron."""
+        """Return the tensor with neuron axes and labels only on dimensions along which they differ."""
         axes = tuple(kept for axis in tensor.axes if (kept := self._squeezed(axis, tensor.shape)) is not None)
-        return replace(tensor, axes=axes)
+        return replace(tensor, axes=axes, labels=merged(tensor.labels))
 
     def _squeezed(self, axis: NeuronAxis, shape: tuple[int, ...]) -> NeuronAxis | None:
         for position, dim in reversed(list(enumerate(axis.dims))):

@@ -6,11 +6,11 @@ As in an einsum, letters (integers) name the dimensions of the operands; those t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from functools import reduce
 
 import numpy as np
 
-from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, Array, NeuronAxis, Term, negated
+from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, Array, Labels, NeuronAxis, Term, merged, negated
 from wsflow.tracing.constraints import Constraints
 
 Operands = Sequence[tuple[AbstractTensor, Sequence[int]]]
@@ -25,17 +25,12 @@ def contract(
     The sign of a factor is 1, or -1 for a divisor: logarithms of scales add. The summands of a sum scale alike.
     """
     sizes = _sizes(operands)
-    axes = _summed(constraints, _merged(constraints, operands, sizes, signs), out, sizes)
+    labels = [own.renamed(letters) for tensor, letters in operands for own in tensor.labels]
+    axes = _summed(constraints, _merged(constraints, operands, labels, sizes, signs), out, sizes)
     dims = {letter: dim for dim, letter in enumerate(out)}
     named = tuple(axis.renamed(dims) for axis in axes)
-    varying = {
-        letter
-        for tensor, letters in operands
-        for dim, letter in enumerate(letters)
-        if tensor.shape[dim] > 1 and dim not in tensor.constant
-    }
-    constant = frozenset(dims[letter] for letter in out if letter not in varying)
-    return AbstractTensor(tuple(sizes[letter] for letter in out), named, constant)
+    left = merged(kept.renamed(dims) for own in labels if (kept := own.onto(dims)) is not None)
+    return AbstractTensor(tuple(sizes[letter] for letter in out), named, left)
 
 
 def _sizes(operands: Operands) -> dict[int, int]:
@@ -47,7 +42,11 @@ def _sizes(operands: Operands) -> dict[int, int]:
 
 
 def _merged(
-    constraints: Constraints, operands: Operands, sizes: Mapping[int, int], signs: Sequence[int] | None
+    constraints: Constraints,
+    operands: Operands,
+    labels: Sequence[Labels],
+    sizes: Mapping[int, int],
+    signs: Sequence[int] | None,
 ) -> list[NeuronAxis]:
     """Return the neuron axes of a product or sum, on letters; none lies within another."""
     axes = [[axis.renamed(letters) for axis in tensor.axes] for tensor, letters in operands]
@@ -58,7 +57,7 @@ def _merged(
             found[axis.dims] = np.where(found[axis.dims] == ABSENT, axis.atoms, found[axis.dims])
         else:
             found[axis.dims] = axis.atoms
-    _mark_fixed(constraints, operands, axes, found, sizes)
+    _mark_labels(constraints, labels, found, sizes)
     _nest_shared(constraints, found, sizes)
     largest = [dims for dims in found if not any(set(dims) < set(other) for other in found)]
     merged = []
@@ -87,24 +86,15 @@ def _first(axis: NeuronAxis, largest: Sequence[Letters]) -> Letters:
     return next(dims for dims in largest if set(axis.dims) <= set(dims))
 
 
-def _mark_fixed(
-    constraints: Constraints,
-    operands: Operands,
-    axes: Sequence[Sequence[NeuronAxis]],
-    found: Mapping[Letters, Array],
-    sizes: Mapping[int, int],
+def _mark_labels(
+    constraints: Constraints, labels: Sequence[Labels], found: Mapping[Letters, Array], sizes: Mapping[int, int]
 ) -> None:
-    """Keep neurons of one tensor where they are along dimensions where another one has fixed coordinates."""
-    fixed: set[int] = set()
-    for (tensor, letters), own in zip(operands, axes, strict=True):
-        covered = {dim for axis in own for dim in axis.dims}
-        for dim, letter in enumerate(letters):
-            if tensor.shape[dim] > 1 and letter not in covered and dim not in tensor.constant:
-                fixed.add(letter)
+    """Tell neurons apart that occur with other labels."""
     for dims, atoms in found.items():
-        shape = [sizes[dim] if dim in fixed else 1 for dim in dims]
-        if prod(shape) > 1:
-            constraints.mark(atoms, np.arange(1, prod(shape) + 1).reshape(shape))
+        shape = [sizes[dim] for dim in dims]
+        own = [kept.expand(dims, shape) for each in labels if (kept := each.onto(dims)) is not None]
+        if own:
+            constraints.mark(atoms, reduce(Labels.__and__, own).values + 1)
 
 
 def _nest_shared(constraints: Constraints, found: dict[Letters, Array], sizes: Mapping[int, int]) -> None:

@@ -32,7 +32,7 @@ class ExportedGraph:
     """The operations of a network (nodes of torch.fx, in the order of the forward pass), and its tensors by name.
 
     For placeholders, `tensors` has the first name in the state dict of a parameter or buffer, and `constants` the
-    numbers written into the code. `aliases` are the other names of a tensor; `layers` has the innermost submodule that
+    numbers written into the code, and those of buffers that are no statistics. `aliases` are the other names of a tensor; `layers` has the innermost submodule that
     computes each node.
     """
 
@@ -58,11 +58,13 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
         table = torch.export.default_decompositions() if strange else {}
         exported = exported.run_decompositions({op: table[op] for op in strange if op in table})
     names = _first_names(module)
+    buffers = {name: buffer for name, buffer in module.named_buffers() if _is_design(buffer)}
     tensors, constants = {}, {}
     for spec in exported.graph_signature.input_specs:
         name = spec.arg.name
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in names:
             tensors[name] = names[spec.target]
+            constants |= {name: buffers[tensors[name]]} if tensors[name] in buffers else {}
         elif spec.target in exported.constants:
             constants[name] = exported.constants[spec.target]
     aliases: dict[str, list[str]] = {}
@@ -73,6 +75,11 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     return ExportedGraph(
         tuple(exported.graph.nodes), tensors, constants, {name: tuple(own) for name, own in aliases.items()}, layers
     )
+
+
+def _is_design(buffer: Tensor) -> bool:
+    """Whether a buffer is a constant of the network: one value for all neurons may be a statistic before training."""
+    return not buffer.is_floating_point() or buffer.numel() == 1 or bool((buffer != buffer.flatten()[:1]).any())
 
 
 def operation(target: Any) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 
 from wsflow.tracing import reshaping
-from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.abstract_tensor import AbstractTensor, distinct, merged
 from wsflow.tracing.pointwise import pointwise
 from wsflow.tracing.trace import Trace
 
@@ -20,22 +22,51 @@ def embedding(t: Trace, weight: AbstractTensor, indices: AbstractTensor, **_: An
 
 
 def gather(t: Trace, input: AbstractTensor, dim: int, index: AbstractTensor) -> AbstractTensor:
-    """Choose coordinates of a dimension by an index that is computed or given."""
+    """Choose coordinates of a dimension, by an index that is a constant, or is computed or given."""
     dim %= len(input.shape)
-    t.constraints.fix_on(input, [dim])
-    place = {d: d if d < dim else d + len(index.shape) - 1 for d in range(len(input.shape)) if d != dim}
-    axes = tuple(axis.renamed(place) for axis in input.axes if dim not in axis.dims)
     shape = (*input.shape[:dim], *index.shape, *input.shape[dim + 1 :])
-    constant = frozenset(place[d] for d in input.constant if d != dim)
-    return replace(input.generic(), shape=shape, axes=axes, constant=constant)
+    if index.value is not None and not index.value.is_floating_point() and index.value.dtype != torch.bool:
+        chosen = index.value.numpy().reshape(-1) % input.shape[dim]
+        if len(np.unique(chosen)) < input.shape[dim]:
+            # what is left out here is in use for other inputs, as positions are in longer sequences
+            input = t.constraints.fix_on(input, [dim])
+        return reshaping.reshape(t.constraints, reshaping.take(t.constraints, input, dim, chosen), shape)
+    input = t.constraints.fix_on(input, [dim]).mixed([dim])
+    place = {d: d if d < dim else d + len(index.shape) - 1 for d in range(len(input.shape)) if d != dim}
+    axes = tuple(axis.renamed(place) for axis in input.axes)
+    labels = [own.renamed(place) for own in input.labels if dim not in own.dims]
+    labels += [own.renamed([dim + d for d in range(len(index.shape))]) for own in index.labels]
+    return replace(input.generic(), shape=shape, axes=axes, labels=merged(labels))
 
 
 def index_tensors(t: Trace, input: AbstractTensor, indices: Sequence[Any]) -> AbstractTensor:
-    """Index x[:, i] with one tensor of indices; with several, no symmetry acts."""
+    """Index x[:, i] with one tensor of indices, or with several that are constants; else, no symmetry acts."""
     indexed = [dim for dim, index in enumerate(indices) if index is not None]
     if len(indexed) == 1:
         return gather(t, input, indexed[0], indices[indexed[0]])
-    return t.opaque([input, *(index for index in indices if index is not None)])
+    given = [indices[dim] for dim in indexed]
+    if any(index.value is None or index.value.dtype == torch.bool for index in given):
+        return t.opaque([input, *given])
+    sizes = [input.shape[dim] for dim in indexed]
+    numbers = np.broadcast_arrays(*(index.value.numpy() % n for index, n in zip(given, sizes, strict=True)))
+    # as in NumPy: where the indexed dimensions lie together, and else in front
+    first = indexed[0] if indexed[-1] - indexed[0] == len(indexed) - 1 else 0
+    rest = [dim for dim in range(len(input.shape)) if dim not in indexed]
+    joined = reshaping.permute(input, [*rest[:first], *indexed, *rest[first:]])
+    joined = reshaping.reshape(
+        t.constraints, joined, (*joined.shape[:first], prod(sizes), *joined.shape[first + len(indexed) :])
+    )
+    flat = torch.from_numpy(np.ravel_multi_index(tuple(numbers), sizes))
+    return gather(t, joined, first, AbstractTensor(tuple(flat.shape), value=flat))
+
+
+def unfold(t: Trace, input: AbstractTensor, dimension: int, size: int, step: int) -> AbstractTensor:
+    """Cut a dimension into windows, whose elements are a new last dimension."""
+    dim, last = dimension % len(input.shape), len(input.shape)
+    starts = np.arange(0, input.shape[dim] - size + 1, step)
+    windows = torch.from_numpy(starts[:, None] + np.arange(size))
+    wide = gather(t, input, dim, AbstractTensor(tuple(windows.shape), value=windows))
+    return reshaping.permute(wide, [d for d in range(last + 1) if d != dim + 1] + [dim + 1])
 
 
 def scatter(
@@ -46,11 +77,10 @@ def scatter(
     if not isinstance(added, AbstractTensor):
         return t.opaque([input, index])
     dim %= len(input.shape)
-    for tensor in (input, added):
-        t.constraints.fix_on(tensor, [dim])
+    input, added = (t.constraints.fix_on(tensor, [dim]).mixed([dim]) for tensor in (input, added))
     row = reshaping.take(t.constraints, added, dim, np.zeros(1, dtype=np.int64))
-    row = replace(row, axes=tuple(axis for axis in row.axes if dim not in axis.dims))
-    return pointwise(t, [input, row], None).generic()
+    result = pointwise(t, [input, row], None).generic()
+    return replace(result, labels=merged([*result.labels, *distinct(result.shape, [dim])]))
 
 
 def triangular(t: Trace, input: AbstractTensor, **_: Any) -> AbstractTensor:
@@ -58,7 +88,7 @@ def triangular(t: Trace, input: AbstractTensor, **_: Any) -> AbstractTensor:
     rank = len(input.shape)
     for axis in input.axes_on([rank - 2, rank - 1]):
         t.constraints.fix(axis.atoms)
-    return replace(input.generic(), constant=input.constant - {rank - 2, rank - 1})
+    return replace(input.generic(), labels=merged([*input.labels, *distinct(input.shape, [rank - 2, rank - 1])]))
 
 
 def fixed(t: Trace, **_: Any) -> AbstractTensor:
@@ -68,7 +98,7 @@ def fixed(t: Trace, **_: Any) -> AbstractTensor:
 
 def constant(t: Trace, **_: Any) -> AbstractTensor:
     """Make a tensor with one number everywhere."""
-    return AbstractTensor(t.shape, constant=frozenset(range(len(t.shape))))
+    return AbstractTensor(t.shape, labels=())
 
 
 def zeros(t: Trace, **_: Any) -> AbstractTensor:

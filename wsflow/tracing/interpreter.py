@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.abstract_tensor import AbstractTensor, constant_of
 from wsflow.tracing.export import ExportedGraph, operation
 from wsflow.tracing.rules import HANDLE_FLIPS, RULES
 from wsflow.tracing.trace import Trace, UnknownOperation
@@ -22,6 +24,9 @@ ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
 
 # operations that take rows of a parameter before it is used: these are like parameters of their own
 SLICING = ("split", "split_with_sizes", "chunk", "slice")
+
+# elements of the largest constant that is computed
+MANY = 2**24
 
 # norms with running statistics, which are two of their arguments
 NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
@@ -76,12 +81,8 @@ class Interpreter:
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
             return value
-        constant = {dim for dim, size in enumerate(value.shape) if size == 1}
         known = self.graph.constants.get(node.name)
-        if known is None:
-            return AbstractTensor(tuple(value.shape), constant=frozenset(constant))
-        constant |= {d for d in range(known.dim()) if bool((known == known.select(d, 0).unsqueeze(d)).all())}
-        return AbstractTensor(tuple(value.shape), constant=frozenset(constant), zero=not bool(known.any()))
+        return AbstractTensor(tuple(value.shape)) if known is None else constant_of(known)
 
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, torch.fx.Node):
@@ -96,7 +97,7 @@ class Interpreter:
         if not self._is_frozen(name):
             return tensor
         self.trace.constraints.freeze(tensor)
-        return AbstractTensor(tensor.shape, constant=tensor.constant)
+        return AbstractTensor(tensor.shape)
 
     def _is_frozen(self, name: str) -> bool:
         return any(name == layer or name.startswith(f"{layer}.") for layer in self.frozen)
@@ -114,11 +115,13 @@ class Interpreter:
         if name in SLICING and (rows := self._rows(node)) is not None:
             return rows
         arguments = self._arguments(node)
+        if self._is_constant(node, arguments):
+            return self._computed(node)
         # an unknown operation on numbers that no symmetry moves may do whatever it does
         unmoved = name not in RULES and not any(tensor.axes for tensor in _tensors(arguments))
         if unmoved or self._is_frozen(layer):
             return self._frozen(arguments, result)
-        value = self._applied(node, name, arguments)
+        value = tree_map(_without_value, self._applied(node, name, arguments))
         for tensor in _tensors(value):
             for axis in tensor.axes:
                 self.trace.constraints.mark(axis.atoms)
@@ -126,6 +129,23 @@ class Interpreter:
             # the last operation of a layer without sublayers is its output
             self.layer_outputs[layer] = value
         return value
+
+    def _is_constant(self, node: Any, arguments: Mapping[str, Any]) -> bool:
+        """Whether all operands of an operation are constants, such as masks, so that its result is one."""
+        drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if drawn or operation(node.target).startswith(("empty", "new_empty")) or prod(self.trace.shape) > MANY:
+            return False
+        return all(tensor.value is not None for tensor in _tensors(arguments))
+
+    def _computed(self, node: Any) -> Any:
+        def value(argument: Any) -> Any:
+            known = self.values[argument]
+            return tree_map(lambda x: x.value if isinstance(x, AbstractTensor) else x, known)
+
+        arguments, keywords = torch.fx.node.map_arg((node.args, dict(node.kwargs)), value)
+        with torch.no_grad():
+            result = node.target(*arguments, **keywords)
+        return tree_map(lambda x: constant_of(x) if isinstance(x, Tensor) else x, result)
 
     def _applied(self, node: Any, name: str, arguments: dict[str, Any]) -> Any:
         try:
@@ -205,6 +225,10 @@ class Interpreter:
             f"{where} uses {what}, whose symmetries wsflow does not know. {remedy}, so that no symmetry acts there; or "
             "describe the network by hand with Architecture(parameters=..., wires=...)."
         )
+
+
+def _without_value(item: Any) -> Any:
+    return replace(item, value=None) if isinstance(item, AbstractTensor) else item
 
 
 def _tensors(value: Any) -> Iterator[AbstractTensor]:

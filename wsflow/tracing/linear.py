@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.tracing import reshaping
-from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.abstract_tensor import AbstractTensor, distinct
 from wsflow.tracing.contraction import contract
 from wsflow.tracing.pointwise import add, biased, pointwise
 from wsflow.tracing.reductions import softmax
@@ -79,7 +79,8 @@ def _convolved(
     ]
     result = contract(t.constraints, operands, [example, group, leaving], [1, 1, 1])
     size = t.shape[2:]
-    result = replace(result, shape=(*result.shape, *size))
+    shape = (*result.shape, *size)
+    result = replace(result, shape=shape, labels=(*result.labels, *distinct(shape, range(3, len(shape)))))
     return reshaping.reshape(t.constraints, result, (batch, groups * result.shape[2], *size))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, Bias
 from wsflow.tracing.contraction import contract
-from wsflow.tracing.elementwise import ELEMENTWISE, KEEPS_NOTHING, Elementwise
+from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE, KEEPS_NOTHING, Elementwise
 from wsflow.tracing.trace import Trace
 
 Rule = Callable[..., Any]
@@ -54,11 +55,12 @@ def biased(t: Trace, result: AbstractTensor, bias: AbstractTensor | None, dims: 
 
 def nonlinear(t: Trace, tensor: AbstractTensor, row: Elementwise = KEEPS_NOTHING) -> AbstractTensor:
     """Return an elementwise function, with the scalings that commute with it."""
-    t.constraints.forbid_scaling(tensor, positive=not row.degree, sign=not (row.odd or row.even or row.flip))
+    t.constraints.forbid_scaling(tensor, positive=row.degree is None, sign=not (row.odd or row.even or row.flip))
+    # without a degree, no positive scale is left; its coefficient still tells producers from consumers
+    degree, sign = 1 if row.degree is None else row.degree, row.odd or row.flip is not None
     axes = []
     for axis in tensor.axes:
-        # without a degree, no positive scale is left; its coefficient still tells producers from consumers
-        terms = tuple((p * (row.degree or 1), 0 if row.even else s, v) for p, s, v in axis.terms)
+        terms = tuple((p * degree, s if sign else 0, v) for p, s, v in axis.terms if degree or (s and sign))
         axes.append(replace(axis, terms=terms, shear=row.flip))
     result = replace(tensor.generic(), axes=tuple(axes), zero=tensor.zero and row.zero)
     return result if row.zero else t.constraints.fill_padding(result)
@@ -96,13 +98,14 @@ def div(t: Trace, input: Any, other: Any, rounding_mode: Any = None, **_: Any) -
 
 
 def power(t: Trace, input: Any, exponent: Any) -> AbstractTensor:
-    """Raise to a power: the scale to the same power, where it is a whole one."""
-    tensors = isinstance(input, AbstractTensor), isinstance(exponent, AbstractTensor)
-    if tensors != (True, False) or exponent != int(exponent) or exponent < 1:
+    """Raise to a power: the scale to the same power; signs where it is a whole one, and nothing behind an even one."""
+    if not isinstance(input, AbstractTensor) or isinstance(exponent, AbstractTensor):
         return unscaled(t, input=input, other=exponent)
-    k = int(exponent)
-    axes = tuple(replace(axis, terms=tuple((k * p, k * s % 2, v) for p, s, v in axis.terms)) for axis in input.axes)
-    return replace(input.generic(), axes=axes)
+    degree, whole = Fraction(exponent).limit_denominator(64), exponent == int(exponent)
+    if degree != exponent:
+        return nonlinear(t, input)
+    odd, even = whole and degree % 2 == 1, whole and degree % 2 == 0
+    return nonlinear(t, input, Elementwise(degree, odd=odd, even=even, zero=exponent > 0))
 
 
 def unscaled(t: Trace, **arguments: Any) -> AbstractTensor:
@@ -114,19 +117,56 @@ def unscaled(t: Trace, **arguments: Any) -> AbstractTensor:
     return replace(pointwise(t, tensors, [1] * len(tensors)), zero=False)
 
 
+def compare(t: Trace, input: AbstractTensor, other: Any, row: Elementwise) -> AbstractTensor:
+    """Compare two that scale alike: the result has no scale."""
+    return replace(nonlinear(t, pointwise(t, [input, other], None), row), zero=False)
+
+
+def extremum(t: Trace, input: AbstractTensor, other: Any) -> AbstractTensor:
+    """Take the larger or smaller of two, which scale alike; no signs pass."""
+    result = pointwise(t, [input, other], None)
+    t.constraints.forbid_scaling(result, positive=False)
+    return result
+
+
 def where(t: Trace, condition: AbstractTensor, input: Any, other: Any) -> AbstractTensor:
     """Choose between two: they scale alike."""
     t.constraints.forbid_scaling(condition)
-    every = [condition]
-    if isinstance(input, AbstractTensor) or isinstance(other, AbstractTensor):
-        every.append(pointwise(t, [input, other], None))
-    return replace(pointwise(t, every, [1] * len(every)), zero=False)
+    if not isinstance(input, AbstractTensor) and not isinstance(other, AbstractTensor):
+        return t.constraints.fill_padding(condition.generic())
+    return replace(pointwise(t, [condition, pointwise(t, [input, other], None)], [1, 1]), zero=False)
+
+
+def masked_fill(t: Trace, input: AbstractTensor, mask: AbstractTensor, value: Any) -> AbstractTensor:
+    """Choose between a tensor and a number: zero has any scale."""
+    return where(t, mask, value, input)
+
+
+def copysign(t: Trace, input: AbstractTensor, other: AbstractTensor) -> AbstractTensor:
+    """Multiply an absolute value by a sign."""
+    size, sign = nonlinear(t, input, ELEMENTWISE["abs"]), nonlinear(t, other, ELEMENTWISE["sign"])
+    return pointwise(t, [size, sign], [1, 1])
+
+
+def heaviside(t: Trace, input: AbstractTensor, values: AbstractTensor) -> AbstractTensor:
+    """Return 0, 1 or, at zero, values that are not scaled."""
+    t.constraints.forbid_scaling(values)
+    step = t.constraints.fill_padding(nonlinear(t, input, COMPARISONS["gt"]))
+    return pointwise(t, [step, values], [1, 1])
+
+
+def threshold(t: Trace, input: AbstractTensor, threshold: float, value: float) -> AbstractTensor:
+    """Replace what does not exceed a threshold by a value: with both zero, a ReLU."""
+    relu = threshold == 0 and value == 0
+    return nonlinear(t, input, Elementwise(degree=1 if relu else None, zero=threshold < 0 or value == 0))
 
 
 def clamp(t: Trace, input: AbstractTensor, min: Any = None, max: Any = None) -> AbstractTensor:
     """Clamp: at zero on one side a ReLU or its mirror image; any other keeps no scale."""
     if isinstance(min, AbstractTensor) or isinstance(max, AbstractTensor):
-        return unscaled(t, input=input, min=min, max=max)
+        for bound in (min, max):
+            input = input if bound is None else extremum(t, input, bound)
+        return input
     if (min, max) in ((0, None), (None, 0)):
         return nonlinear(t, input, ELEMENTWISE["relu"])
     zero = (min is None or min <= 0) and (max is None or max >= 0)

@@ -9,7 +9,8 @@ from typing import Any
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor
 from wsflow.tracing.contraction import contract
-from wsflow.tracing.pointwise import biased, pointwise_on
+from wsflow.tracing.elementwise import ELEMENTWISE, Elementwise
+from wsflow.tracing.pointwise import biased, nonlinear, pointwise_on
 from wsflow.tracing.trace import Trace, scaleless
 
 
@@ -44,9 +45,23 @@ def maximum(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = Fa
 
 
 def statistics(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
-    """Take a variance, norm or standard deviation: no scale passes."""
+    """Take a product, a logarithm of a sum of exponentials and the like: no scale passes."""
     t.constraints.forbid_scaling(input)
     return _results(t, reduction(t, input, dim, keepdim))
+
+
+def vector_norm(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> AbstractTensor:
+    """Take a norm: that of s x is |s| times that of x, and each sign drops out."""
+    return reduction(t, nonlinear(t, input, ELEMENTWISE["abs"]), dim, keepdim)
+
+
+def spread(
+    t: Trace, input: AbstractTensor, row: Elementwise, dim: Any = None, keepdim: bool = False, **_: Any
+) -> AbstractTensor:
+    """Take a variance or standard deviation, of numbers that scale alike."""
+    mixed = input.axes_on(_dims(dim, len(input.shape)))
+    t.constraints.forbid_scaling(replace(input, axes=tuple(mixed)))
+    return reduction(t, nonlinear(t, input, row), dim, keepdim)
 
 
 def _results(t: Trace, result: AbstractTensor) -> Any:
@@ -63,13 +78,13 @@ def scan(t: Trace, input: AbstractTensor, dim: int = -1, **_: Any) -> AbstractTe
     for axis in input.axes_on(_dims(dim, len(input.shape))):
         t.constraints.fix(axis.atoms)
     t.constraints.forbid_scaling(input)
-    return input.generic()
+    return input.generic().mixed(_dims(dim, len(input.shape)), order=True)
 
 
 def _normalized(t: Trace, input: AbstractTensor, dims: Sequence[int]) -> AbstractTensor:
     t.constraints.forbid_scaling(input)
     t.nest_along(input, dims)
-    return t.constraints.fill_padding(input.generic())
+    return t.constraints.fill_padding(input.generic().mixed(_dims(list(dims), len(input.shape))))
 
 
 def _affine(t: Trace, input: AbstractTensor, weight: Any, bias: Any, dims: Sequence[int]) -> AbstractTensor:
@@ -94,7 +109,7 @@ def rms_norm(
     dims = range(len(input.shape) - len(normalized_shape), len(input.shape))
     t.constraints.forbid_scaling(input, sign=False)
     t.nest_along(input, dims)
-    return _affine(t, input.generic(), weight, None, dims)
+    return _affine(t, input.generic().mixed(dims), weight, None, dims)
 
 
 def group_norm(
@@ -105,7 +120,7 @@ def group_norm(
     batch, channels, *space = input.shape
     split = reshaping.reshape(t.constraints, input, (batch, num_groups, channels // num_groups, *space))
     t.nest_along(split, range(2, len(split.shape)))
-    whole = reshaping.reshape(t.constraints, split, input.shape)
+    whole = reshaping.reshape(t.constraints, split.mixed(range(2, len(split.shape))), input.shape)
     return _affine(t, t.constraints.fill_padding(whole.generic()), weight, bias, [1])
 
 
@@ -130,6 +145,7 @@ def batch_norm(
         others = [dim for dim in range(len(input.shape)) if dim != 1]
         t.constraints.forbid_scaling(replace(input, axes=tuple(input.axes_on(others))))
         t.nest_along(input, others)
+        result = result.mixed(others).mixed(others[1:])
     else:
         t.statistics |= {buffer.parameter for buffer in (running_mean, running_var) if buffer.parameter}
         t.constraints.forbid_scaling(running_var)

@@ -6,29 +6,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
-from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, Array, NeuronAxis, negated
+from wsflow.tracing.abstract_tensor import (
+    ABSENT,
+    AbstractTensor,
+    Array,
+    Coordinates,
+    Labels,
+    NeuronAxis,
+    merged,
+    negated,
+)
 from wsflow.tracing.constraints import Constraints
+
+
+C = TypeVar("C", bound=Coordinates)
+# dimensions before and after
+Runs = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def reshape(constraints: Constraints, tensor: AbstractTensor, shape: Sequence[int]) -> AbstractTensor:
     """Return a view of another shape: each product of dimensions on one side is one on the other."""
     runs = _matching_runs(tensor.shape, tuple(shape))
-    axes = []
-    for axis in tensor.axes:
-        touched = [run for run in runs if set(run[0]) & set(axis.dims)]
-        before = tuple(dim for dims, _ in touched for dim in dims)
-        after = tuple(dim for _, dims in touched for dim in dims)
-        wide = axis.expand(before, [tensor.shape[dim] for dim in before])
-        axes.append(wide.view(after, [shape[dim] for dim in after]))
-    constant = {dim for dims, new in runs if set(dims) <= tensor.constant for dim in new}
-    constant |= {dim for dim, size in enumerate(shape) if size == 1}
-    return constraints.squeeze(replace(tensor, shape=tuple(shape), axes=tuple(axes), constant=frozenset(constant)))
+    axes = tuple(_viewed(axis, runs, tensor.shape, shape) for axis in tensor.axes)
+    labels = tuple(_viewed(own, runs, tensor.shape, shape) for own in tensor.labels)
+    return constraints.squeeze(replace(tensor, shape=tuple(shape), axes=axes, labels=labels))
 
 
-def _matching_runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _viewed(own: C, runs: Runs, before: Sequence[int], after: Sequence[int]) -> C:
+    touched = [run for run in runs if set(run[0]) & set(own.dims)]
+    old = tuple(dim for dims, _ in touched for dim in dims)
+    new = tuple(dim for _, dims in touched for dim in dims)
+    return own.expand(old, [before[dim] for dim in old]).view(new, [after[dim] for dim in new])
+
+
+def _matching_runs(before: tuple[int, ...], after: tuple[int, ...]) -> Runs:
     """Return the smallest runs of dimensions with equal products; those of length one go with their neighbours."""
     runs = []
     i = j = 0
@@ -47,18 +62,17 @@ def _matching_runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tupl
     return runs
 
 
-def _moved(tensor: AbstractTensor, shape: Sequence[int], place: Mapping[int, int], new: set[int]) -> AbstractTensor:
+def _moved(tensor: AbstractTensor, shape: Sequence[int], place: Mapping[int, int]) -> AbstractTensor:
     """Return the tensor with dimension d at place[d], and constant along new dimensions."""
-    axes = tuple(axis.renamed(place) for axis in tensor.axes)
-    constant = {place[dim] for dim in tensor.constant if dim in place} | new
-    return replace(tensor, shape=tuple(shape), axes=axes, constant=frozenset(constant))
+    axes, labels = (tuple(own.renamed(place) for own in every) for every in (tensor.axes, tensor.labels))
+    return replace(tensor, shape=tuple(shape), axes=axes, labels=labels)
 
 
 def permute(tensor: AbstractTensor, dims: Sequence[int]) -> AbstractTensor:
     """Return the tensor with its dimensions in another order."""
     order = [dim % len(tensor.shape) for dim in dims]
     shape = [tensor.shape[dim] for dim in order]
-    return replace(_moved(tensor, shape, {dim: i for i, dim in enumerate(order)}, set()), parameter="")
+    return replace(_moved(tensor, shape, {dim: i for i, dim in enumerate(order)}), parameter="")
 
 
 def transpose(tensor: AbstractTensor, a: int, b: int) -> AbstractTensor:
@@ -72,31 +86,30 @@ def expand(tensor: AbstractTensor, shape: Sequence[int]) -> AbstractTensor:
     """Return the tensor repeated along dimensions of length one, and along new ones in front."""
     new = len(shape) - len(tensor.shape)
     sizes = [tensor.shape[dim - new] if size == -1 else size for dim, size in enumerate(shape)]
-    constant = {dim for dim in range(len(sizes)) if dim < new or tensor.shape[dim - new] == 1}
-    return _moved(tensor.generic(), sizes, {dim: dim + new for dim in range(len(tensor.shape))}, constant)
+    return _moved(tensor.generic(), sizes, {dim: dim + new for dim in range(len(tensor.shape))})
 
 
 def take(constraints: Constraints, tensor: AbstractTensor, dim: int, index: Array) -> AbstractTensor:
     """Return the tensor at these coordinates of a dimension: slices, selections, splits."""
     dim %= len(tensor.shape)
     axes = tuple(axis.take(dim, index) if dim in axis.dims else axis for axis in tensor.axes)
+    labels = tuple(own.take(dim, index) if dim in own.dims else own for own in tensor.labels)
     shape = (*tensor.shape[:dim], len(index), *tensor.shape[dim + 1 :])
-    constant = tensor.constant | ({dim} if len(index) == 1 else set())
-    return constraints.squeeze(replace(tensor.generic(), shape=shape, axes=axes, constant=constant))
+    return constraints.squeeze(replace(tensor.generic(), shape=shape, axes=axes, labels=labels))
 
 
 def drop(tensor: AbstractTensor, dim: int) -> AbstractTensor:
     """Return the tensor without a dimension of length one."""
     dim %= len(tensor.shape)
     place = {d: d - (d > dim) for d in range(len(tensor.shape)) if d != dim}
-    return _moved(tensor, tensor.shape[:dim] + tensor.shape[dim + 1 :], place, set())
+    return _moved(tensor, tensor.shape[:dim] + tensor.shape[dim + 1 :], place)
 
 
 def insert(tensor: AbstractTensor, dim: int) -> AbstractTensor:
     """Return the tensor with a new dimension of length one."""
     dim %= len(tensor.shape) + 1
     place = {d: d + (d >= dim) for d in range(len(tensor.shape))}
-    return _moved(tensor, (*tensor.shape[:dim], 1, *tensor.shape[dim:]), place, {dim})
+    return _moved(tensor, (*tensor.shape[:dim], 1, *tensor.shape[dim:]), place)
 
 
 def repeat(constraints: Constraints, tensor: AbstractTensor, dim: int, times: int, blocks: bool) -> AbstractTensor:
@@ -124,8 +137,22 @@ def cat(constraints: Constraints, tensors: Sequence[AbstractTensor], dim: int) -
     along = tuple(sorted({d for dims in every if dim in dims for d in dims}))
     axes = [replace(_joined(constraints, tensors, along, dim), shear=shear)] if along else []
     axes += [_shared(constraints, tensors, dims) for dims in sorted(every) if dim not in dims]
-    constant = frozenset.intersection(*(tensor.constant for tensor in tensors)) - {dim}
-    return constraints.squeeze(AbstractTensor(shape, tuple(axes), constant))
+    labels = [own for tensor in tensors for own in tensor.labels if dim not in own.dims]
+    return constraints.squeeze(AbstractTensor(shape, tuple(axes), (*labels, _labelled(tensors, dim))))
+
+
+def _labelled(tensors: Sequence[AbstractTensor], dim: int) -> Labels:
+    """Return the labels along the dimension of a concatenation, which tell tensors apart, too."""
+    dims = tuple(sorted({dim, *(d for tensor in tensors for own in tensor.labels if dim in own.dims for d in own.dims)}))
+    parts, first = [], 0
+    for tensor in tensors:
+        sizes = [tensor.shape[d] for d in dims]
+        own = Labels(dims, np.zeros(sizes, dtype=np.int64))
+        for labels in tensor.labels:
+            own = own & labels.expand(dims, sizes) if dim in labels.dims else own
+        parts.append(own.values + first)
+        first += int(own.values.max(initial=0)) + 1
+    return Labels(dims, np.concatenate(parts, dims.index(dim)))
 
 
 def _joined(constraints: Constraints, tensors: Sequence[AbstractTensor], dims: tuple[int, ...], dim: int) -> NeuronAxis:
@@ -158,7 +185,7 @@ def _shared(constraints: Constraints, tensors: Sequence[AbstractTensor], dims: t
     first = next(axis for axis in own if axis is not None)
     for axis, tensor in zip(own, tensors, strict=True):
         if axis is None and not tensor.zero:
-            if not set(dims) <= tensor.constant:
+            if not tensor.constant_on(dims):
                 constraints.fix(first.atoms)
             constraints.require_zero(first.terms, first.atoms)
         elif axis is not None and axis is not first:
@@ -193,7 +220,11 @@ def _padded(
         axes.append(axis)
     size = tensor.shape[dim] + before + behind
     shape = (*tensor.shape[:dim], size, *tensor.shape[dim + 1 :])
-    padded = replace(tensor.generic(), shape=shape, axes=tuple(axes), constant=tensor.constant - {dim})
+    edge = np.pad(np.zeros(tensor.shape[dim], dtype=np.int64), (before, behind), constant_values=1)
+    inner = np.clip(np.arange(size) - before, 0, tensor.shape[dim] - 1)
+    labels = [own.take(dim, inner) if dim in own.dims else own for own in tensor.labels]
+    labels = merged([*labels, Labels((dim,), edge)])
+    padded = replace(tensor.generic(), shape=shape, axes=tuple(axes), labels=labels)
     return constraints.fill_padding(padded) if value else padded
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsflow.tracing import indexing, linear, pointwise, reductions, reshaping, spatial
 from wsflow.tracing.abstract_tensor import AbstractTensor
-from wsflow.tracing.elementwise import ELEMENTWISE
+from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE
 from wsflow.tracing.pointwise import Rule
 from wsflow.tracing.trace import Trace
 
@@ -122,12 +122,18 @@ RULES: dict[str, Rule] = {
     "mul": pointwise.mul,
     "div": pointwise.div,
     "pow": pointwise.power,
+    **{name: partial(pointwise.compare, row=row) for name, row in COMPARISONS.items()},
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), pointwise.extremum),
     "where": pointwise.where,
+    "masked_fill": pointwise.masked_fill,
+    "copysign": pointwise.copysign,
+    "heaviside": pointwise.heaviside,
+    "threshold": pointwise.threshold,
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), pointwise.clamp),
     "hardtanh": pointwise.hardtanh,
     **dict.fromkeys(
-        ("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "logical_and", "logical_or", "bitwise_and")
-        + ("bitwise_or", "masked_fill", "remainder", "fmod", "floor_divide", "atan2", "bitwise_not", "floor", "round"),
+        ("logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not")
+        + ("remainder", "fmod", "floor_divide", "atan2", "floor", "round"),
         pointwise.unscaled,
     ),
     "prelu": pointwise.prelu,
@@ -144,9 +150,12 @@ RULES: dict[str, Rule] = {
     "mean": reductions.mean,
     **dict.fromkeys(("amax", "max", "amin", "min"), reductions.maximum),
     **dict.fromkeys(
-        ("var", "std", "norm", "linalg_vector_norm", "logsumexp", "prod", "var_mean", "argmax", "argmin", "any", "all"),
+        ("logsumexp", "prod", "var_mean", "argmax", "argmin", "any", "all"),
         reductions.statistics,
     ),
+    **dict.fromkeys(("norm", "linalg_vector_norm"), reductions.vector_norm),
+    "var": partial(reductions.spread, row=ELEMENTWISE["square"]),
+    "std": partial(reductions.spread, row=ELEMENTWISE["abs"]),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), reductions.softmax),
     **dict.fromkeys(("cumsum", "cumprod"), reductions.scan),
     "layer_norm": reductions.layer_norm,
@@ -172,6 +181,7 @@ RULES: dict[str, Rule] = {
     "embedding": indexing.embedding,
     "index_select": indexing.gather,
     "index": indexing.index_tensors,
+    "unfold": indexing.unfold,
     **dict.fromkeys(("scatter_add", "index_add", "scatter_reduce", "scatter"), indexing.scatter),
     **dict.fromkeys(("arange", "linspace", "empty"), indexing.fixed),
     **dict.fromkeys(("ones", "ones_like", "new_ones", "scalar_tensor"), indexing.constant),

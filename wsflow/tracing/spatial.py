@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsflow.tracing import reshaping
-from wsflow.tracing.abstract_tensor import AbstractTensor, NeuronAxis
+from wsflow.tracing.abstract_tensor import AbstractTensor, NeuronAxis, distinct
 from wsflow.tracing.contraction import contract
 from wsflow.tracing.trace import Trace, scaleless
 
@@ -15,9 +15,10 @@ from wsflow.tracing.trace import Trace, scaleless
 def resize(t: Trace, input: AbstractTensor, **_: Any) -> AbstractTensor:
     """Average or interpolate pixels: linear, so that scales and signs pass."""
     moved = [dim for dim, size in enumerate(t.shape) if size != input.shape[dim] or dim >= 2]
-    constant = input.constant - {dim for dim in moved if t.shape[dim] > 1}
     axes = _on_pixels(t, t.constraints.without_flips(input), moved) if input.axes_on(moved) else input.axes
-    return replace(input.generic(), shape=tuple(t.shape), constant=constant, axes=axes)
+    labels = [own for own in input.mixed(moved).labels if not set(own.dims) & set(moved)]
+    labels += distinct(t.shape, moved)
+    return replace(input.generic(), shape=tuple(t.shape), labels=tuple(labels), axes=axes)
 
 
 def max_pool(t: Trace, input: AbstractTensor, **_: Any) -> Any:

@@ -62,7 +62,7 @@ class Trace:
     def new_tensor(self, shape: tuple[int, ...], name: str = "") -> AbstractTensor:
         """Return a tensor with new neurons along each dimension, as a parameter has them."""
         axes = tuple(self._new_axis((dim,), [size]) for dim, size in enumerate(shape) if size > 1)
-        return AbstractTensor(shape, axes, _ones(shape), parameter=name)
+        return AbstractTensor(shape, axes, (), parameter=name)
 
     def _new_axis(self, dims: tuple[int, ...], sizes: Sequence[int]) -> NeuronAxis:
         atoms = self.constraints.new_atoms(sizes)
@@ -102,7 +102,7 @@ class Trace:
                 axes.insert(0, axis.view((0, 1), shape[:2]))
             elif axis.dims != (1,):
                 axes.append(replace(axis, dims=(axis.dims[0] + 1,)))
-        whole.tensor = self.constraints.squeeze(AbstractTensor(shape, tuple(axes), _ones(shape), parameter=name))
+        whole.tensor = self.constraints.squeeze(AbstractTensor(shape, tuple(axes), (), parameter=name))
         return whole.tensor
 
     def nest_along(self, tensor: AbstractTensor, dims: Sequence[int]) -> None:
@@ -150,10 +150,6 @@ class Trace:
         for tensor in tensors:
             self.constraints.freeze(tensor)
         return AbstractTensor(self.shape)
-
-
-def _ones(shape: Sequence[int]) -> frozenset[int]:
-    return frozenset(dim for dim, size in enumerate(shape) if size == 1)
 
 
 def scaleless(tensor: AbstractTensor) -> AbstractTensor:
