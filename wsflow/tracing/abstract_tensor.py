@@ -206,5 +206,7 @@ def constant_of(value: Tensor) -> AbstractTensor:
 
 
 def unsheared(tensor: AbstractTensor) -> AbstractTensor:
-    """Return the tensor behind an operation that took care of flips."""
+    """Return the tensor behind an operation that took care of flips: itself if there are none."""
+    if all(axis.shear is None for axis in tensor.axes):
+        return tensor
     return replace(tensor, axes=tuple(replace(axis, shear=None) for axis in tensor.axes))
