@@ -38,7 +38,7 @@ class Constraints:
     def new_variables(self, atoms: Array) -> Array:
         """Return new variables, one for each of these atoms."""
         first = sum(owner.size for owner in self.owners)
-        self.owners.append(atoms.reshape(-1))
+        self.owners.append(atoms)
         return np.arange(first, first + atoms.size).reshape(atoms.shape)
 
     def unify(self, a: Array, b: Array) -> None:

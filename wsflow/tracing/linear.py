@@ -13,6 +13,7 @@ from wsflow.tracing.abstract_tensor import AbstractTensor, distinct
 from wsflow.tracing.contraction import contract
 from wsflow.tracing.pointwise import add, biased, pointwise
 from wsflow.tracing.reductions import softmax
+from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace, UnknownOperation
 
 
@@ -108,7 +109,7 @@ def matmul(t: Trace, input: AbstractTensor, other: AbstractTensor) -> AbstractTe
     right = [inner] if b == 1 else [*range(rank - b, rank - 2), inner, column]
     summed = {inner} | (set() if a > 1 else {rank - 2}) | (set() if b > 1 else {column})
     out = [letter for letter in range(rank + 1) if letter not in summed]
-    return contract(t.constraints, [(input, left), (other, right)], out, [1, 1])
+    return contract(t.constraints, joined(t, [(input, left), (other, right)], out), out, [1, 1])
 
 
 def addmm(t: Trace, input: AbstractTensor, mat1: AbstractTensor, other: AbstractTensor, **_: Any) -> AbstractTensor:
@@ -131,7 +132,8 @@ def einsum(t: Trace, equation: str, tensors: Sequence[AbstractTensor], **_: Any)
     if "." in equation or not arrow or any(len(set(part)) < len(part) for part in parts):
         raise UnknownOperation("an einsum with an ellipsis, a diagonal or without an arrow")
     operands = [(tensor, [ord(c) for c in part]) for tensor, part in zip(tensors, parts, strict=True)]
-    return contract(t.constraints, operands, [ord(c) for c in output], [1] * len(operands))
+    out = [ord(c) for c in output]
+    return contract(t.constraints, joined(t, operands, out), out, [1] * len(operands))
 
 
 def attention(

@@ -17,6 +17,7 @@ from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, Bias
 from wsflow.tracing.contraction import contract
 from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE, KEEPS_NOTHING, Elementwise
+from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace
 
 Rule = Callable[..., Any]
@@ -26,11 +27,11 @@ def pointwise(t: Trace, operands: Sequence[Any], signs: Sequence[int] | None) ->
     """Return a product (or, without signs, a sum) of tensors and numbers, aligned on their last dimensions."""
     tensors = [operand for operand in operands if isinstance(operand, AbstractTensor)]
     rank = max(len(tensor.shape) for tensor in tensors)
-    letters = [range(rank - len(tensor.shape), rank) for tensor in tensors]
+    aligned = joined(t, [(tensor, range(rank - len(tensor.shape), rank)) for tensor in tensors], range(rank))
     if signs is not None:
         signs = [s for s, operand in zip(signs, operands, strict=True) if isinstance(operand, AbstractTensor)]
-        return contract(t.constraints, list(zip(tensors, letters, strict=True)), range(rank), signs)
-    result = contract(t.constraints, list(zip(tensors, letters, strict=True)), range(rank), None)
+        return contract(t.constraints, aligned, range(rank), signs)
+    result = contract(t.constraints, aligned, range(rank), None)
     if any(operand for operand in operands if not isinstance(operand, AbstractTensor)):
         t.constraints.forbid_scaling(result)
         result = t.constraints.fill_padding(result)
@@ -42,7 +43,7 @@ def pointwise_on(
 ) -> AbstractTensor:
     """Return a product or sum with a tensor that has only these dimensions of the input."""
     every = range(len(input.shape))
-    return contract(t.constraints, [(input, every), (other, dims)], every, signs)
+    return contract(t.constraints, joined(t, [(input, every), (other, dims)], every), every, signs)
 
 
 def biased(t: Trace, result: AbstractTensor, bias: AbstractTensor | None, dims: Sequence[int]) -> AbstractTensor:

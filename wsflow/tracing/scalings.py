@@ -92,9 +92,10 @@ def find_unknowns(constraints: Constraints, neurons: Neurons) -> Unknowns:
         keys: dict[tuple[int, int], int] = {}
         seen: dict[int, int] = {}
         own = np.full(owner.size, -1, dtype=np.int64)
-        for i, neuron in enumerate(neurons.of_atom[owner].tolist()):
+        for i, neuron in enumerate(neurons.of_atom[owner.reshape(-1)].tolist()):
             occurrence = seen[neuron] = seen.get(neuron, -1) + 1
-            if not neurons.own[neuron]:
+            # on a joint axis, a neuron that is alone in its parent scales with that, as outputs of members do
+            if not neurons.own[neuron] and not (owner.ndim > 1 and len(neurons.coordinates[neuron]) == 1):
                 continue
             key = (int(neurons.colours[neuron]), occurrence)
             if key not in keys:

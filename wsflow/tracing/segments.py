@@ -46,6 +46,10 @@ def segments_of(solution: Solution, part: ParameterSlice, shape: tuple[int, ...]
     if len(part.tensor.shape) > len(rows):
         yield from _grouped(solution, part, rows)
         return
+    if part.joint:
+        order = sorted(range(len(rows)), key=lambda dim: -sum(dim in axis.dims for axis in part.tensor.axes))
+        yield from _stacked(solution, part.tensor.axes, rows, order, {}, part.start)
+        return
     sides = []
     for dim, size in enumerate(rows):
         axes = [axis for axis in part.tensor.axes if axis.dims == (dim,)]
@@ -75,6 +79,47 @@ def _grouped(solution: Solution, part: ParameterSlice, rows: tuple[int, ...]) ->
         yield from product(*sides)
 
 
+def _stacked(
+    solution: Solution,
+    axes: Sequence[NeuronAxis],
+    rows: tuple[int, ...],
+    order: Sequence[int],
+    found: dict[int, Segment],
+    start: int,
+) -> Iterator[Segments]:
+    """Yield the segments of a parameter with joint axes: in this order, each dimension within a segment of the last."""
+    if not order:
+        yield tuple(found[dim] for dim in range(len(rows)))
+        return
+    dim, *rest = order
+    own = [axis for axis in axes if dim in axis.dims]
+    slices = [[axis.take(dim, np.array([i])).drop(dim) for axis in own if len(axis.dims) > 1] for i in range(rows[dim])]
+    known = [group for segment in found.values() for group in segment.groups]
+    single = [axis for axis in own if len(axis.dims) == 1]
+    above = [_common(solution, each) for each in slices]
+    kinds = [_kind(solution, each, place) for each, place in zip(slices, above, strict=True)]
+    numbers = np.array([kinds.index(kind) for kind in kinds])
+    for segment in divided(solution, rows[dim], single, 0, numbers, known, above):
+        first = np.array([segment.positions[0]])
+        inner = [axis.take(dim, first).drop(dim) if dim in axis.dims else axis for axis in axes if axis.dims != (dim,)]
+        segment = replace(segment, positions=segment.positions + (start if dim == 0 else 0))
+        yield from _stacked(solution, inner, rows, rest, {**found, dim: segment}, start)
+
+
+def _common(solution: Solution, axes: Sequence[NeuronAxis]) -> Coordinates:
+    """Return the coordinates that all neurons of some axes have."""
+    every = [solution.coordinates(atom) for axis in axes for atom in axis.atoms.flat]
+    return tuple(entry for entry in every[0] if all(entry in own for own in every[1:])) if every else ()
+
+
+def _kind(solution: Solution, axes: Sequence[NeuronAxis], place: Coordinates) -> Any:
+    """Return the groups and scales of the neurons of some axes, other than those that move as a whole."""
+    whole = {group for group, _ in place}
+    groups = {g for axis in axes for atom in axis.atoms.flat for g, _ in solution.coordinates(atom)} - whole
+    scales = {solution.scale(int(v)) for axis in axes for _, _, variables in axis.terms for v in variables.flat}
+    return groups, scales
+
+
 def divided(
     solution: Solution,
     size: int,
@@ -82,13 +127,15 @@ def divided(
     offset: int,
     kinds: Array | None = None,
     known: Collection[DraftGroup] = (),
+    above: Sequence[Coordinates] = (),
 ) -> list[Segment]:
     """Return the coordinates of an axis by the groups and scales that act on them, and by their kinds.
 
-    Groups that are known act on another axis of the block.
+    Groups that are known act on another axis of the block; coordinates above are those of axes on further dimensions.
     """
     places: list[Coordinates] = [
-        max((solution.coordinates(int(axis.atoms[i])) for axis in axes), key=len, default=()) for i in range(size)
+        max((*(solution.coordinates(int(axis.atoms[i])) for axis in axes), *above[i : i + 1]), key=len, default=())
+        for i in range(size)
     ]
     buckets: dict[Any, list[int]] = defaultdict(list)
     for i, place in enumerate(places):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from wsflow.tracing.abstract_tensor import AbstractTensor, Array, negated
 from wsflow.tracing.neuron_groups import Coordinates, Neurons, find_neurons
 from wsflow.tracing.scalings import FreeScaling, Unknowns, find_unknowns, free_scalings, without_joint_flips
+from wsflow.tracing.stacking import link
 from wsflow.tracing.trace import ParameterSlice, Trace
 
 # what a coordinate is scaled by: the numbers of free scalings, and their exponents
@@ -48,6 +49,10 @@ def solve(trace: Trace) -> Solution:
         _unify_rows(trace, name, slices)
     for slices in trace.slices.values():
         for part in slices:
+            link(trace.constraints, part)
+            joint = {dim for dims in part.joint for dim in dims}
+            own = [axis for axis in part.tensor.axes if joint.isdisjoint(axis.dims)]
+            part.tensor = replace(part.tensor, axes=(*own, *part.joint.values()))
             for axis in part.tensor.axes:
                 trace.constraints.mark(axis.atoms)
     neurons = find_neurons(trace.constraints)
@@ -78,6 +83,8 @@ def _unify_rows(trace: Trace, name: str, slices: list[ParameterSlice]) -> None:
     whole = next((part for part in slices if part.stop - part.start == shape[0]), None)
     whole = whole or ParameterSlice(0, shape[0], trace.new_tensor(shape))
     for part in slices:
+        link(trace.constraints, part, shared=True)
+        part.joint.clear()
         for axis in part.tensor.axes if part is not whole else ():
             own = next(other for other in whole.tensor.axes if other.dims == axis.dims)
             own = own.take(0, np.arange(part.start, part.stop)) if axis.dims == (0,) else own

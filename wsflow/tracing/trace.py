@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,11 +17,15 @@ class UnknownOperation(ValueError):
 
 @dataclass
 class ParameterSlice:
-    """Rows of a parameter, or a reshaped view of the whole, with an abstract tensor of their own."""
+    """Rows of a parameter, or a reshaped view of the whole, with an abstract tensor of their own.
+
+    `joint` has the axes on several of its dimensions, whose neurons depend on each other.
+    """
 
     start: int
     stop: int
     tensor: AbstractTensor
+    joint: dict[tuple[int, ...], NeuronAxis] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Trace:
     shifts: list[PhaseShift] = field(default_factory=list)
     shears: list[FlipShear] = field(default_factory=list)
     uses: dict[str, int] = field(default_factory=dict)
+    # axes of parameters by their atoms, which increase
+    origins: list[tuple[ParameterSlice, NeuronAxis]] = field(default_factory=list)
     shape: tuple[int, ...] = ()
     n_results: int = 1
 
@@ -84,7 +91,20 @@ class Trace:
                 return known.tensor
         tensor = self.new_tensor(shape, name)
         self.slices[name].append(ParameterSlice(start, stop, tensor))
+        self.origins += [(self.slices[name][-1], axis) for axis in tensor.axes]
         return tensor
+
+    def origin(self, atom: int) -> tuple[ParameterSlice, NeuronAxis] | None:
+        """Return the parameter's axis among whose neurons an atom is, or None."""
+        i = bisect_right(self.origins, atom, key=lambda entry: int(entry[1].atoms[0])) - 1
+        found = i >= 0 and atom - self.origins[i][1].atoms[0] < len(self.origins[i][1].atoms)
+        return self.origins[i] if found else None
+
+    def joint_axis(self, part: ParameterSlice, dims: tuple[int, ...]) -> NeuronAxis:
+        """Return the axis of a parameter on several of its dimensions."""
+        if dims not in part.joint:
+            part.joint[dims] = self._new_axis(dims, [part.tensor.shape[dim] for dim in dims])
+        return part.joint[dims]
 
     def grouped(self, weight: AbstractTensor, groups: int) -> AbstractTensor:
         """Return a kernel as (groups, outputs, inputs, ...) of a group: each group has inputs of its own."""
