@@ -13,13 +13,13 @@ from wsflow.architecture.parameters import fixed_parameter
 from wsflow.tracing.abstract_tensor import ABSENT, AbstractTensor, NeuronAxis
 from wsflow.tracing.neuron_groups import DraftGroup
 from wsflow.tracing.segments import Segments, divided, segments_of
-from wsflow.tracing.solution import Solution, solve
+from wsflow.tracing.solution import Solution
 from wsflow.tracing.trace import Trace
 
 
 @dataclass
 class Builder:
-    """Builds an architecture from a trace.
+    """Builds an architecture from a trace and its solution.
 
     `order` has the names of all parameters in the order of the state dict, `layer_outputs` the outputs of submodules.
     """
@@ -27,13 +27,12 @@ class Builder:
     trace: Trace
     order: Sequence[str]
     layer_outputs: Mapping[str, AbstractTensor]
-    solution: Solution = field(init=False)
+    solution: Solution
     # of each free scaling; None where it acts on no parameter
     wires: list[Wire | None] = field(init=False)
 
     def architecture(self, aliases: Mapping[str, tuple[str, ...]], **fields: Any) -> Architecture:
         """Return the architecture with further fields; `aliases` are other names of parameters."""
-        self.solution = solve(self.trace)
         segments = {name: self._segments(name) for name in self.order if name in self.trace.slices}
         self._name_groups(segments)
         self.wires = self._named_wires()

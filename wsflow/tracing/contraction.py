@@ -26,7 +26,7 @@ def contract(
     """
     sizes = _sizes(operands)
     labels = [own.renamed(letters) for tensor, letters in operands for own in tensor.labels]
-    axes = _summed(constraints, _merged(constraints, operands, labels, sizes, signs), out, sizes)
+    axes = _summed(constraints, _merged(constraints, operands, labels, out, sizes, signs), out, sizes)
     dims = {letter: dim for dim, letter in enumerate(out)}
     named = tuple(axis.renamed(dims) for axis in axes)
     left = merged(kept.renamed(dims) for own in labels if (kept := own.onto(dims)) is not None)
@@ -45,10 +45,14 @@ def _merged(
     constraints: Constraints,
     operands: Operands,
     labels: Sequence[Labels],
+    out: Sequence[int],
     sizes: Mapping[int, int],
     signs: Sequence[int] | None,
 ) -> list[NeuronAxis]:
-    """Return the neuron axes of a product or sum, on letters; none lies within another."""
+    """Return the neuron axes of a product or sum, on letters.
+
+    One that lies within another is left out, unless it has a scale that is kept where the other is summed over.
+    """
     axes = [[axis.renamed(letters) for axis in tensor.axes] for tensor, letters in operands]
     found: dict[Letters, Array] = {}
     for axis in (axis for own in axes for axis in own):
@@ -60,12 +64,13 @@ def _merged(
     _mark_labels(constraints, labels, found, sizes)
     _nest_shared(constraints, found, sizes)
     largest = [dims for dims in found if not any(set(dims) < set(other) for other in found)]
+    homes = {axis.dims: _home(axis, largest, out) for own in axes for axis in own}
     merged = []
-    for dims in largest:
+    for dims in dict.fromkeys([*largest, *homes.values()]):
         shape = [sizes[dim] for dim in dims]
         within = [[axis for axis in own if set(axis.dims) <= set(dims)] for own in axes]
         terms = [
-            tuple(t for axis in own if _first(axis, largest) == dims for t in axis.expand(dims, shape).terms)
+            tuple(t for axis in own if homes[axis.dims] == dims for t in axis.expand(dims, shape).terms)
             for own in within
         ]
         if signs is not None:
@@ -81,9 +86,11 @@ def _merged(
     return merged
 
 
-def _first(axis: NeuronAxis, largest: Sequence[Letters]) -> Letters:
-    """Return the first of the largest axes that covers this one: its scale is counted there."""
-    return next(dims for dims in largest if set(axis.dims) <= set(dims))
+def _home(axis: NeuronAxis, largest: Sequence[Letters], out: Sequence[int]) -> Letters:
+    """Return the letters of the axis where a scale is counted: the first of the largest that covers it and is kept."""
+    covering = [dims for dims in largest if set(axis.dims) <= set(dims)]
+    kept = [dims for dims in covering if set(dims) <= set(out)]
+    return kept[0] if kept else axis.dims if set(axis.dims) <= set(out) else covering[0]
 
 
 def _mark_labels(

@@ -32,8 +32,8 @@ class ExportedGraph:
     """The operations of a network (nodes of torch.fx, in the order of the forward pass), and its tensors by name.
 
     For placeholders, `tensors` has the first name in the state dict of a parameter or buffer, and `constants` the
-    numbers written into the code, and those of buffers that are no statistics. `aliases` are the other names of a tensor; `layers` has the innermost submodule that
-    computes each node.
+    numbers written into the code, and those of buffers that are no statistics. `aliases` are the other names of a
+    tensor; `layers` has the innermost submodule that computes each node.
     """
 
     nodes: tuple[Any, ...]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, constant_of
 from wsflow.tracing.export import ExportedGraph, operation
 from wsflow.tracing.rules import HANDLE_FLIPS, RULES
@@ -23,7 +24,7 @@ ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "ve
 ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
 
 # operations that take rows of a parameter before it is used: these are like parameters of their own
-SLICING = ("split", "split_with_sizes", "chunk", "slice")
+SLICING = ("split", "split_with_sizes", "chunk", "slice", "select", "unbind")
 
 # elements of the largest constant that is computed
 MANY = 2**24
@@ -39,7 +40,7 @@ class Interpreter:
 
     Tensors that are not in `weights` are constants, unless a norm takes them as its statistics. `frozen` and `leaves`
     are names of submodules: those without symmetries, and those without submodules of their own. `module` is the name
-    of the module's class, for messages.
+    of the module's class, for messages; `separate` are names of parameters whose axes are never joined.
     """
 
     graph: ExportedGraph
@@ -48,12 +49,13 @@ class Interpreter:
     frozen: Collection[str]
     module: str
     leaves: Collection[str] = ()
+    separate: Collection[str] = ()
     trace: Trace = field(init=False)
     layer_outputs: dict[str, AbstractTensor] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.trace = Trace(dict(self.shapes))
+        self.trace = Trace(dict(self.shapes), self.separate)
         self.values: dict[Any, Any] = {}
         self.statistics = {
             self.graph.tensors.get(arg.name)
@@ -185,11 +187,18 @@ class Interpreter:
             start, step = arguments.get("start") or 0, arguments.get("step", 1)
             start = start + self.shapes[name][0] if start < 0 else start
             return self.trace.rows(name, start, start + results.shape[0]) if step == 1 else None
+        if operation(node.target) == "select":
+            return self._row(name, arguments["index"] % self.shapes[name][0])
+        if operation(node.target) == "unbind":
+            return [self._row(name, i) for i in range(len(results))]
         tensors, start = [], 0
         for result in results:
             tensors.append(self.trace.rows(name, start, start + result.shape[0]))
             start += result.shape[0]
         return tensors
+
+    def _row(self, name: str, index: int) -> AbstractTensor:
+        return reshaping.drop(self.trace.rows(name, index, index + 1), 0)
 
     def _frozen(self, arguments: Mapping[str, Any], result: Any) -> Any:
         for tensor in _tensors(arguments):

@@ -126,11 +126,15 @@ def baddbmm(
 
 def einsum(t: Trace, equation: str, tensors: Sequence[AbstractTensor], **_: Any) -> AbstractTensor:
     """Sum products in Einstein's notation."""
-    equation = equation.replace(" ", "")
-    inputs, arrow, output = equation.partition("->")
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
     parts = inputs.split(",")
-    if "." in equation or not arrow or any(len(set(part)) < len(part) for part in parts):
-        raise UnknownOperation("an einsum with an ellipsis, a diagonal or without an arrow")
+    # dimensions that an ellipsis stands for are aligned on their right
+    hidden = [len(x.shape) - len(part.replace("...", "")) for x, part in zip(tensors, parts, strict=True)]
+    names = "0123456789"[: max(hidden)]
+    parts = [part.replace("...", names[len(names) - n :]) for part, n in zip(parts, hidden, strict=True)]
+    output = output.replace("...", names)
+    if not arrow or any(len(set(part)) < len(part) for part in parts):
+        raise UnknownOperation("an einsum with a diagonal or without an arrow")
     operands = [(tensor, [ord(c) for c in part]) for tensor, part in zip(tensors, parts, strict=True)]
     out = [ord(c) for c in output]
     return contract(t.constraints, joined(t, operands, out), out, [1] * len(operands))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from wsflow.tracing.export import ExportedGraph, evaluation_copy, exported_graph
 from wsflow.tracing.interpreter import Interpreter
 from wsflow.tracing.recording import with_program
 from wsflow.tracing.rules import RULES
+from wsflow.tracing.solution import crossing, solve
 
 # above this number of weights, the certificate is that of one random network
 MANY = 1_000_000
@@ -87,11 +89,17 @@ def _built(module: nn.Module, graph: ExportedGraph, state: dict[str, Any], froze
     weights = learned & set(graph.tensors.values())
     interpreter = Interpreter(graph, shapes, weights, frozen, type(module).__name__, leaves)
     interpreter.run()
+    solution = solve(interpreter.trace)
+    if separate := crossing(interpreter.trace, solution):
+        interpreter = replace(interpreter, separate=separate)
+        interpreter.run()
+        solution = solve(interpreter.trace)
     aliases = {other for others in graph.aliases.values() for other in others}
     counters = {name for name in state if name.endswith("num_batches_tracked")}
     # parameters that the forward pass does not use are weights as well, which no symmetry moves
     names = (learned | interpreter.trace.statistics | counters) - aliases
-    builder = Builder(interpreter.trace, [name for name in state if name in names], interpreter.layer_outputs)
+    order = [name for name in state if name in names]
+    builder = Builder(interpreter.trace, order, interpreter.layer_outputs, solution)
     return builder.architecture(
         outputs=interpreter.outputs,
         constants=tuple(name for name in state if name not in names | aliases),

@@ -22,7 +22,6 @@ from wsflow.tracing.abstract_tensor import (
 )
 from wsflow.tracing.constraints import Constraints
 
-
 C = TypeVar("C", bound=Coordinates)
 # dimensions before and after
 Runs = list[tuple[tuple[int, ...], tuple[int, ...]]]
@@ -143,7 +142,9 @@ def cat(constraints: Constraints, tensors: Sequence[AbstractTensor], dim: int) -
 
 def _labelled(tensors: Sequence[AbstractTensor], dim: int) -> Labels:
     """Return the labels along the dimension of a concatenation, which tell tensors apart, too."""
-    dims = tuple(sorted({dim, *(d for tensor in tensors for own in tensor.labels if dim in own.dims for d in own.dims)}))
+    dims = tuple(
+        sorted({dim, *(d for tensor in tensors for own in tensor.labels if dim in own.dims for d in own.dims)})
+    )
     parts, first = [], 0
     for tensor in tensors:
         sizes = [tensor.shape[d] for d in dims]

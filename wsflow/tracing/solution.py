@@ -67,6 +67,17 @@ def solve(trace: Trace) -> Solution:
     return Solution(neurons, unknowns, phases, flipped, scalings, dict(exponents))
 
 
+def crossing(trace: Trace, solution: Solution) -> set[str]:
+    """Return names of parameters with joint neurons that only move along with two parents, as shared units do."""
+    return {
+        name
+        for name, slices in trace.slices.items()
+        for axis in (axis for part in slices for axis in part.joint.values())
+        for neuron in np.unique(solution.neurons.of_atom[axis.atoms]).tolist()
+        if any(b.parent is not a for (a, _), (b, _) in pairwise(solution.neurons.coordinates[neuron]))
+    }
+
+
 def _of_variables(unknowns: Unknowns, variables: Iterable[Array]) -> set[int]:
     return {unknown for own in variables for unknown in unknowns.of_variable[own.reshape(-1)].tolist()} - {-1}
 

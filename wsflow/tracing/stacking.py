@@ -82,7 +82,9 @@ def _joint_letters(
     for tensor, letters, theirs in others:
         found += [{letters[dim] for dim in axis.dims} & set(own) for axis in tensor.axes]
         found += [{letter} | (batch & set(theirs)) for letter in own if letter in theirs and letter not in out]
-    largest = [each for i, each in enumerate(found) if not any(each < other for other in found) and each not in found[:i]]
+    largest = [
+        each for i, each in enumerate(found) if not any(each < other for other in found) and each not in found[:i]
+    ]
     return [sorted(each, key=lambda letter: own[letter].dim) for each in largest if len(each) > 1]
 
 

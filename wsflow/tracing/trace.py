@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from wsflow.tracing import reshaping
@@ -51,10 +51,12 @@ class FlipShear:
 class Trace:
     """The state of a trace; `parameters` has the shapes of all parameters and buffers by name.
 
-    `shape` and `n_results` are those of the operation at hand.
+    `separate` are names of parameters whose axes are never joined. `shape` and `n_results` are those of the operation
+    at hand.
     """
 
     parameters: dict[str, tuple[int, ...]]
+    separate: Collection[str] = ()
     constraints: Constraints = field(default_factory=Constraints)
     slices: dict[str, list[ParameterSlice]] = field(default_factory=dict)
     statistics: set[str] = field(default_factory=set)
@@ -91,7 +93,8 @@ class Trace:
                 return known.tensor
         tensor = self.new_tensor(shape, name)
         self.slices[name].append(ParameterSlice(start, stop, tensor))
-        self.origins += [(self.slices[name][-1], axis) for axis in tensor.axes]
+        if name not in self.separate:
+            self.origins += [(self.slices[name][-1], axis) for axis in tensor.axes]
         return tensor
 
     def origin(self, atom: int) -> tuple[ParameterSlice, NeuronAxis] | None:

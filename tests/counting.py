@@ -1,0 +1,37 @@
+"""What is counted in networks that are traced: groups, scalings and signs, as theory has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsflow import Architecture
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Groups as (size, size of the parent or 0) by number, and numbers of wires with positive scalings and signs."""
+
+    groups: dict[tuple[int, int], int]
+    positive: int = 0
+    signs: int = 0
+
+
+def counted(module: nn.Module, inputs: Any) -> Counts:
+    """Return the counts of a module's symmetries, of which random elements keep the function."""
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    architecture = Architecture.from_module(module, inputs)
+    drawn = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in inputs)
+    assert architecture.certify(module, drawn) < 1e-10
+    kinds = [wire.scalings for wire in architecture.wires]
+    sizes = Counter((group.size, group.parent.size if group.parent else 0) for group in architecture.groups)
+    signs = sum(bool(kind & {"sign", "flip", "phase"}) for kind in kinds)
+    return Counts(dict(sizes), sum("positive" in kind for kind in kinds), signs)
+
+
+def weight(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape))
