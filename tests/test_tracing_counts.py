@@ -29,6 +29,12 @@ class Hidden(nn.Module):
         return self.b(self.activation(self.a(x), self))
 
 
+def _assigned(z: Tensor) -> Tensor:
+    z = z.clone()
+    z[z < 0] = 0
+    return z
+
+
 def _zeros(z: Tensor) -> Tensor:
     return torch.zeros_like(z)
 
@@ -43,6 +49,11 @@ POSITIVE: dict[str, Function] = {
     "maximum": lambda z, _: torch.maximum(z, _zeros(z)),
     "maximum of a new tensor": lambda z, _: torch.maximum(z, torch.zeros(5, dtype=z.dtype)),
     "maximum of a buffer": lambda z, net: torch.maximum(z, net.zero),
+    "max": lambda z, _: torch.max(z, _zeros(z)),
+    "assignment": lambda z, _: _assigned(z),
+    "hardtanh": lambda z, _: F.hardtanh(z, 0.0, float("inf")),
+    "difference": lambda z, _: z - z.clamp(max=0),
+    "lerp": lambda z, _: torch.lerp(0.1 * z, z, (z > 0).to(z.dtype)),
     "fmax": lambda z, _: torch.fmax(_zeros(z), z),
     "minimum": lambda z, _: -torch.minimum(-z, _zeros(z)),
     "clamp": lambda z, _: z.clamp(min=0),

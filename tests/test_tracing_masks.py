@@ -69,6 +69,7 @@ SHARED: dict[str, Callable[..., Tensor]] = {
     "padding, interleaved": lambda _, s, m: s.masked_fill(m.repeat_interleave(HEADS, 0)[:, None], -1e9),
     "padding, repeated": lambda _, s, m: s.masked_fill(m[:, None].repeat(1, HEADS, 1).flatten(0, 1)[:, None], -1e9),
     "padding, indexed": lambda _, s, m: s.masked_fill(m[torch.arange(6) // HEADS][:, None], -1e9),
+    "padding, stacked": lambda _, s, m: s.masked_fill(torch.stack([m] * HEADS, 1).flatten(0, 1)[:, None], -1e9),
     "padding of pairs": lambda _, s, m: s.masked_fill(
         (m[:, :, None] | m[:, None]).unsqueeze(1).expand(SCORES).reshape(ROWS), -1e9
     ),

@@ -55,7 +55,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     **dict.fromkeys(("exp", "exp2", "log", "log2", "log10"), KEEPS_NOTHING),
     **dict.fromkeys(("isnan", "isinf", "logical_not"), Elementwise(degree=0, even=True)),
     **dict.fromkeys(("sign", "sgn"), Elementwise(degree=0, odd=True, zero=True)),
-    "signbit": Elementwise(degree=0, zero=True),
+    **dict.fromkeys(("signbit", "isposinf", "isneginf"), Elementwise(degree=0, zero=True)),
     "ceil": Elementwise(zero=True),
     "cos": Elementwise(even=True),
     "abs": Elementwise(degree=1, even=True, zero=True),

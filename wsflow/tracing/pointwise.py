@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,16 @@ def masked_fill(t: Trace, input: AbstractTensor, mask: AbstractTensor, value: An
     return where(t, mask, value, input)
 
 
+def index_put(
+    t: Trace, input: AbstractTensor, indices: Sequence[Any], values: AbstractTensor, accumulate: bool = False, **_: Any
+) -> AbstractTensor:
+    """Write one number where a mask says so, as in z[z < 0] = 0; with other indices, no symmetry acts."""
+    mask = indices[0]
+    if len(indices) == 1 and mask is not None and mask.shape == input.shape and not values.shape and not accumulate:
+        return masked_fill(t, input, mask, values)
+    return t.opaque([input, values, *(index for index in indices if index is not None)])
+
+
 def copysign(t: Trace, input: AbstractTensor, other: AbstractTensor) -> AbstractTensor:
     """Multiply an absolute value by a sign."""
     size, sign = nonlinear(t, input, ELEMENTWISE["abs"]), nonlinear(t, other, ELEMENTWISE["sign"])
@@ -168,6 +179,7 @@ def clamp(t: Trace, input: AbstractTensor, min: Any = None, max: Any = None) -> 
         for bound in (min, max):
             input = input if bound is None else extremum(t, input, bound)
         return input
+    min, max = (None if bound is None or isinf(bound) else bound for bound in (min, max))
     if (min, max) in ((0, None), (None, 0)):
         return nonlinear(t, input, ELEMENTWISE["relu"])
     zero = (min is None or min <= 0) and (max is None or max >= 0)

@@ -10,7 +10,7 @@ from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor
 from wsflow.tracing.contraction import contract
 from wsflow.tracing.elementwise import ELEMENTWISE, Elementwise
-from wsflow.tracing.pointwise import biased, nonlinear, pointwise_on
+from wsflow.tracing.pointwise import biased, extremum, nonlinear, pointwise_on
 from wsflow.tracing.trace import Trace, scaleless
 
 
@@ -37,8 +37,12 @@ def mean(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False
     return replace(result, axes=(replace(result.axes[0], shear=input.axes[0].shear),))
 
 
-def maximum(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
-    """Take a maximum: no signs pass, and the positions that are returned with it have no scale."""
+def maximum(
+    t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, other: Any = None, **_: Any
+) -> Any:
+    """Take a maximum, also of two tensors: no signs pass, and the positions that come with it have no scale."""
+    if other is not None:
+        return extremum(t, input, other)
     t.constraints.forbid_scaling(input, positive=False)
     result = reduction(t, input, dim, keepdim)
     return [result, scaleless(result)] if t.n_results > 1 else result

@@ -145,8 +145,13 @@ def _labelled(tensors: Sequence[AbstractTensor], dim: int) -> Labels:
     dims = tuple(
         sorted({dim, *(d for tensor in tensors for own in tensor.labels if dim in own.dims for d in own.dims)})
     )
-    parts, first = [], 0
-    for tensor in tensors:
+    parts: list[Array] = []
+    first = 0
+    for i, tensor in enumerate(tensors):
+        same = next((j for j, other in enumerate(tensors[:i]) if other is tensor), None)
+        if same is not None:
+            parts.append(parts[same])
+            continue
         sizes = [tensor.shape[d] for d in dims]
         own = Labels(dims, np.zeros(sizes, dtype=np.int64))
         for labels in tensor.labels:
@@ -231,4 +236,5 @@ def _padded(
 
 def stack(constraints: Constraints, tensors: Sequence[AbstractTensor], dim: int) -> AbstractTensor:
     """Return tensors one after the other along a new dimension."""
-    return cat(constraints, [insert(tensor, dim) for tensor in tensors], dim % (len(tensors[0].shape) + 1))
+    inserted = {id(tensor): insert(tensor, dim) for tensor in tensors}
+    return cat(constraints, [inserted[id(tensor)] for tensor in tensors], dim % (len(tensors[0].shape) + 1))

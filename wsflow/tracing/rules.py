@@ -126,6 +126,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), pointwise.extremum),
     "where": pointwise.where,
     "masked_fill": pointwise.masked_fill,
+    "index_put": pointwise.index_put,
     "copysign": pointwise.copysign,
     "heaviside": pointwise.heaviside,
     "threshold": pointwise.threshold,
