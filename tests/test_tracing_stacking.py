@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from counting import Counts, counted, weight
+from sklearn.pipeline import make_pipeline
 from torch import Tensor, nn
+
+from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightArray
+from wsflow.symmetry.actions import Action
+from wsflow.tracing.certificate import random_weights
 
 MEMBERS = 3
 EXAMPLES = torch.zeros(7, 4)
@@ -253,3 +259,16 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], Any, Counts]] = {
 def test_what_is_stacked_grouped_or_unfolded_is_counted(name: str) -> None:
     build, inputs, expected = OTHERS[name]
     assert counted(build(), inputs) == expected
+
+
+@pytest.mark.parametrize("name", ["bmm", "weighted", "a shared layer", "temperatures"])
+def test_orbits_of_ensembles_are_points(name: str) -> None:
+    """Members and their units, permuted and scaled at random, are found again."""
+    architecture = Architecture.from_module(Ensemble(ENSEMBLES[name][0]), EXAMPLES)
+    generator = torch.Generator().manual_seed(0)
+    row = random_weights(architecture, 1, generator)
+    moved = Action.random(architecture, 4, generator)(row.expand(4, -1))
+    assert float((moved - row).abs().max()) > 0.1
+    steps = make_pipeline(PermutationAligner(random_state=0), ScaleCanonicalizer())
+    found = np.asarray(steps.fit_transform(WeightArray(moved.numpy(), architecture)))
+    assert np.abs(found - found[0]).max() < 1e-10

@@ -59,7 +59,8 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
         exported = exported.run_decompositions({op: table[op] for op in strange if op in table})
     names = _first_names(module)
     buffers = {name: buffer for name, buffer in module.named_buffers() if _is_design(buffer)}
-    tensors, constants = {}, {}
+    tensors: dict[str, str] = {}
+    constants: dict[str, Tensor] = {}
     for spec in exported.graph_signature.input_specs:
         name = spec.arg.name
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in names:

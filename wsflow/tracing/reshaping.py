@@ -63,7 +63,8 @@ def _matching_runs(before: tuple[int, ...], after: tuple[int, ...]) -> Runs:
 
 def _moved(tensor: AbstractTensor, shape: Sequence[int], place: Mapping[int, int]) -> AbstractTensor:
     """Return the tensor with dimension d at place[d], and constant along new dimensions."""
-    axes, labels = (tuple(own.renamed(place) for own in every) for every in (tensor.axes, tensor.labels))
+    axes = tuple(axis.renamed(place) for axis in tensor.axes)
+    labels = tuple(own.renamed(place) for own in tensor.labels)
     return replace(tensor, shape=tuple(shape), axes=axes, labels=labels)
 
 
@@ -229,8 +230,8 @@ def _padded(
     edge = np.pad(np.zeros(tensor.shape[dim], dtype=np.int64), (before, behind), constant_values=1)
     inner = np.clip(np.arange(size) - before, 0, tensor.shape[dim] - 1)
     labels = [own.take(dim, inner) if dim in own.dims else own for own in tensor.labels]
-    labels = merged([*labels, Labels((dim,), edge)])
-    padded = replace(tensor.generic(), shape=shape, axes=tuple(axes), labels=labels)
+    labels = [*labels, Labels((dim,), edge)]
+    padded = replace(tensor.generic(), shape=shape, axes=tuple(axes), labels=merged(labels))
     return constraints.fill_padding(padded) if value else padded
 
 

@@ -163,7 +163,7 @@ def without_joint_flips(found: list[FreeScaling], flipped: set[int]) -> list[Fre
     return [scaling for scaling in kept if scaling.kinds]
 
 
-def _sum(terms: Iterable[tuple[int, int]]) -> Sum:
+def _sum(terms: Iterable[tuple[int, int | Fraction]]) -> Sum:
     result: Sum = {}
     for unknown, coefficient in terms:
         if unknown >= 0:
@@ -173,7 +173,7 @@ def _sum(terms: Iterable[tuple[int, int]]) -> Sum:
 
 def _equations(
     constraints: Constraints, unknowns: Unknowns
-) -> Iterable[tuple[tuple[int, int], list[list[tuple[int, int, int]]]]]:
+) -> Iterable[tuple[tuple[int, int], list[list[tuple[int, int | Fraction, int]]]]]:
     """Yield the sums that vanish, as lists of (unknown, coefficient for scales, for signs); equal ones once."""
     padded = np.append(unknowns.of_variable, -1)
     for kinds, terms in constraints.zero_sums:
