@@ -222,6 +222,19 @@ def optimizer_and_schedule(folder, nets):
     return saved(folder, {**state, "rng_state": torch.get_rng_state(), "best_acc": torch.tensor(0.5)})
 
 
+@layout(BESIDE, written=2, warns=r"'state_dict.' was taken, and not 'state_dict_ema.'")
+def networks_of_timm(folder, nets):
+    states = {"state_dict_ema": nets[1].state_dict(), "state_dict": nets[0].state_dict()}
+    return saved(
+        folder, {"epoch": 1, "arch": "mlp", "args": argparse.Namespace(lr=1), **states, "amp_scaler": {"scale": 1.0}}
+    )
+
+
+@layout(BESIDE)
+def constants_of_the_data(folder, nets):
+    return saved(folder, {"mean": torch.zeros(4), "std": torch.ones(4), "net": nets[0].state_dict()})
+
+
 NESTED = "A nested dictionary"
 for _key in ("state_dict", "model", "params", "weights", "ema", "generator", "model_ema", "agent"):
 
@@ -333,6 +346,13 @@ def trainer_folder(folder, nets):
     return folder
 
 
+@layout(FOLDERS)
+def folder_of_deepspeed(folder, nets):
+    torch.save({"module": nets[0].state_dict(), "ds_version": "0.15"}, folder / "mp_rank_00_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    return folder
+
+
 ORDER = "Other names than the architecture's"
 
 
@@ -362,6 +382,18 @@ def numbered_without_an_order(folder, nets):
 @layout(ORDER)
 def arrays_with_slashes(folder, nets):
     np.savez(folder / "net.npz", **{f"mlp/{k.replace('.', '/')}": v.numpy() for k, v in nets[0].state_dict().items()})
+    return folder / "net.npz"
+
+
+@layout(ORDER)
+def a_list_of_parameters(folder, nets):
+    return saved(folder, list(nets[0].parameters()))
+
+
+@layout(ORDER)
+def weights_and_biases_with_numbers(folder, nets):
+    pairs = zip((f"{kind}{i}" for i in (1, 2, 3) for kind in "Wb"), nets[0].state_dict().values(), strict=True)
+    np.savez(folder / "net.npz", **{name: tensor.numpy() for name, tensor in pairs})
     return folder / "net.npz"
 
 
@@ -432,6 +464,38 @@ def whole_module_before_zip(folder, nets):
 @layout(OBJECTS)
 def object_that_holds_the_network(folder, nets):
     return saved(folder, Trainer(nets[0].state_dict()))
+
+
+class Labelled(torch.Tensor):
+    """A subclass of tensors, as torchvision has them."""
+
+
+@layout(OBJECTS)
+def tensors_of_a_subclass(folder, nets):
+    return saved(folder, {name: tensor.as_subclass(Labelled) for name, tensor in nets[0].state_dict().items()})
+
+
+@layout(OBJECTS)
+def parameters_with_attributes(folder, nets):
+    state = {name: nn.Parameter(tensor) for name, tensor in nets[0].state_dict().items()}
+    for parameter in state.values():
+        parameter.sharded = Settings(5, pathlib.Path())
+    return saved(folder, state)
+
+
+class Buffered(nn.Module):
+    """A module with buffers that are not saved with its state, and one that is None."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("positions", torch.ones(4, 4), persistent=False)
+        self.register_parameter("scale", None)
+        self.net = net
+
+
+@layout(OBJECTS)
+def whole_module_with_buffers(folder, nets):
+    return saved(folder, Buffered(nets[0]))
 
 
 @layout(OBJECTS)
@@ -513,6 +577,13 @@ def keras_arrays_by_position(folder, nets):
     arrays = [a for layer in kernels.layers_of(list(nets[0]), kernels.KERAS).values() for a in layer.values()]
     np.savez(folder / "net.npz", *arrays)
     return folder / "net.npz"
+
+
+@layout(KERNELS)
+def pairs_of_weights_and_biases(folder, nets):
+    pairs = [tuple(layer.values()) for layer in kernels.layers_of(list(nets[0]), kernels.KERAS).values()]
+    (folder / "net.pkl").write_bytes(pickle.dumps(pairs))
+    return folder / "net.pkl"
 
 
 @layout(KERNELS)

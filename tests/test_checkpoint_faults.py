@@ -349,6 +349,8 @@ SNAPSHOTS = {
     "best and last": ("best.pt", "last.pt"),
     "best and final": ("mlp_best.pt", "mlp_final.pt"),
     "iterations": ("iter_100.pt", "iter_200.pt"),
+    "a measure": ("epoch=1-val_loss=0.41.ckpt", "epoch=9-val_loss=0.2.ckpt"),
+    "snapshots of a seed": ("seed_3_snapshot7.pt", "seed_3_snapshot8.pt"),
 }
 
 
@@ -377,6 +379,10 @@ def test_snapshots_of_one_run_are_said(tmp_path, kind):
         ("run_1/epoch_9.pt", "run_2/epoch_9.pt"),
         ("a/last.pt", "b/last.pt"),
         ("lr_0.1_epoch_5.pt", "lr_0.2_epoch_5.pt"),
+        ("epoch_5_lr_0.1.pt", "epoch_5_lr_0.2.pt"),
+        ("epoch=3-seed=1.ckpt", "epoch=3-seed=2.ckpt"),
+        ("lr1e-3.pt", "lr1e-4.pt"),
+        ("batch_32.pt", "batch_64.pt"),
         ("model_a.pt", "model_b.pt"),
     ],
 )

@@ -1,11 +1,13 @@
-"""The formats of network files: suffix -> the function that reads it."""
+"""The formats of network files: suffix -> what reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.importers.damaged import SAVE, intact
 from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
 from wsflow.populations.importers.keras_files import read_hdf5, read_keras
 from wsflow.populations.importers.msgpack_files import read_msgpack
@@ -15,22 +17,37 @@ from wsflow.populations.importers.state_dict_files import INDEX, read_index, rea
 from wsflow.populations.importers.torch_files import read_pickle, read_torch
 from wsflow.populations.readers import check_kind
 
-FORMATS: dict[str, Callable[[Path], ImportedNetwork | Checkpoint]] = {
-    ".pt": read_torch,
-    ".pth": read_torch,
-    ".th": read_torch,
-    ".ckpt": read_torch,
-    ".bin": read_torch,
-    ".safetensors": read_safetensors,
-    ".npz": read_npz_state,
-    ".nnet": read_nnet,
-    ".onnx": read_onnx,
-    ".h5": read_hdf5,
-    ".hdf5": read_hdf5,
-    ".keras": read_keras,
-    ".msgpack": read_msgpack,
-    ".pkl": read_pickle,
-    ".pickle": read_pickle,
+COPY = "Restore it from a copy."
+KERAS = "Save it again with model.save or model.save_weights."
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: the function that reads it, what it is called, and what to do where it is damaged.
+
+    The function raises a ValueError, or what its parser raises, where a file is damaged.
+    """
+
+    read: Callable[[Path], ImportedNetwork | Checkpoint]
+    what: str
+    remedy: str = COPY
+
+
+_TORCH = Format(read_torch, "file of torch", SAVE)
+_HDF5 = Format(read_hdf5, "HDF5 file", KERAS)
+_PICKLE = Format(read_pickle, "pickle", SAVE)
+_INDEX = Format(read_index, "index of shards")
+
+FORMATS: dict[str, Format] = {
+    **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin"), _TORCH),
+    ".safetensors": Format(read_safetensors, "safetensors file"),
+    ".npz": Format(read_npz_state, "npz file", "Write it with numpy.savez."),
+    ".nnet": Format(read_nnet, "nnet file"),
+    ".onnx": Format(read_onnx, "ONNX file", "Export it again."),
+    **dict.fromkeys((".h5", ".hdf5"), _HDF5),
+    ".keras": Format(read_keras, "archive of Keras", KERAS),
+    ".msgpack": Format(read_msgpack, "file of flax", "Write it with flax.serialization.to_bytes."),
+    **dict.fromkeys((".pkl", ".pickle"), _PICKLE),
 }
 UNREAD = {
     ".joblib": "loading a file of joblib runs whatever is in it, so it is never loaded. Load it yourself if you trust "
@@ -47,10 +64,10 @@ def read_file(path: Path) -> ImportedNetwork | Checkpoint:
     """Read the networks of a file by its suffix."""
     check_kind(path)
     suffix = path.suffix.lower()
-    if path.name.endswith(INDEX):
-        return read_index(path)
     if suffix in UNREAD:
         raise InvalidInputError(f"{path}: {UNREAD[suffix]}")
-    if suffix not in FORMATS:
+    kind = _INDEX if path.name.endswith(INDEX) else FORMATS.get(suffix)
+    if kind is None:
         raise InvalidInputError(f"{path}: networks are read from files ending in {', '.join(FORMATS)}. Convert it.")
-    return FORMATS[suffix](path)
+    with intact(path, kind.what, kind.remedy):
+        return kind.read(path)

@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.damaged import intact
 from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.readers import MAXIMUM_BYTES, MAXIMUM_RATIO
 
-SAVE = "Save it again with model.save or model.save_weights."
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 MAXIMUM_DEPTH = 20
 MAXIMUM_GROUPS = 100_000
@@ -33,17 +31,15 @@ NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 def read_keras(path: Path) -> Checkpoint:
     """Read the weights in a ``.keras`` archive, in the order of its configuration."""
-    with intact(path, "archive of Keras", SAVE):
-        with zipfile.ZipFile(path) as archive:
-            content = _member(archive, WEIGHTS)
-            config = _member(archive, CONFIG).decode("utf-8") if CONFIG in archive.namelist() else ""
-        return _checkpoint(path, content, config)
+    with zipfile.ZipFile(path) as archive:
+        content = _member(archive, WEIGHTS)
+        config = _member(archive, CONFIG).decode("utf-8") if CONFIG in archive.namelist() else ""
+    return _checkpoint(path, content, config)
 
 
 def read_hdf5(path: Path) -> Checkpoint:
     """Read the weights in an HDF5 file of Keras."""
-    with intact(path, "HDF5 file", SAVE):
-        return _checkpoint(path, path.read_bytes(), "")
+    return _checkpoint(path, path.read_bytes(), "")
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -83,7 +79,7 @@ def _content(root: Any, size: int, config: str) -> Checkpoint:
         firsts = {layer: f"{layer}_0" for layer in layers if f"{layer}_1" in layers}
         split = {name: name.partition(".") for name in state}
         state = {f"{firsts.get(split[name][0], split[name][0])}.{split[name][2]}": a for name, a in state.items()}
-    return Checkpoint(state, "a file of Keras", named or layers <= set(order), "channels_first" not in config)
+    return Checkpoint(state, "file of Keras", named or layers <= set(order), "channels_first" not in config)
 
 
 def _text(value: Any) -> str:
@@ -127,7 +123,9 @@ class _Reader:
     def variables(self, group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Yield the groups of variables of layers, without those of the optimizer."""
         for name in self.names(group, path):
-            child = None if not path and name.startswith("optimizer") else group[name]
+            if not path and name.startswith("optimizer"):
+                continue
+            child = group[name]
             if hasattr(child, "keys") and name == "vars" and len(child):
                 yield path, child
             elif hasattr(child, "keys"):

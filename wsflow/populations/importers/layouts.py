@@ -38,7 +38,8 @@ SIGNS = ("kernel", "moving_variance")  # names that only these tools have
 UNREAD = re.compile(r"transpose|query|key|value|attention|(depthwise|pointwise|recurrent)_kernel", re.IGNORECASE)
 DEPTHWISE = re.compile(r"depthwise_conv", re.IGNORECASE)
 TORCH = "Build the module in torch and save its state_dict."
-POSITION = re.compile(r"^(?P<parent>.*?)(?P<place>(arr_\d+|\[\d+\](\.\[\d+\])*))$")
+# numbers in place of names, from savez and of lists, and names such as W1 and b1
+POSITION = re.compile(r"^(?P<parent>.*?)(?P<place>arr_\d+|\[\d+\](\.\[\d+\])*|[A-Za-z]+_?\d+)$")
 
 
 def torch_layout(leaves: Mapping[str, Leaf], channels_last: bool = True) -> dict[str, Leaf]:
@@ -95,7 +96,7 @@ def _positional(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
     parents = {match.group("parent") if match else None for match in matches.values()}
     if len(parents) != 1 or None in parents:
         return dict(leaves)
-    order = sorted(leaves, key=lambda key: [int(number) for number in re.findall(r"\d+", key)])
+    order = sorted(leaves, key=lambda key: ([int(n) for n in re.findall(r"\d+", key)], -len(leaves[key].sizes)))
     layers = _layers([leaves[key] for key in order])
     if layers is None:
         return dict(leaves)

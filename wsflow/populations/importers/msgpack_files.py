@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.damaged import intact
 from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.stored import BFLOAT16, NUMBERS, StoredArray, StoredDtype
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
-SAVE = "Write it with flax.serialization.to_bytes."
 
 
 def read_msgpack(path: Path) -> Checkpoint:
@@ -25,9 +23,8 @@ def read_msgpack(path: Path) -> Checkpoint:
         import msgpack
     except ImportError as error:
         raise InvalidInputError(f"{path}: files of flax need the msgpack package: pip install wsflow[flax].") from error
-    with intact(path, "file of flax", SAVE):
-        tree = msgpack.unpackb(path.read_bytes(), ext_hook=_extension, raw=False, strict_map_key=False)
-    return Checkpoint(tree, what="a file of flax", ordered=False)
+    tree = msgpack.unpackb(path.read_bytes(), ext_hook=_extension, raw=False, strict_map_key=False)
+    return Checkpoint(tree, what="file of flax", ordered=False)
 
 
 def _extension(code: int, data: bytes) -> Any:

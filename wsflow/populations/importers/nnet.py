@@ -21,20 +21,16 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.imported import ImportedNetwork
-from wsflow.populations.readers import check_file
 
 
 def read_nnet(path: Path) -> ImportedNetwork:
     """Read a ReLU network in double precision, with the minima, maxima, means and ranges of its data."""
-    check_file(path)
+    lines = _numbers(path.read_text(encoding="utf-8"))
     try:
-        lines = _numbers(path.read_text(encoding="utf-8"))
         widths, constants = _header(lines)
-        values = np.array([number for line in lines for number in line], dtype=np.float64)
-        state = _state(widths, values)
-    except (ValueError, OSError, StopIteration) as error:
-        reason = "it ends within its header" if isinstance(error, StopIteration) else error
-        raise InvalidInputError(f"{path}: this is no intact nnet file: {reason}. Restore it from a copy.") from error
+    except StopIteration as error:
+        raise ValueError("it ends within its header") from error
+    state = _state(widths, np.array([number for line in lines for number in line], dtype=np.float64))
     return ImportedNetwork(state, Architecture.mlp(widths, "relu"), normalization=constants)
 
 

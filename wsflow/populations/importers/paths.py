@@ -13,7 +13,7 @@ from wsflow.populations.importers.state_dict_files import INDEX, SHARD
 
 # what training writes beside the weights
 BESIDE = re.compile(
-    r"^(optim\w*|opt_state|\w*scheduler\w*|\w*scaler|train\w*_args|rng_state\w*|random_states?\w*|args|\w*config|hparams)\.",
+    r"^(optim\w*|opt_state|\w*scheduler\w*|\w*scaler|train\w*_args|rng_state\w*|random_states?\w*|args|\w*config|hparams|\w*_optim_states)\.",
     re.IGNORECASE,
 )
 PICKLES = (".pkl", ".pickle")  # in a folder, what else is there has priority

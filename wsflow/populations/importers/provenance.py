@@ -18,7 +18,7 @@ def provenance_of(files: Sequence[File], choices: Sequence[Choice], names: Seque
     """Return the names of the networks, and by files the prefixes, further keys, precisions and notes."""
     short = _short([file.name for file in files])
     both = list(zip(short, files, choices, strict=True))
-    done = {
+    done: dict[str, dict[str, Any]] = {
         "notes": {name: {**file.notes, **choice.notes} for name, file, choice in both},
         "normalization": {name: file.normalization for name, file, _ in both},
         "prefixes": {name: choice.prefix for name, _, choice in both},

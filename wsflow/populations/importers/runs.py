@@ -10,11 +10,17 @@ import numpy as np
 
 # numbers behind these words count steps of one run
 STEP = re.compile(
-    r"(?P<word>(?:^|(?<=[^a-z]))(?:global_?step|step|epoch|ep|e|iter|iteration|it|ckpt|checkpoint|snapshot|batch|update))"
-    r"(?P<between>[-_=. ]?)(?P<number>\d+)",
+    r"(?P<word>(?:^|(?<=[^a-z0-9]))(?:global_?step|step|epoch|ep|e|iter|iteration|ckpt|checkpoint|snapshot))"
+    r"[-_=. ]?\d+",
     re.IGNORECASE,
 )
-# numbers that name the run, in these words, do not change with the step
+# a loss or another measure changes with the step: behind its name, or a fraction behind the step
+MEASURE = re.compile(
+    r"(?P<name>(?:loss|acc|accuracy|score|auc|f1|mse|mae|error|err|ppl|miou|map)[-_=]?)\d+(?:\.\d+)?|"
+    r"(?<=#)[-_]\d+\.\d+",
+    re.IGNORECASE,
+)
+# networks of one run, at different steps
 ROLE = re.compile(
     r"(?:^|(?<=[^a-z]))(best|last|final|latest|init|initial|swa|ema|averaged?)(?=[^a-z]|$)", re.IGNORECASE
 )
@@ -66,9 +72,7 @@ def family(name: str) -> tuple[str, str]:
     text = path.as_posix()
     steps = STEP.sub(r"\g<word>#", text)
     if steps != text:
-        # what follows a step, such as a validation loss, changes with it
-        head, _, tail = steps.partition("#")
-        return head + "#" + re.sub(r"\d+(\.\d+)?", "#", tail), "steps"
+        return MEASURE.sub(lambda match: f"{match['name'] or ''}#", steps), "steps"
     roles = ROLE.sub("role", text)
     if roles != text:
         return roles, "roles"

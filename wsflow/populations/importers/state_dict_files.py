@@ -21,23 +21,25 @@ INDEX = ".index.json"
 
 def read_safetensors(path: Path) -> Checkpoint:
     """Read a state dict that safetensors wrote, which does not keep the order of layers."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     _check_whole(path)
-    with intact(path, "safetensors file", "Restore it from a copy."):
-        # read, not mapped: a file that is cut off while it is mapped kills the process
-        data = path.read_bytes()
-        try:
-            state = load(data)
-        except SafetensorError as error:
-            raise ValueError(error) from error
-        metadata = _metadata(data)
+    state, metadata = _tensors(path)
     if "wsflow" in metadata:
         raise InvalidInputError(f"{path}: this is a file of wsflow. Load it with wsflow.load_population(path).")
     if not state:
         raise InvalidInputError(f"{path}: there is no tensor in this file. Save a state_dict with safetensors.")
-    return Checkpoint(state, what="a safetensors file", ordered=False)
+    return Checkpoint(state, what="safetensors file", ordered=False)
+
+
+def _tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    # read, not mapped: a file that is cut off while it is mapped kills the process
+    data = path.read_bytes()
+    try:
+        return load(data), _metadata(data)
+    except SafetensorError as error:
+        raise ValueError(error) from error
 
 
 def _metadata(data: bytes) -> dict[str, str]:
@@ -58,11 +60,10 @@ def _check_whole(path: Path) -> None:
 
 def read_index(path: Path) -> Checkpoint:
     """Read the files of a network that lies in shards, from the index that names them."""
-    with intact(path, "index of shards", "Restore it from a copy."):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        table = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
-            raise ValueError("it has no table 'weight_map' from names of tensors to names of files")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    table = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
+        raise ValueError("it has no table 'weight_map' from names of tensors to names of files")
     shards = {file: _shard(path, file) for file in dict.fromkeys(table.values())}
     missing = [name for name, file in table.items() if name not in shards[file]]
     if missing:
@@ -79,24 +80,16 @@ def _shard(index: Path, file: str) -> dict[str, Any]:
         )
     path = index.parent / file
     check_kind(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        with intact(path, "safetensors file", "Restore it from a copy."):
-            try:
-                return load(path.read_bytes())
-            except SafetensorError as error:
-                raise ValueError(error) from error
-    tree = read_torch(path).tree
-    if not isinstance(tree, dict):
-        raise InvalidInputError(f"{path}: there is no state dict in this shard. Restore it from a copy.")
-    return tree
+    with intact(path, "shard", "Restore it from a copy."):
+        tree = _tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path).tree
+        if not isinstance(tree, dict):
+            raise ValueError("it holds no state dict")
+        return tree
 
 
 def read_npz_state(path: Path) -> Checkpoint:
     """Read what ``numpy.savez(path, **state)`` wrote."""
-    with intact(path, "npz file", "Write it with numpy.savez."), zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive:
         names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
         total = sum(info.file_size for info in archive.infolist())
         if total > MAXIMUM_BYTES or len(set(names)) < len(names):
@@ -107,4 +100,4 @@ def read_npz_state(path: Path) -> Checkpoint:
         state = {name: read_member(path, archive, name) for name in names}
     if not state:
         raise InvalidInputError(f"{path}: there is no array in this file. Write it with numpy.savez(path, **state).")
-    return Checkpoint(state, what="an npz file")
+    return Checkpoint(state, what="npz file")

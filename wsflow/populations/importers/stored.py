@@ -183,6 +183,8 @@ def _tensor(
 ) -> StoredTensor:
     if not isinstance(storage, Storage):
         raise ValueError("it has a tensor without a storage")
+    if any(isinstance(flags, dict) and flags for flags in more):
+        raise ValueError("it has a tensor that is to be negated or conjugated when it is read")
     return _view(storage, storage.dtype, offset, size, stride)
 
 
@@ -266,6 +268,10 @@ def _bytes(content: Any = b"", *more: Any) -> Any:
     return content if isinstance(content, bytes) else b""
 
 
+def _set(values: Any = ()) -> set[Any]:
+    return {value for value in values if isinstance(value, (str, int))} if isinstance(values, list) else set()
+
+
 def _sequence(values: Any = ()) -> Any:
     return values
 
@@ -277,11 +283,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_device_tensor_from_numpy": _parameter,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
     "torch._tensor._rebuild_from_type_v2": _from_type,
     "torch.Size": _sequence,
     "collections.OrderedDict": _dictionary,
     "collections.defaultdict": _dictionary,
     "builtins.dict": _dictionary,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
     "numpy.dtype": _dtype,
     "numpy.ndarray": lambda *arguments: StoredArray(),
     **{

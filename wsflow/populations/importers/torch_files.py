@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.damaged import SAVE, intact
+from wsflow.populations.importers.damaged import SAVE
 from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.stored import FUNCTIONS, Storage, storage_dtype
 from wsflow.populations.importers.unpickling import unpickle
@@ -30,16 +30,15 @@ MAXIMUM_PICKLE = 2**28
 
 def read_torch(path: Path) -> Checkpoint:
     """Read what ``torch.save`` wrote, or a plain pickle: tensors, and placeholders for all other objects."""
-    with intact(path, "file of torch", SAVE):
-        with path.open("rb") as file:
-            head = file.read(len(ZIP))
-        content = _zip_content(path) if head == ZIP else legacy_content(io.BytesIO(path.read_bytes()))
-    return Checkpoint(content, what="a file of torch")
+    with path.open("rb") as file:
+        head = file.read(len(ZIP))
+    content = _zip_content(path) if head == ZIP else legacy_content(io.BytesIO(path.read_bytes()))
+    return Checkpoint(content, what="file of torch")
 
 
 def read_pickle(path: Path) -> Checkpoint:
     """Read a pickle as `read_torch` does, with its arrays of NumPy."""
-    return Checkpoint(read_torch(path).tree, what="a pickle")
+    return Checkpoint(read_torch(path).tree, what="pickle")
 
 
 def _zip_content(path: Path) -> Any:
