@@ -70,8 +70,9 @@ def checked_labels(y: Any) -> np.ndarray:
     array = _array(y, "y")
     if array.dtype == object:
         array = _of_one_type(array)
+    array = array.astype(str) if array.dtype.kind == "S" else array
     check_finite(array, "y")
-    if array.dtype.kind not in "fiubUS" or array.ndim not in (1, 2) or not array.size:
+    if array.dtype.kind not in "fiubU" or array.ndim not in (1, 2) or not array.size:
         raise InvalidInputError(
             f"The 'y' of a Task are labels of shape (b,), or for several labels of shape (b, m), got {array.dtype} of "
             f"shape {array.shape}."
@@ -83,7 +84,8 @@ def checked_labels(y: Any) -> np.ndarray:
 
 def _of_one_type(array: np.ndarray) -> np.ndarray:
     """Return labels that are Python objects as an array of their type."""
-    missing = [i for i, label in enumerate(array) if label is None or label != label or str(label) == "<NA>"]
+    width = array.size // max(len(array), 1)
+    missing = sorted({i // width for i, label in enumerate(array.flat) if _is_missing(label)})
     if missing:
         raise InvalidInputError(
             f"The 'y' of a Task has no label in rows {_listed(missing)}. Fill them in or drop these rows."
@@ -94,6 +96,10 @@ def _of_one_type(array: np.ndarray) -> np.ndarray:
             "The labels 'y' of a Task are of one type, got several: turn them into text, or into numbers."
         )
     return np.asarray(array.tolist())
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or bool(label != label)
 
 
 def _array(values: Any, name: str) -> np.ndarray:
@@ -162,7 +168,7 @@ def numbers_or_indices(y: Any, dtype: Any) -> np.ndarray:
 
 def codes_of(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the index (b,) of each label among the classes."""
-    text = [values.dtype.kind in "US" for values in (labels, classes)]
+    text = [values.dtype.kind == "U" for values in (labels, classes)]
     order = np.argsort(classes)
     if text[0] == text[1]:
         codes = order[np.searchsorted(classes, labels, sorter=order).clip(max=len(order) - 1)]
@@ -197,7 +203,7 @@ def classes_of(labels: list[np.ndarray], target: str) -> np.ndarray:
     """Return the classes among the labels of a task and of its held-out data, sorted."""
     if labels[0].ndim == 2:
         return np.arange(labels[0].shape[1])
-    if len({values.dtype.kind in "US" for values in labels}) > 1:
+    if len({values.dtype.kind == "U" for values in labels}) > 1:
         raise InvalidInputError("The labels of a Task and of its held-out data are of one type: text, or numbers.")
     found = np.unique(np.concatenate(labels))
     if found.dtype.kind == "f":

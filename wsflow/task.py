@@ -12,9 +12,11 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.losses import LOSSES, Loss, loss_name, loss_of
+from wsflow.representation import in_a_line
 from wsflow.targets import TARGETS, checked_inputs, checked_labels, checked_weights, class_weights, classes_of, codes_of
 
 
+@in_a_line
 @dataclass(frozen=True, eq=False)
 class Task:
     """Inputs, targets and a loss.
@@ -159,7 +161,9 @@ class Task:
         if not TARGETS[target].labelled:
             raise ValueError(f"A Task with the loss {loss_name(self.loss)!r} has no classes.")
         if self.classes is None:
-            return classes_of([task.y for task in (self, self.validation, self.test) if task is not None], target)
+            parts = [part for part in (self.validation, self.test) if part is not None]
+            named = [part.classes for part in parts if part.classes is not None and self.y.ndim == 1]
+            return classes_of([self.y, *(part.y for part in parts), *named], target)
         expected = self.n_labels if self.n_labels > 1 else 2 if target == "labels" else len(self.classes)
         if self.classes.ndim != 1 or len(np.unique(self.classes)) != len(self.classes) or len(self.classes) != expected:
             raise ValueError(f"The 'classes' of a Task are {expected} different labels, got {self.classes.tolist()!r}.")

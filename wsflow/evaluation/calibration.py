@@ -18,12 +18,18 @@ from wsflow.task import Task
 
 
 def class_forecasts(average: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return probabilities (b, k), targets (b,) and weights of a classification's average; (b * m, 2) for m labels."""
-    targets, weights = task.targets.astype(np.int64).ravel(), task.weights
+    """Return probabilities (b, k), targets (b,) and weights of a classification's average; (b * m, 2) for m labels.
+
+    Examples without weight are left out.
+    """
+    targets, weights = task.targets.astype(np.int64).reshape(len(task.X), -1), task.weights
+    if weights is not None:
+        kept = weights > 0
+        average, targets, weights = average[kept], targets[kept], weights[kept].repeat(task.n_labels)
     if task.n_labels == 1:
-        return average, targets, weights
+        return average, targets.ravel(), weights
     present = average.ravel()
-    return np.stack([1 - present, present], 1), targets, None if weights is None else weights.repeat(task.n_labels)
+    return np.stack([1 - present, present], 1), targets.ravel(), weights
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> float:

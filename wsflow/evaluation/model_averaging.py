@@ -199,7 +199,9 @@ def predictive_curve(
         outside = _averages(weights, ood, task.loss, mixing)
         for row, *pair in zip(found, inside, outside, strict=True):
             known, foreign = (_by_label(average) if task.n_labels > 1 else average for average in pair)
-            row |= measure(OOD, data, known, foreign, ood_score, data.weights)
+            counted = slice(None) if data.weights is None else data.weights > 0
+            shares = None if data.weights is None else data.weights[counted]
+            row |= measure(OOD, data, known[counted], foreign, ood_score, shares)
     values = {key: np.array([row[key] for row in found]).reshape(len(possible), draws) for key in found[0]}
     mean, sd = ({key: getattr(v, name)(axis=1) for key, v in values.items()} for name in ("mean", "std"))
     return PredictiveCurve(possible, mean, sd)

@@ -293,9 +293,9 @@ def _reliability(measured: dict[str, Measured], task: Task) -> dict[str, Reliabi
 def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str]) -> dict[str, np.ndarray]:
     """Measure midpoint barriers of fixed pairs of training runs, as they are and with neurons permuted and flipped."""
     left, right = fixed_pairs(train.runs).T
-    if len(task.X) > BARRIER_EXAMPLES:
-        chosen = evenly_spaced(len(task.X), BARRIER_EXAMPLES)
-        task = task.subset(chosen)
+    counted = np.arange(len(task.X)) if task.weights is None else np.flatnonzero(task.weights)
+    if len(counted) > BARRIER_EXAMPLES:
+        task = task.subset(counted[evenly_spaced(len(counted), BARRIER_EXAMPLES)])
     before = midpoint_barrier(train[left], train[right], task)
     if train.aligned:
         notes.append("The training networks came aligned: the barrier 'before' is not that of networks as trained.")

@@ -66,12 +66,15 @@ def scores(outputs: Tensor, targets: Tensor, loss: Any, weights: Tensor | None =
         return mean(row.right(outputs, targets).to(outputs.dtype), weights)
     if "custom" in row.kinds:
         return -losses(outputs, targets, loss, weights)
-    share = targets.new_ones(targets.shape[-2]) if weights is None else weights.to(targets)
-    share = share.unsqueeze(-1)
-    centre = targets.mean(-2, keepdim=True) if weights is None else (share * targets).mean(-2, keepdim=True)
-    residual = (share * (row.predictions(outputs) - targets).square()).sum((1, 2))
+    predicted = row.predictions(outputs)
+    if weights is None:
+        residual = (predicted - targets).square().sum((1, 2))
+        total = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
+        return 1 - residual / total
+    share = weights.to(targets).unsqueeze(-1)
+    centre = (share * targets).mean(-2, keepdim=True)
     total = (share * (targets - centre).square()).sum((-2, -1))
-    return 1 - residual / total
+    return 1 - mean((predicted - targets).square(), weights) * predicted[0].numel() / total
 
 
 def predictions(outputs: Tensor, loss: Any) -> Tensor:

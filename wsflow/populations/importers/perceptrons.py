@@ -16,7 +16,7 @@ OUTPUTS = {
     "identity": "The outputs are the predictions.",
     "softmax": "The outputs are logits: predict_proba is their softmax.",
     "logistic": "Each output is a logit of its own: predict_proba is its sigmoid, and for two classes that of class 1. "
-    "A task with cross_entropy needs an output for each class, which the logits (0, z) would be.",
+    "It is a network for a task with loss='binary_cross_entropy'.",
 }
 
 
