@@ -16,7 +16,7 @@ from test_symmetry import drawn, incoming, linear_stream, mixed, run_linear_stre
 from torch import Tensor
 
 from wsflow.activations import ACTIVATIONS, FLIP, PHASE, POSITIVE, SIGN
-from wsflow.architecture import Architecture, Block, Fixed, Layer, NeuronGroup, Parameter, Wire
+from wsflow.architecture import Architecture, Layer
 from wsflow.estimators.canonicalizer import ScaleCanonicalizer
 from wsflow.running import forward, unflatten
 from wsflow.running.execution import run_module
@@ -227,19 +227,6 @@ class TestConventions:
             "2.weight": {"hidden1"},
             "2.bias": {"hidden1"},
         }
-
-    def test_a_circle_that_nothing_enters_keeps_its_scale(self):
-        one, two = NeuronGroup("one", 3), NeuronGroup("two", 4)
-        rows = [
-            Parameter("there", (4, 3), (Block((two, one), wires=(("b", 0, 1), ("a", 1, -1))),)),
-            Parameter("back", (3, 4), (Block((one, two), wires=(("a", 0, 1), ("b", 1, -1))),)),
-            Parameter("out", (2, 3), (Block((Fixed(2), one), wires=(("a", 1, -1),)),)),
-        ]
-        wires = (Wire("a", one, frozenset({POSITIVE})), Wire("b", two, frozenset({POSITIVE})))
-        architecture = Architecture(tuple(rows), wires)
-        w = drawn(3, architecture.n_weights)
-        assert not any(d.acyclic for d in incoming_weights(architecture))
-        assert all(torch.equal(canonical(w, architecture, form), w) for form in FORMS)
 
     def test_the_scales_of_a_norm_are_weights_and_its_shift_is_a_bias(self):
         architecture = MANY["batch norm"]

@@ -385,7 +385,36 @@ class TestHolding:
         w = drawn(3, architecture.n_weights)
         w[:, architecture.slices["qkv.weight"]] = w[0, architecture.slices["qkv.weight"]]
         assert list(fixed_groups(w, architecture)) == ["heads", "qk", "vo"]
-        assert restricted(architecture, ["heads"]).groups == ()
+
+    @pytest.mark.parametrize("name", ["out.weight", "qkv.weight"])
+    def test_heads_with_the_channels_that_equal_weights_tell_apart(self, name):
+        architecture = handwritten.Attention.architecture()
+        w = drawn(3, architecture.n_weights)
+        w[:, architecture.slices[name]] = w[0, architecture.slices[name]]
+        assert list(fixed_groups(w, architecture)) == (
+            ["heads", "vo"] if name == "out.weight" else ["heads", "qk", "vo"]
+        )
+
+    def test_neurons_that_rounding_alone_tells_apart_are_not_told_apart(self):
+        w = self.rows()
+        w[:, self.architecture.slices["0.bias"]] = 1 + torch.finfo(w.dtype).eps * torch.arange(-3, 3)
+        assert fixed_groups(w, self.architecture) == {}
+
+    @pytest.mark.parametrize("name", [name for name, a in ARCHITECTURES.items() if any(g.parent for g in a.groups)])
+    def test_what_is_nested_moves_within_neurons_that_stay(self, name):
+        """A planted orbit whose parents stay is one point, though the parents are held."""
+        architecture = ARCHITECTURES[name]
+        parent = next(group for group in architecture.groups if group.parent is None)
+        few = restricted(architecture, [parent.name])
+        assert [g.name for g in few.groups] == [g.name for g in architecture.groups if g != parent]
+        assert Architecture.from_json(few.to_json()) == few
+        w, reference = drawn(1, architecture.n_weights).expand(6, -1), drawn(architecture.n_weights, seed=5)
+        moved = planted(few, 6)(w)
+        assert (moved != w).any(1).all()
+        found = orbit_matching(moved, reference, few)(moved)
+        torch.testing.assert_close(found, found[:1].expand(6, -1), rtol=1e-12, atol=1e-12)
+        found = extended(orbit_matching(moved, w[0], few), architecture, 6)(moved)
+        torch.testing.assert_close(found, w, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "nested twice"])
     def test_fixed_groups_stay_and_others_move(self, name):

@@ -104,9 +104,16 @@ def _largest_deviation(*arguments: Any) -> float:
     return certify(*arguments).deviation
 
 
+def _orbit_approximations(*arguments: Any) -> tuple[str, ...]:
+    from wsflow.tracing.orbits import certify_orbits
+
+    return certify_orbits(*arguments).approximations
+
+
 hooks.read_module = _read_module
 hooks.module_of_program = _module_of_program
 hooks.largest_deviation = _largest_deviation
+hooks.orbit_approximations = _orbit_approximations
 
 
 def __dir__() -> list[str]:

@@ -14,3 +14,5 @@ read_module: Callable[..., Any]
 largest_deviation: Callable[..., float]
 # an architecture with a program -> the torch module that runs it
 module_of_program: Callable[..., Any]
+# an architecture -> sentences on the parts of networks that are only near one point of their orbits
+orbit_approximations: Callable[..., tuple[str, ...]]

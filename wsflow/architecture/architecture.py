@@ -170,6 +170,29 @@ class Architecture:
         """
         return hooks.largest_deviation(self, module, inputs, n_trials, seed)
 
+    def approximations(self, n_trials: int = 3, seed: int = 0) -> tuple[str, ...]:
+        """Say which parameters canonical forms and alignment bring only near one point of their orbit, and why.
+
+        There are none for all architectures that are known: members of an orbit, networks that differ by symmetries
+        alone, become one point. It is measured on random networks that random elements of the symmetry group move.
+
+        Parameters
+        ----------
+        n_trials : int
+            Number of random networks, each with as many copies.
+
+        Returns
+        -------
+        tuple of str
+            Sentences; none where members of an orbit end less than 1e-10 apart.
+
+        Examples
+        --------
+        >>> Architecture.mlp([4, 3, 2], "tanh").approximations()
+        ()
+        """
+        return hooks.orbit_approximations(self, n_trials, seed)
+
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], activation: str, *, ordered: bool = True) -> Architecture:
         """Infer a plain MLP or CNN from its state dict and its activation.

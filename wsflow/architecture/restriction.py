@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from wsflow.architecture.architecture import Architecture
 from wsflow.architecture.parameters import Block, Parameter
-from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, groups_of
+from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, groups_of, lineage
 
 
 def restricted(architecture: Architecture, groups: Collection[str], wires: Collection[str] = ()) -> Architecture:
     """Return an architecture whose neurons in these groups stay in order, and whose wires over them are not scaled.
 
-    Groups that are nested in a fixed group are fixed as well, and so are the parents of a fixed group that has no axis
-    of its own within them: such an axis cannot move by its parents alone.
+    Groups that are nested in a fixed group still move within it, unless that is nested itself. The parents of a fixed
+    group that has no axis of its own within them are fixed as well: its axis cannot move by its parents alone.
 
     Examples
     --------
@@ -24,20 +24,26 @@ def restricted(architecture: Architecture, groups: Collection[str], wires: Colle
     ['hidden2']
     """
     fixed = _fixed(architecture, set(groups))
-    free = [w for w in architecture.wires if w.name not in wires and not fixed & {g.name for g in groups_of(w.space)}]
+    free = [w for w in architecture.wires if w.name not in wires and not fixed.keys() & _moved_with(w.space)]
     if not fixed and len(free) == len(architecture.wires):
         return architecture
     known = {wire.name for wire in free}
     return replace(
         architecture,
         parameters=tuple(_restricted_parameter(parameter, fixed, known) for parameter in architecture.parameters),
-        wires=tuple(free),
+        wires=tuple(replace(wire, space=_restricted_space(wire.space, fixed, wire.space.total)) for wire in free),
         activation_sites=tuple(site for site in architecture.activation_sites if site.group not in fixed),
     )
 
 
-def _fixed(architecture: Architecture, names: set[str]) -> set[str]:
-    """Return the names of all groups that are fixed together with those named."""
+def _moved_with(space: Space) -> set[str]:
+    """Return the names of the groups whose neurons a space ranges over, without their parents."""
+    parts = space.parts if isinstance(space, DirectSum) else (space,)
+    return {part.name for part in parts if isinstance(part, NeuronGroup)}
+
+
+def _fixed(architecture: Architecture, names: set[str]) -> dict[str, str]:
+    """Return all groups that are fixed together with those named, with names for those in which others still move."""
     labels = [
         part
         for _, block, _ in architecture.blocks
@@ -48,17 +54,19 @@ def _fixed(architecture: Architecture, names: set[str]) -> set[str]:
     count = -1
     while len(names) != count:
         count = len(names)
-        names = {g.name for g in architecture.groups if {member.name for member in groups_of(g)} & names}
+        deep = (g for g in architecture.groups if len(lineage(g)) > 2)
+        names |= {g.name for g in deep if {above.name for above in lineage(g)[1:-1]} & names}
         names |= {g.name for part in labels if isinstance(part, NeuronGroup) and part.name in names
                   for g in groups_of(part)}  # fmt: skip
-    return names
+    parents = {g.parent.name for g in architecture.groups if g.parent is not None and g.name not in names}
+    return {name: name if name in parents else "" for name in names}
 
 
-def _restricted_parameter(parameter: Parameter, fixed: set[str], wires: set[str]) -> Parameter:
+def _restricted_parameter(parameter: Parameter, fixed: Mapping[str, str], wires: set[str]) -> Parameter:
     return replace(parameter, blocks=tuple(_restricted_block(block, fixed, wires) for block in parameter.blocks))
 
 
-def _restricted_block(block: Block, fixed: set[str], wires: set[str]) -> Block:
+def _restricted_block(block: Block, fixed: Mapping[str, str], wires: set[str]) -> Block:
     return replace(
         block,
         axes=tuple(_restricted_space(space, fixed, block.extent(axis)) for axis, space in enumerate(block.axes)),
@@ -68,8 +76,13 @@ def _restricted_block(block: Block, fixed: set[str], wires: set[str]) -> Block:
     )
 
 
-def _restricted_space(space: Space, fixed: set[str], size: int) -> Space:
+def _restricted_space(space: Space, fixed: Mapping[str, str], size: int) -> Space:
     if isinstance(space, DirectSum):
         parts = (_restricted_space(part, fixed, part.total) for part in space.parts)
         return DirectSum(tuple(parts))  # type: ignore[arg-type]
-    return Fixed(size) if isinstance(space, NeuronGroup) and space.name in fixed else space
+    if not isinstance(space, NeuronGroup):
+        return space
+    if space.name in fixed:
+        return Fixed(size, fixed[space.name])
+    parent = space.parent and _restricted_space(space.parent, fixed, space.parent.total)
+    return space if parent == space.parent else replace(space, parent=parent)

@@ -28,7 +28,7 @@ def describe(
     """Return the JSON text of an architecture's fields, with sorted keys; parents come first in `groups`."""
     data = {
         "version": VERSION,
-        "groups": [{"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in groups],
+        "groups": [{"name": g.name, "size": g.size, "parent": _parent_data(g.parent)} for g in groups],
         "wires": [{"name": w.name, "space": _space_data(w.space), "scalings": sorted(w.scalings)} for w in wires],
         "parameters": [
             {
@@ -67,7 +67,9 @@ def parse(text: str) -> dict[str, Any]:
 def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
     groups: dict[str, NeuronGroup] = {}
     for g in data["groups"]:
-        groups[g["name"]] = NeuronGroup(g["name"], int(g["size"]), groups[g["parent"]] if g["parent"] else None)
+        parent = g["parent"]
+        parent = _space(parent, groups) if isinstance(parent, dict) else groups[parent] if parent else None
+        groups[g["name"]] = NeuronGroup(g["name"], int(g["size"]), parent)
     return {
         "wires": [Wire(w["name"], _space(w["space"], groups), frozenset(w["scalings"])) for w in data["wires"]],
         "parameters": [
@@ -88,9 +90,13 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _parent_data(parent: NeuronGroup | Fixed | None) -> Any:
+    return _space_data(parent) if isinstance(parent, Fixed) else parent.name if parent else None
+
+
 def _space_data(space: Space) -> dict[str, Any]:
     if isinstance(space, Fixed):
-        return {"fixed": space.size}
+        return {"fixed": space.size, **({"name": space.name} if space.name else {})}
     if isinstance(space, NeuronGroup):
         return {"group": space.name}
     return {"sum": [_space_data(part) for part in space.parts]}
@@ -98,7 +104,7 @@ def _space_data(space: Space) -> dict[str, Any]:
 
 def _space(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Any:
     if "fixed" in data:
-        return Fixed(int(data["fixed"]))
+        return Fixed(int(data["fixed"]), data.get("name", ""))
     if "group" in data:
         return groups[data["group"]]
     return DirectSum(tuple(_space(part, groups) for part in data["sum"]))

@@ -17,9 +17,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fixed:
-    """Label an axis whose coordinates nothing permutes: input features, outputs, pixels, positions in a kernel."""
+    """Label an axis whose coordinates nothing permutes: input features, outputs, pixels, positions in a kernel.
+
+    Parameters
+    ----------
+    size : int
+    name : str
+        Of coordinates in which a neuron group is nested, such as heads that keep their places.
+    """
 
     size: int
+    name: str = ""
 
     @property
     def total(self) -> int:
@@ -37,8 +45,8 @@ class NeuronGroup:
         Unique within an architecture.
     size : int
         Number of neurons; for a nested group the number within each neuron of the parent.
-    parent : NeuronGroup, optional
-        The group in which this one is nested, such as the channels within each head.
+    parent : NeuronGroup or Fixed, optional
+        What this group is nested in, such as the channels within each head; fixed coordinates have a name then.
 
     Examples
     --------
@@ -50,7 +58,7 @@ class NeuronGroup:
 
     name: str
     size: int
-    parent: NeuronGroup | None = None
+    parent: NeuronGroup | Fixed | None = None
 
     @property
     def total(self) -> int:
@@ -103,6 +111,12 @@ class Wire:
     name: str
     space: Space
     scalings: frozenset[str] = frozenset()
+
+
+def lineage(group: NeuronGroup) -> tuple[NeuronGroup | Fixed, ...]:
+    """Return what a group is nested in, the outermost first, and the group itself."""
+    above = lineage(group.parent) if isinstance(group.parent, NeuronGroup) else (group.parent,) if group.parent else ()
+    return (*above, group)
 
 
 def groups_of(space: Space) -> tuple[NeuronGroup, ...]:

@@ -46,7 +46,7 @@ def check(
 
     SOURCE is FILE.py:NAME, a function or class of yours that returns a torch module, or a population that wsflow
     wrote (with --module, where its networks do not run themselves). Outputs are compared in float64; a deviation
-    above 1e-10 is an error.
+    above 1e-10 is an error. What canonical forms and alignment bring only near one point is named.
 
     \b
     Example:
@@ -58,9 +58,10 @@ def check(
     from wsflow.exceptions import NumericalError
     from wsflow.tracing import certify
     from wsflow.tracing.certificate import TOLERANCE
+    from wsflow.tracing.orbits import certify_orbits
 
     certificate = certify(table, network, inputs, trials, seed)
-    result = _result(table, certificate)
+    result = _result(table, certificate, certify_orbits(table, trials, seed))
     if as_json:
         echo_json(result)
     else:
@@ -131,7 +132,7 @@ def _example(shapes: tuple[str, ...], seed: int) -> Any:
     return tuple(tensors) if tensors else None
 
 
-def _result(table: Any, certificate: Any) -> dict[str, Any]:
+def _result(table: Any, certificate: Any, orbits: Any) -> dict[str, Any]:
     groups = [{"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in table.groups]
     wires = [{"name": w.name, "size": w.space.total, "scalings": sorted(w.scalings)} for w in table.wires if w.scalings]
     return {
@@ -141,6 +142,8 @@ def _result(table: Any, certificate: Any) -> dict[str, Any]:
         "deviation": certificate.deviation,
         "wrong": certificate.wrong,
         "idle": list(certificate.idle),
+        "orbit_deviation": orbits.deviation,
+        "approximations": list(orbits.approximations),
     }
 
 
@@ -151,4 +154,7 @@ def _print(result: dict[str, Any]) -> None:
     ]
     rows += [[w["name"], str(w["size"]), ", ".join(w["scalings"])] for w in result["wires"]]
     footer = [f"Random elements of this group change outputs by at most {result['deviation']:.1e} of the largest."]
+    footer += [f"Only nearly aligned: {sentence}" for sentence in result["approximations"]] or [
+        f"In canonical form and aligned, members of an orbit are {result['orbit_deviation']:.1e} apart."
+    ]
     echo_table(f"Symmetries of {result['weights']:,} weights", ["neurons", "number", "acts by"], rows, footer)

@@ -212,9 +212,13 @@ def _idle(architecture: Architecture) -> tuple[str, ...]:
 
 
 def without(architecture: Architecture, generators: Collection[str]) -> Architecture:
-    """Return the architecture without the symmetries of ``"group NAME"`` and ``"wire NAME"`` generators."""
+    """Return the architecture without the symmetries of ``"group NAME"`` and ``"wire NAME"`` generators.
+
+    What is nested in a group is left out with it.
+    """
     groups, wires = (
         [name for kind, _, name in (generator.partition(" ") for generator in generators) if kind == wanted]
         for wanted in ("group", "wire")
     )
-    return restricted(architecture, groups, wires)
+    nested = [g.name for g in architecture.groups if {member.name for member in groups_of(g)} & set(groups)]
+    return restricted(architecture, nested, wires)

@@ -13,19 +13,20 @@ Sun and Tran-Dinh 2019, "Generalized self-concordant functions", arXiv:1703.0459
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import linprog
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from wsflow.activations import POSITIVE
-from wsflow.architecture import Architecture, Block
+from wsflow.architecture import Architecture, Block, Parameter
 from wsflow.running import take
 from wsflow.symmetry.actions import broadcast_along, nested_axes
-from wsflow.symmetry.canonical.incoming import Bias, incoming_weights
+from wsflow.symmetry.canonical.incoming import Bias
 
 _TOLERANCE = 1e-14
 _MAX_STEPS = 200
@@ -33,12 +34,15 @@ _TINY = np.finfo(float).tiny
 # elements of the largest temporary tensor
 _CHUNK = 2**24
 
+# from the squares (cells, n) of weights that scale together and their exponents to log-scales (neurons, n)
+Minimise = Callable[[np.ndarray, "Exponents"], np.ndarray]
+
 
 def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "inside") -> dict[str, Tensor]:
     """Return the positive scales that make the sum of squares of each network's weights smallest.
 
-    A neuron whose incoming or outgoing weights are all zero would go to zero or infinity: it keeps its scale,
-    and so do cycles of wires that nothing enters. Statistics do not count.
+    A neuron whose incoming or outgoing weights are all zero would go to zero or infinity: it keeps its scale, and so do
+    wires that let some weights vanish while no others grow. Statistics do not count.
 
     Parameters
     ----------
@@ -58,7 +62,13 @@ def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "i
     >>> balanced_scales(torch.tensor([[2.0, 8.0]]), Architecture.mlp([1, 1, 1], bias=False))
     {'hidden1': tensor([[2.]])}
     """
-    names = [d.wire.name for d in incoming_weights(architecture) if POSITIVE in d.wire.scalings and d.acyclic]
+    return minimal_scales(weights, architecture, _with_minimum(architecture, bias), minimise, bias)
+
+
+def minimal_scales(
+    weights: Tensor, architecture: Architecture, names: list[str], minimise: Minimise, bias: Bias = "inside"
+) -> dict[str, Tensor]:
+    """Return the scales (n, neurons) of these wires, whose logarithms a function of their cells and exponents finds."""
     parts = list(_cells(weights[:0], architecture, bias, names))
     if not parts:
         return {}
@@ -73,6 +83,31 @@ def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "i
     return {name: t.exp().to(weights) for name, t in zip(names, log_scales.split(sizes, 1), strict=True)}
 
 
+def _with_minimum(architecture: Architecture, bias: Bias) -> list[str]:
+    """Return the wires over which the sum of squares has a minimum, where no weight is zero.
+
+    There is none along log-scales d where all exponents E d are at most 0, and some are not 0 (a linear program).
+    """
+    found = [wire.name for wire in architecture.wires if POSITIVE in wire.scalings]
+    while found:
+        rows = [
+            [sum(e for w, _, e in block.wires if w == name) for name in found]
+            for parameter, block, _ in architecture.blocks
+            if _counts(parameter, bias)
+        ]
+        exponents = np.unique(rows, axis=0)
+        falling = linprog(exponents.sum(0), A_ub=exponents, b_ub=np.zeros(len(exponents)), bounds=(-1, 1))
+        if falling.fun > -1e-6:
+            break
+        found = [name for name, d in zip(found, falling.x, strict=True) if abs(d) < 1e-6]
+    return found
+
+
+def _counts(parameter: Parameter, bias: Bias) -> bool:
+    outside = bias == "outside" and len(parameter.shape) == 1 and "bias" in parameter.name.rpartition(".")[2]
+    return parameter.role == "weight" and not outside
+
+
 Rows = list[tuple[str, int, Tensor]]
 
 
@@ -80,8 +115,7 @@ def _cells(weights: Tensor, architecture: Architecture, bias: Bias, names: list[
     """Yield sums of squares (n, cells) of each block, and by wire and exponent the neuron of each cell."""
     for parameter, block, columns in architecture.blocks:
         wires = [entry for entry in block.wires if entry[0] in names]
-        vector = len(parameter.shape) == 1 and bias == "outside"
-        if wires and parameter.role == "weight" and not (vector and "bias" in parameter.name.rpartition(".")[2]):
+        if wires and _counts(parameter, bias):
             kept = sorted({i for _, axis, _ in wires for i in nested_axes(block, axis)})
             rest = [i + 1 for i in range(len(block.axes)) if i not in kept]
             squares = take(weights, torch.from_numpy(columns)).square()
@@ -100,7 +134,8 @@ class Exponents:
     """The sparse matrix E (cells, neurons) of exponents: for each cell, how often it holds the scale of each neuron.
 
     `positive` and `negative` (neurons, cells) have the absolute values of the entries of the transposed matrix,
-    `squared` their squares; `spans` has the neurons of each wire, and the sum of its extreme exponents.
+    `squared` their squares; `spans` has the neurons of each wire, and the sum of its extreme exponents. Where wires
+    cross, log-scales of one may grow while those of the other fall by as much: `ridge` keeps Newton steps from these.
     """
 
     matrix: csr_array
@@ -109,6 +144,7 @@ class Exponents:
     negative: csr_array
     squared: csr_array
     spans: tuple[tuple[slice, int], ...]
+    ridge: float
 
     @classmethod
     def of(cls, architecture: Architecture, names: list[str], parts: list[Rows]) -> Exponents:
@@ -134,7 +170,8 @@ class Exponents:
             for name, size in zip(names, sizes, strict=True)
         )
         positive, negative = transposed.maximum(0).tocsr(), (-transposed).maximum(0).tocsr()
-        return cls(matrix, transposed, positive, negative, transposed.power(2), spans)
+        crossed = max((positive > 0).sum(0).max(), (negative > 0).sum(0).max()) > 1
+        return cls(matrix, transposed, positive, negative, transposed.power(2), spans, 1e-12 if crossed else 0.0)
 
 
 def minimise(cells: np.ndarray, system: Exponents) -> np.ndarray:
@@ -143,11 +180,21 @@ def minimise(cells: np.ndarray, system: Exponents) -> np.ndarray:
     It is zero for a neuron with weights on one side alone.
     """
     alive = ((system.positive @ cells > 0) & (system.negative @ cells > 0)).astype(float)
-    t = _start(cells, system, alive)
+    return descend(_start(cells, system, alive), cells, system, alive)
+
+
+def descend(
+    t: np.ndarray, cells: np.ndarray, system: Exponents, alive: np.ndarray, mean_square: float = 0.0
+) -> np.ndarray:
+    """Return the minimum (neurons, n) of sum_c m_c exp(2 (E t)_c) - 2 mean_square (E t)_c, over all m_c > 0.
+
+    It is found from t on, for the neurons that are alive.
+    """
+    goal = mean_square * (cells > 0)
     for _ in range(_MAX_STEPS):
         now = cells * np.exp(2 * (system.matrix @ t))
-        gradient = alive * (system.transposed @ now)
-        size = system.positive @ now + system.negative @ now
+        gradient = alive * (system.transposed @ (now - goal))
+        size = system.positive @ (now + goal) + system.negative @ (now + goal)
         if (np.abs(gradient) <= _TOLERANCE * size).all():
             break
         step = _newton(now, gradient, system, alive)
@@ -176,13 +223,16 @@ def _newton(
     now: np.ndarray, gradient: np.ndarray, system: Exponents, alive: np.ndarray, max_iter: int = 200
 ) -> np.ndarray:
     """Solve H d = -gradient by conjugate gradients, H = 2 E' diag(cells) E, preconditioned by H's diagonal."""
-    inverse = alive / np.maximum(2 * (system.squared @ now), _TINY)
+    diagonal = np.maximum(2 * (system.squared @ now), _TINY)
+    inverse = alive / diagonal
     step, residual = np.zeros_like(gradient), -gradient
     z = inverse * residual
     direction, energy = z, (residual * z).sum(0)
     goal = 1e-6 * energy
     for _ in range(max_iter):
         image = 2 * (system.transposed @ (now * (system.matrix @ direction)))
+        if system.ridge:
+            image += system.ridge * diagonal * direction
         length = np.where(energy > goal, energy / np.maximum((direction * image).sum(0), _TINY), 0.0)
         step, residual = step + length * direction, residual - length * image
         z = inverse * residual

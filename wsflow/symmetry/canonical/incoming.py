@@ -1,13 +1,14 @@
 """The incoming weights that decide on the scale and the sign of each neuron, wire by wire in topological order.
 
-A wire is decided by the blocks that produce it once all other wires that act on these blocks are decided, so
-that nothing behind can change the decision. Where wires feed back into what produces them, such as a residual
-stream, the producers that come first decide (the embedding); the others follow.
+A wire is decided by the blocks that produce it once all other wires that would change the decision are decided: a sign
+changes no norm, and a positive scale of the same neurons no sign. Where wires feed back into what produces them, such
+as a residual stream, the producers that come first decide (the embedding); the others follow. Wires that wait for each
+other, such as those of rows and columns of one matrix of gains, are decided together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsflow.activations import PHASE, POSITIVE
 from wsflow.architecture import Architecture, Block, Parameter, Wire
 from wsflow.symmetry.actions import block_factors, nested_axes
 from wsflow.symmetry.views import block_view
@@ -51,7 +53,8 @@ class Producer:
 class IncomingWeights:
     """A wire with the producers that decide on its scale and sign.
 
-    One that is not `acyclic` belongs to a cycle of wires that nothing enters, and keeps its scale.
+    One that is not `acyclic` waits for itself: it crosses other wires, is in a circle that nothing enters, or has no
+    producer of exponent one.
     """
 
     wire: Wire
@@ -91,25 +94,43 @@ def incoming_weights(architecture: Architecture) -> tuple[IncomingWeights, ...]:
     while waiting:
         undecided = {wire.name for wire in waiting}
         ready = {w.name: [p for p in producers[w.name] if not p.depends_on & undecided] for w in waiting}
-        wire = next((w for w in waiting if len(ready[w.name]) == len(producers[w.name])), None)
+        wire = next((w for w in waiting if ready[w.name] and len(ready[w.name]) == len(producers[w.name])), None)
         # a bias alone, which may be zero, is the last choice
         wire = wire or next((w for w in waiting if any(len(p.parameter.shape) > 1 for p in ready[w.name])), None)
         wire = wire or next((w for w in waiting if ready[w.name]), None)
-        if wire is None:
-            return (*found, *(IncomingWeights(w, tuple(producers[w.name]), acyclic=False) for w in waiting))
-        found.append(IncomingWeights(wire, tuple(ready[wire.name])))
-        waiting.remove(wire)
+        if wire is not None:
+            found.append(IncomingWeights(wire, tuple(ready[wire.name])))
+            waiting.remove(wire)
+            continue
+        joint = _smallest_closed_set({w.name: _dependencies(producers[w.name]) & undecided for w in waiting})
+        found += [IncomingWeights(w, tuple(producers[w.name]), acyclic=False) for w in waiting if w.name in joint]
+        waiting = [w for w in waiting if w.name not in joint]
     return tuple(found)
 
 
+def _dependencies(producers: Sequence[Producer]) -> frozenset[str]:
+    return frozenset().union(*(producer.depends_on for producer in producers))
+
+
+def _smallest_closed_set(depends_on: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Return the fewest wires that depend on none but each other."""
+    closed = {name: own | {name} for name, own in depends_on.items()}
+    for _ in closed:
+        closed = {name: own.union(*(closed[other] for other in own)) for name, own in closed.items()}
+    return min(closed.values(), key=len)
+
+
 def incoming_columns(architecture: Architecture, wire: Wire, bias: Bias = "inside") -> Tensor:
-    """Return the columns (neurons, fan_in) of the incoming weights that decide on a wire's scale."""
-    found = (incoming.columns(bias) for incoming in incoming_weights(architecture) if incoming.wire.name == wire.name)
+    """Return the columns (neurons, fan_in) of the incoming weights of unit norm that decide on a wire's scale.
+
+    There are none for wires that are decided together.
+    """
+    found = (d.columns(bias) for d in incoming_weights(architecture) if d.wire.name == wire.name and d.acyclic)
     return next(found, torch.empty(wire.space.total, 0, dtype=torch.long))
 
 
 def _producers(architecture: Architecture) -> dict[str, list[Producer]]:
-    acting = {wire.name for wire in architecture.wires if wire.scalings}
+    acting = {wire.name: wire for wire in architecture.wires if wire.scalings}
     flipping: dict[str, set[str]] = {}
     for _, block, _ in architecture.blocks:
         for shear in block.shears:
@@ -118,11 +139,23 @@ def _producers(architecture: Architecture) -> dict[str, list[Producer]]:
     for parameter, block, columns in architecture.blocks:
         for occurrence, (name, axis, exponent) in enumerate([*block.wires, *_phases_alone(block)]):
             if name in acting and exponent == 1 and parameter.role == "weight":
-                others = {w for i, (w, _, _) in enumerate(block.wires) if i != occurrence}
-                depends_on = frozenset((others | flipping.get(parameter.name, set())) & acting)
+                others = {
+                    other
+                    for i, (other, where, _) in enumerate(block.wires)
+                    if i != occurrence and other in acting and _changes(acting[other], acting[name], where == axis)
+                }
+                depends_on = frozenset(others | (flipping.get(parameter.name, set()) & acting.keys()))
                 rows = neurons_first(torch.from_numpy(columns), block, axis)
                 found[name].append(Producer(parameter, rows, depends_on, bool(block.shifts), block, axis, columns))
     return found
+
+
+def _changes(other: Wire, wire: Wire, same_axis: bool) -> bool:
+    """Return whether another wire on a block changes the norms or the signs by which a wire is decided."""
+    scales, turns = POSITIVE in other.scalings, bool(other.scalings - {POSITIVE})
+    norms, signs = POSITIVE in wire.scalings, bool(wire.scalings - {POSITIVE})
+    # a phase is read from the bias as it is scaled
+    return (norms and scales) or (signs and (turns or (scales and (not same_axis or PHASE in wire.scalings))))
 
 
 def _phases_alone(block: Block) -> list[tuple[str, int, int]]:

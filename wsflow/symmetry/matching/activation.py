@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture
+from wsflow.architecture import Architecture, Fixed
 from wsflow.running.activation_statistics import Moments, activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.examples import chunk_size
@@ -58,7 +58,7 @@ def activation_matching(
     Examples
     --------
     >>> import torch
-    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.architecture import Architecture, Fixed
     >>> from wsflow.symmetry.actions import Action
     >>> from wsflow.symmetry.matching import activation_matching
     >>> architecture = Architecture.mlp([4, 3, 2], "tanh")
@@ -105,7 +105,7 @@ def _unread_groups(relaxation: Relaxation, similarities: Similarities) -> Iterat
         children = [g.name for g in groups if g.parent == group]
         if group.parent is None:
             yield children or [group.name], set()
-        elif group.parent.name in done:
+        elif group.parent.name in done or isinstance(group.parent, Fixed):
             yield [group.name], {group.parent.name}
 
 

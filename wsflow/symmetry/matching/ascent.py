@@ -79,12 +79,17 @@ class CoordinateAscent:
         return scores
 
     def initialize(self) -> None:
-        """Match layer by layer, comparing only weights between groups that have been reached."""
+        """Match layer by layer, comparing only weights between groups that have been reached.
+
+        Where there are none, neurons are compared by the absolute values of their weights in order of size, whatever
+        the neurons are with which they share them.
+        """
         everyone = torch.arange(self.n, device=self.device)
         for number, unfoldings in self.problem.layer_order if self.n else ():
             subproblem = self.problem.subproblems[number]
             self._stale[number] = len(unfoldings) < len(subproblem.unfoldings)
-            self._apply(number, everyone, solve(subproblem, self._scores(number, unfoldings, everyone)))
+            scores = self._scores(number, unfoldings, everyone) if unfoldings else self._scores_in_order(subproblem)
+            self._apply(number, everyone, solve(subproblem, scores))
 
     def run(self, max_sweeps: int) -> None:
         """Solve all subproblems, again and again, until nothing changes."""
@@ -144,15 +149,29 @@ class CoordinateAscent:
             _add(result, own, u, self.problem.subblocks[u.subblock], values, reference)
         return result
 
+    def _scores_in_order(self, subproblem: Subproblem) -> Scores:
+        scores: Scores = {}
+        for unfolding in subproblem.unfoldings:
+            subblock, number = self.problem.subblocks[unfolding.subblock], unfolding.subblock
+            sizes = (
+                subblock.unfold(values, unfolding).abs().sort(-1).values
+                for values in (self._current[number], self._reference[number])
+            )
+            _add_products(scores, set(), (unfolding.target, frozenset()), *sizes)
+        return scores
+
     def _reordered(self, number: int, key: tuple[str, Parity], scores: Tensor, rows: Tensor) -> Tensor:
         """Return constant scores with the networks' neurons in their current order, and with their signs."""
         scores = scores if len(rows) == self.n else scores.index_select(0, rows)
         if number not in self._changed:
             return scores
         target, parity = key
-        scores = scores.gather(3, self.permutations[self._groups[target]][rows, None, None].expand(scores.shape))
+        # one matrix for each of the parents, which stay where they are if there are several
+        by_parents = (len(rows), scores.shape[1], 1, scores.shape[3])
+        index = self.permutations[self._groups[target]][rows].reshape(by_parents) % scores.shape[3]
+        scores = scores.gather(3, index.expand(scores.shape))
         for segment in parity:
-            scores *= self.signs[segment][rows, None, None]
+            scores *= self.signs[segment][rows].reshape(by_parents)
         return scores
 
     def _apply(self, number: int, rows: Tensor, matching: Matching) -> None:
@@ -202,8 +221,13 @@ def _add(
     reference: Tensor,
 ) -> None:
     """Add the inner products of all pairs of neurons; scores whose keys are in `own` may be overwritten."""
-    key = (unfolding.target, unfolding.odd)
     old, new = subblock.unfold(values, unfolding), subblock.unfold(reference, unfolding)
+    _add_products(scores, own, (unfolding.target, unfolding.odd), old, new)
+
+
+def _add_products(
+    scores: Scores, own: set[tuple[str, Parity]], key: tuple[str, Parity], old: Tensor, new: Tensor
+) -> None:
     n, parents, size, _ = old.shape
     old = old.flatten(0, 1).transpose(1, 2)
     new = new.expand(n, *new.shape[1:]).flatten(0, 1)

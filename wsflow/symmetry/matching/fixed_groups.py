@@ -2,11 +2,14 @@
 
 Networks that share a frozen backbone, a head, or the untrained part of one initialisation agree there neuron by
 neuron. A permutation would keep each function and lose that. The rule: a group is fixed where the weights that are
-equal in all networks tell its neurons apart; what is nested in a fixed group is fixed with it. Zero biases and unit
-gains of fresh layers are equal as well, but tell no neurons apart.
+equal in all networks tell its neurons apart; what is nested in a fixed group is fixed where they tell its neurons apart
+within their parents, and else moves within them, as channels do in heads that a table of positions identifies. Zero
+biases and unit gains of fresh layers are equal as well, but tell no neurons apart.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -52,11 +55,20 @@ def fixed_groups(rows: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for group in architecture.groups:
         columns = [part for subblock in subblocks for part in _equal_columns(subblock, group, equal)]
-        if group.parent is not None and group.parent.name in found:
-            found[group.name] = found[group.parent.name]
-        elif columns and group.total > 1 and len(rows[0, torch.cat(columns, 1)].unique(dim=0)) == group.total:
-            found[group.name] = torch.cat(columns, 1).reshape(-1)
+        if columns and group.total > 1:
+            values = rows[0, torch.cat(columns, 1)]
+            within = isinstance(group.parent, NeuronGroup) and group.parent.name in found
+            if all(_differ(part) for part in (values.split(group.size) if within else [values])):
+                found[group.name] = torch.cat(columns, 1).reshape(-1)
     return found
+
+
+def _differ(values: Tensor) -> bool:
+    """Return whether all rows (neurons, weights) differ by more than the last digits."""
+    significand, exponent = torch.frexp(values)
+    # two thirds of the bits
+    steps = 2 ** round(-2 / 3 * math.log2(torch.finfo(values.dtype).eps))
+    return len(torch.ldexp((significand * steps).round() / steps, exponent).unique(dim=0)) == len(values)
 
 
 def _equal(a: Tensor, b: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wsflow.activations import SIGN
 from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.architecture.spaces import lineage
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.assignment import assignment, picked
 from wsflow.symmetry.matching.subblocks import Subblock, WireSegment
@@ -63,7 +64,7 @@ class Relaxation:
     def groups(self) -> dict[str, NeuronGroup]:
         """By name, the groups that are moved: not nested, or nested once."""
         architecture = self.problem.architecture
-        return {g.name: g for g in architecture.groups if g.parent is None or g.parent.parent is None}
+        return {g.name: g for g in architecture.groups if len(lineage(g)) <= 2}
 
     @cached_property
     def sign_segments(self) -> dict[str, frozenset[WireSegment]]:
@@ -101,7 +102,7 @@ class Relaxation:
         result = {name: self.by_parents(name, value) for name, value in similarities.values.items()}
         for name in similarities.values:
             parent = self.groups[name].parent
-            if parent is not None:
+            if isinstance(parent, NeuronGroup):
                 inner = assignment(result[name].flatten(0, 2)).reshape(result[name].shape[:-1])
                 best = picked(result[name], inner).sum(-1)
                 result[parent.name] = result[parent.name] + best if parent.name in result else best
@@ -157,8 +158,8 @@ class Relaxation:
         self, subblock: Subblock, values: Tensor, matrices: Mapping[str, Tensor], signs: Mapping[str, Tensor]
     ) -> Tensor:
         moving = [group is not None and group.name in matrices for group in subblock.groups]
-        for axis, group in enumerate(subblock.groups):
-            if group is None or group.parent is not None:
+        for axis in range(len(subblock.groups)):
+            if subblock.parents[axis] is not None:
                 continue
             nested = [i for i, parent in enumerate(subblock.parents) if parent == axis and moving[i]]
             outer = self._matrix(subblock, axis, matrices, signs) if moving[axis] else None

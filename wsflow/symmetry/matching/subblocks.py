@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wsflow.activations import FLIP, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Space
-from wsflow.architecture.spaces import groups_of
+from wsflow.architecture.spaces import lineage
 from wsflow.symmetry.actions import block_factors
 from wsflow.symmetry.views import as_index, broadcastable
 
@@ -164,13 +164,14 @@ def _with_axes_of_parents(
     last: dict[int, int] = {}
     joined: dict[int, int] = {}
     for axis, group in enumerate(groups):
-        chain = groups_of(group) if group is not None and parents[axis] is None else (group,)
+        chain = lineage(group) if group is not None and parents[axis] is None else (group,)
         for depth, member in enumerate(chain):
             if depth == 0 and parents[axis] is not None:
                 joined[len(axes)] = parents[axis]  # type: ignore[assignment]
             own = odd[axis] if depth == len(chain) - 1 else frozenset()
             size = columns.shape[axis] if member is None else member.size
-            axes.append((size, member, len(axes) - 1 if depth else None, own))
+            moving = member if isinstance(member, NeuronGroup) else None
+            axes.append((size, moving, len(axes) - 1 if depth else None, own))
         last[axis] = len(axes) - 1
     above = tuple(last[joined[i]] if i in joined else parent for i, (_, _, parent, _) in enumerate(axes))
     view = torch.from_numpy(np.ascontiguousarray(columns)).reshape([size for size, *_ in axes])

@@ -86,7 +86,8 @@ class MatchingProblem:
     def layer_order(self) -> tuple[tuple[int, frozenset[Unfolding]], ...]:
         """The subproblems layer by layer, with the unfoldings that have only groups reached before on their other axes.
 
-        The one that compares the most weights of each neuron comes first; one that would compare none is left out.
+        The one that compares the most weights of each neuron comes first. Where all would compare none, as groups that
+        meet only each other do, one has no such unfoldings.
         """
         reached: set[str] = set()
         left = dict(enumerate(self.subproblems))
@@ -96,7 +97,7 @@ class MatchingProblem:
             weights = {i: self._weights(left[i], unfoldings) for i, unfoldings in known.items()}
             best = max(weights, key=lambda i: (weights[i], -i))
             if not weights[best]:
-                break
+                best = max(left, key=lambda i: (self._weights(left[i], left[i].unfoldings), -i))
             reached |= left.pop(best).names
             order.append((best, known[best]))
         return tuple(order)
@@ -125,7 +126,7 @@ def _drafts(groups: Sequence[NeuronGroup], subblocks: Sequence[Subblock]) -> Ite
             yield group, nested, tuple(_unfoldings(group, nested, subblocks))
         alone = tuple(_unfoldings(group, (), subblocks))
         # a nested group is matched, and gets its signs, with its parent; signs of parents need a step of their own
-        if group.parent is None and (not children or any(unfolding.odd for unfolding in alone)):
+        if not isinstance(group.parent, NeuronGroup) and (not children or any(unfolding.odd for unfolding in alone)):
             yield group, (), alone
 
 
