@@ -19,8 +19,8 @@ from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter, Wire
 from wsflow.architecture.parameters import fixed_parameter
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.methods import ChainMatching, SinkhornMatching
+from wsflow.tracing import certify_orbits
 from wsflow.tracing.certificate import random_weights
-from wsflow.tracing.orbits import certify_orbits
 
 MEMBERS = 12
 FORMS = ("unit", "balanced")

@@ -105,7 +105,7 @@ def _largest_deviation(*arguments: Any) -> float:
 
 
 def _orbit_approximations(*arguments: Any) -> tuple[str, ...]:
-    from wsflow.tracing.orbits import certify_orbits
+    from wsflow.tracing import certify_orbits
 
     return certify_orbits(*arguments).approximations
 

@@ -85,4 +85,4 @@ def _restricted_space(space: Space, fixed: Mapping[str, str], size: int) -> Spac
     if space.name in fixed:
         return Fixed(size, fixed[space.name])
     parent = space.parent and _restricted_space(space.parent, fixed, space.parent.total)
-    return space if parent == space.parent else replace(space, parent=parent)
+    return space if parent == space.parent else replace(space, parent=parent)  # type: ignore[arg-type]

@@ -56,9 +56,8 @@ def check(
     inputs = _example(shapes, seed)
     network, table = _network(source, inputs, frozen, architecture, module)
     from wsflow.exceptions import NumericalError
-    from wsflow.tracing import certify
+    from wsflow.tracing import certify, certify_orbits
     from wsflow.tracing.certificate import TOLERANCE
-    from wsflow.tracing.orbits import certify_orbits
 
     certificate = certify(table, network, inputs, trials, seed)
     result = _result(table, certificate, certify_orbits(table, trials, seed))

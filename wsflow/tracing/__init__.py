@@ -2,5 +2,6 @@
 
 from wsflow.tracing.certificate import Certificate, certify
 from wsflow.tracing.modules import architecture_of_module
+from wsflow.tracing.orbits import OrbitCertificate, certify_orbits
 
-__all__ = ["Certificate", "architecture_of_module", "certify"]
+__all__ = ["Certificate", "OrbitCertificate", "architecture_of_module", "certify", "certify_orbits"]

@@ -59,7 +59,9 @@ def joint_signs(weights: Tensor, architecture: Architecture, names: Sequence[str
     return dict(zip(names, found, strict=True))
 
 
-def _turned_weights(architecture: Architecture, names: Sequence[str]) -> tuple[list[int], np.ndarray, ...]:
+def _turned_weights(
+    architecture: Architecture, names: Sequence[str]
+) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
     """Return the sets of neurons of these wires, as bits, whose signs turn some weight.
 
     And for all weights that are turned the number of this set, that of their block, and their column.

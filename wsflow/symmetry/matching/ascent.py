@@ -22,7 +22,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from wsflow.architecture import NeuronGroup
+from wsflow.architecture import Fixed, NeuronGroup
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.assignment import Parity, rounding
 from wsflow.symmetry.matching.solution import Matching, Scores, solve, stay
@@ -194,7 +194,7 @@ class CoordinateAscent:
 
     def _compose(self, rows: Tensor, matching: Matching) -> None:
         """Compose a matching with what was done before; what is nested in a neuron goes with it."""
-        old: dict[NeuronGroup, Tensor] = {}
+        old: dict[NeuronGroup | Fixed, Tensor] = {}
         for group in self.problem.architecture.groups:
             if group in matching.within or group.parent in old:
                 old[group] = self._old(group, matching, old, len(rows))
@@ -204,7 +204,7 @@ class CoordinateAscent:
             sign = sign.gather(1, old[group]) if group in old else sign
             self.signs[segment][rows] = sign * matching.signs[segment] if segment in matching.signs else sign
 
-    def _old(self, group: NeuronGroup, matching: Matching, old: dict[NeuronGroup, Tensor], n: int) -> Tensor:
+    def _old(self, group: NeuronGroup, matching: Matching, old: dict[NeuronGroup | Fixed, Tensor], n: int) -> Tensor:
         within = matching.within[group] if group in matching.within else stay(group, self._stale).expand(n, -1)
         if group.parent is None:
             return within
