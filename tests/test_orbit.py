@@ -73,7 +73,7 @@ def test_any_reference(reference: str) -> None:
 @pytest.mark.parametrize("method", ["activation", ChainMatching(steps=3)])
 def test_with_a_task(method: Any) -> None:
     X = np.random.default_rng(0).normal(size=(60, 5))
-    task = Task(X, (X[:, 0] > 0).astype(int))
+    task = Task(X, (X[:, :2] > 0).sum(1))
     members = orbit(Architecture.mlp([5, 8, 7, 3]))
     assert_one_point(members, method=method, task=task, random_state=0)
 
