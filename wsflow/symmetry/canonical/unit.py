@@ -53,7 +53,7 @@ def canonical_action(
     Examples
     --------
     >>> import torch
-    >>> from wsflow.architecture import Architecture, Wire
+    >>> from wsflow.architecture import Architecture
     >>> from wsflow.symmetry.canonical import canonical_action
     >>> architecture = Architecture.mlp([4, 3, 2])
     >>> w = torch.randn(1, 23)
@@ -80,10 +80,9 @@ def _steps(weights: Tensor, architecture: Architecture, bias: Bias, signs: bool)
     first = next((i for i, incoming in enumerate(order) if not incoming.acyclic), len(order))
     for i, incoming in enumerate(order):
         if i == first:
-            step = _joint_step(
-                Action(architecture, {}, scales)(weights), architecture, [d.wire for d in order[i:]], bias, signs
-            )
-            weights, scales = step(Action(architecture, {}, scales)(weights)), {}
+            weights, scales = Action(architecture, {}, scales)(weights), {}
+            step = _joint_step(weights, architecture, [d.wire for d in order[i:]], bias, signs)
+            weights = step(weights)
             yield step
         name, scale, phases = incoming.wire.name, _scale(weights, incoming, scales, bias, signs), {}
         if name in biases:

@@ -58,7 +58,7 @@ def activation_matching(
     Examples
     --------
     >>> import torch
-    >>> from wsflow.architecture import Architecture, Fixed
+    >>> from wsflow.architecture import Architecture
     >>> from wsflow.symmetry.actions import Action
     >>> from wsflow.symmetry.matching import activation_matching
     >>> architecture = Architecture.mlp([4, 3, 2], "tanh")

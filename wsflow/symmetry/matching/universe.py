@@ -39,33 +39,32 @@ def universe_matching(
 ) -> Action:
     """Take all networks to a common universe; their mean there is a reference for others.
 
-        Parameters
-        ----------
-        weights : Tensor of shape (n, d)
-            Canonical, or scalings will decide.
-        architecture : Architecture
-            Groups that are nested twice, or in fixed neurons, are matched without the relaxation.
-        max_iter : int
-            Steps of Frank-Wolfe, and rounds of matching to the mean.
-        max_sweeps : int
-            Passes over the groups in each of those.
-        tolerance : float
-            Frank-Wolfe ends where a step raises the objective by less than this part of it.
+    Parameters
+    ----------
+    weights : Tensor of shape (n, d)
+        Canonical, or scalings will decide.
+    architecture : Architecture
+        Groups that are nested twice, or in fixed neurons, are matched without the relaxation.
+    max_iter : int
+        Steps of Frank-Wolfe, and rounds of matching to the mean.
+    max_sweeps : int
+        Passes over the groups in each of those.
+    tolerance : float
+        Frank-Wolfe ends where a step raises the objective by less than this part of it.
 
-        Examples
-        --------
-        >>> import torch
-        >>> from wsflow.architecture import Architecture
-        >>> from wsflow.architecture.spaces import groups_of, lineage
-    from wsflow.symmetry.actions import Action
-        >>> from wsflow.symmetry.matching import universe_matching
-        >>> architecture = Architecture.mlp([4, 3, 2])
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> w = torch.randn(1, 23, generator=generator)
-        >>> orbit = Action.random(architecture, 5, generator, log_scale=0.0)(w.expand(5, -1))
-        >>> aligned = universe_matching(orbit, architecture)(orbit)
-        >>> bool((aligned == aligned[0]).all())
-        True
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.symmetry.actions import Action
+    >>> from wsflow.symmetry.matching import universe_matching
+    >>> architecture = Architecture.mlp([4, 3, 2])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> w = torch.randn(1, 23, generator=generator)
+    >>> orbit = Action.random(architecture, 5, generator, log_scale=0.0)(w.expand(5, -1))
+    >>> aligned = universe_matching(orbit, architecture)(orbit)
+    >>> bool((aligned == aligned[0]).all())
+    True
     """
     problem = MatchingProblem.of(architecture)
     rows = centred(weights, architecture)
