@@ -35,6 +35,8 @@ from wsflow.objectives.functionals import Fairness, TaskLoss
 from wsflow.objectives.kfac import NaturalGradient
 from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
 from wsflow.running import losses, predictions, scores
+from wsflow.symmetry.matching.examples import Examples
+from wsflow.symmetry.matching.methods import Context
 
 B, P = 12, 3
 RNG = np.random.default_rng(0)
@@ -441,12 +443,22 @@ class TestWeights:
         found = intersection_over_union(wrong, wrong[::-1], WEIGHTS)
         np.testing.assert_allclose(found, intersection_over_union(wrong[:, rows], wrong[::-1][:, rows]), atol=1e-6)
 
-    def test_training_on_whole_batches(self, case):
-        """Plain descent: rounding is not amplified by a ratio of gradients."""
+    @pytest.mark.parametrize("optimizer", ["sgd", "sgld"])
+    def test_training_on_whole_batches(self, case, optimizer):
+        """Without a ratio of gradients, which amplifies rounding; the noise of samplers falls with the weights."""
         settings = {"hidden": [4], "n_runs": 2, "epochs": 5, "batch_size": 100, "activation": "tanh"}
-        settings |= {"optimizer": "sgd", "learning_rate": 0.05}
+        settings |= {"optimizer": optimizer, "learning_rate": 0.05}
         a, b = (wsflow.train_population(task, **settings).weights for task in (weighted(case), duplicated(case)))
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+    def test_alignment(self, case):
+        weights = networks(task_of(case))
+        rows, found = torch.from_numpy(np.array(weights)), []
+        for task in (weighted(case), duplicated(case)):
+            examples = Examples.of(weights.architecture, *Context(task).data())
+            found.append((examples.losses(rows), examples.evaluate(rows), torch.tensor(examples.constant_loss)))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
     def test_training_with_targets_of_each_run(self):
         case = CASES["mse"]
