@@ -261,6 +261,14 @@ def test_state_dicts_under_other_names_in_order(names):
     np.testing.assert_array_equal(np.asarray(rows)[0], np.asarray(rows)[1])
 
 
+def test_state_dicts_with_two_networks_are_said():
+    first, second = make_networks(2)
+    state = {**renamed(second.state_dict(), "ema.{}".format), **renamed(first.state_dict(), "net.{}".format)}
+    with pytest.warns(UserWarning, match=r"network 0: several networks fit. 'net.' was taken, and not 'ema.'"):
+        rows = WeightArray.from_state_dicts([state], architecture=_mlp())
+    assert np.asarray(rows)[0, 0] == first.state_dict()["0.weight"][0, 0]
+
+
 @pytest.mark.parametrize("order", [(0, 2, 4), (4, 2, 0), (2, 0, 4)])
 def test_the_order_of_keys_does_not_matter_where_names_fit(order):
     state = {f"{i}.{kind}": STATE[f"{i}.{kind}"] for i in order for kind in ("bias", "weight")}
@@ -297,6 +305,35 @@ def test_a_part_of_a_network_is_said(tmp_path):
     with pytest.warns(UserWarning, match=r"net.pt: 'encoder.' was taken, and not what else is there: 'decoder.weight'"):
         population = load_networks(path, module=make_networks(1)[0])
     assert population.provenance["left_out"] == {"net.pt": ["decoder.weight", "decoder.bias"]}
+
+
+@pytest.mark.parametrize("name", ["norm.bias", "scale", "mean"])
+def test_what_may_be_of_the_network_is_not_left_out(tmp_path, name):
+    state = {**renamed(STATE, "mlp.{}".format), name: torch.ones(2)}
+    refused(saved(tmp_path, state), rf"net.pt: .*what is '{name}', of shape \(2,\)")
+    with pytest.warns(UserWarning, match=rf"'mlp.' was taken, and not what else is there: '{name}'"):
+        load_networks(tmp_path / "net.pt", module=make_networks(1)[0])
+
+
+def test_many_files_are_not_open_at_once(tmp_path):
+    resource = pytest.importorskip("resource")
+    names = tuple(f"net_{i}.pt" for i in range(40))
+    written(tmp_path, names, make_networks(40))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else limits[0] - 30
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))
+    try:
+        assert load_networks(tmp_path, activation="tanh").n_runs == 40
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_changed_byte_in_a_tensor_is_seen(tmp_path):
+    content = bytearray(saved(tmp_path, STATE).read_bytes())
+    place = content.find(STATE["2.weight"].numpy().tobytes())
+    content[place + 1] ^= 1
+    (tmp_path / "net.pt").write_bytes(content)
+    refused(tmp_path / "net.pt", "no intact file of torch: 'net/data/2' is cut off or has changed")
 
 
 def test_twins_that_follow_one_another_are_one_network(tmp_path):

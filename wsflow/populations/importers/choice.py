@@ -16,7 +16,7 @@ from wsflow.populations.importers.layouts import channel_major, torch_layout
 from wsflow.populations.importers.leaves import Leaf
 
 AXES = (0, -1)  # along which networks are stacked
-STEPS = re.compile(r"step|epoch|iter|ckpt|checkpoint|snapshot|batch", re.IGNORECASE)
+STEPS = re.compile(r"step|epoch|iter|ckpt|checkpoint|snapshot", re.IGNORECASE)
 MENTIONED = 5
 
 
@@ -69,7 +69,7 @@ def choose(leaves: Mapping[str, Leaf], architecture: Architecture, ordered: bool
         return _chosen(found, architecture, matches)
     stacks = [_stacked(leaves, architecture, ordered, channels_last, axis) for axis in AXES]
     fitting = [choice for choice in stacks if choice is not None]
-    if len(fitting) > 1 and fitting[0].networks:
+    if len(fitting) > 1:
         return replace(fitting[0], others=(*fitting[0].others, "the last axis"))
     return fitting[0] if fitting else None
 
@@ -130,9 +130,8 @@ def _cast(leaves: Mapping[str, Leaf], keys: Mapping[str, str]) -> tuple[str, ...
 
 
 def _width(dtype: str) -> int:
-    """Return the bits of a dtype such as float16, bfloat16, float8_e4m3fn or <f2."""
-    bits = re.search(r"float(\d+)", dtype)
-    return int(bits.group(1)) if bits else 8 * np.dtype(dtype).itemsize
+    """Return the bits of a dtype such as float16, bfloat16 or float8_e4m3fn."""
+    return int(re.findall(r"float(\d+)", dtype)[0])
 
 
 def _network(leaves: Mapping[str, Leaf], architecture: Architecture, keys: Mapping[str, str]) -> dict[str, np.ndarray]:

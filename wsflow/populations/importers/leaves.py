@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.architecture.state_names import is_beside
 from wsflow.architecture.state_rows import as_array
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.damaged import SAVE
@@ -55,17 +56,20 @@ class Leaf:
     @property
     def dtype(self) -> str:
         """The name of the dtype."""
-        return str(self.value.dtype).removeprefix("torch.")
+        name = str(self.value.dtype).removeprefix("torch.")
+        return np.dtype(name).name if name[:1] in "<>|=" else name
 
     @property
     def floating(self) -> bool:
         """Whether the numbers are of floating point."""
-        return "float" in self.dtype or self.dtype.lstrip("<>|=").startswith("f")
+        return "float" in self.dtype
 
     def is_layer_beside(self, name: str, other: Leaf) -> bool:
-        """Return whether this is the weight of a layer by its name, or lies in one dictionary with another tensor."""
-        named = name.rpartition(".")[2] in ("weight", "kernel")
-        return self.floating and len(self.shape) > 1 and (named or self.path[:-1] == other.path[:-1])
+        """Return whether this is a layer's: a weight by its name, or in one dictionary with another tensor."""
+        if not self.floating or not self.shape:
+            return False
+        named = name.rpartition(".")[2] in ("weight", "kernel") and len(self.shape) > 1
+        return named or (self.path[:-1] == other.path[:-1] and not is_beside(self.path[-1]))
 
     def stacked(self, axis: int, index: int = 0) -> Leaf:
         """Return the slice of one of several networks that are stacked along an axis."""

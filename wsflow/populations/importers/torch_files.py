@@ -11,6 +11,7 @@ import io
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from wsflow.populations.importers.stored import FUNCTIONS, Storage, storage_dtyp
 from wsflow.populations.importers.unpickling import unpickle
 
 SCRIPT = re.compile(r"^[^/]*/(constants\.pkl$|code/)")
-ZIP = b"PK\x03\x04"
+ZIP, HEADER = b"PK\x03\x04", 30  # of each member, which ends with the lengths of two fields behind it
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 MAXIMUM_PICKLE = 2**28
@@ -42,14 +43,13 @@ def read_pickle(path: Path) -> Checkpoint:
 
 
 def _zip_content(path: Path) -> Any:
-    # the archive stays open for as long as there are tensors that were not read
-    archive = zipfile.ZipFile(path)
-    members = _members(path, archive)
+    with zipfile.ZipFile(path) as archive:
+        members = _members(path, archive.infolist())
     root = next((name.removesuffix("data.pkl") for name in members if name.count("/") < 2 and _is_pickle(name)), None)
     if root is None:
         raise ValueError("it is a zip archive without a data.pkl")
     order = members.get(f"{root}byteorder")
-    if order is not None and archive.read(order).strip() != b"little":
+    if order is not None and _member(path, order).strip() != b"little":
         raise ValueError("its numbers are big-endian, and only little-endian ones are read")
     storages: dict[str, Storage] = {}
 
@@ -62,19 +62,32 @@ def _zip_content(path: Path) -> Any:
             size = _size(dtype, n_elements)
             if member.file_size != size:
                 raise ValueError(f"the storage {key!r} has {member.file_size} bytes, and is said to have {size}")
-            storages[key] = Storage(dtype, size, lambda: archive.read(member))
+            storages[key] = Storage(dtype, size, lambda: _member(path, member))
         return storages[key]
 
-    return unpickle(io.BytesIO(archive.read(members[f"{root}data.pkl"])), _functions(), persistent)
+    return unpickle(io.BytesIO(_member(path, members[f"{root}data.pkl"])), _functions(), persistent)
+
+
+def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """Read a member, whose checksum is 0 where torch did not compute it."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(HEADER)
+        if len(header) < HEADER or not header.startswith(ZIP):
+            raise ValueError(f"{info.filename!r} is not where the archive has it")
+        file.seek(sum(struct.unpack("<HH", header[-4:])), io.SEEK_CUR)
+        content = file.read(info.file_size)
+    if len(content) < info.file_size or (info.CRC and zlib.crc32(content) != info.CRC):
+        raise ValueError(f"{info.filename!r} is cut off or has changed")
+    return content
 
 
 def _is_pickle(name: str) -> bool:
     return name == "data.pkl" or name.endswith("/data.pkl")
 
 
-def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _members(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     """Return the members by name, and refuse archives that would unpack to more than they are."""
-    infos = archive.infolist()
     if any(SCRIPT.search(info.filename) for info in infos):
         raise InvalidInputError(
             f"{path}: this is a TorchScript archive, a program with its weights. {SAVE.replace('module', 'script')}"
