@@ -477,6 +477,12 @@ def test_no_help_writes_a_file_twice(command):
         assert lines and len(paths) == len(set(paths))
 
 
+def test_the_demo_of_the_readme_runs_twice():
+    """As nox and the measurements of its seeds call it."""
+    for path in ("noxfile.py", "benchmarks/demo_seeds.py"):
+        assert '"--force"' in (PAGES[0].parent / path).read_text(encoding="utf-8")
+
+
 def test_every_kind_of_output_is_checked():
     """An output that is neither a file nor a folder would need its own tests here."""
     assert {type(param.type) for _, param in OUTPUTS} == {OutputFile, OutputFolder}

@@ -285,6 +285,15 @@ def test_a_checkpoint_is_not_written_over(iris, tmp_path):
         trained(iris, tmp_path)
 
 
+def test_chunks_of_nobody_knows_what_are_not_written_over(iris, tmp_path):
+    (tmp_path / "chunk-000000.safetensors").write_bytes(b"precious")
+    for resume in (False, True):
+        with pytest.raises(InvalidInputError, match=r"no training\.json beside it says .* Give another folder"):
+            trained(iris, tmp_path, resume=resume)
+    assert files(tmp_path) == ["chunk-000000.safetensors"]
+    assert (tmp_path / "chunk-000000.safetensors").read_bytes() == b"precious"
+
+
 def test_a_folder_that_is_none_is_refused_before_training(iris, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file: .* Give another folder"):

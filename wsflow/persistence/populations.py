@@ -115,9 +115,10 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
 
 
 def _check(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
-    """Decode a population, but for a task whose data are elsewhere."""
+    """Decode a population, but for networks beyond the first, and for a task whose data are elsewhere."""
     included = data["task"] if task_tensors(data["task"], TASK) else None
-    Population(_weights(tensors, data), unpack_task(included, TASK, tensors, Path()), data["provenance"])
+    first = {name: array if name.startswith(TASK) else array[:1] for name, array in tensors.items()}
+    Population(_weights(first, data), unpack_task(included, TASK, tensors, Path()), data["provenance"])
 
 
 def checked_architecture(data: Mapping[str, Any], shapes: Shapes) -> Architecture:

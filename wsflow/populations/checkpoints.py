@@ -36,9 +36,13 @@ class Checkpoint:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder)
+            # listed first: another process may begin, with its description, at any time
+            chunks = next(folder.glob("chunk-*.safetensors"), None)
             before = described.read_bytes() if described.exists() else None
         except OSError as error:
             raise OutputError(f"{folder}: {error.strerror or error}. Give another folder.") from error
+        if before is None and chunks is not None:
+            raise InvalidInputError(f"{chunks}: no {DESCRIPTION} beside it says what was trained. Give another folder.")
         if before is None:
             write_bytes(described, text.encode())
         else:
