@@ -249,7 +249,7 @@ class TestTargets:
             f"own.csv/{name_of(param)}": "Not a directory",
             f"pipe{name_of(param)}": "device or a pipe",
             f"link{name_of(param)}": "symbolic link",
-            "new.txt": f"ends in {', '.join(s for s in param.type.suffixes if s)}",
+            "new.txt": f"ends in {' or '.join(s for s in param.type.suffixes if s)}",
             "new.npz": "ends in",
         }.items():
             refused(folder, [*arguments(command, param, path), "--force"], message)
@@ -378,7 +378,7 @@ class TestAsTheyAreCalled:
 
     def test_a_figure_that_cannot_be_written_costs_no_report(self, folder, zoo, monkeypatch):
         words = ["barrier", zoo / "zoo.safetensors", "--n-points", "1", "-k", "2", "--json", "-q", "--plot"]
-        refused(folder, [*words, "x.txt"], "a figure ends in .png, .pdf, .svg")
+        refused(folder, [*words, "x.txt"], "a figure ends in .png or .pdf or .svg")
 
         def full(*arguments, **keywords):
             raise OSError(28, "No space left on device")

@@ -55,7 +55,8 @@ class OutputFile(Output):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Make a path of the text, which must not be that of a folder."""
         if str(value).endswith(os.sep):
-            raise OutputError(f"{value}: this is the path of a directory. Give the path of a file, such as {value}a.st")
+            example = f"{value}new{self.suffixes[0]}"
+            raise OutputError(f"{value}: this is the path of a directory. Give the path of a file, such as {example}.")
         return super().convert(value, param, ctx)
 
     def check(self, path: Path) -> None:
@@ -64,7 +65,7 @@ class OutputFile(Output):
 
         check_target(path)
         if path.suffix.lower() not in self.suffixes:
-            named = ", ".join(suffix for suffix in self.suffixes if suffix)
+            named = " or ".join(suffix for suffix in self.suffixes if suffix)
             raise OutputError(f"{path}: {self.what} ends in {named}. Give it such a name.")
         check_room(path, LEAST)
 
