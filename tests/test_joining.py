@@ -29,6 +29,7 @@ def check_rows(result, rows):
     source = networks(runs=[7, 7, 8, 8, 9, 9], steps=[1, 2, 1, 2, 1, 2], aligned=True)
     assert type(result) is WeightArray
     assert result.architecture == ARCHITECTURE and result.aligned
+    rows = np.asarray(rows, dtype=int)
     np.testing.assert_array_equal(np.asarray(result), np.asarray(source)[rows])
     np.testing.assert_array_equal(result.runs, source.runs[rows])
     np.testing.assert_array_equal(result.steps, source.steps[rows])
@@ -63,6 +64,24 @@ MOVED = {
 @pytest.mark.parametrize(("move", "rows"), MOVED.values(), ids=MOVED)
 def test_rows_that_move_stay_networks(weights, move, rows):
     check_rows(move(weights), rows)
+
+
+@pytest.mark.parametrize("move", [move for move, _ in MOVED.values()], ids=MOVED)
+def test_networks_of_one_weight_are_rows_too(move):
+    """A row of one number looks like the number of a row."""
+    single = Architecture.mlp([1, 1], bias=False)
+    weights = WeightArray(np.arange(6.0)[:, None], single, runs=np.arange(6))
+    moved = move(weights)
+    assert type(moved) is WeightArray and moved.runs.tolist() == moved[:, 0].tolist()
+
+
+def test_no_networks_stay_networks(weights):
+    for none in (
+        np.vstack([weights[:0], weights[:0]]),
+        np.unique(weights[:0], axis=0),
+        np.delete(weights, range(6), 0),
+    ):
+        check_rows(none, [])
 
 
 def test_unique_keeps_the_first_of_equal_networks(weights):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from torch import nn
@@ -23,6 +24,7 @@ from wsflow import (
     WeightArray,
     WeightFlow,
 )
+from wsflow.cli.main import main
 from wsflow.evaluation import predict
 from wsflow.evaluation.novelty import novelty
 from wsflow.exceptions import FewRunsWarning, InvalidInputError, MissingArchitectureWarning
@@ -225,3 +227,15 @@ def test_few_runs_are_said(rows, few):
 def test_few_rows_of_other_groups_are_said():
     found = warned(lambda: WeightFlow("euclidean", **FAST).fit(np.asarray(networks(40)), groups=np.repeat([0, 1], 20)))
     assert "40 rows of 2 runs" in str(found[0].message)
+
+
+def test_the_command_line_says_it_too(tmp_path):
+    wsflow.save_population(Population(networks(3)), tmp_path / "zoo.safetensors")
+    options = ["--iterations", "1", "-p", "velocity=mlp", "-p", "velocity.width=8", "--quiet"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = CliRunner().invoke(
+            main, ["fit", str(tmp_path / "zoo.safetensors"), "-o", str(tmp_path / "model.st"), *options]
+        )
+    assert done.exit_code == 0 and "3 rows of 3 runs" in done.stderr
+    assert "training loss" in done.stdout and "validation" not in done.stdout

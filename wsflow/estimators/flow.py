@@ -351,7 +351,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
         Scores of other geometries, or behind other preprocessing, are with respect to other volumes and do not compare:
         a search over these takes a `wsflow.EnergyScorer` as its `scoring`. Where `set_params` has changed the
-        geometry, as a search does, an `IncomparableScoresWarning` says so.
+        geometry, as a search does, an ``IncomparableScoresWarning`` says so.
         """
         if getattr(self, "_other_geometry", False):
             warn(
