@@ -121,7 +121,8 @@ def _described(task: Task | None) -> str:
     if task is None:
         return "none"
     name = task.source.get("name") or task.source.get("path") or "of one's own data"
-    return f"{name}: {len(task.X)} examples, {task.n_inputs} inputs, {task.n_outputs} outputs, {task.loss}"
+    loss = getattr(task.loss, "__name__", task.loss)
+    return f"{name}: {len(task.X)} examples, {task.n_inputs} inputs, {task.n_outputs} outputs, {loss}"
 
 
 def versions(*packages: str) -> dict[str, str]:
