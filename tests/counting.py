@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,6 +33,11 @@ def counted(module: nn.Module, inputs: Any) -> Counts:
     sizes = Counter((group.size, group.parent.size if group.parent else 0) for group in architecture.groups)
     signs = sum(bool(kind & {"sign", "flip", "phase"}) for kind in kinds)
     return Counts(dict(sizes), sum("positive" in kind for kind in kinds), signs)
+
+
+def members(table: Iterable[str], *quick: str) -> list[Any]:
+    """Return the names of a table as parameters of a test, of which the quick run has some."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in table]
 
 
 def weight(*shape: int) -> nn.Parameter:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from counting import Counts, counted
+from counting import Counts, counted, members
 from torch import Tensor, nn
 
 from wsflow import Architecture
@@ -84,7 +84,7 @@ POSITIVE: dict[str, Function] = {
 }
 
 
-@pytest.mark.parametrize("name", POSITIVE)
+@pytest.mark.parametrize("name", members(POSITIVE, "where", "max", "masked_fill", "mask", "half a sum", "leaky where"))
 def test_rectifiers_scale_however_they_are_written(name: str) -> None:
     assert counted(Hidden(POSITIVE[name]), torch.zeros(4, 3)) == Counts({(5, 0): 1}, positive=1)
 
@@ -111,7 +111,7 @@ SIGNS: dict[str, tuple[Function, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", SIGNS)
+@pytest.mark.parametrize("name", members(SIGNS, "z / |z|", "z times a root", "sign", "normalize"))
 def test_signs_pass_odd_functions_however_they_are_written(name: str) -> None:
     function, positive = SIGNS[name]
     assert counted(Hidden(function), torch.zeros(4, 3)) == Counts({(5, 0): 1}, positive, signs=1)
@@ -138,12 +138,12 @@ FIXED: dict[str, Function] = {
 }
 
 
-@pytest.mark.parametrize("name", UNSCALED)
+@pytest.mark.parametrize("name", members(UNSCALED, "where, shifted", "masked_fill, another value"))
 def test_what_compares_with_other_numbers_has_no_scale(name: str) -> None:
     assert counted(Hidden(UNSCALED[name]), torch.zeros(4, 3)) == Counts({(5, 0): 1})
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", members(FIXED, "a bias that is a buffer", "a mask for each unit"))
 def test_constants_that_differ_between_units_tell_these_apart(name: str) -> None:
     architecture = Architecture.from_module(Hidden(FIXED[name]), torch.zeros(4, 3))
     assert all(group.size < 5 for group in architecture.groups)

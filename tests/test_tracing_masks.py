@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from counting import Counts, counted
+from counting import Counts, counted, members
 from torch import Tensor, nn
 
 BATCH, TOKENS, HEADS, CHANNELS = 3, 4, 2, 4
@@ -88,12 +88,12 @@ def _inputs(masked: Callable[..., Tensor]) -> Any:
     return (TOKENS_IN, PADDED) if masked.__code__.co_argcount == 3 else TOKENS_IN
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", members(SHARED, "causal", "positions in a buffer", "padding, expanded and viewed"))
 def test_a_mask_that_heads_share_leaves_them_exchangeable(name: str) -> None:
     assert counted(Attention(SHARED[name]), _inputs(SHARED[name])) == HEADED
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", members(DIFFERENT, "slopes of heads", "padding, repeated in the other order"))
 def test_a_mask_that_differs_between_heads_tells_them_apart(name: str) -> None:
     assert counted(Attention(DIFFERENT[name]), _inputs(DIFFERENT[name])) == TOLD_APART
 
@@ -111,8 +111,7 @@ class Encoder(nn.Module):
         return self.head(self.encoder(self.embed(x), src_key_padding_mask=padding, **self.masks).mean(1))
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("padded", "causal"), [(True, False), pytest.param(True, True, marks=pytest.mark.slow)])
 def test_torchs_encoder_keeps_its_heads_behind_masks(padded: bool, causal: bool) -> None:
     masks = {"mask": _triangle(), "is_causal": True} if causal else {}
     inputs = (TOKENS_IN, PADDED) if padded else TOKENS_IN

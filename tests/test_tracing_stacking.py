@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from counting import Counts, counted, weight
+from counting import Counts, counted, members, weight
 from sklearn.pipeline import make_pipeline
 from torch import Tensor, nn
 
@@ -117,7 +117,7 @@ ENSEMBLES: dict[str, tuple[Callable[[Ensemble, Tensor], Tensor], Counts]] = {
 }
 
 
-@pytest.mark.parametrize("name", ENSEMBLES)
+@pytest.mark.parametrize("name", members(ENSEMBLES, "bmm", "einsum", "weighted", "temperatures", "a shared layer"))
 def test_members_of_a_stacked_ensemble_have_units_of_their_own(name: str) -> None:
     run, expected = ENSEMBLES[name]
     assert counted(Ensemble(run), EXAMPLES) == expected
@@ -255,13 +255,15 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], Any, Counts]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "name", members(OTHERS, "experts", "heads", "patches", "windows", "transposed 1d", "transposed 2d")
+)
 def test_what_is_stacked_grouped_or_unfolded_is_counted(name: str) -> None:
     build, inputs, expected = OTHERS[name]
     assert counted(build(), inputs) == expected
 
 
-@pytest.mark.parametrize("name", ["bmm", "weighted", "a shared layer", "temperatures"])
+@pytest.mark.parametrize("name", members(["bmm", "weighted", "a shared layer", "temperatures"], "bmm"))
 def test_orbits_of_ensembles_are_points(name: str) -> None:
     """Members and their units, permuted and scaled at random, are found again."""
     architecture = Architecture.from_module(Ensemble(ENSEMBLES[name][0]), EXAMPLES)
