@@ -256,7 +256,7 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], Any, Counts]] = {
 
 
 @pytest.mark.parametrize(
-    "name", members(OTHERS, "experts", "heads", "patches", "windows", "transposed 1d", "transposed 2d")
+    "name", members(OTHERS, "mixture of experts", "heads", "patches", "windows", "transposed 1d", "transposed 2d")
 )
 def test_what_is_stacked_grouped_or_unfolded_is_counted(name: str) -> None:
     build, inputs, expected = OTHERS[name]
