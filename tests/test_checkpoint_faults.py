@@ -261,6 +261,20 @@ def test_state_dicts_under_other_names_in_order(names):
     np.testing.assert_array_equal(np.asarray(rows)[0], np.asarray(rows)[1])
 
 
+@pytest.mark.parametrize("prefix", ["net.", "0.", "encoder.layers.", "module.", "_orig_mod."])
+def test_state_dicts_under_a_prefix(prefix):
+    states = [renamed(net.state_dict(), (prefix + "{}").format) for net in make_networks(2)]
+    plain = WeightArray.from_state_dicts([net.state_dict() for net in make_networks(2)], activation="tanh")
+    for keywords in ({"activation": "tanh"}, {"architecture": _mlp()}):
+        np.testing.assert_array_equal(WeightArray.from_state_dicts(states, **keywords), plain)
+
+
+def test_a_checkpoint_is_no_state_dict():
+    for keywords in ({"activation": "tanh"}, {"architecture": _mlp()}):
+        with pytest.raises(InvalidInputError, match="'state_dict'"):
+            WeightArray.from_state_dicts([{"state_dict": STATE}], **keywords)
+
+
 def test_state_dicts_with_two_networks_are_said():
     first, second = make_networks(2)
     state = {**renamed(second.state_dict(), "ema.{}".format), **renamed(first.state_dict(), "net.{}".format)}
@@ -346,7 +360,10 @@ def test_different_networks_of_one_file_are_asked_for(tmp_path):
     shapes = {"generator": (4, 5, 3), "discriminator": (7, 5, 1)}
     nets = {k: nn.Sequential(nn.Linear(a, b), nn.Tanh(), nn.Linear(b, c)) for k, (a, b, c) in shapes.items()}
     path = saved(tmp_path, {name: net.state_dict() for name, net in nets.items()})
-    refused(path, r"several networks, 'generator', 'discriminator', of different architectures. Choose one with key=")
+    refused(
+        path,
+        r"several networks, 'generator', 'discriminator', of different architectures. Choose one with key= \(--key\)",
+    )
     for name, (a, b, c) in shapes.items():
         assert load_networks(path, activation="tanh", key=name).weights.shape == (1, (a + 1) * b + (b + 1) * c)
 
@@ -354,7 +371,9 @@ def test_different_networks_of_one_file_are_asked_for(tmp_path):
 def test_keys_choose_among_networks(tmp_path):
     first, second = make_networks(2)
     path = saved(tmp_path, {"model": first.state_dict(), "ema": {"shadow": second.state_dict()}})
-    with pytest.warns(UserWarning, match=r"'model.' was taken, and not 'ema.shadow.': key= chooses another one"):
+    with pytest.warns(
+        UserWarning, match=r"'model.' was taken, and not 'ema.shadow.': key= \(--key\) chooses another one"
+    ):
         population = load_networks(path, activation="tanh")
     assert population.provenance["not_taken"] == {"net.pt": ["ema.shadow."]}
     for key in ("ema", "ema.shadow", "ema.shadow."):
@@ -434,6 +453,26 @@ def test_files_that_hold_the_same_network_are_said(tmp_path):
     with pytest.warns(UserWarning, match=message):
         load_networks(paths, activation="tanh")
     load_networks(paths, activation="tanh", runs=[0, 1, 0])
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_command_line_takes_runs(tmp_path):
+    written(tmp_path, ("epoch_1.pt", "epoch_2.pt"), make_networks(2))
+    arguments = ["import", str(tmp_path / "*.pt"), "--activation", "tanh", "-o", str(tmp_path / "zoo.safetensors")]
+    result = CliRunner().invoke(main, [*arguments, "--runs", "7,7"])
+    assert result.exit_code == 0 and not result.stderr and "of 1 runs" in result.stdout
+    (tmp_path / "zoo.safetensors").unlink()
+    result = CliRunner().invoke(main, [*arguments, "--runs", "7"])
+    assert result.exit_code == 3 and "The runs of a WeightArray of 2 rows are 2 numbers" in result.stderr
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and "pass runs= (--runs)" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["https://host.org/net.pt", "hf://org/model"])
+def test_the_command_line_names_addresses(tmp_path, url):
+    arguments = ["import", url, "--activation", "tanh", "-o", str(tmp_path / "zoo.safetensors")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 3 and "this is a URL" in result.stderr
 
 
 def test_steps_in_the_keys_of_a_file(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.modules import check_alike
-from wsflow.architecture.state_rows import rows_of_states, state_arrays
+from wsflow.architecture.state_rows import infer_architecture, rows_of_states
 from wsflow.array_functions import PLAIN, at_numbers, moved_rows, replaced
 from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table, rows_about
@@ -260,7 +260,7 @@ class WeightArray(np.ndarray):
                     "A state dict does not say which activation lies between its layers. "
                     "Pass activation='relu' (or another), or architecture=."
                 )
-            architecture = Architecture.from_state_dict(state_arrays(states[0]), activation)
+            architecture = infer_architecture(states[0], activation)
         return cls(rows_of_states(states, architecture), architecture, **keywords)
 
     def state_dicts(self) -> list[dict[str, Any]]:

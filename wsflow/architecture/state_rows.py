@@ -46,10 +46,27 @@ def wrapper_prefix(names: Mapping[str, Any]) -> str:
     return prefix
 
 
+def infer_architecture(state: Mapping[str, Any], activation: str) -> Architecture:
+    """Return the architecture of a plain MLP or CNN, with the names of the state dict where these can stay."""
+    arrays = state_arrays(state)
+    try:
+        return Architecture.from_state_dict(arrays, activation)
+    except ValueError:
+        prefix = shared_prefix(arrays)
+        if not prefix:
+            raise
+        stripped = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        return Architecture.from_state_dict(stripped, activation)
+
+
 def find_networks(state: Mapping[str, Any], architecture: Architecture, ordered: bool = True) -> list[Match]:
     """Return where networks of an architecture are in a state dict, by their names or else in order; the best first."""
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    shapes = _shapes(state)
     return matches_by_name(shapes, architecture) or matches_by_order(shapes, architecture, ordered)
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) if hasattr(value, "shape") else np.shape(value) for key, value in state.items()}
 
 
 def as_array(key: str, value: Any) -> np.ndarray:
@@ -126,7 +143,7 @@ def _found(name: str, state: Mapping[str, Any], architecture: Architecture, prob
     """Return the tensors of a network under the names of the architecture, or add to the problems."""
     matches = find_networks(state, architecture)
     if not matches:
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        shapes = _shapes(state)
         problems += [f"{name} {problem}" for problem in misfits(shapes, architecture)]
         return {}
     if len(matches) > 1:

@@ -36,6 +36,7 @@ from wsflow.cli.rendering import echo_json
 )
 @click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
 @click.option("--key", help="Where the networks are in the files, such as ema_model.")
+@click.option("--runs", default="", callback=options.integers, help="The run of each network, such as 0,0,1.")
 @click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
 @options.common
 def import_(
@@ -48,6 +49,7 @@ def import_(
     task: str | None,
     fold: bool,
     key: str | None,
+    runs: tuple[int, ...],
     drop_invalid: bool,
     seed: int,
     as_json: bool,
@@ -76,6 +78,7 @@ def import_(
         task=loaded,
         fold=fold,
         key=key,
+        runs=runs or None,
         on_invalid="drop" if drop_invalid else "error",
     )
     wsflow.save_population(population, out)

@@ -39,7 +39,7 @@ class Choice:
         """Return what the user should know about the choice, or nothing."""
         if self.others:
             names = ", ".join(repr(prefix) for prefix in self.others[:MENTIONED])
-            return f"several networks fit. {self.prefix!r} was taken, and not {names}: key= chooses another one"
+            return f"several networks fit. {self.prefix!r} was taken, and not {names}: key= (--key) chooses another one"
         if self.layers_left_out:
             names = ", ".join(repr(key) for key in self.layers_left_out[:MENTIONED])
             more = ", ..." if len(self.layers_left_out) > MENTIONED else ""

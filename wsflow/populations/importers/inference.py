@@ -65,7 +65,7 @@ def _of_one(leaves: Leaves, activation: str, ordered: bool) -> Architecture:
         if len(set(fitting.values())) > 1:
             raise InvalidInputError(
                 f"there are several networks, {', '.join(map(repr, fitting))}, of different architectures. Choose one "
-                "with key=."
+                "with key= (--key)."
             ) from error
         return next(iter(fitting.values()))
 

@@ -25,7 +25,7 @@ MEASURE = re.compile(
 ROLE = re.compile(
     r"(?:^|(?<=[^a-z]))(best|last|final|latest|init|initial|swa|ema|averaged?)(?=[^a-z]|$)", re.IGNORECASE
 )
-REMEDY = "Splits by run would leak: pass runs= with the run of each network, or leave files out."
+REMEDY = "Splits by run would leak: pass runs= (--runs) with the run of each network, or leave files out."
 
 
 def leaks(names: Sequence[str], rows: np.ndarray, runs: np.ndarray) -> list[str]:
@@ -37,7 +37,7 @@ def _equal(names: Sequence[str], rows: np.ndarray, runs: np.ndarray) -> list[str
     first: dict[bytes, int] = {}
     pairs = []
     for i, row in enumerate(rows):
-        j = first.setdefault(hashlib.sha256(np.ascontiguousarray(row)).digest(), i)
+        j = first.setdefault(hashlib.sha256(row.tobytes()).digest(), i)
         if runs[i] != runs[j]:
             pairs.append((names[j], names[i]))
     if not pairs:
