@@ -187,6 +187,17 @@ def test_of_networks_that_share_a_frozen_table(name: str) -> None:
     assert_orbits_are_points(population, 3, "unit")
 
 
+@pytest.mark.parametrize("name", [name for name, (_, _, fixed) in SHARED.items() if fixed == 1])
+def test_of_later_networks_whose_table_is_in_another_order(name: str) -> None:
+    """Networks of fit and their copies with heads in any order come to the same points."""
+    architecture, (shared, plant, _) = traced(name), SHARED[name]
+    rows = networks(architecture, 3, 0, shared)
+    aligner, canonicalizer = PermutationAligner(), ScaleCanonicalizer()
+    expected = np.asarray(canonicalizer.fit_transform(aligner.fit_transform(orbits(architecture, rows, plant, 1))))
+    done = np.asarray(canonicalizer.transform(aligner.transform(orbits(architecture, rows, "anything", 2))))
+    np.testing.assert_allclose(done, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("settings", [{"reference": "universe"}, {"method": SinkhornMatching(steps=5)}], ids=str)
 def test_of_heads_that_stay_by_other_ways_to_match(settings: dict[str, Any]) -> None:
     architecture = traced("position table")

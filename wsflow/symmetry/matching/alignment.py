@@ -14,7 +14,7 @@ from wsflow.architecture.restriction import restricted
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import Form, canonical_action
-from wsflow.symmetry.matching.fixed_groups import rows_by_fixed_groups
+from wsflow.symmetry.matching.fixed_groups import restored, rows_by_fixed_groups
 from wsflow.symmetry.matching.methods import Context, Method, WeightMatching
 from wsflow.symmetry.matching.weight import orbit_matching
 
@@ -47,8 +47,9 @@ class Networks:
 class Alignment:
     """The representatives in which networks are compared, and the groups that are fixed by their columns.
 
-    Networks that agree with `first` (d,) in the columns of a group keep that group as it is. Networks that are not
-    `scaled` are compared as they are; the form then decides on precision alone.
+    Networks that agree with `first` (d,) in the columns of a group keep that group as it is; those that would agree in
+    another order of its neurons are put into that order. Networks that are not `scaled` are compared as they are; the
+    form then decides on precision alone.
     """
 
     architecture: Architecture
@@ -79,13 +80,17 @@ class Alignment:
 
     def _match(self, networks: Networks, match: Match) -> tuple[Action, Tensor]:
         """Match the rows that agree in the same groups together, with these groups fixed."""
-        rows, passes = networks.representatives, torch.zeros(len(networks.raw), dtype=torch.long)
+        rows, raw = networks.representatives, networks.raw
+        restoring = restored(raw, self.first, self.fixed, self.architecture)
+        if self.fixed:
+            rows, raw = restoring(rows), restoring(raw)
+        passes = torch.zeros(len(raw), dtype=torch.long)
         actions, order = [], []
-        for index, names in rows_by_fixed_groups(networks.raw, self.first, dict(self.fixed)):
+        for index, names in rows_by_fixed_groups(raw, self.first, dict(self.fixed)):
             # all of them need not be copied
             own = rows if len(index) == len(rows) else rows[index]
             action, taken = match(own, restricted(self.architecture, names))
             passes[index] = 0 if taken is None else taken
             actions.append(extended(action, self.architecture, len(index)))
             order.append(index)
-        return concatenate(self.architecture, actions).rows(torch.cat(order).argsort()), passes
+        return concatenate(self.architecture, actions).rows(torch.cat(order).argsort()) @ restoring, passes

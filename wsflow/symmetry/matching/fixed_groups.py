@@ -10,12 +10,14 @@ biases and unit gains of fresh layers are equal as well, but tell no neurons apa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.subblocks import Subblock, subblocks_of
 
 
@@ -85,6 +87,27 @@ def _equal_columns(subblock: Subblock, group: NeuronGroup, equal: Tensor) -> lis
         columns = subblock.columns.permute(*axes, *others).reshape(group.total, -1)
         found.append(columns[:, equal[columns].all(0)])
     return [columns for columns in found if columns.shape[1]]
+
+
+def restored(rows: Tensor, first: Tensor, fixed: Mapping[str, Tensor], architecture: Architecture) -> Action:
+    """Return the permutations of fixed groups by which rows (n, d) agree with a first network (d,), if there are some.
+
+    So a network that shares a table comes to the same point in whichever order its heads come. Other rows stay, and so
+    do those of a matrix between two groups that have both moved.
+    """
+    action = Action.identity(architecture, len(rows))
+    for group in (group for group in architecture.groups if group.name in fixed):
+        columns = fixed[group.name].reshape(-1, group.size, len(fixed[group.name]) // group.total)
+        values, wanted = action(rows)[:, columns], first[columns]
+        # rows of numbers are put in order by one number each
+        weights = torch.rand(values.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        old, new = ((part.double() @ weights.to(part.device)).argsort(-1) for part in (values, wanted))
+        index = torch.empty_like(old).scatter_(-1, new.expand_as(old), old)
+        agrees = _equal(values.take_along_dim(index.unsqueeze(-1), -2), wanted).flatten(1).all(1)
+        index = torch.where(agrees[:, None, None], index, torch.arange(group.size))
+        parents = torch.arange(len(columns)).unsqueeze(1)
+        action = Action(architecture, {group.name: (index + group.size * parents).flatten(1)}, {}) @ action
+    return action
 
 
 def rows_by_fixed_groups(rows: Tensor, first: Tensor, fixed: dict[str, Tensor]) -> list[tuple[Tensor, tuple[str, ...]]]:
