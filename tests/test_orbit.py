@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, traced
+from hypothesis import HealthCheck, given, settings
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
-from torch import Tensor
+from test_tracing import modules
+from torch import Tensor, nn
 
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, Task, WeightArray
 from wsflow.activations import ACTIVATIONS
@@ -286,6 +288,13 @@ class TestCertificate:
     def test_of_all_traced_families_there_is_nothing(self, name: str) -> None:
         certificate = certify_orbits(traced(name))
         assert certificate.deviation < 1e-12 and certificate.approximations == ()
+
+    @pytest.mark.slow
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(modules())
+    def test_of_random_networks_there_is_nothing(self, network: nn.Module) -> None:
+        images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert Architecture.from_module(network, images).approximations(2) == ()
 
     def test_what_is_not_compared_is_named(self) -> None:
         """Statistics have no say in a matching: a group of statistics alone stays in the order in which it came."""
