@@ -459,7 +459,7 @@ def test_files_that_hold_the_same_network_are_said(tmp_path):
 def test_the_command_line_takes_runs(tmp_path):
     written(tmp_path, ("epoch_1.pt", "epoch_2.pt"), make_networks(2))
     arguments = ["import", str(tmp_path / "*.pt"), "--activation", "tanh", "-o", str(tmp_path / "zoo.safetensors")]
-    result = CliRunner().invoke(main, [*arguments, "--runs", "7,7"])
+    result = CliRunner().invoke(main, [*arguments, "--runs", "0,0"])
     assert result.exit_code == 0 and not result.stderr and "of 1 runs" in result.stdout
     (tmp_path / "zoo.safetensors").unlink()
     result = CliRunner().invoke(main, [*arguments, "--runs", "7"])

@@ -15,6 +15,13 @@ from wsflow.cli.own_code import load_module
 from wsflow.cli.rendering import echo_json
 
 
+def _run_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(",") if part.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0,0,1.") from error
+
+
 @click.command("import", cls=Command)
 @click.argument("paths", nargs=-1, required=True, type=Networks())
 @options.out
@@ -36,7 +43,7 @@ from wsflow.cli.rendering import echo_json
 )
 @click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
 @click.option("--key", help="Where the networks are in the files, such as ema_model.")
-@click.option("--runs", default="", callback=options.integers, help="The run of each network, such as 0,0,1.")
+@click.option("--runs", default="", callback=_run_numbers, help="The run of each network, such as 0,0,1.")
 @click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
 @options.common
 def import_(
