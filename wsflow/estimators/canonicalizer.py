@@ -18,6 +18,7 @@ from wsflow.estimators.validation import (
     viewed,
     wrapped,
 )
+from wsflow.exceptions import NumericalError
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 
@@ -98,6 +99,8 @@ class ScaleCanonicalizer(OrbitTransformer):
             If a parameter has a wrong value.
         InvalidInputError
             If weights are not finite, or the columns are not the architecture's.
+        NumericalError
+            If a canonical form is beyond the range of the weights' precision.
         """
         self._validate_params()
         X = as_networks(self, X)
@@ -108,7 +111,8 @@ class ScaleCanonicalizer(OrbitTransformer):
             warn_of_plain(self, "leaves the scales and signs of networks as they are")
             return self
         canonical = self._action(values, X)(values)
-        norms = np.linalg.norm(canonical[:, self.architecture_.output_columns], axis=1)
+        self._check_range(canonical)
+        norms = _norms(canonical[:, self.architecture_.output_columns])[:, 0]
         self.output_norm_ = float(np.median(norms)) or 1.0
         self.output_change_ = output_change(values, self._with_last_layer(canonical), self.architecture_)
         return self
@@ -118,13 +122,26 @@ class ScaleCanonicalizer(OrbitTransformer):
         return canonical_action(viewed(values), self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
 
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
+        self._check_range(moved)
         return wrapped(self, self._with_last_layer(moved), X)
+
+    def _check_range(self, canonical: np.ndarray) -> None:
+        bad = ~np.isfinite(canonical)
+        if not bad.any():
+            return
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        name, where = self.architecture_.locate(column)
+        raise NumericalError(
+            f"The canonical form of network {row} is beyond the range of {canonical.dtype} in the parameter {name!r} "
+            f"at {where}: the scale that neurons give up goes into the weights behind them. Pass weights in float64, "
+            "or use form='balanced'."
+        )
 
     def _with_last_layer(self, canonical: np.ndarray) -> np.ndarray:
         if self.last_layer == "keep":
             return canonical
         columns = self.architecture_.output_columns
-        norms = np.linalg.norm(canonical[:, columns], axis=1, keepdims=True)
+        norms = _norms(canonical[:, columns])
         canonical = canonical.copy()
         canonical[:, columns] /= np.where(norms > 0, norms, 1)
         return canonical
@@ -142,3 +159,10 @@ class ScaleCanonicalizer(OrbitTransformer):
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
         self.output_norm_, self.output_change_ = data["output_norm"], data["output_change"]
         restore_description(self, data)
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    """The norms (n, 1) of rows, whose squares may be beyond the range of numbers."""
+    # a power of two changes no digit
+    _, exponent = np.frexp(np.abs(rows).max(1, keepdims=True, initial=0))
+    return np.ldexp(np.linalg.norm(np.ldexp(rows, -exponent), axis=1, keepdims=True), exponent)

@@ -129,7 +129,15 @@ class Action:
             values = np.asarray(weights)
             moved = self(torch.from_numpy(values if values.flags.writeable else values.copy())).numpy()
             return weights.like(moved) if isinstance(weights, WeightArray) else moved
+        if weights.dtype != torch.float64 and self.is_extreme:
+            return self._sheared(self._shifted(self._linear(weights.double()))).to(weights.dtype)
         return self._sheared(self._shifted(self._linear(weights)))
+
+    @property
+    def is_extreme(self) -> bool:
+        """Whether a scale, or the product of a few, may be beyond the range of float32."""
+        sizes = [scale.detach().abs() for scale in self.scales.values() if scale.numel()]
+        return any(not bool(2.0**-40 < size.min() <= size.max() < 2.0**40) for size in sizes)
 
     def _linear(self, weights: Tensor) -> Tensor:
         """Return weights with their neurons in the new order, and scaled: each block is written once."""

@@ -76,6 +76,9 @@ def minimal_scales(
     size = max(1, _CHUNK // system.matrix.shape[0])
     found = []
     for chunk in weights.double().split(size):
+        # squares stay in the range of numbers, and a power of two changes no digit of the scales
+        exponent = torch.frexp(chunk.abs().amax(1, keepdim=True)).exponent.clamp(-1000, 1000)
+        chunk = chunk * torch.pow(2.0, -exponent.double())
         cells = torch.cat([cells for cells, _ in _cells(chunk, architecture, bias, names)], 1)
         found.append(torch.from_numpy(minimise(np.ascontiguousarray(cells.numpy(force=True).T), system).T))
     log_scales = torch.cat(found)

@@ -67,9 +67,19 @@ class IncomingWeights:
         return torch.cat([empty, *(producer.columns for producer in self._of_scale(bias))], 1)
 
     def norms(self, weights: Tensor, scales: Mapping[str, Tensor], bias: Bias = "inside") -> Tensor:
-        """Return the norms (n, neurons) of these weights after other wires are scaled."""
-        parts = [torch.linalg.vector_norm(p.rows(weights, scales), dim=-1) for p in self._of_scale(bias)]
-        return reduce(torch.hypot, parts, weights.new_zeros(len(weights), self.wire.space.total))
+        """Return the norms (n, neurons) of these weights after other wires are scaled.
+
+        Where squares would leave the range of numbers, weights are divided by the largest one first.
+        """
+        rows = [producer.rows(weights, scales) for producer in self._of_scale(bias)]
+        zeros = weights.new_zeros(len(weights), self.wire.space.total)
+        norms, limits = _norms(rows, zeros), torch.finfo(weights.dtype)
+        far = ~((norms > 2.0**20 * limits.tiny**0.5) & (norms < 2.0**-20 * limits.max**0.5))
+        if not far.any():
+            return norms
+        largest = reduce(torch.maximum, [row.abs().amax(-1) for row in rows if row.shape[-1]], zeros)
+        unit = torch.where(largest > 0, largest, 1.0).unsqueeze(-1)
+        return torch.where(far, largest * _norms([row / unit for row in rows], zeros), norms)
 
     def signed_vectors(self, weights: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors (n, neurons, fan_in) whose signs decide: a bias that phases shift has none."""
@@ -84,6 +94,10 @@ class IncomingWeights:
         vectors = all(len(p.parameter.shape) == 1 for p in self.producers)
         named = "bias" in producer.parameter.name.rpartition(".")[2]
         return len(producer.parameter.shape) == 1 and (named or not vectors)
+
+
+def _norms(rows: list[Tensor], zeros: Tensor) -> Tensor:
+    return reduce(torch.hypot, [torch.linalg.vector_norm(row, dim=-1) for row in rows], zeros)
 
 
 def incoming_weights(architecture: Architecture) -> tuple[IncomingWeights, ...]:

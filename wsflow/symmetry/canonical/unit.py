@@ -64,6 +64,8 @@ def canonical_action(
     action = Action.identity(architecture, len(weights))
     for step in _steps(weights, architecture, bias, signs):
         action = step @ action
+    if weights.dtype != torch.float64 and action.is_extreme:
+        return canonical_action(weights.double(), architecture, bias, signs, form)
     if form == "balanced":
         # from the unit form, on which signs and flips of the whole orbit agree
         action = Action(architecture, {}, balanced_scales(action(weights), architecture, bias)) @ action

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.restriction import restricted
+from wsflow.exceptions import NumericalError
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import Form, canonical_action
@@ -18,6 +20,9 @@ from wsflow.symmetry.matching.fixed_groups import restored, rows_by_fixed_groups
 from wsflow.symmetry.matching.methods import Context, Method, WeightMatching
 from wsflow.symmetry.matching.weight import orbit_matching
 
+# of what is compared in single and in double precision: squares are summed
+LARGEST = 2.0**40
+LARGEST_DOUBLE = 2.0**490
 # from rows (n, d) and an architecture to an action, and the passes (n,) of weight matching that it took, if any
 Match = Callable[[Tensor, Architecture], tuple[Action, Tensor | None]]
 
@@ -62,9 +67,12 @@ class Alignment:
         """Return networks (n, d) to be aligned."""
         # descents, and balancing, need double precision
         compared = raw.double() if self.form == "balanced" else raw
-        if not self.scaled:
-            return Networks(raw, compared, Action.identity(self.architecture, len(raw)))
-        return Networks(raw, compared, canonical_action(compared, self.architecture, form=self.form))
+        scaling = Action.identity(self.architecture, len(raw))
+        if self.scaled:
+            scaling = canonical_action(compared, self.architecture, form=self.form)
+        if scaling.is_extreme or raw.abs().amax() > LARGEST:
+            compared = _squarable(compared.double(), scaling)
+        return Networks(raw, compared, scaling)
 
     def align(self, networks: Networks, reference: Tensor, method: Method, context: Context) -> tuple[Action, Tensor]:
         """Return the action of a method towards a reference (d,), and the passes (n,) of weight matching."""
@@ -94,3 +102,17 @@ class Alignment:
             actions.append(extended(action, self.architecture, len(index)))
             order.append(index)
         return concatenate(self.architecture, actions).rows(torch.cat(order).argsort()) @ restoring, passes
+
+
+def _squarable(weights: Tensor, scaling: Action) -> Tensor:
+    """Weights (n, d) in a unit in which the squares of their representatives are in the range of numbers.
+
+    A NumericalError says that these are beyond it themselves.
+    """
+    largest = scaling(weights).abs().amax()
+    if not largest.isfinite():
+        raise NumericalError(
+            "Networks have weights so large that their scale-free representatives are beyond the range of float64. "
+            "Align them with form='raw', or without the largest ones."
+        )
+    return weights * 2.0 ** -max(0, math.frexp(float(largest) / LARGEST_DOUBLE)[1])

@@ -45,8 +45,13 @@ def assignment(scores: Tensor) -> Tensor:
 
 def rounding(scores: Tensor) -> Tensor:
     """Return bounds (n,) on rounding errors: some units in the last place of the norm of a row of (n, ..., size)."""
-    size = scores.shape[-1]
-    return 16 * torch.finfo(scores.dtype).eps * torch.linalg.vector_norm(scores.flatten(1), dim=1) / size**0.5
+    size, rows = scores.shape[-1], scores.flatten(1)
+    norm = torch.linalg.vector_norm(rows, dim=1)
+    if not norm.isfinite().all() and rows.isfinite().all():
+        # squares of such scores leave the range of numbers
+        largest = rows.abs().amax(1, keepdim=True)
+        norm = largest[:, 0] * torch.linalg.vector_norm(rows / largest.clamp_min(1), dim=1)
+    return 16 * torch.finfo(scores.dtype).eps * norm / size**0.5
 
 
 def picked(scores: Tensor, index: Tensor) -> Tensor:
