@@ -15,7 +15,7 @@ from wsflow import WeightFlow
 from wsflow.cli import main
 from wsflow.exceptions import NumericalError
 from wsflow.flow.loss import FlowMatchingLoss
-from wsflow.models import weight_flow
+from wsflow.models import flow_training
 from wsflow.models.options import MLP, AdamW, EnergyMatching
 from wsflow.training.loop import Schedule, train
 
@@ -80,7 +80,7 @@ def test_the_steps_of_energy_matching_are_counted_on(monkeypatch):
     task = wsflow.load_task("iris")
     weights = wsflow.train_population(task, [3], n_runs=10, epochs=1).weights
     monkeypatch.setattr(
-        weight_flow,
+        flow_training,
         "energy_matching_loss",
         lambda *arguments, **keywords: (
             lambda module, generator: (torch.full((), math.nan, requires_grad=True), torch.ones(()))

@@ -76,7 +76,7 @@ def test_other_couplings_have_no_orbits(monkeypatch):
         asked.append(arguments)
         return nearest_in_orbit(*arguments)
 
-    monkeypatch.setattr("wsflow.models.weight_flow.nearest_in_orbit", spy)
+    monkeypatch.setattr("wsflow.models.flow_training.nearest_in_orbit", spy)
     weights = WeightArray(rows(architecture, 8, 0).numpy(), architecture)
     for coupling, count in (("independent", 0), ("ot", 0), ("orbit", 1)):
         WeightFlow("euclidean", coupling=coupling, max_iter=1, velocity=NeuronTransformer(8, 1, 2)).fit(weights)

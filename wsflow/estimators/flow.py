@@ -14,6 +14,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.estimators.conditions import condition_value, read_conditions
 from wsflow.estimators.inputs import as_networks, warn, warn_of_few, warn_of_plain
+from wsflow.estimators.sampling import check_path
 from wsflow.estimators.validation import (
     description,
     fit_array,
@@ -28,14 +29,13 @@ from wsflow.exceptions import IncomparableScoresWarning
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
+from wsflow.models.flow_training import FlowHistory, train_weight_flow
 from wsflow.models.options import DEFAULTS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
 from wsflow.models.weight_flow import (
-    FlowHistory,
     WeightFlowModel,
     build_weight_flow,
     restored_weight_flow,
-    train_weight_flow,
 )
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.task import Task
@@ -306,7 +306,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         if not return_log_prob:
             options = {"temperature": temperature, "noise": noise, "guidance": guidance}
             return self._networks(model.sample(int(n_samples), generator, **options), architecture)
-        _check_path(guidance, noise)
+        check_path(guidance, noise)
         weights, log_prob = model.sample_with_log_prob(int(n_samples), generator, temperature=temperature)
         return self._networks(weights, architecture), log_prob.numpy()
 
@@ -424,17 +424,3 @@ class WeightFlow(DensityMixin, BaseEstimator):
         model = restored_weight_flow(settings, geometry, state, loss, n_labels)
         history = FlowHistory(**data["history"], best_step=data["best_step"])
         self._finish(model, history, labels, data["dtype"])
-
-
-def _check_path(guidance: Any, noise: float) -> None:
-    """Refuse samples that follow no path along which their log-density could be integrated."""
-    if guidance is not None:
-        raise ValueError(
-            "The log-density of guided samples needs second derivatives of the guidance's loss, which it does not "
-            "have. Use return_log_prob=False, or guidance=None."
-        )
-    if noise > 0:
-        raise ValueError(
-            "Stochastic samples follow no path along which their log-density could be integrated. Use noise=0, or "
-            "return_log_prob=False and score_samples."
-        )

@@ -50,3 +50,17 @@ def sample(model: Any, n_samples: int = 1, random_state: Any = None, **options: 
         if step is not None and step != "passthrough":
             rows = step.inverse_transform(rows)
     return (rows, *log_prob) if log_prob else rows
+
+
+def check_path(guidance: Any, noise: float) -> None:
+    """Refuse samples that follow no path along which their log-density could be integrated."""
+    if guidance is not None:
+        raise ValueError(
+            "The log-density of guided samples needs second derivatives of the guidance's loss, which it does not "
+            "have. Use return_log_prob=False, or guidance=None."
+        )
+    if noise > 0:
+        raise ValueError(
+            "Stochastic samples follow no path along which their log-density could be integrated. Use noise=0, or "
+            "return_log_prob=False and score_samples."
+        )

@@ -8,9 +8,8 @@ Erdogan 2025, "Geometric Flow Models over Neural Network Weights".
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,48 +17,25 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.flow.continuous import ContinuousFlow, Guide, in_chunks
-from wsflow.flow.energy import energy_matching_loss
 from wsflow.flow.hints import GradientHints
-from wsflow.flow.loss import FlowMatchingLoss
 from wsflow.flow.solvers import TABLEAUX
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Coordinates, Geometry, with_coordinates, with_coordinates_of
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.velocity import velocity_network
-from wsflow.models.options import EnergyMatching
-from wsflow.models.orbits import nearest_in_orbit
 from wsflow.models.settings import FlowSettings
 from wsflow.models.sources import fit_source, restored_source, source_of_width
 from wsflow.models.widths import check_width, combined, copies_needed
 from wsflow.objectives.consensus import Consensus, fit_consensus
-from wsflow.objectives.function_metric import function_metric, predictions_of
 from wsflow.objectives.guidance import guided_transport
 from wsflow.representation import in_a_line
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.training.loop import History, Loss, Progress, Schedule, TrainingInterrupted, seeded, train
+from wsflow.training.loop import seeded
 
-# These are no parameters of WeightFlow: over three seeds on breast cancer and on MNIST no other value that was tried
-# makes samples better by more than another random state does (docs/results/ablation_*-short.json). Nor does another
-# weight decay, norm at which gradients are clipped, or decay of the moving average: see the defaults of `Schedule`.
-# Training times: in the middle, where the end is neither unknown nor plain, a velocity has most to learn.
-TIME = "logit_normal"
-# share of the function metric in the loss; the rest is Euclidean, so that what no output shows is learned too
-METRIC_WEIGHT = 0.9
-# inputs of the task on which the function metric is measured in each step
-METRIC_INPUTS = 32
-# inputs on which hints are measured, drawn once; with 128 samples are a little worse
+# inputs on which hints are measured, drawn once; with 128 samples are a little worse, and no other value is better by
+# more than another random state is (docs/results/ablation_*-short.json)
 HINT_INPUTS = 512
-# of the learning rate, for energy matching: the velocity is trained already
-ENERGY_RATE = 0.25
-
-
-@in_a_line
-@dataclass
-class FlowHistory(History):
-    """Losses by training step; `energy` is the energy distance of predictions, the mean of each 50 steps."""
-
-    energy: list[float] = field(default_factory=list)
 
 
 @in_a_line
@@ -68,7 +44,7 @@ class WeightFlowModel:
     """A flow over the networks of one architecture, in torch alone.
 
     `geometry` maps weights (n, d) to points (n, size), on which `flow` is defined. `build_weight_flow` makes a model,
-    and `train_weight_flow` trains it in place.
+    and `wsflow.models.flow_training.train_weight_flow` trains it in place.
 
     Parameters
     ----------
@@ -301,103 +277,6 @@ def restored_weight_flow(
     return WeightFlowModel(settings, geometry, flow, consensus)
 
 
-def train_weight_flow(
-    model: WeightFlowModel,
-    points: Tensor,
-    validation: Tensor,
-    generator: torch.Generator,
-    conditions: tuple[Tensor, Tensor] | None = None,
-    progress: Progress | None = None,
-) -> FlowHistory:
-    """Train a model in place: by flow matching, and then by energy matching where its settings say so.
-
-    Parameters
-    ----------
-    model : WeightFlowModel
-    points : Tensor of shape (n, size)
-    validation : Tensor of shape (m, size)
-        Points of held-out runs; there may be none.
-    generator : torch.Generator
-    conditions : pair of Tensor of shapes (n,) and (m,), optional
-        Of the points and of the validation points.
-    progress : callable, optional
-        Called with the steps done and their number.
-
-    Raises
-    ------
-    NumericalError
-        If the loss is not finite before anything was learned.
-    TrainingInterrupted
-        At Ctrl-C, with the best weights so far in place.
-    """
-    settings, velocity = model.settings, model.velocity
-    points, validation = points.float(), validation.float()
-    learned, held_out = conditions or (None, None)
-    if learned is not None:
-        velocity.network.fit_condition(learned)
-    loss = _flow_matching_loss(model)
-    dropout = 0.0 if settings.condition is None else settings.condition.dropout
-    batches = loss.on_batches(points, settings.training.batch_size, learned, dropout)
-    first, second = _consecutive(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
-    history = FlowHistory()
-    try:
-        validate = loss.on_validation(validation, generator, held_out)
-        schedule = _schedule(settings)
-        what = "The loss of the flow"
-        found = train(velocity, batches, schedule, generator, validate=validate, progress=first, what=what)
-        history = FlowHistory(**vars(found))
-        if settings.energy is not None:
-            matching = _energy_matching_loss(model, settings.energy, batches, points, learned)
-            schedule = replace(
-                schedule,
-                n_steps=settings.energy.n_steps,
-                learning_rate=ENERGY_RATE * schedule.learning_rate,
-                patience=None,
-            )
-            what = "The energy distance of predictions"
-            found = train(velocity, matching, schedule, generator, progress=second, is_trained=True, what=what)
-            history.energy = found.train
-            if found.stopped_at is not None:
-                history.stopped_at = settings.max_iter + found.stopped_at
-    except TrainingInterrupted as stop:
-        history = history if history.step else FlowHistory(**vars(stop.history))
-        raise TrainingInterrupted(history) from None
-    finally:
-        velocity.eval().requires_grad_(False)
-    return history
-
-
-def _schedule(settings: FlowSettings) -> Schedule:
-    options = settings.training
-    return Schedule(settings.max_iter, options.learning_rate, patience=options.patience)
-
-
-def _energy_matching_loss(
-    model: WeightFlowModel, energy: EnergyMatching, batches: Loss, points: Tensor, conditions: Tensor | None
-) -> Loss:
-    settings, geometry = model.settings, model.geometry
-    if settings.task is None or geometry.architecture is None:
-        raise ValueError("Energy matching runs the networks: it needs a task and an architecture.")
-    return energy_matching_loss(
-        batches,
-        predictions_of(settings.task, geometry.architecture, geometry),
-        points,
-        batch_size=max(2, settings.training.batch_size // 2),
-        weight=energy.weight,
-        n_steps=getattr(settings.solver, "n_steps", 8),
-        conditions=conditions,
-    )
-
-
-def _flow_matching_loss(model: WeightFlowModel) -> FlowMatchingLoss:
-    settings, geometry = model.settings, model.geometry
-    metric = None
-    if settings.metric == "function" and settings.task is not None and geometry.architecture is not None:
-        metric = function_metric(settings.task, geometry.architecture, geometry, METRIC_INPUTS)
-    nearest = nearest_in_orbit(geometry, settings.is_named) if settings.coupling == "orbit" else None
-    return FlowMatchingLoss(model.velocity, settings.coupling, TIME, metric, METRIC_WEIGHT, nearest)
-
-
 def _velocity(
     settings: FlowSettings,
     geometry: Geometry,
@@ -421,11 +300,3 @@ def _velocity(
 def _hints(consensus: Consensus | None, geometry: Geometry, source: Source) -> GradientHints | None:
     """Gradients of a consensus as what the velocity network sees beside each point."""
     return None if consensus is None else GradientHints(consensus, geometry.manifold, source)
-
-
-def _consecutive(progress: Progress | None, *lengths: int) -> list[Progress | None]:
-    """Progress of stages that follow each other, each of which counts its own steps."""
-    if progress is None:
-        return [None] * len(lengths)
-    starts = itertools.accumulate(lengths[:-1], initial=0)
-    return [lambda done, _, start=start: progress(start + done, sum(lengths)) for start in starts]  # type: ignore[misc]
