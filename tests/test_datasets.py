@@ -231,7 +231,7 @@ def test_unknown_tasks_are_answered_with_the_names(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InvalidInputError, match="this is a folder"):
         load_task(tmp_path / "folder.csv")
-    with pytest.raises(ValueError, match="are for files"):
+    with pytest.raises(ValueError, match="'target' is for files"):
         load_task("iris", target="x")
 
 
