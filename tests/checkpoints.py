@@ -6,6 +6,7 @@ import argparse
 import collections
 import datetime
 import enum
+import functools
 import json
 import pathlib
 import pickle
@@ -295,6 +296,16 @@ def stacked_last(folder, nets):
     return saved(folder, {"params": stack})
 
 
+@layout(SEVERAL, networks=3, written=3, runs=(0, 1, 2))
+def stacked_second(folder, nets):
+    return saved(folder, {k: torch.stack([net.state_dict()[k] for net in nets], 1) for k in nets[0].state_dict()})
+
+
+@layout(SEVERAL, networks=3, written=3, runs=(0, 0, 0))
+def list_of_steps_and_state_dicts(folder, nets):
+    return saved(folder, {"history": [(10 * i, net.state_dict()) for i, net in enumerate(nets)]})
+
+
 @layout(SEVERAL, networks=2, written=2, runs=(0, 1))
 def ensemble_module(folder, nets):
     return saved(folder, nn.ModuleDict({"members": nn.ModuleList(nets)}).state_dict())
@@ -343,6 +354,17 @@ def trainer_folder(folder, nets):
     torch.save({"cpu": torch.get_rng_state()}, folder / "rng_state.pth")
     (folder / "config.json").write_text("{}")
     (folder / "trainer_state.json").write_text("{}")
+    return folder
+
+
+@layout(FOLDERS)
+def torch_under_the_name_of_safetensors(folder, nets):
+    return saved(folder, nets[0].state_dict(), "net.safetensors")
+
+
+@layout(FOLDERS)
+def safetensors_under_the_name_of_torch(folder, nets):
+    safetensors.torch.save_file(nets[0].state_dict(), folder / "pytorch_model.bin")
     return folder
 
 
@@ -414,6 +436,9 @@ class Settings:
     where: pathlib.Path
 
 
+Best = collections.namedtuple("Best", ["epoch", "loss"])
+
+
 class Trainer:
     """A class of the user's own with the network in it."""
 
@@ -434,7 +459,9 @@ for _name, _value in {
     "date": datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
     "enumeration": Phase.TRAIN,
     "own class": Settings(5, pathlib.Path("runs")),
-    "named tuple": collections.Counter({"a": 3}),
+    "counter": collections.Counter({"a": 3}),
+    "named tuple": Best(3, 0.5),
+    "partial": functools.partial(np.add, 1),
     "function": np.tanh,
     "device": torch.device("cpu"),
     "nested defaults": collections.defaultdict(list, {"a": [1]}),
@@ -566,6 +593,12 @@ def keras_archive_with_own_names(folder, nets):
 def keras_model_in_hdf5(folder, nets):
     kernels.write_keras_2(folder / "net.h5", kernels.layers_of(list(nets[0]), kernels.KERAS), suffix="")
     return folder / "net.h5"
+
+
+@layout(KERNELS, needs=NEEDS_HDF5)
+def hdf5_under_the_name_of_keras(folder, nets):
+    kernels.write_keras_2(folder / "net.keras", kernels.layers_of(list(nets[0]), kernels.KERAS))
+    return folder / "net.keras"
 
 
 @layout(KERNELS, needs=NEEDS_HDF5)

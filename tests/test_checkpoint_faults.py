@@ -329,6 +329,17 @@ def test_what_may_be_of_the_network_is_not_left_out(tmp_path, name):
         load_networks(tmp_path / "net.pt", module=make_networks(1)[0])
 
 
+def test_networks_that_may_be_stacked_along_two_axes(tmp_path):
+    stack = {
+        name: torch.arange(4.0 ** (tensor.ndim + 1)).reshape((4,) * (tensor.ndim + 1)) for name, tensor in STATE.items()
+    }
+    architecture = Architecture.mlp([4, 4, 4, 4], "tanh")
+    path = saved(tmp_path, stack)
+    with pytest.warns(UserWarning, match="several networks fit. '' was taken, and not 'stacked along axis -1'"):
+        population = load_networks(path, architecture=architecture)
+    np.testing.assert_array_equal(np.asarray(population.weights)[1, :16], stack["0.weight"][1].reshape(-1))
+
+
 def test_many_files_are_not_open_at_once(tmp_path):
     resource = pytest.importorskip("resource")
     names = tuple(f"net_{i}.pt" for i in range(40))

@@ -159,6 +159,6 @@ def test_packages_that_are_missing_are_named(tmp_path, monkeypatch):
 
     for package, name, extra in (("pyfive", "net.h5", "keras"), ("msgpack", "net.msgpack", "flax")):
         monkeypatch.setitem(sys.modules, package, None)
-        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n")
+        (tmp_path / name).write_bytes(b"\x80")
         with pytest.raises(InvalidInputError, match=rf"need the {package} package: pip install wsflow\[{extra}\]"):
             load_networks(tmp_path / name, activation="relu")

@@ -15,7 +15,7 @@ from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.layouts import channel_major, torch_layout
 from wsflow.populations.importers.leaves import Leaf
 
-AXES = (0, -1)  # along which networks are stacked
+AXES = (0, -1, 1)  # along which networks are stacked
 STEPS = re.compile(r"step|epoch|iter|ckpt|checkpoint|snapshot", re.IGNORECASE)
 MENTIONED = 5
 
@@ -70,7 +70,8 @@ def choose(leaves: Mapping[str, Leaf], architecture: Architecture, ordered: bool
     stacks = [_stacked(leaves, architecture, ordered, channels_last, axis) for axis in AXES]
     fitting = [choice for choice in stacks if choice is not None]
     if len(fitting) > 1:
-        return replace(fitting[0], others=(*fitting[0].others, "the last axis"))
+        others = tuple(choice.notes["networks"] for choice in fitting[1:])
+        return replace(fitting[0], others=(*fitting[0].others, *others))
     return fitting[0] if fitting else None
 
 
@@ -146,7 +147,7 @@ def _stacked(
     leaves: Mapping[str, Leaf], architecture: Architecture, ordered: bool, channels_last: bool, axis: int
 ) -> Choice | None:
     """Return networks that are stacked along an axis of every tensor."""
-    slices = {key: leaf.stacked(axis) for key, leaf in leaves.items() if leaf.value.shape}
+    slices = {key: leaf.stacked(axis) for key, leaf in leaves.items() if leaf.has_axis(axis)}
     found = torch_layout(slices, channels_last)
     matches = find_networks(found, architecture, ordered)
     if not matches:

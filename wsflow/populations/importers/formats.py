@@ -14,7 +14,7 @@ from wsflow.populations.importers.msgpack_files import read_msgpack
 from wsflow.populations.importers.nnet import read_nnet
 from wsflow.populations.importers.onnx_files import read_onnx
 from wsflow.populations.importers.state_dict_files import INDEX, read_index, read_npz_state, read_safetensors
-from wsflow.populations.importers.torch_files import read_pickle, read_torch
+from wsflow.populations.importers.torch_files import ZIP, read_pickle, read_torch
 from wsflow.populations.readers import check_kind
 
 COPY = "Restore it from a copy."
@@ -38,8 +38,10 @@ _HDF5 = Format(read_hdf5, "HDF5 file", KERAS)
 _PICKLE = Format(read_pickle, "pickle", SAVE)
 _INDEX = Format(read_index, "index of shards")
 
+TORCH = (".pt", ".pth", ".th", ".ckpt", ".bin")
+
 FORMATS: dict[str, Format] = {
-    **dict.fromkeys((".pt", ".pth", ".th", ".ckpt", ".bin"), _TORCH),
+    **dict.fromkeys(TORCH, _TORCH),
     ".safetensors": Format(read_safetensors, "safetensors file"),
     ".npz": Format(read_npz_state, "npz file", "Write it with numpy.savez."),
     ".nnet": Format(read_nnet, "nnet file"),
@@ -66,8 +68,24 @@ def read_file(path: Path) -> ImportedNetwork | Checkpoint:
     suffix = path.suffix.lower()
     if suffix in UNREAD:
         raise InvalidInputError(f"{path}: {UNREAD[suffix]}")
-    kind = _INDEX if path.name.endswith(INDEX) else FORMATS.get(suffix)
+    kind = _INDEX if path.name.endswith(INDEX) else _by_content(path) or FORMATS.get(suffix)
     if kind is None:
         raise InvalidInputError(f"{path}: networks are read from files ending in {', '.join(FORMATS)}. Convert it.")
     with intact(path, kind.what, kind.remedy):
         return kind.read(path)
+
+
+def _by_content(path: Path) -> Format | None:
+    """Return the format of a file whose first bytes are of another one than its suffix, but for kinds of zip archives.
+
+    Keras has written HDF5 to files that end in ``.keras``, and weights are renamed from one suffix to another.
+    """
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith(b"\x89HDF"):
+        return _HDF5
+    if head.startswith(ZIP) and FORMATS.get(path.suffix.lower()) in (FORMATS[".safetensors"], _HDF5):
+        return _TORCH
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size and path.suffix in TORCH:
+        return FORMATS[".safetensors"]
+    return None

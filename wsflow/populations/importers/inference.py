@@ -29,7 +29,7 @@ def infer(leaves: Leaves, activation: str, ordered: bool) -> Architecture:
         return _of_one(torch_layout(leaves), activation, ordered)
     except ValueError as error:
         for axis in AXES:
-            stacked = {key: leaf.stacked(axis) for key, leaf in leaves.items() if leaf.value.shape}
+            stacked = {key: leaf.stacked(axis) for key, leaf in leaves.items() if leaf.has_axis(axis)}
             if _is_stacked(leaves, axis) and (found := _or_none(torch_layout(stacked), activation, ordered)):
                 return found
         if isinstance(error, InvalidInputError):
@@ -38,9 +38,9 @@ def infer(leaves: Leaves, activation: str, ordered: bool) -> Architecture:
 
 
 def _is_stacked(leaves: Leaves, axis: int) -> bool:
-    """Return whether all tensors have one length along an axis, and no bias is a vector."""
-    shapes = [leaf.value.shape for leaf in leaves.values()]
-    return bool(shapes) and min(map(len, shapes)) > 0 and len({shape[axis] for shape in shapes}) == 1
+    """Return whether all tensors have one length along an axis."""
+    everywhere = all(leaf.has_axis(axis) for leaf in leaves.values())
+    return everywhere and len({leaf.value.shape[axis] for leaf in leaves.values()}) == 1
 
 
 def _or_none(leaves: Leaves, activation: str, ordered: bool) -> Architecture | None:

@@ -44,7 +44,7 @@ class Leaf:
         shape = tuple(int(size) for size in self.value.shape)
         if self.axis is None:
             return shape
-        axis = self.axis % max(len(shape), 1)
+        axis = self.axis % len(shape)
         return shape[:axis] + shape[axis + 1 :]
 
     @property
@@ -70,6 +70,10 @@ class Leaf:
             return False
         named = name.rpartition(".")[2] in ("weight", "kernel") and len(self.shape) > 1
         return named or (self.path[:-1] == other.path[:-1] and not is_beside(self.path[-1]))
+
+    def has_axis(self, axis: int) -> bool:
+        """Return whether the tensor has an axis along which networks can be stacked."""
+        return -len(self.value.shape) <= axis < len(self.value.shape)
 
     def stacked(self, axis: int, index: int = 0) -> Leaf:
         """Return the slice of one of several networks that are stacked along an axis."""
