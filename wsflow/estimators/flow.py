@@ -13,10 +13,10 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.conditions import condition_value, read_conditions
-from wsflow.estimators.inputs import as_networks, warn, warn_of_few, warn_of_plain
+from wsflow.estimators.flow_state import restored, state_of
+from wsflow.estimators.inputs import as_networks, check_device, warn, warn_of_few, warn_of_plain
 from wsflow.estimators.sampling import check_path
 from wsflow.estimators.validation import (
-    description,
     fit_array,
     held_out_rows,
     later_array,
@@ -35,7 +35,6 @@ from wsflow.models.settings import FlowSettings, settings_of
 from wsflow.models.weight_flow import (
     WeightFlowModel,
     build_weight_flow,
-    restored_weight_flow,
 )
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.task import Task
@@ -190,7 +189,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         KeyboardInterrupt
             At Ctrl-C; the flow then has the best weights so far, and samples if `n_iter_` is not 0.
         """
-        self._check_device()
+        check_device(self.device)
         X = as_networks(self, X)
         values = fit_array(self, X, ensure_min_samples=2)
         if self.task is not None and self.architecture_ is not None:
@@ -216,12 +215,6 @@ class WeightFlow(DensityMixin, BaseEstimator):
             raise
         self._finish(model, history, labels, values.dtype)
         return self
-
-    def _check_device(self) -> None:
-        if self.device not in ("auto", "cpu"):
-            raise ValueError(
-                f"The 'device' parameter of WeightFlow is 'auto' or 'cpu', where it runs so far, got {self.device!r}."
-            )
 
     def _settings(self, prediction: str | None = None) -> FlowSettings:
         parameters = {name: getattr(self, name) for name in DEFAULTS}
@@ -319,7 +312,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
         A row's score depends on the other rows by rounding only, because matrix kernels treat a row differently by its
         place. With an adaptive solver rounding may decide whether a step is accepted, and then scores differ by the
-        solver's tolerances.
+        solver's tolerances. What is equal in all networks of `fit` is no dimension: the density is that of the others,
+        and zero, with a score of minus infinity, for networks that differ in it.
 
         Parameters
         ----------
@@ -402,25 +396,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
         return points[:, self.geometry_.manifold.varying].numpy()
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays = {name: array.numpy() for name, array in self.model_.state_dict().items()}
-        history = {name: getattr(self.history_, name) for name in ("step", "train", "validation", "energy")}
-        data = {"history": history, "best_step": self.history_.best_step, "dtype": str(self._dtype)}
-        data["prediction"] = self.model_.settings.prediction
-        if self.model_.consensus is not None:
-            data["loss"] = self.model_.consensus.loss
-        if hasattr(self, "labels_"):
-            data["labels"] = self.labels_.tolist()
-        return arrays, {**data, **description(self)}
+        return state_of(self)
 
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
         restore_description(self, data)
         labels = np.array(data["labels"]) if "labels" in data else None
-        settings = self._settings(data["prediction"])
-        geometry = settings.geometry_for(self.architecture_, self.n_features_in_)
-        state = {name: tensor(array) for name, array in arrays.items()}
-        n_labels = 0 if labels is None else len(labels)
-        # files of 0.1 say whether it was a classification
-        loss = data.get("loss", "cross_entropy" if data.get("is_classification", True) else "mse")
-        model = restored_weight_flow(settings, geometry, state, loss, n_labels)
-        history = FlowHistory(**data["history"], best_step=data["best_step"])
+        model, history = restored(self._settings(data["prediction"]), self.architecture_, arrays, data)
         self._finish(model, history, labels, data["dtype"])

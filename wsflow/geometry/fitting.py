@@ -97,9 +97,9 @@ def with_coordinates_of(geometry: Geometry, fitted: Geometry) -> Geometry:
         return geometry
     size = geometry.manifold.size
     centre, scale, constant = known.centre.new_zeros(size), known.scale.new_ones(size), torch.zeros(size).bool()
-    ends = [slice(g.manifold.size - g.n_extra, g.manifold.size) for g in (fitted, geometry)]
+    before, after = (slice(g.manifold.size - g.n_extra, g.manifold.size) for g in (fitted, geometry))
     pairs = [(name, fitted.layout.slices[name], new) for name, new in geometry.layout.slices.items()]
-    for name, old, new in [*pairs, ("the output layer's norm", *ends)]:
+    for name, old, new in [*pairs, ("the output layer's norm", before, after)]:
         for found, given in ((centre, known.centre), (scale, known.scale), (constant, known.constant)):
             found[new] = _of_width(given[old], new.stop - new.start, name)
     columns = constant[: geometry.n_weights].nonzero().squeeze(1)

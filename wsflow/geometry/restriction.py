@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsflow.manifolds import Euclidean, Point, Product, Sphere
+from wsflow.manifolds import Euclidean, Manifold, Point, Product, Sphere
 
 
 def restricted(product: Product, constant: Tensor) -> Product:
@@ -16,7 +16,8 @@ def restricted(product: Product, constant: Tensor) -> Product:
     """
     if not constant.any():
         return product
-    factors, flat = [], []
+    factors: list[tuple[Manifold, Tensor]] = []
+    flat: list[Tensor] = []
     for manifold, columns in product.factors:
         rows = [row[~constant[row]] for row in columns]
         if isinstance(manifold, Sphere):
