@@ -62,7 +62,7 @@ def small(monkeypatch, tmp_path):
 
 def test_pages_have_programs_and_commands():
     pages = {"README.md", "index.rst", "extending.rst", "own_networks.rst", "reading_a_report.rst"}
-    assert pages | {"my_own_module.rst", "symmetries.rst"} <= set(PROGRAMS)
+    assert pages | {"your_modules.rst", "symmetries.rst"} <= set(PROGRAMS)
     assert {line.split()[0] for line in COMMANDS} == set(COMMANDS_OF_MAIN) - {"demo"}
 
 
@@ -136,7 +136,7 @@ def test_commands_parse(line):
 
 
 def test_the_module_of_the_page_is_checked_as_it_says(small):
-    page = ROOT / "docs" / "my_own_module.rst"
+    page = ROOT / "docs" / "your_modules.rst"
     program, *_ = BLOCKS[".rst"].findall(page.read_text(encoding="utf-8"))
     (small / "model.py").write_text(textwrap.dedent(program[1]), encoding="utf-8")
     line = COMMAND.findall(code_of(page, "text"))[0]

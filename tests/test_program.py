@@ -267,7 +267,7 @@ def test_every_operation_of_the_set_exists_in_torch() -> None:
 # where a program is recorded: views by reshapes, copies and what does nothing in evaluation by nothing, one batch norm
 REPLACED = frozenset(
     ["view", "_unsafe_view", "clone", "contiguous", "_to_copy", "alias", "positive", "lift_fresh_copy"]
-    + ["dropout", "feature_dropout", "alpha_dropout", "native_dropout"]
+    + ["dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"]
     + ["_native_batch_norm_legit_no_training", "_native_batch_norm_legit"]
 )
 

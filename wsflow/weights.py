@@ -10,6 +10,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.modules import check_alike
+from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.state_rows import infer_architecture, rows_of_states
 from wsflow.array_functions import PLAIN, at_numbers, moved_rows, replaced
 from wsflow.exceptions import InvalidInputError
@@ -205,7 +206,7 @@ class WeightArray(np.ndarray):
         """
         if hasattr(modules, "state_dict"):
             raise InvalidInputError("This is one module, and its layers are no networks: pass a list, [module].")
-        modules = list(modules)
+        modules = [unwrapped(module) for module in modules]
         if not modules:
             raise InvalidInputError("The list of modules is empty: at least one network is needed.")
         if architecture is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from wsflow import hooks
 from wsflow.architecture import modules, serialization, state_dicts
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter
 from wsflow.architecture.program import Program
+from wsflow.architecture.readable import check_readable, unwrapped
 from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
 from wsflow.representation import html_table
@@ -107,12 +108,20 @@ class Architecture:
         return cls(parameters, wires, tuple(layers), outputs)
 
     @classmethod
-    def from_module(cls, module: Any, example_input: Any = None, frozen: Collection[str] = ()) -> Architecture:
+    def from_module(
+        cls,
+        module: Any,
+        example_input: Any = None,
+        frozen: Collection[str] = (),
+        output: str | int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Architecture:
         """Read a torch module: find its neuron groups and scalings from its operations, and certify them.
 
         An ``nn.Sequential`` of Linear and activation layers needs no example input, and can be run without the
         module. Everything else is exported with the example input. What it computes is kept as a program, which is
         saved with the architecture and runs its networks; where no program expresses it, the module is needed.
+        Wrappers (data parallel, compiled, averaged) are taken off.
 
         Parameters
         ----------
@@ -120,6 +129,11 @@ class Architecture:
             Only the shapes matter: more than one example, token and pixel.
         frozen : collection of str
             Names of submodules on which no symmetry shall act; what they compute need not be known.
+        output : str or int, optional
+            Which part counts of a forward pass that returns several: a field, a key or a position (default: `logits`,
+            or the only tensor beside caches, or all tensors).
+        progress : callable, optional
+            Called with the number of steps done, and that of all.
 
         Raises
         ------
@@ -137,11 +151,16 @@ class Architecture:
         >>> [(group.name, group.size) for group in Architecture.from_module(net, torch.zeros(2, 1, 8, 8)).groups]
         [('0', 4)]
         """
-        if not frozen and (example_input is None or modules.is_sequential(module)):
+        module = unwrapped(module)
+        if hasattr(module, "named_modules") and not isinstance(module, type):
+            check_readable(module)
+        if not frozen and output is None and (example_input is None or modules.is_sequential(module)):
             return cls.sequential(modules.layers_of_module(module))
         if example_input is None:
-            raise ValueError("Architecture.from_module needs an example_input where layers are frozen.")
-        architecture: Architecture = hooks.read_module(module, example_input, frozen)
+            raise ValueError(
+                "Architecture.from_module needs an example_input where layers are frozen, or an output is chosen."
+            )
+        architecture: Architecture = hooks.read_module(module, example_input, frozen, output, progress)
         return architecture
 
     def certify(self, module: Any = None, inputs: Any = None, n_trials: int = 3, seed: int = 0) -> float:
@@ -365,18 +384,31 @@ def _axes(block: Block) -> str:
 
 
 def _check_blocks(parameter: Parameter, wires: Mapping[str, Wire]) -> None:
-    seen = np.zeros(parameter.size, dtype=bool)
+    try:
+        overlap = _overlap(parameter)
+    except ValueError as error:
+        raise ValueError(f"Parameter {parameter.name!r}: {error}") from error
+    if overlap:
+        raise ValueError(f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one.")
     for block in parameter.blocks:
-        try:
-            positions = block.positions(parameter.shape)
-        except ValueError as error:
-            raise ValueError(f"Parameter {parameter.name!r}: {error}") from error
-        if seen[positions].any():
-            raise ValueError(f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one.")
-        seen[positions] = True
         for wire, axis, _ in block.wires:
             if wire not in wires or wires[wire].space != block.axes[axis]:
                 raise ValueError(
                     f"A block of parameter {parameter.name!r} names the wire {wire!r} on axis {axis}, which is "
                     "not a wire of this architecture with that axis' space. Declare it in wires=."
                 )
+
+
+def _overlap(parameter: Parameter) -> bool:
+    """Return whether two blocks share an element, or refuse blocks whose sizes do not fit."""
+    if len(parameter.blocks) == 1:
+        # its elements need not be listed, which would take more memory than the weights
+        parameter.blocks[0].check(parameter.shape)
+        return False
+    seen = np.zeros(parameter.size, dtype=bool)
+    for block in parameter.blocks:
+        positions = block.positions(parameter.shape)
+        if seen[positions].any():
+            return True
+        seen[positions] = True
+    return False

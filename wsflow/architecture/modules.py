@@ -75,7 +75,9 @@ def _flattened(module: Any, prefix: str) -> list[Layer]:
 
 
 def _layer(module: Any, name: str) -> Layer:
-    kind = type(module).__name__
+    # a class of one's own that has the name of one of torch may do something else
+    own = type(module).__module__.startswith(("torch.nn.modules.", "wsflow."))
+    kind = type(module).__name__ if own else f"{type(module).__name__} of {type(module).__module__}"
     if kind == "Linear" and name:
         return Layer(LINEAR, name, module.in_features, module.out_features, module.bias is not None)
     if kind not in _KINDS:

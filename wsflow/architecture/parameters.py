@@ -105,22 +105,30 @@ class Block:
         before = [i for i in carriers if i < axis]
         return before[-1] if before else next(iter(carriers), None)
 
-    def positions(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return where the block's elements lie in a flattened parameter of this shape, shaped as `extents`."""
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse a block that is none of a parameter of this shape: a ValueError."""
         view = self.view or shape
         if prod(view) != prod(shape):
             raise ValueError(f"A parameter of shape {shape} has no view of shape {view}: sizes differ.")
-        positions = np.arange(prod(shape)).reshape(view)
+        sizes = [
+            len(range(*slice(*b).indices(n))) for b, n in zip(self.slices or ((None,),) * len(view), view, strict=True)
+        ]
+        sizes = [n if i is None else len(i) for i, n in zip(self.index or (None,) * len(view), sizes, strict=True)]
+        if not _splits(tuple(sizes), self.extents):
+            raise ValueError(
+                f"The block's elements have shape {tuple(sizes)}, but its axes are labelled with spaces "
+                f"of sizes {self.extents}. Label each axis of the view with a space of its size."
+            )
+
+    def positions(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return where the block's elements lie in a flattened parameter of this shape, shaped as `extents`."""
+        self.check(shape)
+        positions = np.arange(prod(shape)).reshape(self.view or shape)
         if self.slices is not None:
             positions = positions[tuple(slice(*bounds) for bounds in self.slices)]
         for axis, index in enumerate(self.index or ()):
             positions = positions if index is None else positions.take(index, axis)
-        if _splits(positions.shape, self.extents):
-            return positions.reshape(self.extents)
-        raise ValueError(
-            f"The block's elements have shape {positions.shape}, but its axes are labelled with spaces "
-            f"of sizes {self.extents}. Label each axis of the view with a space of its size."
-        )
+        return positions.reshape(self.extents)
 
     def neuron_axes(self) -> tuple[int, ...]:
         """Return the axes on which a group acts."""

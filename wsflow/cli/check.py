@@ -11,7 +11,10 @@ from wsflow.cli import options
 from wsflow.cli.files import Command
 from wsflow.cli.inputs import InputFile, OwnCode
 from wsflow.cli.own_code import load_module
-from wsflow.cli.rendering import echo_json, echo_table
+from wsflow.cli.rendering import Bars, echo_json, echo_table
+
+# seconds before a bar is shown
+PATIENCE = 2.0
 
 
 @click.command(cls=Command)
@@ -23,6 +26,7 @@ from wsflow.cli.rendering import echo_json, echo_table
     help="Shape of an example input, such as 2,3,32,32; i:2,16 for integers. Once for each argument of forward.",
 )
 @click.option("--frozen", multiple=True, metavar="LAYER", help="A layer on which no symmetry shall act.")
+@click.option("--output", metavar="NAME", help="What counts of several outputs: a field, a key or a position.")
 @click.option(
     "--architecture",
     type=InputFile(),
@@ -35,6 +39,7 @@ def check(
     source: str,
     shapes: tuple[str, ...],
     frozen: tuple[str, ...],
+    output: str | None,
     architecture: Path | None,
     module: str | None,
     trials: int,
@@ -54,7 +59,8 @@ def check(
       wsflow check zoo.safetensors
     """
     inputs = _example(shapes, seed)
-    network, table = _network(source, inputs, frozen, architecture, module)
+    with Bars(quiet).stage("Reading the module", after=PATIENCE) as progress:
+        network, table = _network(source, inputs, (frozen, output, progress), architecture, module)
     from wsflow.exceptions import NumericalError
     from wsflow.tracing import certify, certify_orbits
     from wsflow.tracing.certificate import TOLERANCE
@@ -74,9 +80,9 @@ def check(
 
 
 def _network(
-    source: str, example: Any, frozen: tuple[str, ...], description: Path | None, runs: str | None
+    source: str, example: Any, reading: tuple[Any, ...], description: Path | None, runs: str | None
 ) -> tuple[Any, Any]:
-    """Return a module (None for networks that run themselves) and an architecture."""
+    """Return a module (None for networks that run themselves) and an architecture, by further arguments of reading."""
     from wsflow.architecture import Architecture
     from wsflow.architecture.modules import is_sequential
 
@@ -97,7 +103,9 @@ def _network(
         raise ValueError(
             f"{source} is a {type(module).__name__}: say the shape of its input, such as --input 2,3,32,32."
         )
-    return module, Architecture.from_module(module, example, frozen)
+    table = Architecture.from_module(module, example, *reading)
+    # what was read returns what counts of the output
+    return table.module or module, table
 
 
 def _read_description(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,8 +49,11 @@ class Bars:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, text: str, unit: str = "", name: str = "") -> Iterator[Progress]:
-        """Time one stage, and yield what to call with the number of steps done and that of all."""
+    def stage(self, text: str, unit: str = "", name: str = "", after: float = 0.0) -> Iterator[Progress]:
+        """Time one stage, and yield what to call with the number of steps done and that of all.
+
+        The bar is shown `after` so many seconds, if the stage still runs then.
+        """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -63,7 +67,8 @@ class Bars:
             TimeRemainingColumn(),
         )
         start = time.perf_counter()
-        with RichProgress(*columns, console=Console(file=cast(IO[str], _Stderr())), disable=self.quiet) as bars:
+        bars = RichProgress(*columns, console=Console(file=cast(IO[str], _Stderr())), disable=self.quiet)
+        with _shown(bars, after):
             bar = bars.add_task(text, total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
             total = bars.tasks[0].total
@@ -74,6 +79,24 @@ class Bars:
     def total(self) -> float:
         """The seconds of all stages."""
         return sum(self.seconds.values())
+
+
+@contextmanager
+def _shown(bars: Any, after: float) -> Iterator[None]:
+    timer = threading.Timer(after, bars.start)
+    timer.daemon = True
+    if after:
+        timer.start()
+    else:
+        bars.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if after:
+            timer.join()
+        if bars.live.is_started:
+            bars.stop()
 
 
 def echo_json(data: Any) -> None:

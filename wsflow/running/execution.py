@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch.utils._pytree import tree_map
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.sequential import LINEAR
+from wsflow.running.outputs import output_of
 from wsflow.running.rows import unflatten
 
 
@@ -55,7 +57,7 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
     module = architecture.executable if module is None else module
     if module is None:
         raise ValueError("This architecture does not say how to run its networks. Pass module=.")
-    return run_module(tensors, module, inputs)
+    return run_module(tensors, unwrapped(module), inputs, chosen=output_of)
 
 
 def run_layers(
@@ -81,17 +83,21 @@ def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tenso
     return torch.baddbmm(tensors[f"{layer.name}.bias"].unsqueeze(1), hidden, weight)
 
 
-def run_module(tensors: Mapping[str, Tensor], module: nn.Module, *inputs: Any) -> Any:
+def run_module(
+    tensors: Mapping[str, Tensor], module: nn.Module, *inputs: Any, chosen: Callable[[Any], Any] | None = None
+) -> Any:
     """Return the outputs (n, ...) of a module in evaluation mode for every network, on the same inputs.
 
-    `tensors` (n, *shape) replace parameters and buffers; those that are missing remain the module's own.
+    `tensors` (n, *shape) replace parameters and buffers; those that are missing remain the module's own. `chosen`
+    returns what counts of a result (default: all of it).
     """
 
     def one(state: dict[str, Tensor]) -> Any:
-        return torch.func.functional_call(module, state, inputs)
+        result = torch.func.functional_call(module, state, inputs)
+        return result if chosen is None else chosen(result)
 
     tensors = {**_constants(module, tensors), **tensors}
-    with _batchable():
+    with _batchable(), restored(module):
         # a convolution batched over networks is a grouped one, which takes twice the time of one after the other
         if not any(isinstance(layer, _ConvNd) for layer in module.modules()):
             with suppress(RuntimeError):
@@ -110,6 +116,19 @@ def _constants(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Te
         for name, buffer in module.named_buffers()
         if name not in tensors and buffer.is_floating_point()
     }
+
+
+@contextmanager
+def restored(module: nn.Module) -> Iterator[None]:
+    """Put back, behind a pass, the attributes of all layers in which they keep what they computed."""
+    before = [(vars(layer), dict(vars(layer))) for layer in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, own in before:
+            for name in attributes.keys() - own.keys():
+                del attributes[name]
+            attributes.update(own)
 
 
 @contextmanager

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.sequential import LINEAR
+from wsflow.exceptions import InvalidInputError
 
 
 def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:
@@ -36,8 +39,8 @@ def to_module(architecture: Architecture, state: Mapping[str, Tensor], template:
 
 
 def _of_template(architecture: Architecture, state: Mapping[str, Tensor], template: nn.Module) -> nn.Module:
-    module = copy.deepcopy(template)
-    missing, unexpected = module.load_state_dict(dict(state), strict=False)
+    module = copied(template)
+    missing, unexpected = unwrapped(module).load_state_dict(dict(state), strict=False)
     known = {*architecture.constants, *(alias for p in architecture.parameters for alias in p.aliases)}
     if wrong := [name for name in (*missing, *unexpected) if name not in known]:
         raise ValueError(
@@ -45,6 +48,28 @@ def _of_template(architecture: Architecture, state: Mapping[str, Tensor], templa
             "the class whose networks these are."
         )
     return module
+
+
+def copied(module: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
+    """Return a copy of a module with what it computed in an earlier pass, but without the history of that.
+
+    `memo` has what is not copied, by id.
+
+    Raises
+    ------
+    InvalidInputError
+        If the module cannot be copied.
+    """
+    # torch does not copy a tensor with a history, such as a weight that is computed from others
+    tensors = [value for layer in module.modules() for value in tree_leaves(vars(layer)) if isinstance(value, Tensor)]
+    known = {id(tensor): tensor.detach() for tensor in tensors if not tensor.is_leaf} | dict(memo or {})
+    try:
+        return copy.deepcopy(module, known)
+    except Exception as error:
+        raise InvalidInputError(
+            f"This {type(module).__name__} could not be copied ({type(error).__name__}: {error}). Keep what cannot be "
+            "copied, such as locks, files and generators, out of its attributes."
+        ) from error
 
 
 def _module(layer: Layer, state: Mapping[str, Tensor]) -> nn.Module:

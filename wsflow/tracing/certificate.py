@@ -6,24 +6,30 @@ norm does not notice a forgotten permutation.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.restriction import restricted
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.representation import in_a_line
 from wsflow.running import forward, unflatten
+from wsflow.running.execution import restored
 from wsflow.running.metrics import deviation
+from wsflow.running.outputs import ChosenOutput
 from wsflow.symmetry.actions import Action
-from wsflow.tracing.export import evaluation_copy
+from wsflow.symmetry.in_place import apply_in_place
+from wsflow.tracing.deterministic import Deterministic
+from wsflow.tracing.own_buffers import is_positive
+from wsflow.tracing.working_copy import working_copy
 
 TOLERANCE = 1e-10
 # a narrow network may be dead with the weights that are drawn first
@@ -51,11 +57,17 @@ class Certificate:
 
 
 def certify(
-    architecture: Architecture, module: nn.Module | None, inputs: Any, n_trials: int = 3, seed: int = 0
+    architecture: Architecture,
+    module: nn.Module | None,
+    inputs: Any,
+    n_trials: int = 3,
+    seed: int = 0,
+    report: Callable[[], None] = lambda: None,
 ) -> Certificate:
     """Put the symmetries of an architecture to the test in float64, as `Architecture.certify` does.
 
-    Where the test fails, each group and each wire is tested by itself.
+    Where the test fails, each group and each wire is tested by itself. `report` is called behind each pass. No more
+    than one copy of the networks is in memory, in float64.
 
     Raises
     ------
@@ -77,14 +89,19 @@ def certify(
     inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
     check = _Check(architecture, module, inputs)
     rows, before = check.with_live_outputs(n_trials, generator)
-    moved = Action.random(architecture, n_trials, generator)
-    deviation = check.deviation(before, moved(rows))
+    report()
+    action = Action.random(architecture, n_trials, generator)
+    apply_in_place(action, rows)
+    deviation = check.deviation(before, rows)
+    report()
+    del rows
     wrong = {}
-    if not deviation <= TOLERANCE:
-        for name in _generators(architecture):
-            change = check.deviation(before[:1], _single(moved.rows(slice(1)), name)(rows[:1]))
-            if not change <= TOLERANCE:
-                wrong[name] = change
+    for name in _generators(architecture) if not deviation <= TOLERANCE else ():
+        rows, before = check.with_live_outputs(1, torch.Generator().manual_seed(seed))
+        apply_in_place(_single(action.rows(slice(1)), name), rows)
+        change = check.deviation(before, rows)
+        if not change <= TOLERANCE:
+            wrong[name] = change
     return Certificate(deviation, wrong, _idle(architecture))
 
 
@@ -96,31 +113,23 @@ def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator)
         return tuple(torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in program.inputs)
     if inputs is None:
         raise ValueError("A certificate of a network that a module runs needs inputs: pass inputs=.")
-    return inputs if isinstance(inputs, tuple) else (inputs,)
+    return inputs if type(inputs) is tuple else (inputs,)
 
 
 def random_weights(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
     """Return weights (n, d), in float64, of order one over the root of their number, with positive variances."""
-    parts = []
+    rows = torch.empty(n, architecture.n_weights, dtype=torch.float64)
     for parameter in architecture.parameters:
-        values = torch.randn(n, parameter.size, generator=generator, dtype=torch.float64)
-        if parameter.role == "statistic":
-            values = values.exp() if parameter.name.endswith("var") else values
-            values = values * 0 if parameter.name.endswith("num_batches_tracked") else values
-        elif len(parameter.shape) > 1:
-            values = values / max(1, parameter.size // parameter.shape[0]) ** 0.5
-        parts.append(values)
-    return torch.cat(parts, 1)
-
-
-class _Double(TorchDispatchMode):
-    """Leaves out casts to shorter floats: norms that compute in float32 would round what is compared."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("dtype") in (torch.float32, torch.float16, torch.bfloat16):
-            kwargs = {**kwargs, "dtype": torch.float64}
-        return func(*args, **kwargs)
+        values = rows[:, architecture.slices[parameter.name]]
+        for row in values:
+            row.normal_(generator=generator)
+        if parameter.name.endswith("num_batches_tracked"):
+            values.zero_()
+        elif parameter.role == "statistic" and is_positive(parameter.name):
+            values.exp_()
+        elif len(parameter.shape) > 1 and parameter.role == "weight":
+            values.div_(max(1, parameter.size // parameter.shape[0]) ** 0.5)
+    return rows
 
 
 class _Check:
@@ -129,7 +138,7 @@ class _Check:
     def __init__(self, architecture: Architecture, module: nn.Module | None, inputs: tuple[Any, ...]) -> None:
         self.architecture, self.inputs = architecture, inputs
         module = module if module is not None else architecture.executable
-        self.module = None if module is None else evaluation_copy(module)
+        self.module = None if module is None else working_copy(unwrapped(module), ChosenOutput())
 
     def outputs(self, rows: Tensor) -> Tensor:
         """Return all outputs of each network as one row (n, numbers)."""
@@ -140,18 +149,21 @@ class _Check:
                 result = self._run(self.module, rows)
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not leaves:
-            raise InvalidInputError("The module returns no tensor of real numbers: there is no function to compare.")
+            raise InvalidInputError(
+                "The module returns no tensor of real numbers: there is no function to compare. Return what it "
+                "computes before it counts or compares, such as logits instead of classes."
+            )
         return torch.cat([leaf.flatten(1) for leaf in leaves], 1)
 
     def _run(self, module: nn.Module, rows: Tensor) -> Any:
-        """Run one network after the other, in float64 throughout."""
+        """Run one network after the other, in float64 throughout, with the same draws of random numbers."""
         tensors = unflatten(rows, self.architecture)
-        with _Double():
+        with _named(module), restored(module), torch.random.fork_rng(devices=[]), Deterministic():
             results = [
                 torch.func.functional_call(module, {name: tensor[i] for name, tensor in tensors.items()}, self.inputs)
                 for i in range(len(rows))
             ]
-        return tree_map(lambda *parts: torch.stack(parts) if isinstance(parts[0], Tensor) else None, *results)
+            return tree_map(lambda *parts: torch.stack(parts) if isinstance(parts[0], Tensor) else None, *results)
 
     def with_live_outputs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return random networks whose outputs are finite and not all zero, and these outputs."""
@@ -160,6 +172,8 @@ class _Check:
             rows = random_weights(self.architecture, n, generator)
             outputs = self.outputs(rows)
             fine = outputs.isfinite().all(1) & (outputs.abs().amax(1) > 0)
+            if not found and fine.all():
+                return rows, outputs
             found.append((rows[fine], outputs[fine]))
             if sum(len(part) for part, _ in found) >= n:
                 return torch.cat([part for part, _ in found])[:n], torch.cat([part for _, part in found])[:n]
@@ -171,6 +185,20 @@ class _Check:
     def deviation(self, before: Tensor, rows: Tensor) -> float:
         """Return the largest change of an output, over the largest output of the network."""
         return float(deviation(before, self.outputs(rows)).max())
+
+
+@contextmanager
+def _named(module: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except InvalidInputError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(
+            f"This {type(module).__name__} could not be run with random weights in double precision: "
+            f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}. Its forward pass has to run "
+            "with any weights, and its outputs to have one shape."
+        ) from error
 
 
 def _generators(architecture: Architecture) -> list[str]:

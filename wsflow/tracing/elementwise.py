@@ -49,7 +49,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
         for name in (row.function, *row.aliases)
         if name
     },
-    **dict.fromkeys(("relu", "rrelu_with_noise"), Elementwise(degree=1, zero=True)),
+    "relu": Elementwise(degree=1, zero=True),
     **dict.fromkeys(("sinh", "tan", "asin", "atanh"), Elementwise(odd=True, zero=True)),
     **dict.fromkeys(("expm1", "log1p", "log_sigmoid_forward"), Elementwise(zero=True)),
     **dict.fromkeys(("exp", "exp2", "log", "log2", "log10"), KEEPS_NOTHING),

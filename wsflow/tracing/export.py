@@ -7,12 +7,11 @@ https://docs.pytorch.org/docs/stable/export.html
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import traceback
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._pytree import tree_leaves
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.running.execution import restored
+from wsflow.tracing.hidden import check_hidden
+from wsflow.tracing.packed import full_length, unpacked
 
-# what torch raises where a value decides what is computed next
-DATA_DEPENDENT = ("GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException")
+# what torch raises, or says, where it cannot follow a forward pass -> why, and what to do
+DATA_DEPENDENT = "what it does depends on the values of tensors (an if on a tensor, .item()). Compute with tensors only"
+REASONS = {
+    "GuardOnDataDependentSymNode": DATA_DEPENDENT,
+    "DataDependentOutputException": DATA_DEPENDENT,
+    "DynamicOutputShapeException": DATA_DEPENDENT,
+    ".numpy() is not supported": "it leaves torch (.numpy()). Write that part with operations of torch",
+    "ScriptModule": "part of it is compiled to TorchScript. Pass the Python module",
+    "not an instance of torch.nn.Parameter": "part of it is compiled to TorchScript. Pass the Python module",
+    "__obj_flatten__": "part of it is quantized. Pass the network from before",
+    "too many positional arguments": "it takes fewer inputs. Pass a tuple of what it takes as example_input",
+    "missing a required argument": "it takes more inputs. Pass a tuple of what it takes as example_input",
+}
+# operations whose result is no tensor, or a tensor whose shape only its values give
+VALUES = {"item": ".item()", "_local_scalar_dense": ".item()", "nonzero": "nonzero, or a mask as an index"}
+VALUES |= {"index": "a mask as an index", "masked_select": "masked_select", "unique": "unique", "_unique2": "unique"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,12 @@ class ExportedGraph:
     aliases: dict[str, tuple[str, ...]]
     layers: dict[str, str]
 
+    @property
+    def unused(self) -> set[str]:
+        """The names of parameters and buffers on which the outputs do not depend."""
+        used = {self.tensors.get(node.name) for node in self.nodes if node.op == "placeholder" and node.users}
+        return set(self.tensors.values()) - used
+
 
 def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[str]) -> ExportedGraph:
     """Return the graph of a forward pass, with operations decomposed whose names are not known.
@@ -49,14 +73,17 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     Raises
     ------
     InvalidInputError
-        If the forward pass fails, or depends on the values of tensors; the layer is named.
+        If the forward pass fails, or depends on the values of tensors, or uses weights that the state dict lacks.
     """
-    with quiet(), _named(module):
+    inputs = [full_length(value) for value in inputs]
+    with quiet(), _named(module), restored(module), torch.random.fork_rng(devices=[]), unpacked(module):
         exported = _exported(module, inputs)
+        _refuse_values(module, exported.graph.nodes)
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
         strange = {target for target in targets if operation(target) not in known}
         table = torch.export.default_decompositions() if strange else {}
         exported = exported.run_decompositions({op: table[op] for op in strange if op in table})
+    check_hidden(module, [constant for constant in exported.constants.values() if isinstance(constant, Tensor)])
     names = _first_names(module)
     buffers = {name: buffer for name, buffer in module.named_buffers() if _is_design(buffer)}
     tensors: dict[str, str] = {}
@@ -72,7 +99,7 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     for other, name in names.items():
         if other != name:
             aliases.setdefault(name, []).append(other)
-    layers = {node.name: _layer(node) for node in exported.graph.nodes}
+    layers = {node.name: layer_of(node) for node in exported.graph.nodes}
     return ExportedGraph(
         tuple(exported.graph.nodes), tensors, constants, {name: tuple(own) for name, own in aliases.items()}, layers
     )
@@ -111,20 +138,45 @@ def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
         return torch.export.export(module, tuple(inputs), strict=False)
 
 
+def _refuse_values(module: nn.Module, nodes: Iterable[Any]) -> None:
+    """Refuse a graph whose branches, numbers or shapes depend on the values of tensors."""
+    for node in nodes:
+        if node.op != "call_function":
+            continue
+        name = operation(node.target)
+        what = ""
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            what = f"torch.{name} runs code of its own that is chosen by values. Use torch.where for a choice"
+        elif name != "getitem" and any(free_unbacked_symbols(value) for value in tree_leaves(node.meta.get("val"))):
+            what = f"its numbers or shapes depend on the values of tensors ({VALUES.get(name, name)}). "
+            what += "Keep numbers in tensors, and multiply by a mask where rows are chosen"
+        if what:
+            raise InvalidInputError(_could_not(_where(module, layer_of(node), node), what))
+
+
 @contextmanager
 def _named(module: nn.Module) -> Iterator[None]:
     """Turn what torch.export raises into a sentence that names the layer."""
     try:
         yield
+    except InvalidInputError:
+        raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-        if type(error).__name__ in DATA_DEPENDENT:
-            reason = "what it does depends on the values of tensors (an if on a tensor, .item())."
-        raise InvalidInputError(
-            f"{_failing(module, error)} could not be traced: {reason} The forward pass has to run on the example "
-            "input, and its course may depend on shapes only. Rewrite that part, or describe the network by hand with "
-            "Architecture(parameters=..., wires=...)."
-        ) from error
+        said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        reason = next((reason for part, reason in REASONS.items() if part in f"{type(error).__name__} {error}"), said)
+        raise InvalidInputError(_could_not(_failing(module, error), reason.rstrip("."))) from error
+
+
+def _could_not(where: str, reason: str) -> str:
+    return (
+        f"{where} could not be traced: {reason}. The forward pass has to run on the example input, and its course may "
+        "depend on shapes only. Rewrite that part, or describe the network by hand with "
+        "Architecture(parameters=..., wires=...)."
+    )
+
+
+def _where(module: nn.Module, layer: str, node: Any) -> str:
+    return f"The layer {layer!r} ({kind_of(node)})" if layer else f"The module itself ({type(module).__name__})"
 
 
 def _failing(module: nn.Module, error: BaseException) -> str:
@@ -148,13 +200,13 @@ def _first_names(module: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
-def _layer(node: Any) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    names = [name for name, _ in stack.values()]
+def layer_of(node: Any) -> str:
+    """Return the name of the innermost submodule that computes a node, and nothing for the module itself."""
+    names = [name for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
     return names[-1] if names else ""
 
 
-def evaluation_copy(module: nn.Module) -> nn.Module:
-    """Return a copy of the module in evaluation mode and float64."""
-    copied = copy.deepcopy(module).eval()
-    return copied.double() if any(p.is_floating_point() for p in copied.state_dict().values()) else copied
+def kind_of(node: Any) -> str:
+    """Return the class of the innermost submodule that computes a node."""
+    kinds = [kind for _, kind in (node.meta.get("nn_module_stack") or {}).values()]
+    return (kinds[-1] if isinstance(kinds[-1], str) else kinds[-1].__name__).rpartition(".")[2] if kinds else ""

@@ -12,13 +12,32 @@ import torch
 
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, distinct, merged
-from wsflow.tracing.pointwise import pointwise
+from wsflow.tracing.pointwise import nonlinear, pointwise
 from wsflow.tracing.trace import Trace
 
 
 def embedding(t: Trace, weight: AbstractTensor, indices: AbstractTensor, **_: Any) -> AbstractTensor:
     """Look up rows of a table: the rows are fixed, the columns may be neurons."""
     return gather(t, weight, 0, indices)
+
+
+def embedding_bag(
+    t: Trace,
+    weight: AbstractTensor,
+    indices: AbstractTensor,
+    offsets: AbstractTensor,
+    mode: int = 0,
+    per_sample_weights: AbstractTensor | None = None,
+    **_: Any,
+) -> list[AbstractTensor]:
+    """Add up rows of a table (mode 2: take maxima, which no sign passes): rows are fixed, columns may be neurons."""
+    weight = t.constraints.fix_on(weight, [0])
+    if mode == 2:
+        t.constraints.forbid_scaling(weight, positive=False)
+    if per_sample_weights is not None:
+        t.constraints.freeze(per_sample_weights)
+    bags = replace(weight.generic(), shape=tuple(t.shape), labels=distinct(t.shape, [0]))
+    return [bags] + [AbstractTensor(()) for _ in range(t.n_results - 1)]
 
 
 def gather(t: Trace, input: AbstractTensor, dim: int, index: AbstractTensor) -> AbstractTensor:
@@ -99,6 +118,17 @@ def fixed(t: Trace, **_: Any) -> AbstractTensor:
 def constant(t: Trace, **_: Any) -> AbstractTensor:
     """Make a tensor with one number everywhere."""
     return AbstractTensor(t.shape, labels=())
+
+
+def drawn(t: Trace, input: Any = None, p: float | None = None, **_: Any) -> AbstractTensor:
+    """Draw zeros and ones of one law, as if they were one number everywhere, or by probabilities that are computed."""
+    return nonlinear(t, input) if isinstance(input, AbstractTensor) and p is None else constant(t)
+
+
+def normal(t: Trace, mean: Any, std: Any = 1, **_: Any) -> AbstractTensor:
+    """Draw normal numbers, by means and deviations that are computed, if given."""
+    computed = [value for value in (mean, std) if isinstance(value, AbstractTensor)]
+    return pointwise(t, computed, None) if computed else constant(t)
 
 
 def zeros(t: Trace, **_: Any) -> AbstractTensor:

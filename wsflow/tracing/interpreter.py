@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from wsflow.exceptions import InvalidInputError
+from wsflow.activations import POSITIVE, SIGN
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, constant_of
 from wsflow.tracing.export import ExportedGraph, operation
 from wsflow.tracing.rules import HANDLE_FLIPS, RULES
 from wsflow.tracing.trace import Trace, UnknownOperation
+from wsflow.tracing.weight_maps import MATRIX_FUNCTIONS
 
 # torch's names of arguments -> those of the rules
 ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "vec2": "other", "tensor": "other"}
@@ -25,44 +26,56 @@ ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
 
 # operations that take rows of a parameter before it is used: these are like parameters of their own
 SLICING = ("split", "split_with_sizes", "chunk", "slice", "select", "unbind")
+SLICING += ("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 
 # elements of the largest constant that is computed
 MANY = 2**24
 
-# norms with running statistics, which are two of their arguments
+# norms with running statistics: their arguments behind the input are weight, bias, mean and variance
 NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
-RUNNING = slice(3, 5)
+NORM_ARGUMENTS = slice(1, 5)
+
+
+class UnknownLayer(Exception):
+    """A node of a graph, and its layer, whose symmetries are not known."""
+
+    def __init__(self, node: Any, layer: str, what: str) -> None:
+        super().__init__(what)
+        self.node, self.layer, self.what = node, layer, what
 
 
 @dataclass
 class Interpreter:
     """A graph, run on abstract tensors, with the shapes of parameters and buffers by name.
 
-    Tensors that are not in `weights` are constants, unless a norm takes them as its statistics. `frozen` and `leaves`
-    are names of submodules: those without symmetries, and those without submodules of their own. `module` is the name
-    of the module's class, for messages; `separate` are names of parameters whose axes are never joined.
+    Tensors that are not in `weights` are constants, unless they are `moving` buffers (names, and how these may be
+    scaled) or a norm takes them as its statistics. `frozen` and `leaves` are names of submodules: those without
+    symmetries, and those without submodules of their own. No symmetry acts on what the nodes in `opaque` compute.
+    `separate` are names of parameters whose axes are never joined.
     """
 
     graph: ExportedGraph
     shapes: Mapping[str, tuple[int, ...]]
     weights: Collection[str]
     frozen: Collection[str]
-    module: str
     leaves: Collection[str] = ()
     separate: Collection[str] = ()
+    moving: Mapping[str, Collection[str]] = field(default_factory=dict)
+    opaque: Collection[Any] = ()
     trace: Trace = field(init=False)
     layer_outputs: dict[str, AbstractTensor] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    returned: list[AbstractTensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.trace = Trace(dict(self.shapes), self.separate)
         self.values: dict[Any, Any] = {}
-        self.statistics = {
-            self.graph.tensors.get(arg.name)
+        self.norms: set[str] = {
+            name
             for node in self.graph.nodes
             if node.op == "call_function" and operation(node.target) in NORMS
-            for arg in node.args[RUNNING]
-            if arg is not None
+            for arg in node.args[NORM_ARGUMENTS]
+            if isinstance(arg, torch.fx.Node) and (name := self.graph.tensors.get(arg.name)) is not None
         }
 
     def run(self) -> None:
@@ -71,14 +84,14 @@ class Interpreter:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
             elif node.op == "call_function":
-                self.values[node] = self._call(node)
+                self.values[node] = self._known(node)
             elif node.op == "output":
                 self._end(node)
 
     def _placeholder(self, node: Any) -> Any:
         """Return the name of a parameter, whose tensor is made when it is used, or the tensor of anything else."""
         name = self.graph.tensors.get(node.name)
-        if name is not None and (name in self.weights or name in self.statistics):
+        if name is not None and (name in self.weights or name in self.norms or name in self.moving):
             return name
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
@@ -96,6 +109,9 @@ class Interpreter:
 
     def _parameter(self, name: str) -> AbstractTensor:
         tensor = self.trace.parameter(name)
+        if name in self.moving:
+            kinds = self.moving[name]
+            self.trace.constraints.forbid_scaling(tensor, positive=POSITIVE not in kinds, sign=SIGN not in kinds)
         if not self._is_frozen(name):
             return tensor
         self.trace.constraints.freeze(tensor)
@@ -103,6 +119,15 @@ class Interpreter:
 
     def _is_frozen(self, name: str) -> bool:
         return any(name == layer or name.startswith(f"{layer}.") for layer in self.frozen)
+
+    def _known(self, node: Any) -> Any:
+        """Return the value of a node, or say that its operation is not known, or not in this form."""
+        try:
+            return self._call(node)
+        except Exception as error:
+            what = f"the operation {operation(node.target)} in an unusual form"
+            what = str(error) if isinstance(error, UnknownOperation) else what
+            raise UnknownLayer(node, self.graph.layers[node.name], what) from error
 
     def _call(self, node: Any) -> Any:
         result = node.meta.get("val")
@@ -121,9 +146,9 @@ class Interpreter:
             return self._computed(node)
         # an unknown operation on numbers that no symmetry moves may do whatever it does
         unmoved = name not in RULES and not any(tensor.axes for tensor in _tensors(arguments))
-        if unmoved or self._is_frozen(layer):
+        if unmoved or name in MATRIX_FUNCTIONS or self._is_frozen(layer) or node in self.opaque:
             return self._frozen(arguments, result)
-        value = tree_map(_without_value, self._applied(node, name, arguments))
+        value = tree_map(_without_value, self._applied(name, arguments))
         for tensor in _tensors(value):
             for axis in tensor.axes:
                 self.trace.constraints.mark(axis.atoms)
@@ -149,16 +174,13 @@ class Interpreter:
             result = node.target(*arguments, **keywords)
         return tree_map(lambda x: constant_of(x) if isinstance(x, Tensor) else x, result)
 
-    def _applied(self, node: Any, name: str, arguments: dict[str, Any]) -> Any:
-        try:
-            if name not in RULES:
-                raise UnknownOperation(f"the operation {name}")
-            rule = RULES[name]
-            if rule not in HANDLE_FLIPS:
-                arguments = {key: self._without_flips(value) for key, value in arguments.items()}
-            return rule(self.trace, **arguments)
-        except UnknownOperation as error:
-            raise InvalidInputError(self._refusal(node, str(error))) from error
+    def _applied(self, name: str, arguments: dict[str, Any]) -> Any:
+        if name not in RULES:
+            raise UnknownOperation(f"the operation {name}")
+        rule = RULES[name]
+        if rule not in HANDLE_FLIPS:
+            arguments = {key: self._without_flips(value) for key, value in arguments.items()}
+        return rule(self.trace, **arguments)
 
     def _without_flips(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -211,6 +233,7 @@ class Interpreter:
         for output in node.all_input_nodes:
             for tensor in _tensors(self._value(output)):
                 self.trace.constraints.freeze(tensor)
+                self.returned.append(tensor)
             self.outputs = self.outputs or self._producers(output)
 
     def _producers(self, node: Any) -> tuple[str, ...]:
@@ -222,18 +245,6 @@ class Interpreter:
                 return found
             node = inputs[0]
         return ()
-
-    def _refusal(self, node: Any, what: str) -> str:
-        layer = self.graph.layers[node.name]
-        stack = node.meta.get("nn_module_stack") or {}
-        kinds = [kind if isinstance(kind, str) else kind.__name__ for _, kind in stack.values()]
-        kind = kinds[-1].rpartition(".")[2] if kinds else self.module
-        where = f"The layer {layer!r} ({kind})" if layer else f"The module itself ({self.module})"
-        remedy = f"Freeze it with frozen=({layer!r},)" if layer else "Put it into a submodule, and freeze that"
-        return (
-            f"{where} uses {what}, whose symmetries wsflow does not know. {remedy}, so that no symmetry acts there; or "
-            "describe the network by hand with Architecture(parameters=..., wires=...)."
-        )
 
 
 def _without_value(item: Any) -> Any:

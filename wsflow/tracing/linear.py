@@ -11,8 +11,9 @@ import numpy as np
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, distinct
 from wsflow.tracing.contraction import contract
-from wsflow.tracing.pointwise import add, biased, pointwise
-from wsflow.tracing.reductions import softmax
+from wsflow.tracing.elementwise import ELEMENTWISE
+from wsflow.tracing.pointwise import add, biased, nonlinear, pointwise
+from wsflow.tracing.reductions import reduction, softmax
 from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace, UnknownOperation
 
@@ -138,6 +139,22 @@ def einsum(t: Trace, equation: str, tensors: Sequence[AbstractTensor], **_: Any)
     operands = [(tensor, [ord(c) for c in part]) for tensor, part in zip(tensors, parts, strict=True)]
     out = [ord(c) for c in output]
     return contract(t.constraints, joined(t, operands, out), out, [1] * len(operands))
+
+
+def bilinear(
+    t: Trace, input1: AbstractTensor, input2: AbstractTensor, weight: AbstractTensor, bias: AbstractTensor | None = None
+) -> AbstractTensor:
+    """Map y = x1 W x2 + b, with a matrix for each output."""
+    rank = len(input1.shape)
+    batch, first, second, out = [*range(rank - 1)], rank - 1, rank, rank + 1
+    operands = [(input1, [*batch, first]), (input2, [*batch, second]), (weight, [out, first, second])]
+    return biased(t, contract(t.constraints, operands, [*batch, out], [1, 1, 1]), bias, [rank - 1])
+
+
+def distances(t: Trace, x1: AbstractTensor, x2: AbstractTensor, **_: Any) -> AbstractTensor:
+    """Take the distance of each row of one matrix to each row of another: |x1 - x2|, summed over the last dimension."""
+    difference = pointwise(t, [reshaping.insert(x1, -2), reshaping.insert(x2, -3)], None)
+    return reduction(t, nonlinear(t, difference, ELEMENTWISE["abs"]), -1)
 
 
 def attention(

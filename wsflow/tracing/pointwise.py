@@ -19,7 +19,7 @@ from wsflow.tracing.abstract_tensor import AbstractTensor, Bias
 from wsflow.tracing.contraction import contract
 from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE, KEEPS_NOTHING, Elementwise
 from wsflow.tracing.stacking import joined
-from wsflow.tracing.trace import Trace
+from wsflow.tracing.trace import Trace, UnknownOperation
 
 Rule = Callable[..., Any]
 
@@ -200,6 +200,27 @@ def prelu(t: Trace, input: AbstractTensor, weight: AbstractTensor) -> AbstractTe
 
 def identity(t: Trace, input: AbstractTensor, **_: Any) -> AbstractTensor:
     """Copy, cast, or whatever else changes no number."""
+    return input
+
+
+def rrelu(t: Trace, input: AbstractTensor, training: bool = False, **_: Any) -> Any:
+    """Apply a leaky ReLU, whose slope is random in training only."""
+    if training:
+        raise UnknownOperation("a slope that is random in evaluation mode as well")
+    result = nonlinear(t, input, ELEMENTWISE["leaky_relu"])
+    return [result] * t.n_results if t.n_results > 1 else result
+
+
+def dropout(t: Trace, input: AbstractTensor, **_: Any) -> Any:
+    """Multiply by random numbers, if at all: scales pass."""
+    return [input, AbstractTensor(t.shape, labels=())] if t.n_results > 1 else input
+
+
+def alpha_dropout(t: Trace, input: AbstractTensor, train: bool = False, **_: Any) -> AbstractTensor:
+    """Multiply by random numbers, and add others, if at all: then no scale passes."""
+    if train:
+        t.constraints.forbid_scaling(input)
+        input = t.constraints.fill_padding(input.generic())
     return input
 
 

@@ -27,7 +27,9 @@ from wsflow.architecture.program import (
     Value,
     operands,
 )
+from wsflow.running.execution import restored
 from wsflow.running.program import ProgramModule
+from wsflow.tracing.deterministic import Deterministic
 from wsflow.tracing.export import quiet
 
 # operations on sizes: those of Python's operator module and torch's symbolic ones, by their names
@@ -50,7 +52,7 @@ class _NotRecorded(ValueError):
 
 
 def with_program(architecture: Architecture, module: nn.Module, inputs: Sequence[Any]) -> Architecture:
-    """Return the architecture of a module, in evaluation mode and float64, with its program.
+    """Return the architecture of a module in evaluation mode with its program, for inputs in the module's precision.
 
     It has none where no program expresses the forward pass, or where the program's output is not the module's.
     """
@@ -69,23 +71,30 @@ def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str]
     """Return the program for any number of examples, and sequences of integers of any length."""
     auto = torch.export.Dim.AUTO
     sizes = tuple(dict.fromkeys(range(min(x.dim(), 1) if x.is_floating_point() else x.dim()), auto) for x in inputs)
+    # torch.export leaves marks on its inputs, by which their sizes would vary in the next export
+    inputs = [x.clone() for x in inputs]
     with quiet(), torch.no_grad():
-        exported = torch.export.export(module, tuple(inputs), dynamic_shapes=sizes, strict=False)
-        return _Recorder(exported.run_decompositions({}), names, dict(module.named_modules())).program()
+        with restored(module):
+            exported = torch.export.export(module, tuple(inputs), dynamic_shapes=sizes, strict=False)
+        dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
+        return _Recorder(exported.run_decompositions({}), names, dict(module.named_modules()), dtype).program()
 
 
 @torch.no_grad()
 def _agrees(architecture: Architecture, module: nn.Module, inputs: Sequence[Any]) -> bool:
     state = {name: x for name, x in module.state_dict().items() if name in architecture.names}
     runner = ProgramModule(architecture)
-    ours = tree_leaves(torch.func.functional_call(runner, state, tuple(inputs)))
-    theirs = tree_leaves(module(*inputs))
+    with restored(module), Deterministic():
+        ours = tree_leaves(torch.func.functional_call(runner, state, tuple(inputs)))
+        theirs = tree_leaves(module(*inputs))
     return all(torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True) for a, b in zip(ours, theirs, strict=True))
 
 
 class _Recorder:
-    def __init__(self, exported: Any, parameters: Mapping[str, str], layers: Container[str]) -> None:
-        self.exported, self.parameters, self.layers = exported, parameters, layers
+    def __init__(
+        self, exported: Any, parameters: Mapping[str, str], layers: Container[str], dtype: torch.dtype
+    ) -> None:
+        self.exported, self.parameters, self.layers, self.dtype = exported, parameters, layers, dtype
         self.values: dict[Any, Any] = {}
         self.counts: Counter[str] = Counter()
         self.inputs: list[Input] = []
@@ -116,7 +125,7 @@ class _Recorder:
             example = node.meta["val"]
             name = self._new("input")
             shape = tuple(int(size) if isinstance(size, int) else size.node.hint for size in example.shape)
-            self.inputs.append(Input(name, _dtype(example.dtype), shape))
+            self.inputs.append(Input(name, self._dtype(example.dtype), shape))
             return Value(name)
         if spec.target in self.parameters:
             return ParameterValue(self.parameters[spec.target])
@@ -124,7 +133,7 @@ class _Recorder:
         if not isinstance(known, Tensor):
             raise _NotRecorded("a constant that is no tensor")
         name = self._new("constant")
-        self.constants[name] = Constant(name, _dtype(known.dtype), tuple(known.shape), _bytes(known))
+        self.constants[name] = Constant(name, self._dtype(known.dtype), tuple(known.shape), self._bytes(known))
         return ConstantValue(name)
 
     def _call(self, node: Any) -> None:
@@ -184,7 +193,7 @@ class _Recorder:
         if isinstance(argument, list | tuple):
             return tuple(self._argument(item) for item in argument)
         if isinstance(argument, torch.dtype):
-            return Dtype(_dtype(argument))
+            return Dtype(self._dtype(argument))
         if argument is not None and not isinstance(argument, bool | int | float | str):
             raise _NotRecorded(f"an operand of type {type(argument).__name__}")
         return argument
@@ -193,6 +202,14 @@ class _Recorder:
         """Return the innermost submodule that computes a node; sizes belong to none."""
         stack = [name.partition("@")[0] for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
         return stack[-1] if stack and stack[-1] in self.layers else ""
+
+    def _dtype(self, dtype: torch.dtype) -> str:
+        return "weights" if dtype == self.dtype else str(dtype).removeprefix("torch.")
+
+    def _bytes(self, tensor: Tensor) -> bytes:
+        # what has the type of the weights is kept in float64
+        known = (tensor.double() if tensor.dtype == self.dtype else tensor).detach().cpu().contiguous()
+        return known.view(-1).view(torch.uint8).numpy().tobytes()
 
     def _new(self, name: str) -> str:
         self.counts[name] += 1
@@ -210,12 +227,3 @@ def _base(target: Any) -> str:
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
         raise _NotRecorded(f"the operation {target}")
     return target._opname
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    # the module was read in float64: that is the type of its weights
-    return "weights" if dtype == torch.float64 else str(dtype).removeprefix("torch.")
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -30,7 +30,7 @@ Runs = list[tuple[tuple[int, ...], tuple[int, ...]]]
 def reshape(constraints: Constraints, tensor: AbstractTensor, shape: Sequence[int]) -> AbstractTensor:
     """Return a view of another shape: each product of dimensions on one side is one on the other."""
     runs = _matching_runs(tensor.shape, tuple(shape))
-    axes = tuple(_viewed(axis, runs, tensor.shape, shape) for axis in tensor.axes)
+    axes = tuple(_viewed(axis, runs, tensor.shape, shape) for axis in _crossed(constraints, tensor, runs))
     labels = tuple(_viewed(own, runs, tensor.shape, shape) for own in tensor.labels)
     return constraints.squeeze(replace(tensor, shape=tuple(shape), axes=axes, labels=labels))
 
@@ -40,6 +40,26 @@ def _viewed(own: C, runs: Runs, before: Sequence[int], after: Sequence[int]) -> 
     old = tuple(dim for dims, _ in touched for dim in dims)
     new = tuple(dim for _, dims in touched for dim in dims)
     return own.expand(old, [before[dim] for dim in old]).view(new, [after[dim] for dim in new])
+
+
+def _crossed(constraints: Constraints, tensor: AbstractTensor, runs: Runs) -> list[NeuronAxis]:
+    """Return neuron axes of which no two have dimensions in one run: several become one, of neurons that lie in each.
+
+    So are the columns of a kernel as a matrix: each lies in an input channel, and at a position of the kernel.
+    """
+    axes = list(tensor.axes)
+    for run in (set(before) for before, _ in runs):
+        own = [axis for axis in axes if run & set(axis.dims)]
+        if len(own) < 2:
+            continue
+        dims = tuple(sorted({dim for axis in own for dim in axis.dims}))
+        sizes = [tensor.shape[dim] for dim in dims]
+        terms = tuple(term for axis in own for term in axis.expand(dims, sizes).terms)
+        crossed = NeuronAxis(dims, constraints.new_atoms(sizes), terms)
+        for axis in own:
+            constraints.nest(crossed, axis, sizes)
+        axes = [axis for axis in axes if not any(axis is other for other in own)] + [crossed]
+    return axes
 
 
 def _matching_runs(before: tuple[int, ...], after: tuple[int, ...]) -> Runs:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.tracing import indexing, linear, pointwise, reductions, reshaping, spatial
+from wsflow.tracing import indexing, linear, pointwise, ranking, reductions, reshaping, spatial, weight_maps
 from wsflow.tracing.abstract_tensor import AbstractTensor
 from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE
 from wsflow.tracing.pointwise import Rule
@@ -105,8 +105,8 @@ RULES: dict[str, Rule] = {
     "repeat": _repeat,
     "slice": _slice,
     "select": _select,
-    **dict.fromkeys(("split", "split_with_sizes"), _split),
-    "chunk": _chunk,
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
+    **dict.fromkeys(("chunk", "unsafe_chunk"), _chunk),
     "unbind": _unbind,
     "cat": _cat,
     "stack": _stack,
@@ -114,10 +114,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("flip", "roll"), _reorder),
     "getitem": _getitem,
     **dict.fromkeys(
-        ("clone", "contiguous", "_to_copy", "to", "detach", "alias", "dropout", "feature_dropout", "alpha_dropout")
-        + ("lift_fresh_copy", "type_as", "detach_", "native_dropout", "positive"),
+        ("clone", "contiguous", "_to_copy", "to", "detach", "alias", "lift_fresh_copy", "type_as")
+        + ("detach_", "positive"),
         pointwise.identity,
     ),
+    **dict.fromkeys(("dropout", "feature_dropout", "native_dropout"), pointwise.dropout),
+    **dict.fromkeys(("alpha_dropout", "feature_alpha_dropout"), pointwise.alpha_dropout),
+    **dict.fromkeys(("rrelu", "rrelu_with_noise"), pointwise.rrelu),
     **dict.fromkeys(("add", "sub", "rsub"), pointwise.add),
     "mul": pointwise.mul,
     "div": pointwise.div,
@@ -146,17 +149,23 @@ RULES: dict[str, Rule] = {
     "addmm": linear.addmm,
     "baddbmm": linear.baddbmm,
     "einsum": linear.einsum,
+    "bilinear": linear.bilinear,
+    **dict.fromkeys(("cdist", "_cdist_forward"), linear.distances),
     "scaled_dot_product_attention": linear.attention,
     "sum": reductions.reduction,
     "mean": reductions.mean,
     **dict.fromkeys(("amax", "max", "amin", "min"), reductions.maximum),
     **dict.fromkeys(
-        ("logsumexp", "prod", "var_mean", "argmax", "argmin", "any", "all"),
+        ("logsumexp", "prod", "var_mean", "any", "all"),
         reductions.statistics,
     ),
     **dict.fromkeys(("norm", "linalg_vector_norm"), reductions.vector_norm),
     "var": partial(reductions.spread, row=ELEMENTWISE["square"]),
     "std": partial(reductions.spread, row=ELEMENTWISE["abs"]),
+    **dict.fromkeys(("topk", "sort", "argsort", "msort", "kthvalue", "median", "mode", "cummax"), ranking.ranked),
+    **dict.fromkeys(("argmax", "argmin"), ranking.position),
+    "gather": ranking.gather,
+    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_maps.weight_norm),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), reductions.softmax),
     **dict.fromkeys(("cumsum", "cumprod"), reductions.scan),
     "layer_norm": reductions.layer_norm,
@@ -179,12 +188,18 @@ RULES: dict[str, Rule] = {
     ),
     "pixel_shuffle": spatial.pixel_shuffle,
     "pixel_unshuffle": spatial.pixel_unshuffle,
+    "col2im": spatial.fold,
     "embedding": indexing.embedding,
+    **dict.fromkeys(("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), indexing.embedding_bag),
     "index_select": indexing.gather,
     "index": indexing.index_tensors,
     "unfold": indexing.unfold,
     **dict.fromkeys(("scatter_add", "index_add", "scatter_reduce", "scatter"), indexing.scatter),
-    **dict.fromkeys(("arange", "linspace", "empty"), indexing.fixed),
+    **dict.fromkeys(("arange", "linspace", "empty", "empty_like", "new_empty"), indexing.fixed),
+    **dict.fromkeys(("rand", "randn", "rand_like", "randn_like", "uniform", "exponential"), indexing.constant),
+    **dict.fromkeys(("normal_functional", "log_normal", "cauchy", "geometric"), indexing.constant),
+    "bernoulli": indexing.drawn,
+    "normal": indexing.normal,
     **dict.fromkeys(("ones", "ones_like", "new_ones", "scalar_tensor"), indexing.constant),
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), indexing.zeros),
     **dict.fromkeys(("full", "full_like", "new_full"), indexing.full),
@@ -196,7 +211,10 @@ RULES: dict[str, Rule] = {
 HANDLE_FLIPS: frozenset[Rule] = frozenset(
     (
         *(_view, _permute, _transpose, _expand, _repeat, _slice, _select, _split, _chunk, _unbind),
-        *(_cat, _stack, _reorder, _getitem, pointwise.identity),
+        *(_cat, _stack, _reorder, _getitem, pointwise.identity, pointwise.dropout, pointwise.alpha_dropout),
         *(reductions.mean, spatial.resize, linear.linear, linear.convolution),
     )
 )
+
+# what is left as it is in a graph: a rule, or no symmetry
+KNOWN = frozenset((*RULES, *weight_maps.MATRIX_FUNCTIONS))

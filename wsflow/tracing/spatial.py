@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from wsflow.tracing import reshaping
@@ -52,3 +53,15 @@ def pixel_unshuffle(t: Trace, input: AbstractTensor, downscale_factor: int) -> A
     split = reshaping.reshape(t.constraints, input, (*batch, channels, height // r, r, width // r, r))
     moved = reshaping.permute(split, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
     return reshaping.reshape(t.constraints, moved, (*batch, channels * r**2, height // r, width // r))
+
+
+def fold(t: Trace, input: AbstractTensor, kernel_size: Sequence[int], **_: Any) -> AbstractTensor:
+    """Add patches (channels times kernel positions, one for each place) into images: linear, on whole channels."""
+    *batch, channels, _, _ = t.shape
+    n, places = len(batch), input.shape[-1]
+    size = prod(kernel_size)
+    split = reshaping.reshape(t.constraints, input, (*batch, channels, size, places))
+    patches = AbstractTensor((size, places))
+    operands = [(split, range(n + 3)), (patches, [n + 1, n + 2])]
+    result = contract(t.constraints, operands, range(n + 1), [1, 1])
+    return replace(result, shape=t.shape, labels=(*result.labels, *distinct(t.shape, [n + 1, n + 2])))
