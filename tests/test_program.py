@@ -269,6 +269,9 @@ REPLACED = frozenset(
     ["view", "_unsafe_view", "clone", "contiguous", "_to_copy", "alias", "positive", "lift_fresh_copy"]
     + ["dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"]
     + ["_native_batch_norm_legit_no_training", "_native_batch_norm_legit"]
+    # what draws random numbers is in no program
+    + ["rand", "rand_like", "randn", "randn_like", "normal", "normal_functional", "uniform", "bernoulli", "exponential"]
+    + ["cauchy", "geometric", "log_normal", "new_empty"]
 )
 
 

@@ -11,7 +11,7 @@ INTEGER = ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "floor", "c
 BY_KIND = {
     "shapes": """
         getitem sym_size reshape view_as flatten unflatten unsqueeze squeeze permute transpose t swapaxes expand
-        expand_as repeat repeat_interleave slice select split split_with_sizes chunk unbind cat stack pad
+        expand_as repeat repeat_interleave slice select split split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk chunk unbind cat stack pad
         constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d flip roll rot90 narrow
         diagonal movedim tile slice_scatter select_scatter unfold im2col col2im to detach type_as tril triu diag
         """,
@@ -25,17 +25,17 @@ BY_KIND = {
         log_sigmoid_forward logit special_erf special_expit special_ndtr relu relu6 leaky_relu elu selu celu gelu silu
         mish softplus hardtanh hardswish hardsigmoid hardshrink softshrink threshold prelu glu rrelu rrelu_with_noise
         clamp clamp_min clamp_max maximum minimum where masked_fill floor ceil round trunc frac remainder fmod
-        floor_divide lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and
+        floor_divide fmax fmin copysign sgn signbit isposinf isneginf lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and
         bitwise_or bitwise_not bitwise_xor isnan isinf nan_to_num heaviside
         """,
     "products": """
         linear matmul mm bmm mv dot outer addmm baddbmm einsum bilinear conv1d conv2d conv3d conv_transpose1d
         conv_transpose2d conv_transpose3d convolution scaled_dot_product_attention gru lstm rnn_tanh rnn_relu
-        linalg_vector_norm cdist _cdist_forward cosine_similarity
+        linalg_vector_norm cdist _cdist_forward cosine_similarity _weight_norm _weight_norm_interface
         """,
     "reductions": """
         sum mean prod amax amin max min argmax argmin any all var std var_mean norm logsumexp softmax _softmax
-        log_softmax _log_softmax cumsum cumprod sort topk
+        log_softmax _log_softmax cumsum cumprod sort topk argsort msort kthvalue median mode cummax
         """,
     "norms": "layer_norm rms_norm group_norm batch_norm instance_norm native_layer_norm native_group_norm",
     "images": """
@@ -47,7 +47,7 @@ BY_KIND = {
         """,
     "indices": """
         embedding embedding_bag _embedding_bag index_select index gather scatter scatter_add scatter_reduce index_add
-        index_put take_along_dim
+        index_put take_along_dim _embedding_bag_forward_only
         """,
     "sizes": " ".join(f"int_{name}" for name in INTEGER),
 }

@@ -27,7 +27,7 @@ from wsflow.running.metrics import deviation
 from wsflow.running.outputs import ChosenOutput
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.in_place import apply_in_place
-from wsflow.tracing.deterministic import Deterministic
+from wsflow.tracing.deterministic import deterministic
 from wsflow.tracing.own_buffers import is_positive
 from wsflow.tracing.working_copy import working_copy
 
@@ -158,7 +158,7 @@ class _Check:
     def _run(self, module: nn.Module, rows: Tensor) -> Any:
         """Run one network after the other, in float64 throughout, with the same draws of random numbers."""
         tensors = unflatten(rows, self.architecture)
-        with _named(module), restored(module), torch.random.fork_rng(devices=[]), Deterministic():
+        with _named(module), restored(module), deterministic():
             results = [
                 torch.func.functional_call(module, {name: tensor[i] for name, tensor in tensors.items()}, self.inputs)
                 for i in range(len(rows))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -16,13 +19,27 @@ DRAWS += ("cauchy", "geometric")
 DRAWN = 0.7
 
 
-class Deterministic(TorchDispatchMode):
-    """Computes in float64 with constants of any precision, without casts to shorter floats; draws are one number.
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Compute in float64 with constants of any precision, without casts to shorter floats; draws are one number.
 
     Norms that compute in float32 would round what is compared. Numbers drawn anew in each pass have one law for all
     neurons, so that a symmetry of the network with one number for all of them is one of the law of its outputs.
     """
+    with torch.random.fork_rng(devices=[]), _DoubleConvolutions(), _Deterministic():
+        yield
 
+
+class _DoubleConvolutions(TorchFunctionMode):
+    """Casts constant kernels, whose type torch compares before operations are dispatched."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "").startswith("conv"):
+            args, kwargs = tree_map(_doubled, args), tree_map(_doubled, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+class _Deterministic(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given, kwargs = tree_map(_doubled, args), tree_map(_doubled, kwargs or {})
         result = tree_map(_doubled, _run(func, given, kwargs))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.operations import INTEGER, OPERATIONS
@@ -29,7 +29,7 @@ from wsflow.architecture.program import (
 )
 from wsflow.running.execution import restored
 from wsflow.running.program import ProgramModule
-from wsflow.tracing.deterministic import Deterministic
+from wsflow.tracing.deterministic import deterministic
 from wsflow.tracing.export import quiet
 
 # operations on sizes: those of Python's operator module and torch's symbolic ones, by their names
@@ -82,11 +82,12 @@ def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str]
 
 @torch.no_grad()
 def _agrees(architecture: Architecture, module: nn.Module, inputs: Sequence[Any]) -> bool:
-    state = {name: x for name, x in module.state_dict().items() if name in architecture.names}
+    known = {name: x for name, x in module.state_dict().items() if name in architecture.names}
+    state, inputs = tree_map(lambda x: x.double() if x.is_floating_point() else x, (known, tuple(inputs)))
     runner = ProgramModule(architecture)
-    with restored(module), Deterministic():
-        ours = tree_leaves(torch.func.functional_call(runner, state, tuple(inputs)))
-        theirs = tree_leaves(module(*inputs))
+    with restored(module), deterministic():
+        ours = tree_leaves(torch.func.functional_call(runner, state, inputs))
+        theirs = tree_leaves(torch.func.functional_call(module, state, inputs))
     return all(torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True) for a, b in zip(ours, theirs, strict=True))
 
 
