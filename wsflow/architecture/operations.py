@@ -11,9 +11,10 @@ INTEGER = ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "floor", "c
 BY_KIND = {
     "shapes": """
         getitem sym_size reshape view_as flatten unflatten unsqueeze squeeze permute transpose t swapaxes expand
-        expand_as repeat repeat_interleave slice select split split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk chunk unbind cat stack pad
-        constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d flip roll rot90 narrow
-        diagonal movedim tile slice_scatter select_scatter unfold im2col col2im to detach type_as tril triu diag
+        expand_as repeat repeat_interleave slice select split split_with_sizes unsafe_split unsafe_split_with_sizes
+        unsafe_chunk chunk unbind cat stack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
+        replication_pad2d flip roll rot90 narrow diagonal movedim tile slice_scatter select_scatter unfold im2col
+        col2im to detach type_as tril triu diag
         """,
     "numbers": """
         arange linspace empty ones ones_like new_ones zeros zeros_like new_zeros full full_like new_full scalar_tensor
@@ -25,8 +26,9 @@ BY_KIND = {
         log_sigmoid_forward logit special_erf special_expit special_ndtr relu relu6 leaky_relu elu selu celu gelu silu
         mish softplus hardtanh hardswish hardsigmoid hardshrink softshrink threshold prelu glu rrelu rrelu_with_noise
         clamp clamp_min clamp_max maximum minimum where masked_fill floor ceil round trunc frac remainder fmod
-        floor_divide fmax fmin copysign sgn signbit isposinf isneginf lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and
-        bitwise_or bitwise_not bitwise_xor isnan isinf nan_to_num heaviside
+        floor_divide fmax fmin copysign sgn signbit isposinf isneginf lerp addcmul addcdiv eq ne lt le gt ge
+        logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor isnan isinf
+        nan_to_num heaviside
         """,
     "products": """
         linear matmul mm bmm mv dot outer addmm baddbmm einsum bilinear conv1d conv2d conv3d conv_transpose1d
