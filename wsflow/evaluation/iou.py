@@ -25,7 +25,7 @@ def intersection_over_union(wrong: np.ndarray, others: np.ndarray, weights: np.n
     """
     # counts below 2^24 are exact in float32
     left, right = (torch.from_numpy(np.asarray(rows, dtype=np.float32)) for rows in (wrong, others))
-    share = torch.ones(left.shape[1]) if weights is None else torch.from_numpy(weights).float()
+    share = left.new_ones(left.shape[1]) if weights is None else torch.from_numpy(weights).float()
     both = left * share @ right.T
     either = (left @ share).unsqueeze(1) + right @ share - both
     some = either > 0 if weights is None else (left * (share > 0)).any(1)[:, None] | (right * (share > 0)).any(1)

@@ -219,7 +219,7 @@ def _mixing(n: int, sizes: Sequence[int], draws: int, random_state: int) -> Tens
 
 def _averages(weights: WeightArray, inputs: np.ndarray, loss: Any, mixing: Tensor) -> np.ndarray:
     """Return the averages (averages, b, k) of predictions, adding up one chunk of networks after the other."""
-    total = torch.zeros(1)
+    total = torch.zeros(1, dtype=torch.float32)
     for rows, outputs in _outputs(weights, inputs):
         predicted = predictions(outputs, loss)
         part = mixing[:, rows] @ predicted.flatten(1)

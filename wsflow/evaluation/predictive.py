@@ -115,7 +115,11 @@ def _regress(weights: WeightArray, task: Task) -> Predictive:
     targets, share = torch.from_numpy(task.targets), example_weights(task)
     targets = targets.float() if targets.is_floating_point() else targets
     score, loss, total = [], [], torch.zeros(1)
-    mixture = Mixture(task, torch.full((1, len(weights)), 1 / len(weights))) if has_density(task) else None
+    mixture = (
+        Mixture(task, torch.full((1, len(weights)), 1 / len(weights), dtype=torch.float32))
+        if has_density(task)
+        else None
+    )
     for outputs in chunked_outputs(weights, task.X):
         score.append(scores(outputs, targets, task.loss, share).double())
         loss.append(losses(outputs, targets, task.loss, share).double())
