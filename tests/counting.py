@@ -24,11 +24,12 @@ class Counts:
 
 
 def counted(module: nn.Module, inputs: Any) -> Counts:
-    """Return the counts of a module's symmetries, of which random elements keep the function."""
+    """Return the counts of a module's symmetries: random elements keep the function, and orbits are points."""
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     architecture = Architecture.from_module(module, inputs)
     drawn = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in inputs)
     assert architecture.certify(module, drawn) < 1e-10
+    assert architecture.approximations() == ()
     kinds = [wire.scalings for wire in architecture.wires]
     sizes = Counter((group.size, group.parent.size if group.parent else 0) for group in architecture.groups)
     signs = sum(bool(kind & {"sign", "flip", "phase"}) for kind in kinds)

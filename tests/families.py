@@ -78,6 +78,8 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "RNN": (lambda: recurrent("RNN"), torch.zeros(3, 2, 3)),
     "LSTM": (lambda: recurrent("LSTM"), torch.zeros(3, 2, 3)),
     **{f"even {name}": (lambda f=f: zoo_joint.Even(f), FEATURES) for name, f in EVEN.items()},
+    # a scale to the power of one half, behind its sign
+    "signed root": (lambda: zoo_joint.Even(lambda z: z.sign() * z.abs().sqrt()), FEATURES),
     "even abs without bias": (lambda: zoo_joint.Even(torch.abs, bias=False), FEATURES),
     "position table": (zoo_joint.PositionTable, SEQUENCES),
     "relative table": (zoo_joint.RelativeTable, SEQUENCES),

@@ -1,7 +1,7 @@
 """The incoming weights that decide on the scale and the sign of each neuron, wire by wire in topological order.
 
 A wire is decided by the blocks that produce it once all other wires that would change the decision are decided: a sign
-changes no norm, and a positive scale of the same neurons no sign. Where wires feed back into what produces them, such
+changes no norm, and a positive scale of the same weights no sign. Where wires feed back into what produces them, such
 as a residual stream, the producers that come first decide (the embedding); the others follow. Wires that wait for each
 other, such as those of rows and columns of one matrix of gains, are decided together.
 """
@@ -9,7 +9,7 @@ other, such as those of rows and columns of one matrix of gains, are decided tog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
@@ -155,21 +155,31 @@ def _producers(architecture: Architecture) -> dict[str, list[Producer]]:
             if name in acting and exponent == 1 and parameter.role == "weight":
                 others = {
                     other
-                    for i, (other, where, _) in enumerate(block.wires)
-                    if i != occurrence and other in acting and _changes(acting[other], acting[name], where == axis)
+                    for i, (other, _, _) in enumerate(block.wires)
+                    if i != occurrence and other in acting and _changes(acting[other], acting[name])
                 }
                 depends_on = frozenset(others | (flipping.get(parameter.name, set()) & acting.keys()))
                 rows = neurons_first(torch.from_numpy(columns), block, axis)
                 found[name].append(Producer(parameter, rows, depends_on, bool(block.shifts), block, axis, columns))
-    return found
+    return {name: _without_common_scales(own, acting, name) for name, own in found.items()}
 
 
-def _changes(other: Wire, wire: Wire, same_axis: bool) -> bool:
+def _changes(other: Wire, wire: Wire) -> bool:
     """Return whether another wire on a block changes the norms or the signs by which a wire is decided."""
     scales, turns = POSITIVE in other.scalings, bool(other.scalings - {POSITIVE})
     norms, signs = POSITIVE in wire.scalings, bool(wire.scalings - {POSITIVE})
+    return (norms and scales) or (signs and (turns or scales))
+
+
+def _without_common_scales(producers: list[Producer], acting: Mapping[str, Wire], name: str) -> list[Producer]:
+    """Return the producers of a wire with signs alone, which what scales all of them alike does not change."""
     # a phase is read from the bias as it is scaled
-    return (norms and scales) or (signs and (turns or (scales and (not same_axis or PHASE in wire.scalings))))
+    if not producers or acting[name].scalings & {POSITIVE, PHASE}:
+        return producers
+    own = [{(w, e) for w, axis, e in p.block.wires if axis == p.axis} for p in producers]
+    elsewhere = {w for p in producers for w, axis, _ in p.block.wires if axis != p.axis}
+    common = {w for w, _ in set.intersection(*own) if w in acting and acting[w].scalings == {POSITIVE}} - elsewhere
+    return [replace(p, depends_on=p.depends_on - common) for p in producers]
 
 
 def _phases_alone(block: Block) -> list[tuple[str, int, int]]:
