@@ -21,6 +21,7 @@ from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter, Wire
 from wsflow.architecture.parameters import fixed_parameter
 from wsflow.geometry import GEOMETRIES
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical.incoming import incoming_weights
 from wsflow.symmetry.matching.methods import ChainMatching, SinkhornMatching
 from wsflow.tracing import certify_orbits
 from wsflow.tracing.certificate import random_weights
@@ -252,14 +253,16 @@ class TestJointForms:
         architecture = Architecture(tuple(rows), wires)
         assert_orbits_are_points(orbits(architecture, networks(architecture, 3, 0), "anything", 1), 3, form)
 
-    def test_balanced_gains_have_the_smallest_sum_of_squares(self) -> None:
+    @pytest.mark.parametrize("name", ["gains behind shared norms", "batch ensemble", "outer gains"])
+    def test_balanced_gains_have_the_smallest_sum_of_squares(self, name: str) -> None:
         """The gradient with respect to all log-scales vanishes: what rows and columns produce is what they consume."""
-        architecture = traced("flat gains of heads")
+        architecture = traced(name)
+        assert any(not incoming.acyclic for incoming in incoming_weights(architecture))
         done = ScaleCanonicalizer("balanced").fit_transform(
             WeightArray(networks(architecture, 4, 0).numpy(), architecture)
         )
         rows = torch.from_numpy(np.array(done))
-        for wire in architecture.wires:
+        for wire in (wire for wire in architecture.wires if "positive" in wire.scalings):
             logs = torch.zeros(4, wire.space.total, dtype=rows.dtype, requires_grad=True)
             total = Action(architecture, {}, {wire.name: logs.exp()})(rows).square().sum()
             (gradient,) = torch.autograd.grad(total, logs)
