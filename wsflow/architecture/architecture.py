@@ -319,6 +319,11 @@ class Architecture:
             return self.module
         return hooks.module_of_program(self)
 
+    @property
+    def is_runnable(self) -> bool:
+        """Whether the networks run by themselves: by layers, by a program, or by the module that was read."""
+        return bool(self.layers) or self.program is not None or self.module is not None
+
     def wire(self, name: str) -> Wire:
         """Return the wire of that name."""
         return next(wire for wire in self.wires if wire.name == name)

@@ -62,7 +62,7 @@ def check_runnable(population: Population, path: Path, otherwise: str = "") -> N
 
 
 def _runs(weights: WeightArray) -> bool:
-    return bool(weights.architecture.layers) or weights.architecture.executable is not None
+    return weights.architecture.is_runnable
 
 
 def check_task_known(task: Task | None, path: Path) -> Task:

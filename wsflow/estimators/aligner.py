@@ -324,7 +324,7 @@ class PermutationAligner(OrbitTransformer):
 
     def _report(self, values: np.ndarray, after: Tensor) -> None:
         self.objective_ = objective(after, tensor(self.reference_), self._architecture).numpy()
-        if self.task is None or not (self._architecture.layers or self._architecture.executable):
+        if self.task is None or not self._architecture.is_runnable:
             return
         reference = WeightArray(self.reference_[None], self._architecture)
         networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._representatives(values), after))

@@ -144,7 +144,7 @@ def settings_of(
     velocity = values["velocity"]
     if velocity == "auto":
         velocity = MLP() if architecture is None else NeuronTransformer()
-    runs = (task is not None or prediction is not None) and architecture is not None and bool(architecture.layers)
+    runs = (task is not None or prediction is not None) and architecture is not None and architecture.is_runnable
     hints = _hints(values["hints"], runs, velocity.encoder in READ_HINTS)
     # tokens are narrower than networks, so that without hints nothing else would carry each weight's own drift
     return FlowSettings(
@@ -232,8 +232,7 @@ def _source(value: Any, velocity: NeuronTransformer | MLP) -> Options:
 def _metric(value: str, runs: bool) -> str:
     if value == "function" and not runs:
         raise ValueError(
-            "metric='function' runs the networks: it needs task=Task(X, y) and the architecture of a sequential "
-            "network."
+            "metric='function' runs the networks: it needs task=Task(X, y) and networks that run by themselves."
         )
     if value == "auto":
         return "function" if runs else "euclidean"
@@ -243,7 +242,7 @@ def _metric(value: str, runs: bool) -> str:
 def _hints(value: str | None, runs: bool, reads: bool) -> str | None:
     if value == "gradient" and not (reads and runs):
         raise ValueError(
-            "hints='gradient' runs the networks: it needs task=Task(X, y), the architecture of a sequential network, "
+            "hints='gradient' runs the networks: it needs task=Task(X, y), networks that run by themselves, "
             f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
         )
     if value == "auto":
@@ -254,6 +253,6 @@ def _hints(value: str | None, runs: bool, reads: bool) -> str | None:
 def _energy(value: Any, runs: bool) -> EnergyMatching | None:
     if value is not None and not runs:
         raise ValueError(
-            "Energy matching runs the networks: it needs task=Task(X, y) and the architecture of a sequential network."
+            "Energy matching runs the networks: it needs task=Task(X, y) and networks that run by themselves."
         )
     return value

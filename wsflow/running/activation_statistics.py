@@ -20,7 +20,7 @@ Activations = list[tuple[str, Tensor]]
 
 def has_activations(architecture: Architecture) -> bool:
     """Return whether an architecture says where to read the activations of its neurons."""
-    return bool(architecture.layers) or (architecture.executable is not None and bool(architecture.activation_sites))
+    return bool(architecture.layers) or (architecture.is_runnable and bool(architecture.activation_sites))
 
 
 @torch.no_grad()
