@@ -13,8 +13,17 @@ WRAPPERS = {
     "AveragedModel": "module",
     "OptimizedModule": "_orig_mod",
 }
-QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes.")
-QUANTIZED += ("auto_gptq.", "gptqmodel.", "awq.", "optimum.quanto", "quanto.")
+QUANTIZED = (
+    "torch.ao.nn.quantized",
+    "torch.ao.nn.intrinsic.quantized",
+    "torch.nn.quantized",
+    "bitsandbytes.",
+    "auto_gptq.",
+    "gptqmodel.",
+    "awq.",
+    "optimum.quanto",
+    "quanto.",
+)
 REMEDY = "Pass the network from before, with its weights in floating point."
 
 

@@ -14,7 +14,16 @@ from torch.utils._pytree import tree_map
 
 SHORT = (torch.float32, torch.float16, torch.bfloat16)
 # operations that draw independent numbers of one law, and the number that stands for all of them
-DRAWS = ("rand", "rand_like", "randn", "randn_like", "uniform", "normal_functional", "exponential", "log_normal")
+DRAWS: tuple[str, ...] = (
+    "rand",
+    "rand_like",
+    "randn",
+    "randn_like",
+    "uniform",
+    "normal_functional",
+    "exponential",
+    "log_normal",
+)
 DRAWS += ("cauchy", "geometric")
 DRAWN = 0.7
 

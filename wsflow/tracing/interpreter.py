@@ -25,7 +25,7 @@ ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "ve
 ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
 
 # operations that take rows of a parameter before it is used: these are like parameters of their own
-SLICING = ("split", "split_with_sizes", "chunk", "slice", "select", "unbind")
+SLICING: tuple[str, ...] = ("split", "split_with_sizes", "chunk", "slice", "select", "unbind")
 SLICING += ("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 
 # elements of the largest constant that is computed

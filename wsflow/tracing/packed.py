@@ -29,7 +29,7 @@ def unpacked(module: nn.Module) -> Iterator[None]:
     """Let packing, unpacking and recurrent layers work on sequences of full length."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.RNNBase)]
     for layer in layers:
-        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+        layer.forward = partial(_forward, layer)
     try:
         with _FullLength():
             yield

@@ -57,7 +57,7 @@ def pixel_unshuffle(t: Trace, input: AbstractTensor, downscale_factor: int) -> A
 
 def fold(t: Trace, input: AbstractTensor, kernel_size: Sequence[int], **_: Any) -> AbstractTensor:
     """Add patches (channels times kernel positions, one for each place) into images: linear, on whole channels."""
-    *batch, channels, _, _ = t.shape
+    *batch, channels = t.shape[:-2]
     n, places = len(batch), input.shape[-1]
     size = prod(kernel_size)
     split = reshaping.reshape(t.constraints, input, (*batch, channels, size, places))
