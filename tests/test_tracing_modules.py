@@ -278,7 +278,23 @@ def moved(architecture: Architecture, name: str) -> tuple[int, ...]:
     return found.pop()
 
 
-@pytest.mark.parametrize("name", THEORY)
+# further members of kinds that others show
+VARIANTS = (
+    *("weight norm of convolutions", "weight norm of the whole", "spectral norm of convolutions", "pruned twice"),
+    *("orthogonal by Cayley's map", "packed GRU in two directions", "routing by scatter", "routing by one-hot vectors"),
+    *(
+        "bag of means, with offsets",
+        "fold of patches that overlap",
+        "normal noise",
+        "a random mask",
+        "Gumbel's softmax",
+    ),
+    *("distances of absolute values", "a tuple with an object", "a named tuple", "a dictionary", "under other names"),
+)
+CASES = [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in THEORY]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_groups_and_scalings_are_those_of_theory_and_certified(name: str) -> None:
     theory = THEORY[name]
     torch.manual_seed(0)
@@ -403,7 +419,7 @@ def test_an_architecture_runs_the_chosen_output() -> None:
     torch.testing.assert_close(forward(torch.from_numpy(weights), weights.architecture, TOKENS, network), outputs)
 
 
-CAUSAL = ["GPT2", "Llama", "Qwen2", "OPT"]
+CAUSAL = ["GPT2", "Llama", pytest.param("Qwen2", marks=pytest.mark.slow), pytest.param("OPT", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("family", CAUSAL)
