@@ -34,8 +34,9 @@ _TINY = np.finfo(float).tiny
 # elements of the largest temporary tensor
 _CHUNK = 2**24
 
-# from the squares (cells, n) of weights that scale together and their exponents to log-scales (neurons, n)
-Minimise = Callable[[np.ndarray, "Exponents"], np.ndarray]
+# from the squares (cells, n) of weights that scale together, their exponents and the square (n,) of the unit in which
+# they are measured to log-scales (neurons, n)
+Minimise = Callable[[np.ndarray, "Exponents", np.ndarray], np.ndarray]
 
 
 def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "inside") -> dict[str, Tensor]:
@@ -62,7 +63,8 @@ def balanced_scales(weights: Tensor, architecture: Architecture, bias: Bias = "i
     >>> balanced_scales(torch.tensor([[2.0, 8.0]]), Architecture.mlp([1, 1, 1], bias=False))
     {'hidden1': tensor([[2.]])}
     """
-    return minimal_scales(weights, architecture, _with_minimum(architecture, bias), minimise, bias)
+    names = _with_minimum(architecture, bias)
+    return minimal_scales(weights, architecture, names, lambda cells, system, _: minimise(cells, system), bias)
 
 
 def minimal_scales(
@@ -80,7 +82,8 @@ def minimal_scales(
         exponent = torch.frexp(chunk.abs().amax(1, keepdim=True)).exponent.clamp(-1000, 1000)
         chunk = chunk * torch.pow(2.0, -exponent.double())
         cells = torch.cat([cells for cells, _ in _cells(chunk, architecture, bias, names)], 1)
-        found.append(torch.from_numpy(minimise(np.ascontiguousarray(cells.numpy(force=True).T), system).T))
+        unit = torch.pow(4.0, -exponent.double().clamp(-500, 500)).numpy(force=True)[:, 0]
+        found.append(torch.from_numpy(minimise(np.ascontiguousarray(cells.numpy(force=True).T), system, unit).T))
     log_scales = torch.cat(found)
     sizes = [architecture.wire(name).space.total for name in names]
     return {name: t.exp().to(weights) for name, t in zip(names, log_scales.split(sizes, 1), strict=True)}
@@ -187,7 +190,7 @@ def minimise(cells: np.ndarray, system: Exponents) -> np.ndarray:
 
 
 def descend(
-    t: np.ndarray, cells: np.ndarray, system: Exponents, alive: np.ndarray, mean_square: float = 0.0
+    t: np.ndarray, cells: np.ndarray, system: Exponents, alive: np.ndarray, mean_square: float | np.ndarray = 0.0
 ) -> np.ndarray:
     """Return the minimum (neurons, n) of sum_c m_c exp(2 (E t)_c) - 2 mean_square (E t)_c, over all m_c > 0.
 

@@ -34,9 +34,9 @@ def joint_scales(
     return minimal_scales(weights, architecture, names, _mean_square_one, bias)
 
 
-def _mean_square_one(cells: np.ndarray, system: Exponents) -> np.ndarray:
+def _mean_square_one(cells: np.ndarray, system: Exponents, unit: np.ndarray) -> np.ndarray:
     alive = (system.positive @ cells + system.negative @ cells > 0).astype(float)
-    return descend(np.zeros_like(alive), cells, system, alive, mean_square=1.0)
+    return descend(np.zeros_like(alive), cells, system, alive, mean_square=unit)
 
 
 def joint_signs(weights: Tensor, architecture: Architecture, names: Sequence[str]) -> dict[str, Tensor]:
