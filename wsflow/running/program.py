@@ -30,7 +30,13 @@ from wsflow.running.memory import physical_memory
 from wsflow.running.program_layers import Layer, same_layer, torch_layer
 
 COUNTER = "num_batches_tracked"
-_INTEGER = {"max": max, "min": min, "floor": math.floor, "ceil": math.ceil, "trunc": math.trunc}
+_INTEGER: dict[str, Callable[..., Any]] = {
+    "max": max,
+    "min": min,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "trunc": math.trunc,
+}
 
 
 @dataclass(frozen=True)
@@ -215,8 +221,7 @@ def function_of(name: str) -> tuple[Callable[..., Any], bool]:
         return Tensor.size, False
     if base.startswith("int_") and base.removeprefix("int_") in INTEGER:
         kind = base.removeprefix("int_")
-        integer: Callable[..., Any] = _INTEGER.get(kind) or getattr(operator, kind)
-        return integer, False
+        return (_INTEGER[kind] if kind in _INTEGER else getattr(operator, kind)), False
     found = getattr(getattr(torch.ops.aten, base, None), overload or "default", None)
     if found is None or found._schema.is_mutable:
         raise ValueError(f"This version of torch has no operation {name!r}.")
