@@ -12,6 +12,8 @@ from pathlib import Path
 FLOORS = {
     "exceptions": 0,
     "hooks": 0,
+    "memory": 0,
+    "schema": 0,
     "options": 0,
     "representation": 0,
     "activations": 0,

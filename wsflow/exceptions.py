@@ -17,6 +17,12 @@ class InvalidInputError(WsflowError, ValueError):
     exit_code = 3
 
 
+class MemoryLimitError(InvalidInputError):
+    """A request that would take more memory than there is, refused before it is tried (exit code 2)."""
+
+    exit_code = 2
+
+
 class NumericalError(WsflowError, ArithmeticError):
     """A computation that left the finite numbers (exit code 4)."""
 

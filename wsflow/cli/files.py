@@ -15,11 +15,12 @@ import click
 
 from wsflow.cli.inputs import Input
 from wsflow.exceptions import OutputError
+from wsflow.memory import check_memory
 
 FIGURES = (".png", ".pdf", ".svg")
 # of populations and models; a name may have none
 RESULTS = (".safetensors", ".st", "")
-MEMORY_SHARE = 0.5  # of the machine's memory that a result may take
+REMEDY = "Ask for fewer with -n, several times with different --seed."
 LEAST = 2**20  # bytes that any file may take
 
 
@@ -179,13 +180,7 @@ def check_room(path: Path, n_bytes: int) -> None:
 
 def check_size(n: int, n_weights: int, *paths: Path | None) -> None:
     """Refuse a number of networks that does not fit into memory, or on the disk, before anything is allocated."""
-    needed = 8 * n * n_weights
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > MEMORY_SHARE * memory:
-        raise ValueError(
-            f"{n} networks of {n_weights} weights take {needed / 2**30:,.1f} GiB, and this machine has "
-            f"{memory / 2**30:,.1f} GiB. Ask for fewer with -n, several times with different --seed."
-        )
+    check_memory(f"{n} networks of {n_weights} weights", 8 * n * n_weights, REMEDY)
     for path in paths:
         if path is not None:
             check_room(path, 4 * n * n_weights)

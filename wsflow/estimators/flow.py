@@ -30,6 +30,7 @@ from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
 from wsflow.models.flow_training import FlowHistory, train_weight_flow
+from wsflow.models.memory import check_flow, check_samples
 from wsflow.models.options import DEFAULTS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
 from wsflow.models.weight_flow import (
@@ -218,7 +219,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
     def _settings(self, prediction: str | None = None) -> FlowSettings:
         parameters = {name: getattr(self, name) for name in DEFAULTS}
-        return settings_of(self.architecture_, prediction=prediction, **parameters)
+        settings = settings_of(self.architecture_, prediction=prediction, **parameters)
+        groups = () if self.architecture_ is None else self.architecture_.groups
+        check_flow(settings, self.n_features_in_, sum(group.total for group in groups))
+        return settings
 
     def _finish(self, model: WeightFlowModel, history: Any, labels: np.ndarray | None, dtype: Any) -> None:
         self.model_: WeightFlowModel = model
@@ -295,6 +299,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         model = self._model(condition, condition_scale)
         model = model if architecture is None else model.at_width(architecture)
+        wide = 0 if architecture is None else architecture.n_weights
+        check_samples(int(n_samples), max(self.n_features_in_, wide))
         generator = torch_generator(random_state)
         if not return_log_prob:
             options = {"temperature": temperature, "noise": noise, "guidance": guidance}

@@ -79,6 +79,8 @@ class NeuronTransformer(Options):
         "dropout": between(0, 0.9),
     }
     encoder = "neuron"
+    # of a layer of a network with one hidden layer, by the square of its width
+    weights_per_square = 10
 
     def check(self) -> None:
         """As `Options.check`; heads share the width."""
@@ -103,6 +105,7 @@ class RelationalTransformer(NeuronTransformer):
     """
 
     encoder = "relational"
+    weights_per_square = 40
 
 
 @dataclass
@@ -123,6 +126,7 @@ class MLP(Options):
 
     CONSTRAINTS = {"width": whole(1), "depth": whole(1), "dropout": between(0, 0.9)}
     encoder = "mlp"
+    weights_per_square = 2
     # it knows every column by its place
     identity = "learned"
 

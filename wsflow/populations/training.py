@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
+from wsflow.memory import check_memory
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import Problem
 from wsflow.populations.chunks import chunk_size as default_chunk_size
@@ -145,8 +145,8 @@ def train_population(
     if resume and checkpoint is None:
         raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
     problem = _problem(task, targets, architecture, settings)
+    _check_memory(settings, len(problem.X), architecture)
     steps = settings.steps(len(problem.X))
-    _check_memory(n_runs, len(steps), architecture)
     if checkpoint is not None:
         check_saved(task)
     saved = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
@@ -214,11 +214,17 @@ def _provenance(problem: Problem, runs: np.ndarray) -> dict[str, Any]:
     return {**plain, **{name: value for name, value in own.items() if value}}
 
 
-def _check_memory(n_runs: int, snapshots: int, architecture: Architecture) -> None:
-    size = 4 * n_runs * snapshots * architecture.n_weights
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else size
-    if size > available:
-        raise InvalidInputError(
-            f"{n_runs} runs of {snapshots} snapshots are {size / 2**30:.0f} GiB of weights, and this machine has "
-            f"{available / 2**30:.0f} GiB of memory. Lower the number of runs or of snapshots."
-        )
+def _check_memory(settings: PopulationSettings, n_examples: int, architecture: Architecture) -> None:
+    n_runs, snapshots, d = settings.n_runs, settings.snapshots * settings.cycles, architecture.n_weights
+    check_memory(
+        f"{n_runs} runs of {snapshots} snapshots of {d} weights",
+        4 * n_runs * snapshots * d,
+        "Lower the number of runs or of snapshots.",
+    )
+    check_memory(
+        f"Weights, gradients and moments of {(size := min(settings.chunk_size or 1, n_runs))} runs at once",
+        4 * 4 * size * d,
+        "Lower 'chunk_size'.",
+    )
+    steps = settings.iterations(n_examples)
+    check_memory(f"The learning rates of {steps} steps", 8 * steps, "Lower the number of epochs.")

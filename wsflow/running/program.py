@@ -26,7 +26,7 @@ from wsflow.architecture.program import (
     operands,
 )
 from wsflow.exceptions import InvalidInputError
-from wsflow.running.memory import physical_memory
+from wsflow.memory import physical_memory
 from wsflow.running.program_layers import Layer, same_layer, torch_layer
 
 COUNTER = "num_batches_tracked"
@@ -37,6 +37,9 @@ _INTEGER: dict[str, Callable[..., Any]] = {
     "ceil": math.ceil,
     "trunc": math.trunc,
 }
+
+# what an operation raises where its operands are not what it takes
+FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,18 @@ class ProgramModule(nn.Module):
             raise ValueError("This architecture has no program. Pass module=, which runs its networks.")
         self._program = architecture.program
         self._constants = {constant.name: constant_tensor(constant) for constant in self._program.constants}
+        try:
+            self._build(architecture)
+        except FAILURES as error:
+            raise InvalidInputError(f"The program of this architecture makes no module: {error}") from error
+        self.eval()
+        self._check(architecture)
+
+    def _build(self, architecture: Architecture) -> None:
         computed = self._put_layers(architecture)
         for parameter in architecture.parameters:
             self._put_tensor(parameter.name, parameter.shape, parameter.role == "weight")
         self._steps = self._steps_of(computed)
-        self.eval()
-        self._check(architecture)
 
     def _check(self, architecture: Architecture) -> None:
         """Run the program on shapes alone."""
@@ -171,14 +180,17 @@ class ProgramModule(nn.Module):
         for step in self._steps:
             try:
                 values[step.operation.name] = self._computed(step, values, reference)
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            except FAILURES as error:
                 name, function = step.operation.name, step.operation.function
                 raise InvalidInputError(
                     f"The operation {name!r} of the program, {function}, failed: {error}"
                 ) from error
             for name in step.last_used:
                 del values[name]
-        return self._resolved(self._program.output, values, reference)
+        result = self._resolved(self._program.output, values, reference)
+        if wrong := next((leaf for leaf in tree_leaves(result) if not isinstance(leaf, Tensor)), None):
+            raise InvalidInputError(f"The output of the program has {wrong!r:.60}, which is no tensor.")
+        return result
 
     def _computed(self, step: _Step, values: dict[str, Any], reference: Tensor) -> Any:
         if step.computes:
