@@ -139,7 +139,7 @@ GROUP = NeuronGroup("g", 2)
         ([Parameter("w", (2, 3), (Block((GROUP, Fixed(4))),))], [], "'w'.*labelled"),
         ([Parameter("w", (2, 3), (Block((GROUP, Fixed(3)), (3, 3)),))], [], "'w'.*no view"),
         ([Parameter("w", (2,), (Block((GROUP,)), Block((GROUP,))))], [], "'w' overlap"),
-        ([Parameter("w", (2,), (Block((GROUP,)),))] * 2, [], "repeated: .*'w'"),
+        ([Parameter("w", (2,), (Block((GROUP,)),))] * 2, [], "'w' of a parameter is repeated"),
         ([Parameter("w", (2,), (Block((GROUP,), wires=(("h", 0, 1),)),))], [], "the wire 'h'"),
         ([Parameter("w", (2,), (Block((GROUP,), wires=(("h", 0, 1),)),))], [Wire("h", Fixed(2))], "the wire 'h'"),
         ([Parameter("w", (2, 3), (Block((GROUP, NeuronGroup("g", 3))),))], [], "'g' is declared twice"),

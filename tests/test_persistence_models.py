@@ -199,10 +199,13 @@ def test_a_population_is_no_model_and_a_model_no_population(tmp_path):
     [
         (lambda step: step.update({"class": "os.system"}), "'os.system', which this wsflow does not have"),
         (lambda step: step["params"].update(colour=1), "colour"),
-        (lambda step: step.pop("data"), "has no 'data'"),
-        (lambda step: step.update(arrays=["variance_"]), "has no 'shift.variance_'"),
-        (lambda step: step["params"].update(amount={"$pickle": "x"}), "'\\$pickle' is unknown"),
-        (lambda step: step.clear(), "has no 'name'"),
+        (lambda step: step.pop("data"), "'steps.0.data' is missing"),
+        (lambda step: step.update(arrays=["variance_"]), "'shift.variance_' is missing"),
+        (
+            lambda step: step["params"].update(amount={"$pickle": "x"}),
+            "'steps.0.params.amount' should have one of the keys",
+        ),
+        (lambda step: step.clear(), "'steps.0.name' is missing"),
     ],
 )
 def test_models_of_another_version_are_refused(tmp_path, change, message):

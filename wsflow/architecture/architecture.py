@@ -11,11 +11,13 @@ import numpy as np
 
 from wsflow import hooks
 from wsflow.architecture import modules, serialization, state_dicts
+from wsflow.architecture.checks import check
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter
 from wsflow.architecture.program import Program
 from wsflow.architecture.readable import check_readable, unwrapped
 from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
+from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table
 
 # parameters in a table of HTML, and widths in a line
@@ -72,7 +74,7 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in FIELDS:
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check()
+        check(self)
 
     @classmethod
     def mlp(cls, widths: Sequence[int], activation: str = "relu", *, bias: bool = True) -> Architecture:
@@ -241,25 +243,6 @@ class Architecture:
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         return cls(**state_dicts.fields_of_shapes(shapes, activation, ordered))
 
-    def _check(self) -> None:
-        names = [parameter.name for parameter in self.parameters]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if not names or repeated:
-            raise ValueError(
-                "An architecture needs parameters with names of their own; repeated: "
-                f"{repeated or 'none, it is empty'}."
-            )
-        known = {wire.name: wire for wire in self.wires}
-        for parameter in self.parameters:
-            _check_blocks(parameter, known)
-        sizes: dict[str, NeuronGroup] = {}
-        for group in self.groups:
-            if sizes.setdefault(group.name, group) != group:
-                raise ValueError(f"The neuron group {group.name!r} is declared twice, with different sizes or parents.")
-        unknown = sorted(self.program.parameters() - set(names)) if self.program else []
-        if unknown:
-            raise ValueError(f"The program uses {unknown[0]!r}, which is no parameter of this architecture.")
-
     @cached_property
     def groups(self) -> tuple[NeuronGroup, ...]:
         """The neuron groups, parents first, in order of appearance."""
@@ -355,8 +338,12 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """Return the architecture that `to_json` described; another text is a ValueError."""
-        return cls(**serialization.parse(text))
+        """Return the architecture that `to_json` described; another text is an InvalidInputError."""
+        fields = serialization.parse(text)
+        try:
+            return cls(**fields)
+        except (ValueError, MemoryError) as error:
+            raise InvalidInputError(f"This is no description of an architecture: {error}") from error
 
     def __repr__(self) -> str:
         return f"<Architecture: {self}>"
@@ -386,34 +373,3 @@ def _rows(parameters: Sequence[Parameter]) -> Iterator[tuple[Any, ...]]:
 def _axes(block: Block) -> str:
     groups = (" + ".join(group.name for group in groups_of(space)) for space in block.axes)
     return " x ".join(group or "fixed" for group in groups)
-
-
-def _check_blocks(parameter: Parameter, wires: Mapping[str, Wire]) -> None:
-    try:
-        overlap = _overlap(parameter)
-    except ValueError as error:
-        raise ValueError(f"Parameter {parameter.name!r}: {error}") from error
-    if overlap:
-        raise ValueError(f"Two blocks of parameter {parameter.name!r} overlap: each element belongs to one.")
-    for block in parameter.blocks:
-        for wire, axis, _ in block.wires:
-            if wire not in wires or wires[wire].space != block.axes[axis]:
-                raise ValueError(
-                    f"A block of parameter {parameter.name!r} names the wire {wire!r} on axis {axis}, which is "
-                    "not a wire of this architecture with that axis' space. Declare it in wires=."
-                )
-
-
-def _overlap(parameter: Parameter) -> bool:
-    """Return whether two blocks share an element, or refuse blocks whose sizes do not fit."""
-    if len(parameter.blocks) == 1:
-        # its elements need not be listed, which would take more memory than the weights
-        parameter.blocks[0].check(parameter.shape)
-        return False
-    seen = np.zeros(parameter.size, dtype=bool)
-    for block in parameter.blocks:
-        positions = block.positions(parameter.shape)
-        if seen[positions].any():
-            return True
-        seen[positions] = True
-    return False

@@ -113,6 +113,11 @@ class Block:
         sizes = [
             len(range(*slice(*b).indices(n))) for b, n in zip(self.slices or ((None,),) * len(view), view, strict=True)
         ]
+        for index, size in zip(self.index or (), sizes, strict=False):
+            if index is not None and not set(index) <= set(range(size)):
+                raise ValueError(f"The block's index {max(index, key=abs)} is not one of {size} positions.")
+            if index is not None and len(set(index)) < len(index):
+                raise ValueError("The block's positions overlap: one is there twice.")
         sizes = [n if i is None else len(i) for i, n in zip(self.index or (None,) * len(view), sizes, strict=True)]
         if not _splits(tuple(sizes), self.extents):
             raise ValueError(
@@ -129,6 +134,11 @@ class Block:
         for axis, index in enumerate(self.index or ()):
             positions = positions if index is None else positions.take(index, axis)
         return positions.reshape(self.extents)
+
+    def scaled_axes(self) -> tuple[tuple[str, int], ...]:
+        """Return the wires that are named, with their axes."""
+        named = [(name, axis) for name, axis, _ in (*self.wires, *self.shifts)]
+        return (*named, *((shear.wire, shear.axis) for shear in self.shears))
 
     def neuron_axes(self) -> tuple[int, ...]:
         """Return the axes on which a group acts."""

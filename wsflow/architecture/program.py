@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wsflow.architecture.names import check_names
 from wsflow.architecture.operations import OPERATIONS
 
 # bytes of each number, by type
@@ -131,6 +132,8 @@ class Program:
     constants: tuple[Constant, ...] = ()
 
     def __post_init__(self) -> None:
+        check_names("value of a program", [*(x.name for x in self.inputs), *(o.name for o in self.operations)])
+        check_names("constant of a program", [constant.name for constant in self.constants])
         known = {input.name for input in self.inputs}
         constants = {constant.name for constant in self.constants}
         for operation in self.operations:
@@ -189,29 +192,25 @@ def describe_program(program: Program) -> dict[str, Any]:
 
 
 def parse_program(data: Mapping[str, Any]) -> Program:
-    """Return the program that `describe_program` described."""
+    """Return the program that `describe_program` described, as data that have been checked."""
     return Program(
-        tuple(Input(str(name), str(dtype), _sizes(shape)) for name, dtype, shape in data["inputs"]),
+        tuple(Input(name, dtype, tuple(shape)) for name, dtype, shape in data["inputs"]),
         tuple(
             Operation(
-                str(name),
-                str(function),
+                name,
+                function,
                 tuple(_argument(item) for item in arguments),
-                tuple((str(key), _argument(value)) for key, value in keywords.items()),
-                str(layer),
+                tuple((key, _argument(value)) for key, value in keywords.items()),
+                layer,
             )
             for name, function, arguments, keywords, layer in data["operations"]
         ),
         _argument(data["output"]),
         tuple(
-            Constant(str(name), str(dtype), _sizes(shape), base64.b64decode(text, validate=True))
+            Constant(name, dtype, tuple(shape), base64.b64decode(text, validate=True))
             for name, dtype, shape, text in data["constants"]
         ),
     )
-
-
-def _sizes(shape: Any) -> tuple[int, ...]:
-    return tuple(int(size) for size in shape)
 
 
 def _data(argument: Any) -> Any:
@@ -229,7 +228,5 @@ def _argument(data: Any) -> Any:
         return tuple(_argument(item) for item in data)
     if isinstance(data, dict):
         ((kind, name),) = data.items()
-        return float(name) if kind == "number" else _KINDS[kind](str(name))
-    if data is not None and not isinstance(data, bool | int | float | str):
-        raise ValueError(f"an operand is a {type(data).__name__}")
+        return float(name) if kind == "number" else _KINDS[kind](name)
     return data

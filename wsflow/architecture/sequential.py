@@ -82,6 +82,8 @@ def check_layers(layers: Sequence[Layer]) -> None:
             raise ValueError(
                 f"Layer {layer.name!r} learns {layer.outputs} numbers for {width} neurons: it is one for each, or 1."
             )
+        elif layer.argument is not None and not activation(layer.kind).argument:
+            raise ValueError(f"Layer {layer.name!r}, {layer.kind}, takes no argument, and has {layer.argument}.")
         else:
             activation(layer.kind).exponent(layer.argument)
 

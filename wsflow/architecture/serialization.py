@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from wsflow.architecture.description import ARCHITECTURE, VERSIONED
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter, Shear
 from wsflow.architecture.program import Program, describe_program, parse_program
 from wsflow.architecture.sequential import Layer
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire
+from wsflow.exceptions import InvalidInputError
 
 VERSION = 1
 
@@ -51,25 +53,27 @@ def describe(
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return the fields that a JSON text describes; a text that describes no architecture is a ValueError."""
+    """Return the fields that a JSON text describes; a text that describes no architecture is an InvalidInputError."""
     try:
         data = json.loads(text)
+        VERSIONED(data, "")
         if data["version"] > VERSION:
             raise ValueError(
-                f"the description has version {data['version']}, and this wsflow reads versions up to {VERSION}: "
-                "install a newer wsflow"
+                f"The description has version {data['version']}, and this wsflow reads versions up to {VERSION}. "
+                "Install a newer wsflow."
             )
+        ARCHITECTURE(data, "")
         return _parse(data)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"This is no description of an architecture: {error!s}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"This is no description of an architecture: {error}") from error
 
 
 def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
     groups: dict[str, NeuronGroup] = {}
     for g in data["groups"]:
         parent = g["parent"]
-        parent = _space(parent, groups) if isinstance(parent, dict) else groups[parent] if parent else None
-        groups[g["name"]] = NeuronGroup(g["name"], int(g["size"]), parent)
+        parent = _space(parent, groups) if isinstance(parent, dict) else _group(parent, groups) if parent else None
+        groups[g["name"]] = NeuronGroup(g["name"], g["size"], parent)
     return {
         "wires": [Wire(w["name"], _space(w["space"], groups), frozenset(w["scalings"])) for w in data["wires"]],
         "parameters": [
@@ -104,10 +108,16 @@ def _space_data(space: Space) -> dict[str, Any]:
 
 def _space(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Any:
     if "fixed" in data:
-        return Fixed(int(data["fixed"]), data.get("name", ""))
+        return Fixed(data["fixed"], data.get("name", ""))
     if "group" in data:
-        return groups[data["group"]]
+        return _group(data["group"], groups)
     return DirectSum(tuple(_space(part, groups) for part in data["sum"]))
+
+
+def _group(name: str, groups: Mapping[str, NeuronGroup]) -> NeuronGroup:
+    if name not in groups:
+        raise ValueError(f"The neuron group {name!r} is not declared where it is used.")
+    return groups[name]
 
 
 def _block_data(block: Block) -> dict[str, Any]:
@@ -126,13 +136,13 @@ def _block_data(block: Block) -> dict[str, Any]:
 
 
 def _block(data: Mapping[str, Any], groups: Mapping[str, NeuronGroup]) -> Block:
-    index = tuple(None if i is None else tuple(int(place) for place in i) for i in data.get("index", ()))
+    index = tuple(None if i is None else tuple(i) for i in data.get("index", ()))
     return Block(
         tuple(_space(space, groups) for space in data["axes"]),
         tuple(data["view"]) if data["view"] else None,
-        tuple((int(a), int(b)) for a, b in data["slices"]) if data["slices"] else None,
-        tuple((str(name), int(axis), int(exponent)) for name, axis, exponent in data["wires"]),
+        tuple(map(tuple, data["slices"])) if data["slices"] else None,
+        tuple(map(tuple, data["wires"])),
         index or None,
-        tuple((str(name), int(axis), float(unit)) for name, axis, unit in data.get("shifts", ())),
+        tuple((name, axis, float(unit)) for name, axis, unit in data.get("shifts", ())),
         tuple(Shear(**shear) for shear in data.get("shears", ())),
     )

@@ -342,6 +342,18 @@ class PermutationAligner(OrbitTransformer):
             setattr(self, f"{name}_", arrays[name])
         self.n_iter_ = max(1, len(self.distances_))
         self.output_change_, self._seed = data["output_change"], data["seed"]
-        self._fixed = {name: torch.tensor(columns) for name, columns in data["held"]}
+        self._fixed = {name: torch.tensor(columns, dtype=torch.long) for name, columns in data["held"]}
         self.fixed_groups_ = tuple(self._fixed)
         restore_description(self, data)
+        self._check_fitted()
+
+    def _check_fitted(self) -> None:
+        """Refuse a fitted state whose parts do not go together."""
+        n = self.n_features_in_
+        groups = {group.name: group for group in self._architecture.groups} if self.architecture_ else {}
+        known = all(name in groups and len(held) <= groups[name].total for name, held in self._fixed.items())
+        inside = all(len(held) == 0 or int(held.max()) < n for held in self._fixed.values())
+        if self.reference_.shape != (n,) or not known or not inside:
+            raise InvalidInputError(
+                f"The fitted state of this PermutationAligner is not one of {n} weights. Fit again."
+            )

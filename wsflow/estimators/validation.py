@@ -133,8 +133,19 @@ def restore_description(estimator: Any, data: dict[str, Any]) -> None:
     """The inverse of `description`."""
     estimator.n_features_in_ = data["n_features"]
     estimator.architecture_ = Architecture.from_json(data["architecture"]) if data["architecture"] else None
+    _check_width(estimator, data)
     if "feature_names" in data:
         estimator.feature_names_in_ = np.array(data["feature_names"], dtype=object)
+
+
+def _check_width(estimator: Any, data: dict[str, Any]) -> None:
+    n, names = estimator.n_features_in_, data.get("feature_names")
+    d = n if estimator.architecture_ is None else estimator.architecture_.n_weights
+    if d != n or (names is not None and len(names) != n):
+        raise InvalidInputError(
+            f"A {type(estimator).__name__} of {n} columns has an architecture of {d} weights, or other "
+            "names of columns."
+        )
 
 
 def _plain(X: Any) -> Any:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.exceptions import InvalidInputError
 from wsflow.flow.continuous import ContinuousFlow, Guide, in_chunks
 from wsflow.flow.hints import GradientHints
 from wsflow.flow.solvers import TABLEAUX
@@ -33,6 +34,7 @@ from wsflow.representation import in_a_line
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.training.loop import seeded
 
+TRIED = 3  # points, when a model is loaded
 # inputs on which hints are measured, drawn once; with 128 samples are a little worse, and no other value is better by
 # more than another random state is (docs/results/ablation_*-short.json)
 HINT_INPUTS = 512
@@ -274,7 +276,22 @@ def restored_weight_flow(
     velocity.ratio.copy_(state["ratio"])
     velocity.eval().requires_grad_(False)
     flow = ContinuousFlow(geometry.manifold, source, velocity, settings.solver, settings.density)
-    return WeightFlowModel(settings, geometry, flow, consensus)
+    model = WeightFlowModel(settings, geometry, flow, consensus)
+    _try(model)
+    return model
+
+
+def _try(model: WeightFlowModel) -> None:
+    """Follow a few points by one evaluation: what does not fit together is noticed when a model is loaded."""
+    points = model.flow.source.sample(TRIED, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        velocity = model.flow.velocity(points.float(), torch.full((TRIED,), 0.5))
+    weights = model.geometry.to_weights(points)
+    shapes = {tuple(points.shape), tuple(velocity.shape)}
+    if shapes != {(TRIED, model.geometry.manifold.size)} or not (
+        velocity.isfinite().all() and weights.isfinite().all()
+    ):
+        raise InvalidInputError("The velocity of this flow is not finite, or not one of its points. Fit it again.")
 
 
 def _velocity(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from wsflow.architecture import Architecture
-from wsflow.exceptions import InvalidInputError
-from wsflow.persistence.format import Shapes, read_header, to_json
+from wsflow.persistence.format import Shapes, decoding, read_header, to_json
 from wsflow.persistence.populations import RUN, checked_architecture
+from wsflow.persistence.schemas import MODEL, POPULATION
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -23,10 +23,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         "tensors": {name: list(shape) for name, shape in sorted(header.shapes.items())},
         "versions": data.get("versions", {}),
     }
-    try:
-        return {**common, **(_population(data, header.shapes) if data["kind"] == "population" else _model(data))}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"{path}: its metadata are damaged ({error}). Restore it from a copy.") from error
+    population = data["kind"] == "population"
+    with decoding(Path(path), data["kind"]):
+        (POPULATION if population else MODEL)(data, "")
+        return {**common, **(_population(data, header.shapes) if population else _model(data))}
 
 
 def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:

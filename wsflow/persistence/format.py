@@ -22,6 +22,7 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.file_kinds import HEAD, foreign_kind
+from wsflow.schema import Check, anything
 from wsflow.writing import check_target, write_bytes
 
 FORMAT = 1
@@ -63,6 +64,7 @@ def write(
     tensors: Mapping[str, np.ndarray],
     data: Mapping[str, Any],
     decode: Decode = lambda tensors, data: data,
+    schema: Check = anything,
 ) -> None:
     """Write tensors and JSON data, once they can be read and decoded; the same content gives the same bytes."""
     check_target(path)
@@ -70,7 +72,7 @@ def write(
     content = {**data, "kind": kind, "format": FORMAT}
     content["checksum"] = checksum(stored, content)
     encoded = _encoded(stored, to_json(content), Path(path))
-    _check_readable(encoded, stored, Path(path), kind, decode)
+    _check_readable(encoded, stored, Path(path), kind, schema, decode)
     write_bytes(path, encoded)
 
 
@@ -85,19 +87,20 @@ def _encoded(tensors: Tensors, text: str, path: Path) -> bytes:
     return encoded
 
 
-def _check_readable(encoded: bytes, tensors: Tensors, path: Path, kind: str, decode: Decode) -> None:
+def _check_readable(encoded: bytes, tensors: Tensors, path: Path, kind: str, schema: Check, decode: Decode) -> None:
     """Refuse what could not be opened again."""
     try:
         header = _header(io.BytesIO(encoded), path)
         with decoding(path, kind):
+            schema(header.data, "")
             decode(tensors, header.data)
     except InvalidInputError as error:
         reason = str(error).removeprefix(f"{path}: ").removesuffix(" Restore it from a copy.")
         raise InvalidInputError(f"{path}: nothing was written, as it could not be read again: {reason}") from error
 
 
-def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
-    """Read a file that `write` wrote, and check that not a bit of it has changed."""
+def read(path: str | Path, kind: str, schema: Check = anything) -> tuple[Tensors, dict[str, Any]]:
+    """Read a file that `write` wrote, and check that not a bit of it has changed, and its data by their schema."""
     path = Path(path)
     with _opened(path) as file:
         header = _header(file, path)
@@ -109,6 +112,8 @@ def read(path: str | Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
         tensors = {entry.name: _tensor(file, entry, path) for entry in header.entries}
     if header.data.get("checksum") != checksum(tensors, header.data):
         raise InvalidInputError(f"{path}: the file is damaged: its checksum differs. Restore it from a copy.")
+    with decoding(path, kind):
+        schema(header.data, "")
     return tensors, header.data
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.persistence.format import decoding, read, write
 from wsflow.persistence.plain_steps import PLAIN_STEPS, is_plain, plain_state, restored
+from wsflow.persistence.schemas import ARRAYS, FITTED, MODEL
 from wsflow.persistence.values import Parameters, decode, encode, without_tasks
 from wsflow.populations.population import versions
 
@@ -124,7 +126,8 @@ def save_model(model: Any, path: str | Path) -> None:
         "steps": [_pack(name, step, tensors) for name, step in steps],
         "versions": versions("scikit-learn", "torch"),
     }
-    write(path, "model", tensors, data, lambda tensors, data: _decoded(tensors, without_tasks(data), Path(path)))
+    decode = lambda tensors, data: _decoded(tensors, without_tasks(data), Path(path))  # noqa: E731
+    write(path, "model", tensors, data, decode, MODEL)
 
 
 def load_model(path: str | Path) -> Any:
@@ -145,7 +148,7 @@ def load_model(path: str | Path) -> Any:
     save_model : with an example.
     """
     path = Path(path)
-    tensors, data = read(path, "model")
+    tensors, data = read(path, "model", MODEL)
     with decoding(path, "model"):
         return _decoded(tensors, data, path)
 
@@ -215,7 +218,7 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
             f"{path}: the step {name!r} is a {kind!r}, which this wsflow does not have. Install a newer wsflow."
         )
     params = decode(data["params"], tensors, path, _holders(), migrate)
-    arrays = {key: tensors[f"{name}.{key}"] for key in data["arrays"]}
+    arrays = {key: _array(tensors, f"{name}.{key}") for key in data["arrays"]}
     if (wrong := _not_finite(arrays)) is not None:
         raise InvalidInputError(f"{path}: the array {f'{name}.{wrong}'!r} is not finite. Fit the model again.")
     fitted = decode(data["data"], tensors, path)
@@ -225,9 +228,28 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
         from wsflow.persistence.migrations import weight_flow
 
         params, fitted = weight_flow(params, arrays, fitted)
-    step: Step = _class(kind, STEPS)(**migrate(kind, params))
-    step._set_fitted(arrays, fitted)
+    for schemas, value, what in ((ARRAYS, arrays, "arrays"), (FITTED, fitted, "data")):
+        if kind in schemas:
+            schemas[kind](value, f"{name}.{what}")
+    step: Step = _class(kind, STEPS)(**_known(kind, migrate(kind, params)))
+    if hasattr(step, "_parameter_constraints"):
+        step._validate_params()  # type: ignore[attr-defined]
+    step._set_fitted(arrays, dict(fitted))
     return step
+
+
+def _known(kind: str, params: Parameters) -> Parameters:
+    """Refuse parameters that a class does not have."""
+    known = signature(_class(kind, STEPS)).parameters
+    if unknown := sorted(set(params) - set(known)):
+        raise InvalidInputError(f"a {kind} has no parameter {unknown[0]!r}. Install a newer wsflow.")
+    return params
+
+
+def _array(tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in tensors:
+        raise InvalidInputError(f"the array {name!r} is missing.")
+    return tensors[name]
 
 
 def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:

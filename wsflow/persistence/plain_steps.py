@@ -63,8 +63,12 @@ def restored(kind: str, params: Mapping[str, Any], data: Mapping[str, Any]) -> A
     if data["version"] != row.version or not {*row.fitted, COUNT} <= state.keys() <= {*row.fitted, COUNT, NAMES}:
         raise InvalidInputError(f"a {kind} of version {data['version']}, and this wsflow reads version {row.version}.")
     step = getattr(import_module(row.home), kind)(**params)
-    if NAMES in state:
-        state[NAMES] = np.array(state[NAMES], dtype=object)
+    names = state.pop(NAMES, None)
     for name, value in state.items():
         setattr(step, name, value)
+    # what does not fit together is noticed now, and not when it is used
+    if not np.isfinite(step.transform(np.zeros((1, step.n_features_in_)))).all():
+        raise InvalidInputError(f"a {kind} whose numbers are not finite. Fit it again.")
+    if names is not None:
+        setattr(step, NAMES, np.array(names, dtype=object))
     return step

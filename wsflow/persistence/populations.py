@@ -12,6 +12,7 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.persistence.format import Shapes, decoding, read, to_json, write
+from wsflow.persistence.schemas import POPULATION
 from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
 from wsflow.populations.invalid import check_finite, check_on_invalid, not_finite
 from wsflow.populations.population import Population, versions
@@ -78,7 +79,7 @@ def save_population(population: Population, path: str | Path) -> None:
         "provenance": population.provenance,
         "versions": versions(),
     }
-    write(path, "population", tensors, data, _check)
+    write(path, "population", tensors, data, _check, POPULATION)
 
 
 def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "error") -> Population:
@@ -107,7 +108,7 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     """
     check_on_invalid(on_invalid, "load_population")
     path = Path(path)
-    tensors, data = read(path, "population")
+    tensors, data = read(path, "population", POPULATION)
     with decoding(path, "population"):
         weights = _weights(tensors, data)
         task = unpack_task(data["task"], TASK, tensors, path)
@@ -152,4 +153,4 @@ def _weights(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> Weig
         listed = ", ".join(sorted(map(str, dtypes)))
         raise InvalidInputError(f"The weights have the dtypes {listed}, expected one kind of float.")
     rows = np.concatenate([array.reshape(len(array), -1) for array in stacked], axis=1)
-    return WeightArray(rows, architecture, runs=tensors[RUN], steps=tensors[STEP], aligned=bool(data["aligned"]))
+    return WeightArray(rows, architecture, runs=tensors[RUN], steps=tensors[STEP], aligned=data["aligned"])

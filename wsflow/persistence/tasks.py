@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.persistence.schemas import SPLITS
 from wsflow.populations.datasets import is_reproducible, task_from_source
 from wsflow.task import Task, check_saved
-
-SPLITS = ("training", "validation", "test")
 
 
 def pack_task(task: Task, prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -12,8 +12,12 @@ from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table, rows_about, summary
+from wsflow.schema import list_of, mapping, real
 from wsflow.task import Task
 from wsflow.weights import WeightArray
+
+# the runs, and a number for each of them
+HYPERPARAMETERS = mapping(list_of(real))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,12 @@ class Population:
 
         Empty if all runs share their settings.
         """
-        drawn = dict(self.provenance.get("hyperparameters", {}))
+        drawn = self.provenance.get("hyperparameters", {})
+        try:
+            HYPERPARAMETERS(drawn, "provenance.hyperparameters")
+        except ValueError as error:
+            raise InvalidInputError(f"{error} Give the numbers yourself.") from error
+        drawn = dict(drawn)
         positions = {run: i for i, run in enumerate(drawn.pop("run", ()))}
         runs = self.weights.runs.tolist()
         if drawn and (unknown := next((run for run in runs if run not in positions), None)) is not None:
@@ -85,6 +94,8 @@ class Population:
                 "its runs, or give the numbers yourself."
             )
         rows = [positions[run] for run in runs] if drawn else []
+        if short := [name for name, values in drawn.items() if len(values) < len(positions)]:
+            raise InvalidInputError(f"The provenance has fewer numbers of {short[0]!r} than runs: give them yourself.")
         return {name: np.asarray(values, dtype=np.float64)[rows] for name, values in drawn.items()}
 
     @property

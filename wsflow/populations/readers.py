@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -106,7 +107,7 @@ def read_npz(path: Path, target: str | int | None = None) -> Examples:
     try:
         with zipfile.ZipFile(path) as archive:
             X, y = (read_member(path, archive, name) for name in ("X", "y"))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
     if X.ndim < 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
         raise InvalidInputError(

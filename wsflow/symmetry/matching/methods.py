@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -171,6 +172,17 @@ class SinkhornMatching(MethodOnData):
         "batch_size": whole(1),
         "tolerance": between(0, None),
     }
+
+    def check(self) -> None:
+        """As `Options.check`; the temperatures are two positive numbers."""
+        super().check()
+        values: Any = self.temperatures
+        if (
+            not isinstance(values, Sequence)
+            or len(values) != 2
+            or not all(isinstance(t, Real) and t > 0 for t in values)
+        ):
+            raise ValueError(f"The 'temperatures' of SinkhornMatching are two positive numbers, got {values!r:.60}.")
 
     def _refine(self, rows: Tensor, reference: Tensor, architecture: Architecture, context: Context) -> Action:
         params, data = self.get_params(), None if context.task is None else context.data()
