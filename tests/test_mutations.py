@@ -1,0 +1,428 @@
+"""Whatever is done to a file, its reader says so with an error of wsflow, or what it loads can be used.
+
+WSFLOW_MUTATIONS=10000 makes this many mutations of the files of each reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from checkpoints import LAYOUTS, make_networks
+from handwritten import Attention
+from mutations import Mutation, mutated, of_bytes, of_json, of_metadata, watched
+from saved import make_population
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+import wsflow
+from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
+from wsflow.exceptions import InvalidInputError, WsflowError
+from wsflow.flow.solvers import RungeKutta
+from wsflow.models import options
+from wsflow.persistence import describe
+from wsflow.populations.checkpoints import Checkpoint
+from wsflow.populations.datasets import load_task
+from wsflow.populations.importers import load_networks
+from wsflow.populations.training import train_population
+from wsflow.running import forward, unflatten
+from wsflow.running.execution import run_module
+from wsflow.symmetry.matching import methods
+
+MUTATIONS = int(os.environ.get("WSFLOW_MUTATIONS", "200"))
+MLP = Architecture.mlp([4, 3, 3])
+
+
+class Harmful:
+    """What runs a command where a pickle is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch canary",)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads a kind of file: files of it to begin with, how they are mutated, and how what is loaded is used."""
+
+    originals: Callable[[Path], list[bytes]]
+    name: str
+    load: Callable[[Path], Any]
+    use: Callable[[Any], None]
+    mutations: tuple[Mutation, ...] = (of_bytes,)
+
+
+def use_architecture(architecture: Architecture) -> None:
+    assert Architecture.from_json(architecture.to_json()) == architecture
+    assert f"{architecture} {architecture!r} {architecture._repr_html_()}"
+    rows = torch.randn(2, architecture.n_weights, generator=torch.Generator().manual_seed(0))
+    if architecture.layers:
+        first = next(layer for layer in architecture.layers if layer.kind == "linear")
+        forward(rows, architecture, torch.ones(2, first.inputs))
+    elif architecture.program is not None:
+        inputs = tuple(_input(known) for known in architecture.program.inputs)
+        run_module(unflatten(rows, architecture), architecture.executable, *inputs)
+
+
+def _input(known: Any) -> torch.Tensor:
+    dtype = torch.float32 if known.dtype == "weights" else getattr(torch, known.dtype)
+    return torch.ones(known.shape, dtype=dtype)
+
+
+def use_population(population: wsflow.Population) -> None:
+    assert np.isfinite(population.weights).all() and len(population) == len(population.weights)
+    assert f"{population} {population._repr_html_()} {population.hyperparameters}"
+    use_architecture(population.architecture)
+    if population.task is not None:
+        use_task(population.task)
+
+
+def use_model(model: Any) -> None:
+    assert repr(model)
+    last = model[-1] if hasattr(model, "steps") else model
+    if isinstance(last, WeightFlow):
+        last.set_params(solver=RungeKutta("midpoint", 2))
+        assert np.isfinite(wsflow.sample(model, 2, random_state=0)).all()
+        return
+    first = model[0] if hasattr(model, "steps") else model
+    architecture = getattr(first, "architecture_", None)
+    rows = np.random.default_rng(0).normal(size=(2, first.n_features_in_))
+    made = model.transform(rows if architecture is None else WeightArray(rows, architecture))
+    assert np.isfinite(made).all()
+
+
+def use_task(task: Task) -> None:
+    assert np.isfinite(task.X).all() and len(task.X) == len(task.y) and task.checksum and repr(task)
+
+
+@cache
+def flows(folder: Path) -> list[bytes]:
+    task = Task(np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 3)
+    X = ScaleCanonicalizer().fit_transform(make_population(12).weights)
+    small = options.NeuronTransformer(8, 1, 2)
+    vectors = np.random.default_rng(2).normal(size=(9, 2))
+    keywords = [
+        {"velocity": small},
+        {"velocity": small, "task": task, "geometry": options.NetworkGeometry("geometric", "polar")},
+        {"velocity": options.NeuronTransformer(8, 1, 2, identity=None), "source": options.ExchangeableSource()},
+        {"velocity": options.RelationalTransformer(8, 1, 2), "source": options.InitialSource()},
+        {"velocity": options.MLP(8, 1), "condition": options.LabelCondition(), "geometry": "euclidean"},
+        {"velocity": small, "condition": options.ScalarCondition(), "density": "hutchinson", "solver": "dopri5"},
+        {"velocity": small, "task": task, "energy": options.EnergyMatching(1), "training": options.AdamW(4)},
+        {"geometry": "euclidean", "velocity": options.MLP(8, 1), "source": options.IsotropicSource("standard")},
+    ]
+    files = []
+    for given in keywords:
+        plain = given is keywords[-1]
+        y = None if "condition" not in given else np.arange(12) % 2
+        flow = WeightFlow(**given, max_iter=1, random_state=0).fit(vectors if plain else X, y)
+        files.append(_model_bytes(flow, folder))
+    return files
+
+
+def _model_bytes(model: Any, folder: Path) -> bytes:
+    path = folder / "model.st"
+    wsflow.save_model(model, path)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+@cache
+def steps(folder: Path) -> list[bytes]:
+    X = make_population(6).weights
+    task = Task(np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 3)
+    made = [
+        None,
+        methods.WeightMatching(2),
+        methods.ActivationMatching(),
+        methods.SinkhornMatching(steps=1),
+        methods.StraightThroughMatching(steps=1),
+        methods.ChainMatching(1),
+    ]
+    aligners = [
+        PermutationAligner(task=task if i > 1 else None, random_state=0, **({} if m is None else {"method": m})).fit(X)
+        for i, m in enumerate(made)
+    ]
+    small = options.NeuronTransformer(8, 1, 2)
+    pipeline = make_pipeline(
+        ScaleCanonicalizer(), PermutationAligner(random_state=0), WeightFlow(velocity=small, max_iter=1, random_state=0)
+    ).fit(X)
+    plain = make_pipeline(StandardScaler(), PCA(2)).fit(np.asarray(X))
+    models = [*aligners, ScaleCanonicalizer().fit(X), ScaleCanonicalizer("unit").fit(X), pipeline, plain]
+    return [_model_bytes(model, folder) for model in models]
+
+
+@cache
+def populations(folder: Path) -> list[bytes]:
+    rng = np.random.default_rng(1)
+    parts = {
+        name: Task(rng.normal(size=(4, 4)).astype(np.float32), ["a", "b", "c", "a"]) for name in ("validation", "test")
+    }
+    task = Task(
+        rng.normal(size=(6, 4)).astype(np.float32),
+        [*"abcabc"],
+        sample_weight=np.ones(6),
+        class_weight={"a": 1.0, "b": 2.0, "c": 1.0},
+        **parts,
+    )
+    numbers = Task(rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=(6, 3)), "mse")
+    drawn = train_population(load_task("iris"), [2], 2, epochs=1, snapshots=1, learning_rate=(0.01, 0.1))
+    read = Architecture.from_module(nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten()), torch.zeros(2, 1, 3, 3))
+    weights = WeightArray(rng.normal(size=(2, read.n_weights)).astype(np.float32), read)
+    written = Attention.architecture()
+    all_ = [
+        make_population(),
+        make_population(3, task),
+        make_population(3, numbers),
+        drawn,
+        wsflow.Population(weights),
+        wsflow.Population(WeightArray(rng.normal(size=(2, written.n_weights)), written)),
+    ]
+    files = []
+    for population in all_:
+        wsflow.save_population(population, folder / "zoo.st")
+        files.append((folder / "zoo.st").read_bytes())
+        (folder / "zoo.st").unlink()
+    return files
+
+
+@cache
+def architectures(folder: Path) -> list[bytes]:
+    modules = [
+        (nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten()), torch.zeros(2, 1, 3, 3)),
+        (nn.TransformerEncoderLayer(4, 2, 4, batch_first=True), torch.zeros(2, 3, 4)),
+        (nn.GRU(2, 3, batch_first=True), torch.zeros(2, 3, 2)),
+    ]
+    made = [Architecture.from_module(module.eval(), example) for module, example in modules[:2]]
+    made += [
+        MLP,
+        Architecture.mlp([2, 3, 2], "sigmoid"),
+        Architecture.mlp([2, 3, 3, 2], "prelu"),
+        Attention.architecture(),
+    ]
+    return [architecture.to_json().encode() for architecture in made]
+
+
+def layouts(suffix: str) -> Callable[[Path], list[bytes]]:
+    """The files of the layouts of checkpoints that end in a suffix, and one that would run a command."""
+
+    @cache
+    def written(folder: Path) -> list[bytes]:
+        contents: list[bytes] = []
+        for i, layout in enumerate(LAYOUTS):
+            inside = folder / f"{suffix}-{i}"
+            inside.mkdir()
+            try:
+                path = layout.write(inside, make_networks(layout.written))
+            except ImportError:
+                continue
+            if isinstance(path, Path) and path.is_file() and path.suffix == suffix and path.stat().st_size < 2**16:
+                contents.append(path.read_bytes())
+        if suffix == ".pt":
+            torch.save({"weight": torch.ones(2, 2), "further": Harmful()}, folder / "harmful.pt")
+            contents.append((folder / "harmful.pt").read_bytes())
+        if suffix == ".pkl":
+            contents.append(pickle.dumps({"weight": np.ones((2, 2)), "further": Harmful()}))
+        return contents
+
+    return written
+
+
+@cache
+def legacy(folder: Path) -> list[bytes]:
+    torch.save(make_networks(1)[0].state_dict(), folder / "net.th", _use_new_zipfile_serialization=False)
+    torch.save({"x": Harmful()}, folder / "harmful.th", _use_new_zipfile_serialization=False)
+    return [(folder / "net.th").read_bytes(), (folder / "harmful.th").read_bytes()]
+
+
+@cache
+def nnet(folder: Path) -> list[bytes]:
+    from test_importers import write_nnet
+
+    rng = np.random.default_rng(0)
+    layers = [(rng.normal(size=(3, 2)), rng.normal(size=3)), (rng.normal(size=(2, 3)), rng.normal(size=2))]
+    write_nnet(folder / "net.nnet", layers, np.array([[-1.0] * 3, [1.0] * 3, [0.0] * 3, [1.0] * 3]))
+    return [(folder / "net.nnet").read_bytes()]
+
+
+@cache
+def onnx(folder: Path) -> list[bytes]:
+    pytest.importorskip("onnx")
+    from test_importers_onnx import GEMM, save
+
+    first, _, second, *_ = make_networks(1)[0]
+    tensors = {"w1": first.weight, "b1": first.bias, "w2": second.weight.T.contiguous(), "k": torch.ones(2, 1, 2, 2)}
+    dense = [("Gemm", ["x", "w1", "b1"], "a", GEMM), ("Tanh", ["a"], "b", {}), ("MatMul", ["b", "w2"], "y", {})]
+    convolution = [
+        ("Conv", ["x", "k"], "a", {"strides": [1, 1]}),
+        ("LeakyRelu", ["a"], "b", {"alpha": 0.2}),
+        ("Flatten", ["b"], "c", {}),
+    ]
+    paths = [
+        save(folder / "dense.onnx", dense, {k: tensors[k] for k in ("w1", "b1", "w2")}, [4]),
+        save(folder / "conv.onnx", convolution, {"k": tensors["k"]}, [1, 3, 3]),
+    ]
+    return [path.read_bytes() for path in paths]
+
+
+@cache
+def index(folder: Path) -> list[bytes]:
+    state = make_networks(1)[0].state_dict()
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    return [json.dumps({"metadata": {"size": 8}, "weight_map": dict.fromkeys(state, "model.safetensors")}).encode()]
+
+
+@cache
+def tables(folder: Path) -> list[bytes]:
+    rows = np.random.default_rng(0).normal(size=(30, 3)).round(3)
+    numbers = "\n".join(",".join(map(str, row)) for row in rows)
+    labels = "\n".join(f"{a};{b};{'cat' if c > 0 else 'dog'}" for a, b, c in rows)
+    return [f"a,b,c\n{numbers}".encode(), f'"x";"y";"kind"\n{labels}\n'.encode()]
+
+
+@cache
+def arrays(folder: Path) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    np.savez(folder / "a.npz", X=rng.normal(size=(30, 3)), y=np.arange(30) % 3)
+    np.savez_compressed(folder / "b.npz", X=rng.normal(size=(30, 3)), y=rng.normal(size=(30, 2)))
+    return [(folder / "a.npz").read_bytes(), (folder / "b.npz").read_bytes()]
+
+
+def networks(path: Path) -> wsflow.Population:
+    needed = path.suffix not in (".nnet", ".onnx")
+    return load_networks(path, activation="tanh" if needed else None)
+
+
+TRAINING = {"hidden": [2], "n_runs": 2, "epochs": 1, "snapshots": 1, "chunk_size": 1, "random_state": 0}
+TRAINED = Task(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
+
+
+@cache
+def trained(folder: Path) -> dict[str, bytes]:
+    train_population(TRAINED, **TRAINING, checkpoint=folder / "training")
+    return {path.name: path.read_bytes() for path in sorted((folder / "training").iterdir())}
+
+
+def training_file(name: str) -> Callable[[Path], list[bytes]]:
+    def written(folder: Path) -> list[bytes]:
+        files = trained(folder)
+        return [content for known, content in files.items() if known.startswith(name)]
+
+    return written
+
+
+def resumed(path: Path) -> Checkpoint:
+    description = json.loads(trained(path.parent.parent)["training.json"])
+    return Checkpoint.open(path.parent, description, resume=True)
+
+
+def chunk(path: Path) -> np.ndarray | None:
+    files = trained(path.parent.parent)
+    expected = safetensors.numpy.load(files["chunk-000000.safetensors"])["weights"]
+    fingerprint = hashlib.sha256(files["training.json"]).hexdigest()
+    loaded = Checkpoint(path.parent, fingerprint).load(0, expected.shape)
+    assert loaded is None or loaded.tobytes() == expected.tobytes()
+    return loaded
+
+
+BOTH = (of_bytes, of_metadata, of_metadata, of_metadata)
+READERS: dict[str, Reader] = {
+    "population": Reader(populations, "zoo.st", wsflow.load_population, use_population, BOTH),
+    "header": Reader(populations, "zoo.st", describe, json.dumps, BOTH),
+    "flow": Reader(flows, "model.st", wsflow.load_model, use_model, BOTH),
+    "steps": Reader(steps, "model.st", wsflow.load_model, use_model, BOTH),
+    "header of a model": Reader(steps, "model.st", describe, json.dumps, BOTH),
+    "architecture": Reader(
+        architectures,
+        "architecture.json",
+        lambda path: Architecture.from_json(path.read_bytes().decode(errors="replace")),
+        use_architecture,
+        (of_bytes, of_json, of_json, of_json),
+    ),
+    "csv": Reader(tables, "data.csv", load_task, use_task),
+    "npz of a task": Reader(arrays, "data.npz", load_task, use_task),
+    "training": Reader(training_file("training"), "training/training.json", resumed, repr, (of_bytes, of_json)),
+    "chunk": Reader(training_file("chunk-000000"), "training/chunk-000000.safetensors", chunk, repr),
+    **{
+        suffix: Reader(layouts(suffix), f"net{suffix}", networks, use_population)
+        for suffix in (".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".keras", ".msgpack")
+    },
+    "legacy": Reader(legacy, "net.th", networks, use_population),
+    "nnet": Reader(nnet, "net.nnet", networks, use_population),
+    "onnx": Reader(onnx, "net.onnx", networks, use_population),
+    "index": Reader(index, "model.safetensors.index.json", networks, use_population, (of_bytes, of_json)),
+}
+
+
+def attempt(reader: Reader, path: Path) -> str | None:
+    """Load and use a file; return what went wrong that should not."""
+    with warnings.catch_warnings(), watched() as events:
+        warnings.simplefilter("ignore")
+        try:
+            loaded = reader.load(path)
+        except InvalidInputError as error:
+            return None if str(error).strip() and not events else f"{events} {error!r}"
+        except Exception as error:
+            return f"loading: {error!r:.300}"
+        try:
+            reader.use(loaded)
+        except (WsflowError, ValueError) as error:
+            return (
+                None
+                if (isinstance(error, WsflowError) or type(error) is ValueError) and not events
+                else f"using: {events} {error!r:.300}"
+            )
+        except Exception as error:
+            return f"using: {error!r:.300}"
+    return str(events) if events else None
+
+
+def failures(reader: Reader, folder: Path, n: int) -> Iterator[tuple[int, str]]:
+    originals = reader.originals(folder)
+    path = folder / reader.name
+    path.parent.mkdir(exist_ok=True)
+    for content in originals:
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _warm(reader, path)
+    for i in range(n):
+        path.write_bytes(mutated(originals, reader.mutations, i))
+        problem = attempt(reader, path)
+        if problem is not None:
+            yield i, problem
+
+
+def _warm(reader: Reader, path: Path) -> None:
+    """Import what is imported when a file is read."""
+    with contextlib.suppress(WsflowError):  # of the harmful ones
+        reader.use(reader.load(path))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("mutations")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_files_are_refused_or_used(folder, name, monkeypatch):
+    monkeypatch.chdir(folder)
+    found = list(failures(READERS[name], folder, MUTATIONS))
+    assert not found, "\n".join(f"{number}: {problem}" for number, problem in found[:20])
+    assert not (folder / "canary").exists()
