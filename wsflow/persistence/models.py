@@ -159,6 +159,11 @@ def _decoded(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any], path: P
         return steps[0][1]
     from sklearn.pipeline import Pipeline
 
+    names = [name for name, _ in steps]
+    if wrong := next((n for n, step in steps[:-1] if not hasattr(step, "transform") or names.count(n) > 1), None):
+        raise InvalidInputError(
+            f"{path}: the step {wrong!r} is there twice, or transforms nothing before the last one."
+        )
     return Pipeline(steps)
 
 

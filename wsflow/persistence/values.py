@@ -14,6 +14,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
+from wsflow.options import Options
 from wsflow.persistence.format import to_json
 from wsflow.persistence.tasks import pack_task, unpack_task
 from wsflow.task import Task
@@ -86,7 +87,10 @@ def decode(
     name = content["class"]
     if name not in holders:
         raise ValueError(f"the class {name!r} of a parameter is unknown. Install a newer wsflow.")
-    return holders[name](**migrate(name, inner(content["params"])))
+    made = holders[name](**migrate(name, inner(content["params"])))
+    if isinstance(made, Options):
+        made.check()
+    return made
 
 
 def without_tasks(data: Any) -> Any:
