@@ -375,6 +375,22 @@ def folder_of_deepspeed(folder, nets):
     return folder
 
 
+@layout(FOLDERS)
+def folder_of_accelerate(folder, nets):
+    safetensors.torch.save_file(nets[0].state_dict(), folder / "model.safetensors")
+    for name in ("optimizer.bin", "scheduler.bin", "sampler.bin", "dl_state_dict.bin", "random_states_0.pkl"):
+        saved(folder, {"step": 1}, name)
+    saved(folder, {"step": torch.ones(())}, "custom_checkpoint_0.pkl")
+    return folder
+
+
+@layout(FOLDERS)
+def step_of_deepspeed(folder, nets):
+    saved(folder, {"optimizer_state_dict": {"groups": [torch.ones(9)]}}, "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    saved(folder, {"module": nets[0].state_dict(), "ds_version": "0.14", "lr_scheduler": None}, "mp_rank_00_model.pt")
+    return folder
+
+
 ORDER = "Other names than the architecture's"
 
 
@@ -539,6 +555,23 @@ for _protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         return folder / "net.pickle"
 
     LAYOUTS.append(Layout(OBJECTS, f"pickled arrays of protocol {_protocol}", _write_pickle))
+
+
+@layout(OBJECTS)
+def best_model_in_tar(folder, nets):
+    content = {"epoch": 3, "arch": "mlp", "state_dict": nets[0].state_dict(), "args": argparse.Namespace(lr=0.1)}
+    return saved(folder, content, "model_best.pth.tar")
+
+
+@layout(OBJECTS)
+def older_file_in_tar(folder, nets):
+    return saved(folder, {"model": nets[0]}, "model.pth.tar", _use_new_zipfile_serialization=False)
+
+
+@layout(OBJECTS)
+def suffix_of_ones_own(folder, nets):
+    return saved(folder, nets[0].state_dict(), "net.weights")
+
 
 PRECISION = "Half precision and tensors that are views"
 

@@ -126,15 +126,80 @@ def test_what_torch_scripts_is_named(tmp_path):
     ("name", "message"),
     [
         ("net.joblib", "loading a file of joblib runs whatever is in it"),
-        ("net.npy", "an array alone has no names"),
+        ("net.npy", "an array alone, without names of layers"),
         ("net.tflite", "TensorFlow Lite"),
         ("net.gguf", "quantized"),
+        ("net.zip", "this is an archive. Unpack it first"),
         ("net.txt", "networks are read from files ending in"),
     ],
 )
 def test_formats_that_are_not_read(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"anything")
     refused(tmp_path / name, message)
+
+
+# folders in which other tools keep one network, by the files in them
+FOLDERS = {
+    "torch.distributed": ([".metadata", "__0_0.distcp", "meta.pt"], "checkpoint of torch.distributed in parts"),
+    "SavedModel": (["saved_model.pb", "variables/variables.index"], "a SavedModel of TensorFlow"),
+    "TensorFlow": (
+        ["checkpoint", "model.ckpt-1.index", "model.ckpt-1.data-00000-of-00001"],
+        "checkpoint of TensorFlow",
+    ),
+    "orbax": (["_CHECKPOINT_METADATA", "default/manifest.ocdbt", "default/d/0a1b"], "a checkpoint of orbax"),
+    "its item": (["_METADATA", "manifest.ocdbt", "d/0a1b"], "a checkpoint of orbax"),
+    "zarr": (["params.kernel/.zarray", "params.kernel/0.0"], "a checkpoint of orbax"),
+    "peft": (["adapter_config.json", "adapter_model.safetensors"], "an adapter such as LoRA.*merge_and_unload"),
+    "a run": (["step-1/net.pt", "step-1/optimizer.pt", "step-10/net.pt"], r"in folders of it \('step-1', 'step-10'\)"),
+    "DeepSpeed": (["latest", "global_step5/mp_rank_00_model_states.pt"], r"\*/mp_rank_00_model_states.pt'"),
+    "nothing": (["readme.txt", "logs/events.out"], "no file ending in .* is in this folder"),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folders_of_other_tools_are_named(tmp_path, kind):
+    names, message = FOLDERS[kind]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"anything")
+    refused(tmp_path, message)
+
+
+HALF = torch.ones(1, dtype=torch.float16)
+FOREIGN_WEIGHTS = {
+    "peft": (
+        {"base_model.model.0.lora_A.weight": torch.ones(2, 4), "base_model.model.0.lora_B.weight": torch.ones(5, 2)},
+        "'base_model.model.0.lora_A.weight' is one of adapters such as LoRA",
+    ),
+    "peft beside": (
+        {
+            **renamed(STATE, lambda name: name.replace("0.", "0.base_layer.")),
+            "0.lora_A.default.weight": torch.ones(2, 4),
+        },
+        "adapters such as LoRA",
+    ),
+    "bitsandbytes": (
+        {**STATE, "0.SCB": torch.ones(5), "0.weight_format": torch.ones(())},
+        "'0.SCB' is one of quantized",
+    ),
+    "four bits": ({**STATE, "0.weight.absmax": HALF, "0.weight.quant_map": HALF}, "quantized weights"),
+    "GPTQ": ({"0.qweight": HALF, "0.scales": HALF, "0.bias": torch.ones(5)}, "'0.qweight' is one of quantized weights"),
+    "FSDP": ({"_flat_param": torch.ones(30), "1._flat_param": HALF}, "FSDP has flattened and divided.*full_state_dict"),
+    "optimizer": (
+        torch.optim.SGD(make_networks(1)[0].parameters(), 0.1, momentum=0.9).state_dict()
+        | {"state": {0: {"momentum_buffer": torch.ones(5, 4)}}},
+        "this is the state of an optimizer",
+    ),
+    "a vector": (torch.ones(51), r"this is an array alone.* WeightArray\(rows, architecture\)"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN_WEIGHTS)
+@pytest.mark.parametrize("by", ["activation", "module"])
+def test_weights_that_are_no_network_are_named(tmp_path, kind, by):
+    content, message = FOREIGN_WEIGHTS[kind]
+    keywords = {"module": make_networks(1)[0], "activation": None} if by == "module" else {}
+    refused(saved(tmp_path, content), message, **keywords)
 
 
 def test_zip_archives_of_something_else(tmp_path):

@@ -119,7 +119,7 @@ def test_a_whole_module_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (torch.ones(3), "no state dict in this file, but a Tensor"),
+        (torch.ones(3), "this is an array alone, without names of layers"),
         ({}, "an empty dictionary"),
         ({"epoch": 3, "lr": 0.1}, "'epoch' is no tensor but a int"),
         ({"state_dict": {"note": "x"}}, "'state_dict' is no tensor but a dict"),

@@ -153,7 +153,7 @@ class _Check:
                 "The module returns no tensor of real numbers: there is no function to compare. Return what it "
                 "computes before it counts or compares, such as logits instead of classes."
             )
-        return torch.cat([leaf.flatten(1) for leaf in leaves], 1)
+        return torch.cat([leaf.reshape(len(leaf), -1) for leaf in leaves], 1)
 
     def _run(self, module: nn.Module, rows: Tensor) -> Any:
         """Run one network after the other, in float64 throughout, with the same draws of random numbers."""

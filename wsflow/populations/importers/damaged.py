@@ -14,6 +14,7 @@ from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.unpickling import HarmfulError
 
 SAVE = "Save a state_dict instead: torch.save(module.state_dict(), path)."
+ARRAY = "an array alone, without names of layers. If its rows are networks, use WeightArray(rows, architecture)."
 # of readers, which raise a ValueError themselves, and of zipfile, numpy, h5py and msgpack on damaged bytes
 DAMAGE = (
     ValueError,  # UnicodeDecodeError, msgpack's exceptions and many more are ValueErrors

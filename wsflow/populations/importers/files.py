@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +11,23 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.state_names import misfits
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.choice import restricted
-from wsflow.populations.importers.damaged import SAVE
+from wsflow.populations.importers.damaged import ARRAY, SAVE
 from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
 from wsflow.populations.importers.layouts import torch_layout
 from wsflow.populations.importers.leaves import Leaf, is_tensor, leaves_of
 from wsflow.populations.importers.nnet import fold_normalization
 
+# names of what is not the weights of a network, and what to do with it
+FOREIGN_WEIGHTS = {
+    re.compile(
+        r"(^|\.)(lora_|hada_w|oft_)"
+    ): "adapters such as LoRA, which change another network. Merge them into that "
+    "one (merge_and_unload of peft), and save the whole",
+    re.compile(r"\.(SCB|qweight|qzeros|absmax|quant_map|quant_state|weight_format)\b"): "quantized weights. Pass the "
+    "network from before, or dequantize it",
+    re.compile(r"(^|\.)_?flat_param"): "parameters that FSDP has flattened and divided. Save the whole with "
+    "torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True",
+}
 OPTIMIZER = ({"state", "param_groups"}, {"base_lrs", "last_epoch"}, {"_step_count", "last_epoch"})
 
 
@@ -51,9 +63,13 @@ def _of_checkpoint(name: str, content: Checkpoint, fold: bool, key: str | None) 
     if fold:
         raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
     leaves, objects = leaves_of(content.tree)
-    if not leaves:
+    if not leaves or _is_optimizer(content.tree):
         raise InvalidInputError(_without_tensors(content.tree, objects))
     return File(name, content.what, restricted(leaves, key), content.ordered, content.channels_last, objects=objects)
+
+
+def _is_optimizer(tree: Any) -> bool:
+    return isinstance(tree, Mapping) and any(keys <= set(tree) for keys in OPTIMIZER)
 
 
 def _without_tensors(tree: Any, objects: Mapping[str, str]) -> str:
@@ -61,18 +77,29 @@ def _without_tensors(tree: Any, objects: Mapping[str, str]) -> str:
     if objects:
         where, kind = next(iter(objects.items()))
         return f"it holds Python objects ({kind}{f' at {where!r}' if where else ''}) without tensors. {SAVE}"
-    if isinstance(tree, Mapping) and any(keys <= set(tree) for keys in OPTIMIZER):
+    if _is_optimizer(tree):
         return f"this is the state of an optimizer or its schedule, and not of a network. {SAVE}"
     if isinstance(tree, Mapping) and tree:
         first, value = next(iter(tree.items()))
         return f"there is no state dict in this file: {first!r} is no tensor but {_what(value)}. {SAVE}"
+    if is_tensor(tree):
+        return f"this is {ARRAY}"
     return f"there is no state dict in this file, but {_what(tree)}. {SAVE}"
 
 
 def _what(value: Any) -> str:
     if isinstance(value, Mapping) and not value:
         return "an empty dictionary"
-    return "a Tensor" if is_tensor(value) else f"a {type(value).__name__}"
+    return f"a {type(value).__name__}"
+
+
+def foreign_weights(names: Iterable[str]) -> str:
+    """Describe names of what is not the weights of a network, or return nothing."""
+    for name in names:
+        for pattern, what in FOREIGN_WEIGHTS.items():
+            if pattern.search(name):
+                return f"{name!r} is one of {what}."
+    return ""
 
 
 def misfits_of(file: File, architecture: Architecture) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.damaged import SAVE, intact
+from wsflow.populations.importers.damaged import ARRAY, SAVE, intact
 from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
 from wsflow.populations.importers.keras_files import read_hdf5, read_keras
 from wsflow.populations.importers.msgpack_files import read_msgpack
@@ -38,7 +38,7 @@ _HDF5 = Format(read_hdf5, "HDF5 file", KERAS)
 _PICKLE = Format(read_pickle, "pickle", SAVE)
 _INDEX = Format(read_index, "index of shards")
 
-TORCH = (".pt", ".pth", ".th", ".ckpt", ".bin")
+TORCH = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 
 FORMATS: dict[str, Format] = {
     **dict.fromkeys(TORCH, _TORCH),
@@ -54,7 +54,8 @@ FORMATS: dict[str, Format] = {
 UNREAD = {
     ".joblib": "loading a file of joblib runs whatever is in it, so it is never loaded. Load it yourself if you trust "
     "it, and pass the fitted MLPClassifier or MLPRegressor, or save state dicts.",
-    ".npy": "an array alone has no names. Write numpy.savez(path, **state).",
+    ".npy": f"this is {ARRAY}",
+    ".zip": "this is an archive. Unpack it first.",
     ".index": "checkpoints of TensorFlow are not read. Save the weights with model.save_weights('x.weights.h5').",
     ".pb": "graphs of TensorFlow are not read. Save the weights with model.save_weights('x.weights.h5').",
     ".tflite": "models of TensorFlow Lite are not read: their weights are quantized. Save those of Keras.",
@@ -84,7 +85,7 @@ def _by_content(path: Path) -> Format | None:
         head = file.read(9)
     if head.startswith(b"\x89HDF"):
         return _HDF5
-    if head.startswith(ZIP) and FORMATS.get(path.suffix.lower()) in (FORMATS[".safetensors"], _HDF5):
+    if head.startswith(ZIP) and FORMATS.get(path.suffix.lower()) in (None, FORMATS[".safetensors"], _HDF5):
         return _TORCH
     if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size and path.suffix in TORCH:
         return FORMATS[".safetensors"]

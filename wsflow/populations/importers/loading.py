@@ -16,7 +16,7 @@ from wsflow.architecture.state_rows import misfit_error, rows_of_states
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.choice import Choice, choose
 from wsflow.populations.importers.damaged import intact
-from wsflow.populations.importers.files import File, file_of, misfits_of
+from wsflow.populations.importers.files import File, file_of, foreign_weights, misfits_of
 from wsflow.populations.importers.formats import FORMATS, read_file
 from wsflow.populations.importers.inference import infer
 from wsflow.populations.importers.paths import network_files
@@ -164,6 +164,8 @@ def _chosen(files: list[File], architecture: Architecture) -> list[Choice]:
     for file in files:
         with intact(Path(file.name), file.what, "Restore it from a copy."):
             choice = _named(file.name, choose, file.leaves, architecture, file.ordered, file.channels_last)
+        if choice is None and (foreign := foreign_weights(file.leaves)):
+            raise InvalidInputError(f"{file.name}: {foreign}")
         if choice is None:
             problems += misfits_of(file, architecture)
         else:
@@ -212,6 +214,8 @@ def _architecture(
             f"{first.name}: a state dict does not say what lies between its layers. For a plain MLP or CNN pass "
             "activation='relu' (or another), for anything else module= (what it belongs to) or architecture=."
         )
+    if foreign := foreign_weights(first.leaves):
+        raise InvalidInputError(f"{first.name}: {foreign}")
     if module is None:
         return _named(first.name, infer, first.leaves, activation, first.ordered)
     inferred = replace(_of_module(first.name, module, activation), module=module)
