@@ -98,20 +98,18 @@ def reliability(
 ) -> Reliability:
     """Compute the reliability diagram: accuracy against confidence max_k p_k, in bins of equal width.
 
-        Forecasts (b,) may have weights.
+    Forecasts (b,) may have weights.
 
-        References
-        ----------
-        Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599, section 2.
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599, section 2.
 
-        Examples
-        --------
-        >>> import numpy as np
-
-    from wsflow.task import Task
-        >>> from wsflow.evaluation import reliability
-        >>> reliability(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]), n_bins=2).accuracy
-        array([nan, 0.5])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from wsflow.evaluation import reliability
+    >>> reliability(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]), n_bins=2).accuracy
+    array([nan, 0.5])
     """
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == targets
