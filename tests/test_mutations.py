@@ -46,6 +46,7 @@ from wsflow.running.execution import run_module
 from wsflow.symmetry.matching import methods
 
 MUTATIONS = int(os.environ.get("WSFLOW_MUTATIONS", "200"))
+pytestmark = [pytest.mark.slow] if MUTATIONS > 200 else []
 MLP = Architecture.mlp([4, 3, 3])
 
 
@@ -207,9 +208,8 @@ def architectures(folder: Path) -> list[bytes]:
     modules = [
         (nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten()), torch.zeros(2, 1, 3, 3)),
         (nn.TransformerEncoderLayer(4, 2, 4, batch_first=True), torch.zeros(2, 3, 4)),
-        (nn.GRU(2, 3, batch_first=True), torch.zeros(2, 3, 2)),
     ]
-    made = [Architecture.from_module(module.eval(), example) for module, example in modules[:2]]
+    made = [Architecture.from_module(module.eval(), example) for module, example in modules]
     made += [
         MLP,
         Architecture.mlp([2, 3, 2], "sigmoid"),
@@ -219,21 +219,24 @@ def architectures(folder: Path) -> list[bytes]:
     return [architecture.to_json().encode() for architecture in made]
 
 
+@cache
+def all_layouts(folder: Path) -> list[Path]:
+    """The files of all layouts of checkpoints that are one small file."""
+    paths = []
+    for i, layout in enumerate(LAYOUTS):
+        inside = folder / f"layout-{i}"
+        inside.mkdir()
+        with contextlib.suppress(ImportError):
+            paths.append(layout.write(inside, make_networks(layout.written)))
+    return [path for path in paths if isinstance(path, Path) and path.is_file() and path.stat().st_size < 2**16]
+
+
 def layouts(suffix: str) -> Callable[[Path], list[bytes]]:
     """The files of the layouts of checkpoints that end in a suffix, and one that would run a command."""
 
     @cache
     def written(folder: Path) -> list[bytes]:
-        contents: list[bytes] = []
-        for i, layout in enumerate(LAYOUTS):
-            inside = folder / f"{suffix}-{i}"
-            inside.mkdir()
-            try:
-                path = layout.write(inside, make_networks(layout.written))
-            except ImportError:
-                continue
-            if isinstance(path, Path) and path.is_file() and path.suffix == suffix and path.stat().st_size < 2**16:
-                contents.append(path.read_bytes())
+        contents = [path.read_bytes() for path in all_layouts(folder) if path.suffix == suffix]
         if suffix == ".pt":
             torch.save({"weight": torch.ones(2, 2), "further": Harmful()}, folder / "harmful.pt")
             contents.append((folder / "harmful.pt").read_bytes())
@@ -395,6 +398,8 @@ def attempt(reader: Reader, path: Path) -> str | None:
 
 def failures(reader: Reader, folder: Path, n: int) -> Iterator[tuple[int, str]]:
     originals = reader.originals(folder)
+    if not originals:
+        pytest.skip("what writes these files is not installed")
     path = folder / reader.name
     path.parent.mkdir(exist_ok=True)
     for content in originals:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -180,7 +179,7 @@ class SinkhornMatching(MethodOnData):
         if (
             not isinstance(values, Sequence)
             or len(values) != 2
-            or not all(isinstance(t, Real) and t > 0 for t in values)
+            or not all(isinstance(t, int | float) and t > 0 for t in values)
         ):
             raise ValueError(f"The 'temperatures' of SinkhornMatching are two positive numbers, got {values!r:.60}.")
 
