@@ -129,9 +129,10 @@ def test_tensors_that_are_not_the_architectures_are_listed(zoo):
 
 def test_metadata_that_make_no_population_are_refused(zoo):
     original = zoo.read_bytes()
+    huge = {"name": "w", "shape": [10**15], "role": "weight", "blocks": []}
     changes = {
         "'architecture' is missing": lambda d: {k: v for k, v in d.items() if k != "architecture"},
-        "no description of an architecture": lambda d: {**d, "architecture": {**d["architecture"], "layers": 3}},
+        "'architecture.layers' should be a list": lambda d: {**d, "architecture": {**d["architecture"], "layers": 3}},
         # named before tables of that size are built
         "no tensor 'w'": lambda d: {**d, "architecture": {"parameters": [{"name": "w", "shape": [10**15]}]}},
     }
