@@ -130,7 +130,7 @@ def test_what_torch_scripts_is_named(tmp_path):
         ("net.tflite", "TensorFlow Lite"),
         ("net.gguf", "quantized"),
         ("net.zip", "this is an archive. Unpack it first"),
-        ("net.txt", "networks are read from files ending in"),
+        ("net.txt", "Networks are read from files ending in"),
     ],
 )
 def test_formats_that_are_not_read(tmp_path, name, message):

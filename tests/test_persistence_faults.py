@@ -39,8 +39,8 @@ def one(**changes: object) -> dict[str, object]:
 
 
 FAULTS = {
-    "empty": (b"", "0 bytes"),
-    "five bytes": (b"12345", "5 bytes"),
+    "empty": (b"", "an empty file"),
+    "five bytes": (b"12345", "a text file"),
     "huge header": (packed({}, length=2**60), str(2**60)),
     "more than the format allows": (packed({}, length=2**64 - 1), "more than the file"),
     "not utf-8": (packed(b'{"\xff": 1}'), "not UTF-8"),
@@ -63,7 +63,7 @@ FAULTS = {
     "entry no dict": (packed({"a": 3}), "data_offsets"),
     "metadata no strings": (packed({"__metadata__": {"wsflow": 1}}), "not strings"),
     "metadata no dict": (packed({"__metadata__": 3}), "not strings"),
-    "foreign": (packed({**one(), "__metadata__": {"format": "pt"}}, bytes(4)), "WeightArray.*save_population"),
+    "foreign": (packed({**one(), "__metadata__": {"format": "pt"}}, bytes(4)), "not written by wsflow.*load_networks"),
     "damaged metadata": (packed({"__metadata__": {"wsflow": "{"}}), "metadata are damaged"),
     "no kind": (packed({"__metadata__": {"wsflow": '{"format": 1}'}}), "lack the format or the kind"),
     "infinite number": (packed({"__metadata__": {"wsflow": '{"format": 1e999}'}}), "metadata are damaged"),
@@ -83,7 +83,9 @@ def test_every_truncation_and_every_trailing_byte_is_refused(zoo):
     content = zoo.read_bytes()
     for length in [*range(0, 20), len(content) // 2, len(content) - 1]:
         zoo.write_bytes(content[:length])
-        assert_refused(zoo, "no intact safetensors file")
+        # a few bytes may be anything
+        few = "an empty file|a text file|" if length < 9 else ""
+        assert_refused(zoo, f"{few}no intact safetensors file")
     zoo.write_bytes(content + b"\0")
     assert_refused(zoo, "no intact safetensors file")
 
@@ -150,13 +152,13 @@ def test_a_newer_format_says_what_was_expected(zoo):
 
 def test_plain_safetensors_are_refused_with_the_remedy(tmp_path):
     save_file({"0.weight": np.zeros((2, 3), np.float32)}, tmp_path / "plain.safetensors")
-    assert_refused(tmp_path / "plain.safetensors", "save_population")
+    assert_refused(tmp_path / "plain.safetensors", "load_networks")
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert_refused(tmp_path / "pipe", "not a file")
-    assert_refused(tmp_path, "not a file")
+    assert_refused(tmp_path, "a folder, expected a file")
     assert_refused(tmp_path / "gone", "no such file")
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.file_kinds import HEAD, foreign_kind
+from wsflow.populations.file_kinds import HEAD, OWN, SAFETENSORS, check_path, kind_of
 from wsflow.schema import Check, anything
 from wsflow.writing import check_target, write_bytes
 
@@ -166,10 +166,7 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    # asked first, because opening a pipe waits for its other end
-    if not path.is_file():
-        what = "this is not a file" if path.exists() else "there is no such file"
-        raise InvalidInputError(f"{path}: {what}. Check the path.")
+    check_path(path)
     try:
         return path.open("rb")
     except OSError as error:
@@ -185,16 +182,16 @@ def _header(file: IO[bytes], path: Path) -> Header:
             raise ValueError("its metadata are not strings")
     except (ValueError, RecursionError, OSError) as error:
         file.seek(0)
-        if (kind := foreign_kind(file.read(HEAD))) is not None:
-            raise InvalidInputError(f"{path}: this is {kind[0]}. {kind[1]}") from error
+        if (kind := kind_of(file.read(HEAD), path.suffix)) is not None and kind[0] not in (OWN, SAFETENSORS):
+            raise InvalidInputError(f"{path}: this is {kind[0]}, and no population or model. {kind[1]}") from error
         reason = str(error) or type(error).__name__
         raise InvalidInputError(
             f"{path}: this is no intact safetensors file: {reason}. Restore it from a copy."
         ) from error
     if KEY not in metadata:
         raise InvalidInputError(
-            f"{path}: this safetensors file was not written by wsflow: its metadata have no key {KEY!r}. Load its "
-            "tensors with safetensors, make a WeightArray of them and use save_population."
+            f"{path}: this safetensors file was not written by wsflow: its metadata have no key {KEY!r}. Make a "
+            "population of it with load_networks."
         )
     return Header(_data(metadata[KEY], path), {e.name: e.shape for e in entries}, entries)
 

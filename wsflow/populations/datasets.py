@@ -19,6 +19,7 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.losses import LOSSES
+from wsflow.populations.file_kinds import other_than
 from wsflow.populations.idx import read_idx
 from wsflow.populations.images import Digit, Photograph
 from wsflow.populations.readers import READERS, Examples
@@ -211,6 +212,10 @@ def _balanced(task: Task, class_weight: Any) -> Task:
 def _from_file(path: Path, seed: int, target: str | int | None, loss: str | None) -> Task:
     name = str(path)
     reader = READERS.get(path.suffix.lower())
+    if reader is None and path.exists():
+        raise InvalidInputError(
+            f"{path}: {other_than(path, 'table of data')}. Tasks are read from files ending in {' or '.join(READERS)}."
+        )
     if reader is None:
         near = get_close_matches(name.partition(":")[0].lower(), TASKS)
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.file_kinds import HEAD, foreign_kind, is_url
+from wsflow.populations.file_kinds import check_path, foreign_kind, head_of, other_than
 
 MAXIMUM_BYTES = 2 * 2**30
 MAXIMUM_RATIO = 1000
@@ -56,7 +56,7 @@ def _csv_rows(path: Path) -> tuple[list[int], list[list[str]]]:
             reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
             pairs = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
     except (csv.Error, UnicodeError) as error:
-        raise InvalidInputError(f"{path}: this is no csv file in UTF-8 ({error}).") from error
+        raise InvalidInputError(f"{path}: {other_than(path, 'csv file')} in UTF-8 ({error}).") from error
     except OSError as error:
         raise InvalidInputError(f"{path}: {error.strerror or error}.") from error
     if not pairs:
@@ -108,7 +108,9 @@ def read_npz(path: Path, target: str | int | None = None) -> Examples:
         with zipfile.ZipFile(path) as archive:
             X, y = (read_member(path, archive, name) for name in ("X", "y"))
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise InvalidInputError(f"{path}: this is no npz file ({error}). Write it with numpy.savez.") from error
+        raise InvalidInputError(
+            f"{path}: {other_than(path, 'npz file')} ({error}). Write it with numpy.savez."
+        ) from error
     if X.ndim < 2 or X.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(X) != len(y) or not X.size:
         raise InvalidInputError(
             f"{path}: 'X' is an array of numbers of shape (b, p) or (b, ...) and 'y' has b rows, got {X.dtype} "
@@ -151,12 +153,7 @@ def _check_header(file: IO[bytes], size: int) -> None:
 
 def check_file(path: Path) -> None:
     """Refuse a path that is no file, or a file that is too large."""
-    if is_url(path):
-        raise InvalidInputError(f"{path}: this is a URL, and only local files are read. Download it first.")
-    if path.is_dir():
-        raise InvalidInputError(f"{path}: this is a folder, expected a file. Name a file in it.")
-    if not path.is_file():
-        raise InvalidInputError(f"{path}: there is no such file. Check the path.")
+    check_path(path)
     size = path.stat().st_size
     if size > MAXIMUM_BYTES:
         raise InvalidInputError(f"{path}: the file has {size} bytes, and at most {MAXIMUM_BYTES} are read.")
@@ -165,12 +162,7 @@ def check_file(path: Path) -> None:
 def check_kind(path: Path) -> None:
     """Refuse what `check_file` refuses, and a file that is something else by its first bytes."""
     check_file(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError as error:
-        raise InvalidInputError(f"{path}: it cannot be read ({error.strerror or error}). Check the path.") from error
-    if (kind := foreign_kind(head)) is not None:
+    if (kind := foreign_kind(head_of(path))) is not None:
         raise InvalidInputError(f"{path}: this is {kind[0]}. {kind[1]}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.file_kinds import other_than
 from wsflow.populations.importers.unpickling import HarmfulError
 
 SAVE = "Save a state_dict instead: torch.save(module.state_dict(), path)."
@@ -49,4 +50,4 @@ def intact(path: Path, what: str, remedy: str) -> Iterator[None]:
         ) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise InvalidInputError(f"{path}: this is no intact {what}: {reason}. {remedy}") from error
+        raise InvalidInputError(f"{path}: {other_than(path, what, 'intact ')}: {reason}. {remedy}") from error

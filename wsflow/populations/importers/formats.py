@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.populations.file_kinds import other_than
 from wsflow.populations.importers.damaged import ARRAY, SAVE, intact
 from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
 from wsflow.populations.importers.keras_files import read_hdf5, read_keras
@@ -71,7 +72,10 @@ def read_file(path: Path) -> ImportedNetwork | Checkpoint:
         raise InvalidInputError(f"{path}: {UNREAD[suffix]}")
     kind = _INDEX if path.name.endswith(INDEX) else _by_content(path) or FORMATS.get(suffix)
     if kind is None:
-        raise InvalidInputError(f"{path}: networks are read from files ending in {', '.join(FORMATS)}. Convert it.")
+        raise InvalidInputError(
+            f"{path}: {other_than(path, 'file of a network')}. Networks are read from files ending in "
+            f"{', '.join(FORMATS)}. Convert it."
+        )
     with intact(path, kind.what, kind.remedy):
         return kind.read(path)
 
