@@ -19,7 +19,7 @@ from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
 from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
-from wsflow.populations.settings import PopulationSettings, architecture_of
+from wsflow.populations.settings import PopulationSettings, architecture_of, check_device
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task, check_saved
 from wsflow.weights import WeightArray
@@ -138,6 +138,7 @@ def train_population(
         weight_decay, temperature, schedule, cycles, epochs, batch_size, snapshots, snapshot_every, random_state,
         first_run, device, chunk_size,
     )  # fmt: skip
+    check_device(device)
     task = _flat(task)
     architecture = architecture_of(task, given.hidden, activation, activation_argument)
     size = chunk_size or default_chunk_size(architecture, min(batch_size, len(task.X)), device)
