@@ -73,10 +73,11 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     Raises
     ------
     InvalidInputError
+        _check_example(module, inputs)
         If the forward pass fails, or depends on the values of tensors, or uses weights that the state dict lacks.
     """
     inputs = [full_length(value) for value in inputs]
-    with quiet(), _named(module), restored(module), torch.random.fork_rng(devices=[]), unpacked(module):
+    with quiet(), _named(module, inputs), restored(module), torch.random.fork_rng(devices=[]), unpacked(module):
         exported = _exported(module, inputs)
         _refuse_values(module, exported.graph.nodes)
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
@@ -155,13 +156,14 @@ def _refuse_values(module: nn.Module, nodes: Iterable[Any]) -> None:
 
 
 @contextmanager
-def _named(module: nn.Module) -> Iterator[None]:
+def _named(module: nn.Module, inputs: Sequence[Any]) -> Iterator[None]:
     """Turn what torch.export raises into a sentence that names the layer."""
     try:
         yield
     except InvalidInputError:
         raise
     except Exception as error:
+        _check_example(module, inputs)
         said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         reason = next((reason for part, reason in REASONS.items() if part in f"{type(error).__name__} {error}"), said)
         raise InvalidInputError(_could_not(_failing(module, error), reason.rstrip("."))) from error
@@ -179,16 +181,44 @@ def _where(module: nn.Module, layer: str, node: Any) -> str:
     return f"The layer {layer!r} ({kind_of(node)})" if layer else f"The module itself ({type(module).__name__})"
 
 
+def _check_example(module: nn.Module, inputs: Sequence[Any]) -> None:
+    """Refuse an example input that a layer of torch does not take."""
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except Exception as error:
+        layer = _owner(module, error)
+        if not type(layer).__module__.startswith("torch.nn.modules"):
+            return
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ValueError(
+            f"An example input of shape {shapes} does not fit {_place(module, layer)}, {layer}: "
+            f"{reason.rstrip('.')}. Pass one that does, with the examples along its first axis."
+        ) from error
+
+
 def _failing(module: nn.Module, error: BaseException) -> str:
     """Return the innermost submodule in whose forward pass an error arose, in words."""
+    owner = _owner(module, error)
+    place = _place(module, owner)
+    return f"{place[0].upper()}{place[1:]} ({type(owner).__name__})"
+
+
+def _place(module: nn.Module, layer: nn.Module) -> str:
+    name = next(name for name, child in module.named_modules() if child is layer)
+    return f"the layer {name!r}" if name else "the module itself"
+
+
+def _owner(module: nn.Module, error: BaseException) -> nn.Module:
     names = {id(child): name for name, child in module.named_modules()}
-    found = f"The module itself ({type(module).__name__})"
+    found = module
     chain: BaseException | None = error
     while chain is not None:
         for frame, _ in traceback.walk_tb(chain.__traceback__):
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and names.get(id(owner)):
-                found = f"The layer {names[id(owner)]!r} ({type(owner).__name__})"
+                found = owner
         chain = chain.__cause__ or chain.__context__
     return found
 
