@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,9 +47,10 @@ def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray
     """X (n, d) as a validated plain array; sets `n_features_in_` and `architecture_`."""
     X = as_networks(estimator, X)
     architecture = architecture_of(estimator, X)
-    values = validate_data(
-        estimator, _plain(X), dtype=FLOATS, ensure_min_samples=ensure_min_samples, ensure_all_finite=False
-    )
+    with _of_input():
+        values = validate_data(
+            estimator, _plain(X), dtype=FLOATS, ensure_min_samples=ensure_min_samples, ensure_all_finite=False
+        )
     _check_columns(estimator, architecture, values)
     _check_finite(values, architecture)
     estimator.architecture_ = architecture
@@ -60,7 +63,8 @@ def later_array(estimator: Any, X: Any) -> np.ndarray:
     if isinstance(X, WeightArray):
         # its architecture names the columns
         return returned_array(estimator, X)
-    values = validate_data(estimator, X, dtype=FLOATS, reset=False, ensure_all_finite=False)
+    with _of_input():
+        values = validate_data(estimator, X, dtype=FLOATS, reset=False, ensure_all_finite=False)
     _check_finite(values, estimator.architecture_)
     return values
 
@@ -73,10 +77,11 @@ def returned_array(estimator: Any, X: Any) -> np.ndarray:
             f"{type(estimator).__name__} was fitted to networks {fitted}, but X holds networks {X.architecture}. "
             "Fit it again, or pass networks of the same architecture."
         )
-    if _get_feature_names(X) is not None:
-        _check_feature_names(estimator, X, reset=False)
-    values = check_array(_plain(X), dtype=FLOATS, ensure_all_finite=False, estimator=estimator, input_name="X")
-    _check_n_features(estimator, values, reset=False)
+    with _of_input():
+        if _get_feature_names(X) is not None:
+            _check_feature_names(estimator, X, reset=False)
+        values = check_array(_plain(X), dtype=FLOATS, ensure_all_finite=False, estimator=estimator, input_name="X")
+        _check_n_features(estimator, values, reset=False)
     _check_finite(values, fitted)
     return values
 
@@ -146,6 +151,15 @@ def _check_width(estimator: Any, data: dict[str, Any]) -> None:
             f"A {type(estimator).__name__} of {n} columns has an architecture of {d} weights, or other "
             "names of columns."
         )
+
+
+@contextmanager
+def _of_input() -> Iterator[None]:
+    """Turn what scikit-learn says of an array into an error of the input, which is no wrong use of a parameter."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 def _plain(X: Any) -> Any:
