@@ -14,6 +14,7 @@ from wsflow.cli.files import Command, check_room, write_figure
 from wsflow.cli.inputs import Input, InputFile
 from wsflow.cli.networks import check_runnable, load_with_task
 from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.wording import did_you_mean
 
 if TYPE_CHECKING:
     from wsflow import WeightArray
@@ -42,7 +43,7 @@ class Reference(Input):
     "--method",
     default="auto",
     show_default=True,
-    type=click.Choice(METHODS),
+    type=options.Choice(METHODS),
     help="How networks are compared; auto is chain where the task is known, else weight, which is fastest.",
 )
 @click.option(
@@ -57,12 +58,12 @@ class Reference(Input):
     "--form",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "unit", "balanced", "raw"]),
+    type=options.Choice(["auto", "unit", "balanced", "raw"]),
     help="In which representatives networks are compared: with unit incoming norms, with the smallest sum of squares, "
     "or as they are; auto is unit for weight and balanced for the others.",
 )
 @click.option(
-    "--by", default="run", show_default=True, type=click.Choice(["run", "network"]), help="Whether runs move as one."
+    "--by", default="run", show_default=True, type=options.Choice(["run", "network"]), help="Whether runs move as one."
 )
 @options.runs_networks
 @options.common
@@ -132,7 +133,7 @@ def _reference(text: str) -> Any:
     if not Path(text).exists():
         raise ValueError(
             f"--reference {text!r} is no file. Choose one of {', '.join(REFERENCES)}, the number of a network, or a "
-            "file of networks."
+            f"file of networks.{did_you_mean(text, list(REFERENCES))}"
         )
     return wsflow.load_population(text).weights[:1]
 

@@ -22,7 +22,7 @@ FORMS = ("unit", "balanced")
     "--form",
     default="unit",
     show_default=True,
-    type=click.Choice(FORMS),
+    type=options.Choice(FORMS),
     help="Unit norm of each neuron's incoming weights, or the smallest sum of squares of all weights.",
 )
 @options.common

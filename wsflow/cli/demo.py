@@ -28,7 +28,7 @@ POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safete
 @click.option("--held-out", default=300, show_default=True, type=click.IntRange(2), help="Networks of other runs.")
 @click.option("--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run.")
 @click.option("--samples", default=200, show_default=True, type=click.IntRange(2), help="Networks to sample.")
-@click.option("--geometry", default="geometric", show_default=True, help="euclidean, normalized or geometric.")
+@click.option("--geometry", default="geometric", show_default=True, type=options.Choice(options.GEOMETRIES))
 @click.option(
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )

@@ -18,16 +18,18 @@ from wsflow.exceptions import NumericalError
 @click.command(cls=Command)
 @click.argument("population", type=InputFile())
 @options.out
-@click.option("--geometry", default="auto", show_default=True, help="auto, euclidean, normalized or geometric.")
+@click.option("--geometry", default="auto", show_default=True, type=options.Choice(options.GEOMETRIES))
 @click.option(
     "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
 )
-@click.option("--reference", default="mean", show_default=True, help="What to align to: mean, medoid or first.")
+@click.option(
+    "--reference", default="mean", show_default=True, type=options.Choice(options.REFERENCES), help="What to align to."
+)
 @click.option(
     "--form",
     default="unit",
     show_default=True,
-    type=click.Choice(["unit", "balanced", "raw"]),
+    type=options.Choice(["unit", "balanced", "raw"]),
     help="Scales of neurons: unit incoming norms, which spheres need; the smallest sum of squares; or as they are.",
 )
 @parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")

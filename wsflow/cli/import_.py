@@ -26,7 +26,7 @@ def _run_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.argument("paths", nargs=-1, required=True, type=Networks())
 @options.out
 @click.option(
-    "--activation", type=click.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
+    "--activation", type=options.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
 )
 @click.option("--widths", default="", callback=options.integers, help="Inputs, hidden widths, outputs of an MLP.")
 @click.option(

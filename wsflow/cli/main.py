@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from wsflow.cli.errors import INTERRUPTED, UNFORESEEN, USAGE, CommandError, without_terminal
+from wsflow.cli.wording import did_you_mean, in_own_words
 from wsflow.exceptions import NumericalError, OutputError, WsflowError
 
 # name -> where the command lives, and what the list of commands says about it
@@ -48,10 +49,22 @@ class Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(home), home.rpartition(".")[2])
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"There is no command {args[0]!r}.{did_you_mean(args[0], list(COMMANDS))}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def _worded(self, ctx: click.Context, error: Exception) -> str:
+        name = ctx.invoked_subcommand
+        return in_own_words(str(error), self.get_command(ctx, name) if name else None)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; with --debug, errors keep their tracebacks."""
@@ -62,14 +75,14 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             raise CommandError("interrupted.", INTERRUPTED) from None
         except WsflowError as error:
-            raise CommandError(str(error), error.exit_code) from error
+            raise CommandError(self._worded(ctx, error), error.exit_code) from error
         except ValueError as error:
-            raise CommandError(str(error), USAGE) from error
+            raise CommandError(self._worded(ctx, error), USAGE) from error
         except (MemoryError, RuntimeError) as error:
             # torch says so when it runs out of memory; click's own ways to end a command pass through
             if isinstance(error, click.exceptions.Exit | click.Abort):
                 raise
-            raise CommandError(str(error) or type(error).__name__, NumericalError.exit_code) from error
+            raise CommandError(self._worded(ctx, error) or type(error).__name__, NumericalError.exit_code) from error
         except OSError as error:
             # a closed pipe is click's to end quietly
             if error.errno == errno.EPIPE:
@@ -87,8 +100,10 @@ class Commands(click.Group):
 
 
 def _warn(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    ctx = click.get_current_context(silent=True)
+    words = in_own_words(" ".join(str(message).split()), ctx and ctx.command)
     with without_terminal():
-        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        click.echo(f"Warning: {words}", err=True)
 
 
 def _interrupt_at(ending: signal.Signals, ctx: click.Context) -> None:
@@ -106,7 +121,7 @@ def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("wsflow", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wsflow")
 @click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch (default: OMP_NUM_THREADS, or else 1).")

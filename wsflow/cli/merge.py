@@ -29,6 +29,7 @@ DRAWN = 5
     "--statistics",
     default="recompute",
     show_default=True,
+    type=options.Choice(options.STATISTICS),
     help="Of batch norms: recompute, average, or keep those of the first network.",
 )
 @click.option("--repair", is_flag=True, help="Give each channel the mean and deviation that it has in the networks.")

@@ -9,8 +9,23 @@ import click
 
 from wsflow.cli.files import FIGURES, RESULTS, OutputFile
 from wsflow.cli.inputs import OwnCode, TaskName
+from wsflow.cli.wording import did_you_mean
 
 Command = Callable[..., Any]
+# as in tables that are too heavy for the help of a command; a test holds them together
+GEOMETRIES = ("auto", "euclidean", "normalized", "geometric")
+INITIALISATIONS = ("normal", "siren", "uniform")
+REFERENCES = ("auto", "first", "mean", "medoid", "universe")
+STATISTICS = ("recompute", "average", "keep")
+
+
+class Choice(click.Choice):  # type: ignore[type-arg]
+    """One of some words; an error names those that are near."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Say which words there are, and which was probably meant."""
+        words = [str(choice) for choice in self.choices]
+        return f"{value!r} is not one of {', '.join(words)}.{did_you_mean(str(value), words)}"
 
 
 def common(command: Command) -> Command:
