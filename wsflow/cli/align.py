@@ -19,6 +19,7 @@ from wsflow.cli.wording import did_you_mean
 if TYPE_CHECKING:
     from wsflow import WeightArray
 
+LARGE = 1e6  # numbers from here on are written with an exponent
 # as in wsflow.symmetry.matching.methods, which is too heavy for the list of commands; a test holds them together
 METHODS = ("auto", "weight", "activation", "sinkhorn", "straight-through", "chain")
 
@@ -184,4 +185,4 @@ def _echo(title: str, result: dict[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}"
+    return f"{value:.4f}" if abs(value) < LARGE else f"{value:.3g}"

@@ -10,6 +10,7 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import Command
 from wsflow.cli.inputs import InputFile, OwnCode
+from wsflow.cli.networks import fitting_module
 from wsflow.cli.own_code import load_module
 from wsflow.cli.rendering import Bars, echo_json, echo_table
 
@@ -86,16 +87,18 @@ def _network(
     from wsflow.architecture import Architecture
     from wsflow.architecture.modules import is_sequential
 
-    if ":" not in Path(source).name:
+    if ":" not in Path(source).name and Path(source).suffix != ".py" and not Path(f"{source}.py").is_file():
         from wsflow.persistence import load_population
 
+        if description is not None or reading[0]:
+            raise click.UsageError("--architecture and --frozen go with FILE.py:NAME: a population has its own.")
         table = load_population(source).architecture
         if not table.layers and table.program is None and (runs is None or example is None):
             raise ValueError(
                 f"The networks of {source} do not run themselves: say what runs them, with --module FILE.py:NAME, and "
                 "the shape of its input, such as --input 2,3,32,32."
             )
-        return load_module(runs) if runs else None, table
+        return fitting_module(runs, table, Path(source)) if runs else None, table
     module = load_module(source)
     if description is not None:
         return module, _read_description(description)
@@ -111,7 +114,11 @@ def _network(
 def _read_description(path: Path) -> Any:
     from wsflow.architecture import Architecture
     from wsflow.exceptions import InvalidInputError
+    from wsflow.populations.file_kinds import JSON, head_of, kind_of
 
+    what, _ = kind_of(head_of(path), path.suffix) or ("a file of another kind", "")
+    if what != JSON:
+        raise InvalidInputError(f"{path}: this is {what}, and no description of an architecture in JSON.")
     try:
         return Architecture.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +17,25 @@ from wsflow.cli.inputs import InputFile
 from wsflow.cli.rendering import echo_json
 
 MENTIONED = 12
+WIDTH = 100
+# of the provenance of a population, on one line
+TRAINING = (
+    "optimizer", "learning_rate", "momentum", "weight_decay", "temperature", "schedule", "epochs", "batch_size",
+    "initialisation", "random_state",
+)  # fmt: skip
+SAID = (*TRAINING, "versions", "made_by")
+QUALITY = ("accuracy", "r2", "loss", "val_accuracy", "test_accuracy")
 
 
 @click.command(cls=Command)
 @click.argument("file", type=InputFile())
+@click.option("--tensors", is_flag=True, help="List the tensors and their shapes too.")
 @options.common
-def info(file: Path, seed: int, as_json: bool, quiet: bool) -> None:
-    """What FILE holds: networks and their task, or a model and its settings.
+def info(file: Path, tensors: bool, seed: int, as_json: bool, quiet: bool) -> None:
+    """What FILE holds: networks and their task, or a model, to what it was fitted, and its settings.
 
-    Nothing here is random and nothing takes long: --seed and -q are taken as by every command, and change nothing.
+    The date is that of the file; there is none in it. Nothing here is random and nothing takes long: --seed and -q are
+    taken as by every command, and change nothing.
 
     \b
     Example:
@@ -33,19 +47,94 @@ def info(file: Path, seed: int, as_json: bool, quiet: bool) -> None:
     if as_json:
         echo_json(description)
         return
-    for line in _lines(description):
-        click.echo(line)
+    rows = _population(description) if description["kind"] == "population" else _model(description)
+    _echo(_title(description), {**dict(rows), **dict(_file(description))})
+    if tensors:
+        for line in _lines({"tensors": description["tensors"]}):
+            click.echo(line)
 
 
-def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
+def _title(data: Mapping[str, Any]) -> str:
+    if data["kind"] == "model":
+        return f"{data['path']}: a model of {data['architecture'] or 'vectors'}"
+    return f"{data['path']}: {data['networks']} networks {data['architecture']} of {data['runs']} runs"
+
+
+def _population(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    provenance = data["provenance"]
+    yield "task", _task(data["task"])
+    each = data["networks"] / data["runs"]
+    yield "runs", f"{data['runs']}, {each:.4g} network{'s' * (each != 1)} of each"
+    yield "aligned", "yes" if data["aligned"] else "no"
+    alone = "by themselves: their program is in the file"
+    yield "run", alone if data["runs_itself"] else "by a module of yours: --module FILE.py:NAME"
+    if settings := {name: provenance[name] for name in TRAINING if provenance.get(name) is not None}:
+        yield "trained", _settings(settings)
+    if quality := {name: provenance[name] for name in QUALITY if isinstance(provenance.get(name), int | float)}:
+        yield "quality", _settings(quality)
+    if further := {name: value for name, value in provenance.items() if name not in (*SAID, *quality)}:
+        yield "provenance", _settings(further)
+
+
+def _model(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    steps = [step["class"] for step in data["steps"]]
+    if "training" in data:
+        yield "task", _task(data["task"])
+        known = data["networks"] is not None
+        yield (
+            "fitted to",
+            f"{data['networks']} networks of {data['runs']} runs" if known else "unknown, as in files of 0.1",
+        )
+        yield "geometry", str(data["geometry"])
+        yield "trained", _training(data["training"])
+    yield "steps", ", then ".join(steps)
+    changed = {(step["class"], name): value for step in data["steps"] for name, value in step["changed"].items()}
+    several = len({kind for kind, _ in changed}) > 1
+    named = {f"{kind}.{name}" if several else name: value for (kind, name), value in changed.items()}
+    yield "not default", ", ".join(f"{name}={_short(value)}" for name, value in named.items()) or "nothing"
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    losses = {"training": training["train_loss"], "validation": training["validation_loss"]}
+    known = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses.items() if loss is not None)
+    best = f" (the best of them, {training['best_step']}, is kept)"
+    steps = f"{training['steps']} steps{best if training['best_step'] != training['steps'] else ''}"
+    return f"{steps}; {known}" if known else steps
+
+
+def _file(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    written = datetime.fromisoformat(data["written"])
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    yield "file", f"{data['bytes']:,} bytes, {len(data['tensors'])} tensors (--tensors lists them)"
+    yield "written", f"{written:%Y-%m-%d %H:%M} (by the file system), with {versions}"
+
+
+def _task(task: Mapping[str, Any] | None) -> str:
+    if task is None:
+        return "not known"
+    name = task.get("name") or task.get("path") or "one whose data are in the file"
+    return f"{name}, loss {task['loss']}"
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items())
+
+
+def _echo(title: str, rows: Mapping[str, str]) -> None:
+    """Print a card: a title, and below it the values of names."""
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    margin = max(map(len, rows)) + 4
+    click.echo(title)
+    for name, value in rows.items():
+        lines = textwrap.wrap(value, width - margin, break_on_hyphens=False) or [""]
+        click.echo(f"  {name:<{margin - 2}}" + f"\n{' ' * margin}".join(lines))
+
+
+def _lines(data: Mapping[str, Any], indent: str = "") -> list[str]:
     lines = []
     for key, value in data.items():
         if isinstance(value, dict) and value:
             lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{indent}{key}:")
-            for item in value:
-                lines += _lines(item, indent + "  ")
         else:
             lines.append(f"{indent}{key}: {_short(value)}")
     return lines
@@ -53,6 +142,9 @@ def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     """Format a value, or the beginning of a long list."""
-    if not isinstance(value, list) or len(value) <= MENTIONED:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + ")"
+    if not isinstance(value, list):
         return str(value)
-    return f"[{', '.join(map(str, value[:3]))}, ... {len(value)} in all]"
+    shown = list(map(_short, value if len(value) <= MENTIONED else value[:3]))
+    return f"[{', '.join(shown)}]" if len(value) <= MENTIONED else f"[{', '.join(shown)}, ... {len(value)} in all]"

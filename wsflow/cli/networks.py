@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsflow.cli.own_code import load_module
 
 if TYPE_CHECKING:
+    from wsflow.architecture import Architecture
     from wsflow.populations.population import Population
     from wsflow.task import Task
     from wsflow.weights import WeightArray
@@ -30,16 +31,18 @@ def load_runnable(path: Path, module: str | None) -> Population:
     if module is None:
         return population
     weights = population.weights
-    architecture = replace(weights.architecture, module=_fitting(load_module(module), weights, path, module))
+    architecture = replace(weights.architecture, module=fitting_module(module, weights.architecture, path))
     columns: dict[str, Any] = {"runs": weights.runs, "steps": weights.steps, "aligned": weights.aligned}
     return replace(population, weights=wsflow.WeightArray(weights, architecture, **columns))
 
 
-def _fitting(module: Any, weights: WeightArray, path: Path, spec: str) -> Any:
+def fitting_module(spec: str, architecture: Architecture, path: Path) -> Any:
+    """Load the module that runs the networks of a file, which must have their parameters."""
     from wsflow.exceptions import InvalidInputError
 
+    module = load_module(spec)
     state = module.state_dict()
-    for parameter in weights.architecture.parameters:
+    for parameter in architecture.parameters:
         shape = tuple(state[parameter.name].shape) if parameter.name in state else None
         if shape != parameter.shape:
             other = "none of that name" if shape is None else f"one of shape {shape}"

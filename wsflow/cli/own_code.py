@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from wsflow.cli.wording import did_you_mean
+from wsflow.exceptions import InvalidInputError
+
+MENTIONED = 3
 
 
 def load_callable(spec: str) -> Any:
     """Return what a spec such as ``"file.py:name"`` or ``"package.module:name"`` names."""
     home, colon, name = spec.rpartition(":")
     if not colon or not home or not name:
-        raise ValueError(f"{spec!r} is not of the form FILE.py:NAME, such as networks.py:make_network.")
-    module = _imported(home)
+        _check_code(Path(spec), spec)
+        what = "is Python source code, and" if Path(spec).is_file() else "is"
+        raise ValueError(
+            f"{spec!r} {what} not of the form FILE.py:NAME, such as networks.py:make_network.{_example(spec)}"
+        )
+    _check_code(Path(home), home)
+    module = _imported(home, name)
     if not hasattr(module, name):
-        known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "none"
-        raise ValueError(f"{home} has no {name!r}. Its names are {known}.")
+        known = [n for n in vars(module) if not n.startswith("_")]
+        meant = did_you_mean(name, known)
+        raise ValueError(f"{home} has no {name!r}. Its names are {', '.join(known) or 'none'}.{meant}")
     return getattr(module, name)
+
+
+def _check_code(path: Path, text: str) -> None:
+    """Refuse a file that is not Python source code."""
+    from wsflow.populations.file_kinds import other_than
+
+    if path.is_file() and path.suffix != ".py":
+        what = other_than(path, "Python source code")
+        raise InvalidInputError(
+            f"{text}: {what}. Name a file of Python, and what is in it, as networks.py:make_network."
+        )
+
+
+def _example(text: str) -> str:
+    """Return a question that names what a file of Python defines, whether or not its suffix is there."""
+    path = next((path for path in (Path(text), Path(f"{text}.py")) if path.suffix == ".py" and path.is_file()), None)
+    if path is None:
+        return ""
+    with suppress(SyntaxError, ValueError, OSError):
+        body = ast.parse(path.read_bytes()).body
+        names = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        return f" Did you mean {' or '.join(f'{path}:{name}' for name in names[:MENTIONED])}?" if names else ""
+    return ""
 
 
 def load_module(spec: str) -> Any:
@@ -36,11 +72,15 @@ def load_module(spec: str) -> Any:
     return value
 
 
-def _imported(home: str) -> Any:
+def _imported(home: str, name: str) -> Any:
     try:
         return _of_file(Path(home)) if home.endswith(".py") else importlib.import_module(home)
     except Exception as error:
-        raise ValueError(f"{home} cannot be imported: {type(error).__name__}: {error}.") from error
+        file = f"{home}.py:{name}"
+        meant = f" Did you mean {file}?" if Path(f"{home}.py").is_file() else ""
+        if isinstance(error, ModuleNotFoundError) and not home.endswith(".py"):
+            meant = meant or f" A file is named with its suffix, such as {file}."
+        raise ValueError(f"{home} cannot be imported: {type(error).__name__}: {error}.{meant}") from error
 
 
 def _of_file(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import textwrap
 import threading
@@ -101,7 +102,16 @@ def _shown(bars: Any, after: float) -> Iterator[None]:
 
 def echo_json(data: Any) -> None:
     """Print JSON on stdout."""
-    click.echo(json.dumps(data, indent=2, allow_nan=False))
+    click.echo(json.dumps(_plain(data), indent=2, allow_nan=False))
+
+
+def _plain(data: Any) -> Any:
+    """Return JSON data in which numbers that are not finite are null, as JSON has none."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def echo_table(title: str, columns: list[str], rows: list[list[str]], footer: list[str] | None = None) -> None:

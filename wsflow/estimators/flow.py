@@ -107,6 +107,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
     history_ : FlowHistory
         Losses by training step.
     n_iter_ : int
+    n_networks_, n_runs_ : int or None
+        To how many networks, of how many runs, it was fitted; None where a file does not say it.
     architecture_ : Architecture or None
     n_features_in_ : int
     labels_ : ndarray
@@ -202,7 +204,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         geometry = settings.geometry_for(self.architecture_, self.n_features_in_, weights)
         generator = torch_generator(self.random_state)
         points = geometry.to_points(weights.double())
-        warn_of_few(self, len(points), len(np.unique(runs_of(X, groups, len(points)))))
+        self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
+        warn_of_few(self, self.n_networks_, self.n_runs_)
         held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)
         conditions, labels = read_conditions(settings.condition, y, len(points))
         n_labels = 0 if labels is None else len(labels)
@@ -409,3 +412,5 @@ class WeightFlow(DensityMixin, BaseEstimator):
         labels = np.array(data["labels"]) if "labels" in data else None
         model, history = restored(self._settings(data["prediction"]), self.architecture_, arrays, data)
         self._finish(model, history, labels, data["dtype"])
+        # files of 0.1 do not say it
+        self.n_networks_, self.n_runs_ = data.get("fitted_to", (None, None))

@@ -19,6 +19,8 @@ def state_of(flow: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     history = {name: getattr(flow.history_, name) for name in ("step", "train", "validation", "energy")}
     data = {"history": history, "best_step": flow.history_.best_step, "dtype": str(flow._dtype)}
     data["prediction"] = flow.model_.settings.prediction
+    if flow.n_networks_ is not None:
+        data["fitted_to"] = [flow.n_networks_, flow.n_runs_]
     if flow.model_.consensus is not None:
         data["loss"] = flow.model_.consensus.loss
     if hasattr(flow, "labels_"):

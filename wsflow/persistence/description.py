@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from wsflow.architecture import Architecture
 from wsflow.persistence.format import Shapes, decoding, read_header, to_json
+from wsflow.persistence.models import HOLDERS, STEPS, class_of
 from wsflow.persistence.populations import RUN, checked_architecture
 from wsflow.persistence.schemas import MODEL, POPULATION
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Return what a file holds as JSON data, from its header alone: neither weights nor data are loaded."""
+    """Return what a file holds as JSON data, from its header alone: neither weights nor data are loaded.
+
+    ``"written"`` is when the file was changed last, by the file system: what is saved has no date in it, as the same
+    content gives the same bytes.
+    """
     header = read_header(path)
-    data = header.data
+    data, status = header.data, Path(path).stat()
     common = {
         "path": str(path),
         "kind": data["kind"],
         "format": data["format"],
-        "bytes": Path(path).stat().st_size,
+        "bytes": status.st_size,
+        "written": datetime.fromtimestamp(status.st_mtime).astimezone().isoformat(timespec="seconds"),
         "tensors": {name: list(shape) for name, shape in sorted(header.shapes.items())},
         "versions": data.get("versions", {}),
     }
@@ -31,21 +40,68 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
     task = data["task"]
+    architecture = checked_architecture(data, shapes)
+    runs_itself = bool(architecture.layers) or architecture.program is not None
     return {
-        "architecture": str(checked_architecture(data, shapes)),
+        "architecture": str(architecture),
         "networks": shapes[RUN][0],
         "runs": data["runs"],
         "aligned": data["aligned"],
+        "runs_itself": runs_itself,
         "task": None if task is None else {"loss": task["loss"], **task["source"]},
         "provenance": data["provenance"],
     }
 
 
 def _model(data: dict[str, Any]) -> dict[str, Any]:
-    steps = [{"name": s["name"], "class": s["class"], "params": _readable(s["params"])} for s in data["steps"]]
+    steps = [
+        {
+            "name": step["name"],
+            "class": step["class"],
+            "params": _readable(step["params"]),
+            "changed": dict(_changed(step["class"], step["params"])),
+        }
+        for step in data["steps"]
+    ]
     fitted = [s["data"].get("architecture") for s in data["steps"]]
     texts = [text for text in fitted if isinstance(text, str)]
-    return {"architecture": str(Architecture.from_json(texts[0])) if texts else None, "steps": steps}
+    architecture = str(Architecture.from_json(texts[0])) if texts else None
+    last = data["steps"][-1]
+    flow = _flow(last, steps[-1]["params"], bool(texts)) if last["class"] == "WeightFlow" else {}
+    return {"architecture": architecture, "steps": steps, **flow}
+
+
+def _flow(step: Mapping[str, Any], params: Mapping[str, Any], of_networks: bool) -> dict[str, Any]:
+    """Return to what a flow was fitted, and how: of older files not all is known."""
+    data = step["data"]
+    networks, runs = data.get("fitted_to", (None, None))
+    history, geometry = data["history"], params["geometry"]
+    if geometry == "auto":
+        geometry = "geometric" if of_networks else "euclidean"
+    return {
+        "networks": networks,
+        "runs": runs,
+        "geometry": geometry["kind"] if isinstance(geometry, dict) and "kind" in geometry else geometry,
+        "task": params["task"],
+        "training": {
+            "steps": (history["step"] or [0])[-1],
+            "best_step": data["best_step"],
+            **{f"{name}_loss": (history[name] or [None])[-1] for name in ("train", "validation")},
+        },
+    }
+
+
+def _changed(name: str, params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the parameters of a class of wsflow that are not its defaults, by their names; a task is said elsewhere."""
+    homes = STEPS if name in STEPS else HOLDERS
+    signature = inspect.signature(class_of(name, homes)).parameters if name in homes else {}
+    defaults = {key: parameter.default for key, parameter in signature.items()}
+    for key, value in params.items():
+        if isinstance(value, dict) and "$object" in value:
+            inner = value["$object"]
+            yield from _changed(inner["class"], inner["params"], f"{above}{key}.")
+        elif key in defaults and key != "task" and defaults[key] != value:
+            yield f"{above}{key}", _readable(value)
 
 
 def _readable(data: Any) -> Any:

@@ -174,7 +174,7 @@ def migrate(name: str, params: Parameters) -> Parameters:
 
 def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     kind = type(step).__name__
-    if not is_plain(step) and (kind not in STEPS or type(step) is not _class(kind, STEPS)):
+    if not is_plain(step) and (kind not in STEPS or type(step) is not class_of(kind, STEPS)):
         what = repr(step) if isinstance(step, str) else kind
         raise InvalidInputError(
             f"The step {name!r} is {what}, which wsflow does not save: it saves {', '.join([*STEPS, *PLAIN_STEPS])}. "
@@ -236,7 +236,7 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
     for schemas, value, what in ((ARRAYS, arrays, "arrays"), (FITTED, fitted, "data")):
         if kind in schemas:
             schemas[kind](value, f"{name}.{what}")
-    step: Step = _class(kind, STEPS)(**_known(kind, migrate(kind, params)))
+    step: Step = class_of(kind, STEPS)(**_known(kind, migrate(kind, params)))
     if hasattr(step, "_parameter_constraints"):
         step._validate_params()  # type: ignore[attr-defined]
     step._set_fitted(arrays, dict(fitted))
@@ -245,7 +245,7 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
 
 def _known(kind: str, params: Parameters) -> Parameters:
     """Refuse parameters that a class does not have."""
-    known = signature(_class(kind, STEPS)).parameters
+    known = signature(class_of(kind, STEPS)).parameters
     if unknown := sorted(set(params) - set(known)):
         raise InvalidInputError(f"a {kind} has no parameter {unknown[0]!r}. Install a newer wsflow.")
     return params
@@ -263,9 +263,10 @@ def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
     return next((key for key, array in floats.items() if not np.isfinite(array).all()), None)
 
 
-def _class(name: str, homes: Mapping[str, str]) -> Any:
+def class_of(name: str, homes: Mapping[str, str]) -> Any:
+    """Return the class of that name, importing the module that defines it."""
     return getattr(import_module(homes[name]), name)
 
 
 def _holders() -> dict[str, type]:
-    return {name: _class(name, HOLDERS) for name in HOLDERS}
+    return {name: class_of(name, HOLDERS) for name in HOLDERS}

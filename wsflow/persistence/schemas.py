@@ -103,7 +103,13 @@ FITTED: Mapping[str, Check] = MappingProxyType(
                 "dtype": one_of("float32", "float64"),
                 "prediction": one_of(*PREDICTIONS),
             },
-            {**_NAMED, "loss": one_of(*LOSSES), "labels": list_of(label, 1), "is_classification": flag},
+            {
+                **_NAMED,
+                "loss": one_of(*LOSSES),
+                "labels": list_of(label, 1),
+                "is_classification": flag,
+                "fitted_to": row(whole(1), whole(1)),
+            },
         ),
         "PermutationAligner": record(
             {

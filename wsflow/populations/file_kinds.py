@@ -17,6 +17,7 @@ PASS, UNPACK, IMPORT = (
 DATA = "Load the data with load_task, and train networks on them or pass the file of the weights."
 CODE = "Pass the file of the weights; networks that this code makes are saved by torch.save(module.state_dict(), path)."
 EMPTY = "an empty file", "Restore it from a copy."
+JSON = "a JSON document"
 OWN, SAFETENSORS = "a file of wsflow", "a safetensors file"
 
 Rows = tuple[tuple[re.Pattern[bytes], str, str], ...]
@@ -72,7 +73,7 @@ TEXTS = _rows(
         "Python source code",
         CODE,
     ),
-    (rb"\s*[\[{]", "a JSON document", PASS),
+    (rb"\s*[\[{]", JSON, PASS),
     (rb"[^\n,;\t]*([,;\t])(?! )[^\n]*\n[^\n]*\1", "a csv file", DATA),
     (rb"", "a text file", PASS),
 )
