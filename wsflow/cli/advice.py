@@ -54,6 +54,8 @@ ADVICE = (
     Advice(r"([Aa])n example input of shape", "input_shape", r"\1n --input-shape of"),
     Advice(r"an example[_ ]input\b", "shapes", "--input"),
     Advice(r"an example[_ ]input\b", "input_shape", "--input-shape"),
+    Advice(r"Pass a tuple of what it takes as example_input", "shapes", "Give --input once for each"),
+    Advice(r"Pass a tuple of what it takes as example_input", "", "Wrap it in a module of one input"),
     Advice(r"Architecture\.from_module reads", "", "this command reads"),
     Advice(r"Architecture\.from_module needs", "", "this command needs"),
     Advice(r"frozen=\(('[^']*'),\)", "frozen", r"--frozen \1"),
@@ -84,9 +86,8 @@ ADVICE = (
     Advice(r"[Tt]he labels 'y' of a Task", "", "The labels"),
     Advice(r"The 'y' of a (regression )?Task", "", "The targets"),
     Advice(r"the 'y' of", "", "the targets of"),
-    Advice(r"The '?X'? of a Task", "", "The inputs"),
+    Advice(r"The '?X'? of a Task|(Input )?X of this Task", "", "The inputs"),
     Advice(r"The 'loss' of a [Tt]ask is one of (.*?), or a function", "", r"A loss is one of \1"),
-    Advice(r"\b([Aa]|this) Task\b", "", r"\1 task"),
     # weights
     Advice(r"Input X contains", "", "The weights contain"),
     Advice(
@@ -117,8 +118,11 @@ ADVICE = (
     Advice(r"Use natural=False, or a loss that has a name", "", "Leave out --gradients"),
     Advice(r"Pass a Task as the objective, or say natural=False in the Descent", "", "Leave out --gradients"),
     Advice(r"Guide by a Task and (.*?), or say standardize=False in the Descent", "", r"Leave out --gradients, or \1"),
+    Advice(r"WeightFlow\((condition=[^)]*)\)", "", r"\1"),
+    Advice(r"WeightFlow fits", "", "wsflow fit takes"),
     Advice(r" \(rtol=, atol=\)| \(n_steps=\)", "", ""),
     Advice(r"out of geometry=", "", "out of the geometry"),
+    Advice(r"\b([Aa]|this) Task\b", "", r"\1 task"),
     # how scikit-learn and this library say what a value may be
     Advice(r"must be a str among \{(.*?)\}.*?\. Got (.*?) instead\.", "", r"is one of \1, got \2."),
     Advice(r"one of \(([^)]*?),?\)(, or an? [A-Z]\w+( or [A-Z]\w+)*)?, got", "", r"one of \1, got"),

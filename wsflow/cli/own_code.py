@@ -18,8 +18,12 @@ MENTIONED = 3
 
 def load_callable(spec: str) -> Any:
     """Return what a spec such as ``"file.py:name"`` or ``"package.module:name"`` names."""
+    from wsflow.populations.file_kinds import check_path
+
     home, colon, name = spec.rpartition(":")
     if not colon or not home or not name:
+        if Path(spec).exists():
+            check_path(Path(spec))
         _check_code(Path(spec), spec)
         what = "is Python source code, and" if Path(spec).is_file() else "is"
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 
 import click
@@ -25,7 +25,10 @@ ALIASES = {
 }
 # where a parameter of an object is below those of the flow
 NESTED = {
+    "depth": "velocity.depth",
+    "heads": "velocity.heads",
     "identity": "velocity.identity",
+    "width": "velocity.width",
     "last_layer": "geometry.last_layer",
     "n_steps": "solver.n_steps",
     "rtol": "solver.rtol",
@@ -36,28 +39,39 @@ OF_FLOW = ("source", "coupling", "velocity", "solver", "metric", "hints", "energ
 # parameters that only some commands have
 FURTHER = (
     "activation", "fold", "form", "geometry", "key", "loss", "method", "n_points", "noise", "on_invalid", "optimizer",
-    "reference", "repair", "runs", "schedule", "statistics", "task", "temperature",
+    "output", "reference", "repair", "runs", "schedule", "statistics", "task", "temperature",
 )  # fmt: skip
 NAMED = "cycles|activation_argument|checkpoint|target|loss|class_weight|sample_weight|classes"
+# what the library says of its parameters: The 'x' parameter of Y, the 'x' 'value' of a Y
+OWNED = (
+    r"The '(\w+)' (?:parameter )?(?:('[^']*') )?of "
+    r"(?:[A-Z]\w+(?:\.\w+)?|an? [A-Z]\w+|a task|[a-z]+_[a-z_]+|merge|statistics)\b"
+)
 VALUE = r"'[^']*'|-?\d[\d.e+-]*\d|\d|None|True|False"
 
 
 def in_own_words(message: str, command: click.Command | None) -> str:
     """Say a message of the library as a command says it, and what was probably meant by a wrong value."""
     options = _options(command)
-    for pattern, option, words in ADVICE:
-        if not option or option in {param.name for param in (command.params if command else [])}:
-            message = re.sub(pattern, words, message)
-    message = re.sub(
-        r"The '(\w+)' (?:parameter )?(?:('[^']*') )?of (?:[A-Z]\w+|an? [A-Z]\w+|[a-z]+_[a-z_]+|merge|statistics)\b",
-        lambda found: _parameter(found[1], options) + (f" {found[2]}" if found[2] else ""),
-        message,
-    )
     known = "|".join({*options, *OF_FLOW, *NESTED, *FURTHER})
-    message = re.sub(rf"(?<![\w./-])({known})=({VALUE})", lambda found: _setting(found[1], found[2], options), message)
-    message = re.sub(rf"(?<![\w./-])({known})=(?=[\s.,;:)]|$)", lambda found: _parameter(found[1], options), message)
-    message = re.sub(rf"'({NAMED})'", lambda found: options.get(found[1], found[0]), message)
+    rules: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+        (OWNED, lambda found: _parameter(found[1], options) + (f" {found[2]}" if found[2] else "")),
+        (rf"(?<![\w./'-])({known})=({VALUE})", lambda found: _setting(found[1], found[2], options)),
+        (rf"(?<![\w./'-])({known})=(?=[\s.,;:)]|$)", lambda found: _parameter(found[1], options)),
+        (rf"'({NAMED})'", lambda found: options.get(found[1], found[0])),
+    )
+    message = _advised(message, command)
+    for pattern, words in rules:
+        message = re.sub(pattern, words, message)
     return message + suggestion(message)
+
+
+def _advised(message: str, command: click.Command | None) -> str:
+    names = {param.name for param in (command.params if command else [])}
+    for pattern, option, words in ADVICE:
+        if not option or option in names:
+            message = re.sub(pattern, words, message)
+    return message
 
 
 def suggestion(message: str) -> str:

@@ -28,6 +28,7 @@ from wsflow.running.outputs import ChosenOutput
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.in_place import apply_in_place
 from wsflow.tracing.deterministic import deterministic
+from wsflow.tracing.failures import check_example
 from wsflow.tracing.own_buffers import is_positive
 from wsflow.tracing.working_copy import working_copy
 
@@ -158,7 +159,7 @@ class _Check:
     def _run(self, module: nn.Module, rows: Tensor) -> Any:
         """Run one network after the other, in float64 throughout, with the same draws of random numbers."""
         tensors = unflatten(rows, self.architecture)
-        with _named(module), restored(module), deterministic():
+        with _named(module, self.inputs), restored(module), deterministic():
             results = [
                 torch.func.functional_call(module, {name: tensor[i] for name, tensor in tensors.items()}, self.inputs)
                 for i in range(len(rows))
@@ -188,12 +189,13 @@ class _Check:
 
 
 @contextmanager
-def _named(module: nn.Module) -> Iterator[None]:
+def _named(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[None]:
     try:
         yield
     except InvalidInputError:
         raise
     except Exception as error:
+        check_example(module, inputs, error)
         raise InvalidInputError(
             f"This {type(module).__name__} could not be run with random weights in double precision: "
             f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}. Its forward pass has to run "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import traceback
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -24,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.running.execution import restored
+from wsflow.tracing.failures import check_example, failing
 from wsflow.tracing.hidden import check_hidden
 from wsflow.tracing.packed import full_length, unpacked
 
@@ -73,7 +73,7 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     Raises
     ------
     InvalidInputError
-        _check_example(module, inputs)
+        check_example(module, inputs, _plain_error(module, inputs))
         If the forward pass fails, or depends on the values of tensors, or uses weights that the state dict lacks.
     """
     inputs = [full_length(value) for value in inputs]
@@ -163,10 +163,20 @@ def _named(module: nn.Module, inputs: Sequence[Any]) -> Iterator[None]:
     except InvalidInputError:
         raise
     except Exception as error:
-        _check_example(module, inputs)
+        check_example(module, inputs, _plain_error(module, inputs))
         said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         reason = next((reason for part, reason in REASONS.items() if part in f"{type(error).__name__} {error}"), said)
-        raise InvalidInputError(_could_not(_failing(module, error), reason.rstrip("."))) from error
+        raise InvalidInputError(_could_not(failing(module, error), reason.rstrip("."))) from error
+
+
+def _plain_error(module: nn.Module, inputs: Sequence[Any]) -> Exception | None:
+    """Return what the forward pass raises by itself."""
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except Exception as error:
+        return error
+    return None
 
 
 def _could_not(where: str, reason: str) -> str:
@@ -179,48 +189,6 @@ def _could_not(where: str, reason: str) -> str:
 
 def _where(module: nn.Module, layer: str, node: Any) -> str:
     return f"The layer {layer!r} ({kind_of(node)})" if layer else f"The module itself ({type(module).__name__})"
-
-
-def _check_example(module: nn.Module, inputs: Sequence[Any]) -> None:
-    """Refuse an example input that a layer of torch does not take."""
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    except Exception as error:
-        layer = _owner(module, error)
-        if not type(layer).__module__.startswith("torch.nn.modules"):
-            return
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ValueError(
-            f"An example input of shape {shapes} does not fit {_place(module, layer)}, {layer}: "
-            f"{reason.rstrip('.')}. Pass one that does, with the examples along its first axis."
-        ) from error
-
-
-def _failing(module: nn.Module, error: BaseException) -> str:
-    """Return the innermost submodule in whose forward pass an error arose, in words."""
-    owner = _owner(module, error)
-    place = _place(module, owner)
-    return f"{place[0].upper()}{place[1:]} ({type(owner).__name__})"
-
-
-def _place(module: nn.Module, layer: nn.Module) -> str:
-    name = next(name for name, child in module.named_modules() if child is layer)
-    return f"the layer {name!r}" if name else "the module itself"
-
-
-def _owner(module: nn.Module, error: BaseException) -> nn.Module:
-    names = {id(child): name for name, child in module.named_modules()}
-    found = module
-    chain: BaseException | None = error
-    while chain is not None:
-        for frame, _ in traceback.walk_tb(chain.__traceback__):
-            owner = frame.f_locals.get("self")
-            if isinstance(owner, nn.Module) and names.get(id(owner)):
-                found = owner
-        chain = chain.__cause__ or chain.__context__
-    return found
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
