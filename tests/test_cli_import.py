@@ -104,13 +104,13 @@ def test_a_module_of_ones_own_code(folder, monkeypatch):
         said = json.loads(run(*arguments, "--input-shape", "1,9,9", "--json").stdout)
     assert list(said["groups"].values()) == [4] and said["dtype"] == "float32"
     assert said["provenance"]["cast_to_float32"] == {"net.pt": ["float16"]}
-    refused(*arguments, "--force", code=2, says="example_input")
+    refused(*arguments, "--force", code=2, says="--input-shape")
 
 
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("mine.py", "is not of the form FILE.py:NAME"),
+        ("mine.py", "is Python source code, and not of the form FILE.py:NAME"),
         ("nowhere.py:Net", "nowhere.py cannot be imported: FileNotFoundError"),
         ("mine.py:Nett", "has no 'Nett'. Its names are"),
         ("broken.py:x", "broken.py cannot be imported: ZeroDivisionError"),
@@ -137,7 +137,7 @@ def test_what_makes_no_module(tmp_path):
 def test_refusals_have_exit_codes(folder):
     out = folder / "zoo.safetensors"
     nets = folder / "nets"
-    refused(nets, "-o", out, code=3, says="pass activation='relu'")
+    refused(nets, "-o", out, code=3, says="pass --activation relu")
     refused(folder / "none.pt", "--activation", "relu", "-o", out, code=3, says="there is no such file")
     refused(nets, "--activation", "relu", "--fold", "-o", out, code=3, says="no constants of normalization")
     refused(nets, "--activation", "relu", "--task", "wine", "-o", out, code=3, says="4 inputs")

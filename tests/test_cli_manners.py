@@ -327,7 +327,8 @@ PYTHON = re.compile(
 )
 ALLOWED = re.compile(
     r"torch\.save\(.*?path\)|numpy\.savez\(.*\)|model\.save\w*(\(.*?\))?|\.(item|contiguous|numpy|state_dict)\(\)"
-    r"|(in_features|out_features|bias)=\w+|(Linear|Conv2d)\(.*\)(?=:)|approximate='none'|module\(example_input\)"
+    r"|(in_features|out_features|bias)=\w+|(Linear|Conv2d)\(.*\)(?=:)|Given groups=1"
+    r"|approximate='none'|module\(example_input\)"
     r"|requires_grad_\(False\)|module\.to_empty\(device='cpu'\)|full_state_dict=True|get_model_state_dict|load_state_dict"
     r"|'X' is an array"
 )
@@ -346,6 +347,7 @@ UNMET = (
     "whose state is not",
     "needs to know what the columns",
     "<Architecture",
+    "Fit again.",
     "The 'width' of 3",
     "Freeze it with",
     "describes 3 weights",

@@ -28,6 +28,7 @@ NESTED = {
     "depth": "velocity.depth",
     "heads": "velocity.heads",
     "identity": "velocity.identity",
+    "shrinkage": "source.shrinkage",
     "width": "velocity.width",
     "last_layer": "geometry.last_layer",
     "n_steps": "solver.n_steps",
