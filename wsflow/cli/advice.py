@@ -89,6 +89,7 @@ ADVICE = (
     Advice(r"The '?X'? of a Task|(Input )?X of this Task", "", "The inputs"),
     Advice(r"The 'loss' of a [Tt]ask is one of (.*?), or a function", "", r"A loss is one of \1"),
     # weights
+    Advice(r" If its rows are networks, use WeightArray\(rows, architecture\)\.", "", ""),
     Advice(r"Input X contains", "", "The weights contain"),
     Advice(
         r"\w+ was fitted to networks (.*?), but X holds networks",

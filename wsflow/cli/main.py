@@ -101,7 +101,7 @@ class Commands(click.Group):
 
 def _warn(message: Warning | str, *args: Any, **kwargs: Any) -> None:
     ctx = click.get_current_context(silent=True)
-    words = in_own_words(" ".join(str(message).split()), ctx and ctx.command)
+    words = in_own_words(" ".join(str(message).split()), ctx.command if ctx else None)
     with without_terminal():
         click.echo(f"Warning: {words}", err=True)
 

@@ -19,7 +19,7 @@ REFERENCES = ("auto", "first", "mean", "medoid", "universe")
 STATISTICS = ("recompute", "average", "keep")
 
 
-class Choice(click.Choice):  # type: ignore[type-arg]
+class Choice(click.Choice):
     """One of some words; an error names those that are near."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
