@@ -369,7 +369,7 @@ def test_a_task_gives_no_metric_where_nothing_says_how_to_run_the_networks(task)
     by_hand = Architecture(MLP.parameters, MLP.wires, outputs=MLP.outputs)
     weights = networks(architecture=by_hand)
     WeightFlow(geometry="euclidean", task=task, **FAST).fit(weights)
-    with pytest.raises(ValueError, match="sequential network"):
+    with pytest.raises(ValueError, match="run by themselves"):
         WeightFlow(geometry="euclidean", task=task, metric="function", **FAST).fit(weights)
 
 

@@ -131,7 +131,7 @@ class TestTheTree:
     def test_every_path_is_read_or_written(self, command):
         paths = click.Path | click.File
         assert not [p.name for p in COMMAND_OF[command].params if isinstance(p.type, paths)]
-        named = {"out", "plot", "report", "checkpoint", "output"} & {p.name for p in COMMAND_OF[command].params}
+        named = {"out", "plot", "report", "checkpoint"} & {p.name for p in COMMAND_OF[command].params}
         assert named == {p.name for p in written(command)}
 
     @pytest.mark.parametrize("command", COMMANDS)
