@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from scipy.stats import norm, poisson
 from sklearn import metrics
@@ -495,6 +497,12 @@ class TestWeights:
             ({"sample_weight": -np.ones(B)}, "not negative and not all zero, but in rows 0, 1, 2, 3, 4, ... they are"),
             ({"sample_weight": np.zeros(B)}, "all are zero"),
             ({"sample_weight": np.where(np.arange(B) == 7, np.nan, 1)}, "in rows 7 they"),
+            ({"sample_weight": np.ma.masked_array(np.ones(B), np.arange(B) == 3)}, "in rows 3 they"),
+            ({"sample_weight": np.full(B, 1e308)}, r"from 1e-12 to 1e\+12, got 1e\+308: divide them by their mean"),
+            ({"sample_weight": np.full(B, 1e-320)}, "from 1e-12 .*: divide them by their mean"),
+            ({"sample_weight": ["a"] * B}, "'sample_weight' of a Task are numbers: could not convert"),
+            ({"sample_weight": 2.0}, "a row for each example, got float"),
+            ({"class_weight": {0: "x"}}, "'class_weight' of a Task are numbers: could not convert"),
             ({"class_weight": {"x": 1}}, "label 'x', which is none"),
             ({"class_weight": "even"}, "'balanced' or a dictionary by label, got 'even'"),
             ({"class_weight": "balanced", "loss": "mse"}, "has no classes: leave out 'class_weight'"),
@@ -517,6 +525,8 @@ class TestLabels:
             np.array(["b", "a"] * 6, dtype=object),
             np.array([7, 4, 900] * 4, dtype=np.uint16),
             np.array(["north", "süd"] * 6),
+            torch.tensor([3, 1] * 6),
+            np.ma.masked_array(["b", "a"] * 6),
         ],
         ids=str,
     )
@@ -543,6 +553,15 @@ class TestLabels:
 
     def test_labels_in_bytes_are_text(self):
         assert Task(X, [b"b", b"a"] * 6).classes_.tolist() == ["a", "b"]
+
+    def test_labels_of_tables_are_their_values(self):
+        pandas = pytest.importorskip("pandas")
+        categories = pandas.Categorical(["low", "high"] * 6, ["low", "middle", "high"], ordered=True)
+        for y in (categories, pandas.Series(["low", "high"] * 6, dtype="string"), pandas.DataFrame({"y": categories})):
+            assert Task(X, y).classes_.tolist() == ["high", "low"] and Task(X, y).targets.tolist() == [1, 0] * 6
+        assert Task(X, pandas.Series([True, False] * 6, dtype="boolean")).classes_.tolist() == [False, True]
+        with pytest.raises(InvalidInputError, match="no label in rows 1, 3"):
+            Task(X, pandas.Series(["low", None] * 6, dtype="string"))
 
     def test_named_classes_of_a_part_count(self):
         part = Task(X, ["b"] * B, classes=["b", "z"])
@@ -590,8 +609,23 @@ class TestLabels:
             (np.array([1, np.nan] * 6, dtype=object), "cross_entropy", "no label in rows 1, 3, 5, 7, 9, ..."),
             ([1, np.nan] * 6, "cross_entropy", "'y'.*NaN in row 1; NaN in row 3"),
             (["a", 1] * 3 + [2.5] * 6, "cross_entropy", None),
-            (np.array(["a", 1] * 6, dtype=object), "cross_entropy", "of one type, got several"),
-            (["a"] * B, "mse", "are numbers, got <U1 such as 'a'"),
+            (np.array(["a", 1] * 6, dtype=object), "cross_entropy", "of one type.* Got int, str: turn them into text"),
+            (["a", np.nan] * 6, "cross_entropy", "no label in rows 1, 3, 5, 7, 9, ..."),
+            (np.ma.masked_array([0, 1] * 6, np.arange(B) == 4), "cross_entropy", "no label in rows 4"),
+            ([{"a"}, {"a", "b"}] * 6, "binary_cross_entropy", "MultiLabelBinarizer"),
+            ([frozenset("a"), frozenset()] * 6, "cross_entropy", "MultiLabelBinarizer"),
+            ([date(2000, 1, 1), date(2000, 1, 2)] * 6, "cross_entropy", "Got date: turn them into text"),
+            ([2**64 - 1, 1] * 6, "cross_entropy", "smaller than 2.63: turn these into text"),
+            ([1e300, 1.0] * 6, "cross_entropy", "smaller than 2.63: turn these into text"),
+            ((i for i in range(B)), "mse", "a row for each example, got generator"),
+            (None, "cross_entropy", "a row for each example, got NoneType"),
+            (csr_array(np.eye(B)), "binary_cross_entropy", "by its method toarray"),
+            ([1j] * B, "mse", "are numbers: got complex128"),
+            (
+                ["a"] * B,
+                "mse",
+                "are numbers: could not convert string to float: 'a'. Encode them, or pass loss='cross_entropy'",
+            ),
             ([1, -1] * 6, "poisson", "not negative, but are so in rows 1, 3"),
             (
                 [0, 1] * 6,
@@ -632,6 +666,9 @@ def with_values(array: np.ndarray, **values: tuple[int, ...]) -> np.ndarray:
         (X, with_values(X[:, 0], nan=(4,)), "'y'.*NaN in row 4. .*rows 4"),
         (X, with_values(X, inf=(4, 2)), "'y'.*infinity in row 4, column 2"),
         (X.astype(object) + np.where(X[2, 1] == X, np.nan, 0.0), np.zeros(B), "NaN in row 2, column 1"),
+        (np.ma.masked_array(X, X[2, 1] == X), np.zeros(B), "'X'.*NaN in row 2, column 1"),
+        (X, np.ma.masked_array(X[:, 0], np.arange(B) == 5), "'y'.*NaN in row 5"),
+        (X.astype(np.float32), np.full(B, 1e39), "beyond the range of float32.* pass X as float64"),
     ],
 )
 def test_values_that_are_not_finite_are_named(inputs, targets, message):
@@ -644,6 +681,50 @@ def test_columns_of_a_table_have_names():
     table = pandas.DataFrame(with_values(X, nan=(3, 1)), columns=["age", "height", "dose"])
     with pytest.raises(InvalidInputError, match="NaN in row 3, column 'height'"):
         Task(table, np.zeros(B))
+
+
+def test_missing_values_of_a_table_are_named():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"age": pandas.array([1, 2, None, *range(9)], dtype="Int64"), "dose": X[:, 0]})
+    with pytest.raises(InvalidInputError, match="NaN in row 2, column 'age'"):
+        Task(table, np.zeros(B))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda a: torch.tensor(a, requires_grad=True),
+        lambda a: torch.tensor(a).bfloat16(),
+        lambda a: torch.tensor(a).to_sparse(),
+        lambda a: [torch.tensor(row) for row in a],
+        lambda a: np.ma.masked_array(a),
+        lambda a: a.astype(object),
+        lambda a: a.astype(str),
+        lambda a: np.asfortranarray(a.astype(">f8")),
+    ],
+    ids=["gradient", "bfloat16", "sparse tensor", "tensors", "nothing masked", "objects", "text", "byte order"],
+)
+def test_numbers_are_read_however_they_are_held(convert):
+    whole = np.round(4 * X)
+    task = Task(convert(whole), convert(whole), "mse")
+    np.testing.assert_array_equal(task.X, whole)
+    np.testing.assert_array_equal(task.targets, whole)
+
+
+@pytest.mark.parametrize(
+    ("task", "test"),
+    [
+        (Task(X, np.arange(B) % 2), Task(X[:, :2], np.arange(B) % 2)),
+        (Task(X, X, "mse"), Task(X, X[:, :2], "mse")),
+        (Task(X, X > 0, "binary_cross_entropy"), Task(X, X[:, :2] > 0, "binary_cross_entropy")),
+        (Task(X, np.arange(B) % 2), Task(X[:, None, :, None], np.arange(B) % 2)),
+    ],
+    ids=["features", "targets", "labels", "dimensions"],
+)
+def test_held_out_data_are_of_the_same_features_and_targets(task, test):
+    for name in ("validation", "test"):
+        with pytest.raises(InvalidInputError, match=f"of its '{name}' data .* Prepare both alike"):
+            replace(task, **{name: test})
 
 
 def test_rows_of_an_npz_file_are_named(tmp_path):

@@ -10,6 +10,9 @@ import numpy as np
 from wsflow.exceptions import InvalidInputError
 
 MENTIONED = 5
+BINARIZE = "Sets of labels become an array by sklearn.preprocessing.MultiLabelBinarizer."
+# the squares of weights, and their sums, are numbers in single precision too
+LARGEST = 1e12
 # integers of 32 and 64 bits may be tokens; all other types become the first
 INPUT_TYPES = [np.float64, np.float32, np.float16, np.int32, np.int64]
 
@@ -25,14 +28,17 @@ def checked_inputs(X: Any) -> np.ndarray:
 
 
 def numbers(values: Any, name: str) -> np.ndarray:
-    """Return an array, of floats where it has Python objects that are numbers."""
+    """Return an array of numbers, of floats where it has Python objects, whose missing values are NaN."""
     array = _array(values, name)
-    if array.dtype != object:
-        return array
     try:
-        return array.astype(np.float64)
+        if array.dtype.kind in "OSU":
+            array = np.where(_missing(array), np.nan, array.astype(object)).astype(np.float64)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"got {array.dtype}")
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"The {name!r} of a Task are numbers: {error}. Encode them.") from error
+        remedy = ", or pass loss='cross_entropy' for classes" if name == "y" else ""
+        raise InvalidInputError(f"The {name!r} of a Task are numbers: {error}. Encode them{remedy}.") from error
+    return array
 
 
 def check_finite(values: np.ndarray, name: str, columns: Any = None) -> None:
@@ -70,13 +76,18 @@ def checked_labels(y: Any) -> np.ndarray:
     array = _array(y, "y")
     if array.dtype == object:
         array = _of_one_type(array)
+    elif array.dtype.kind == "U" and isinstance(y, (list, tuple)):
+        # NumPy writes the missing values of a list of text as text
+        _check_none_missing(np.array(y, dtype=object))
     array = array.astype(str) if array.dtype.kind == "S" else array
     check_finite(array, "y")
     if array.dtype.kind not in "fiubU" or array.ndim not in (1, 2) or not array.size:
         raise InvalidInputError(
-            f"The 'y' of a Task are labels of shape (b,), or for several labels of shape (b, m), got {array.dtype} of "
-            f"shape {array.shape}."
+            "The 'y' of a Task are labels of shape (b,), or for several labels of shape (b, m): text, numbers or truth "
+            f"values. Got {array.dtype} of shape {array.shape}."
         )
+    if array.dtype.kind in "iuf" and (np.abs(array.astype(np.float64)) >= 2**63).any():
+        raise InvalidInputError("Labels 'y' of a Task that are numbers are smaller than 2^63: turn these into text.")
     if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
         return array.astype(np.int64)
     return array
@@ -84,32 +95,60 @@ def checked_labels(y: Any) -> np.ndarray:
 
 def _of_one_type(array: np.ndarray) -> np.ndarray:
     """Return labels that are Python objects as an array of their type."""
-    width = array.size // max(len(array), 1)
-    missing = sorted({i // width for i, label in enumerate(array.flat) if _is_missing(label)})
-    if missing:
-        raise InvalidInputError(
-            f"The 'y' of a Task has no label in rows {_listed(missing)}. Fill them in or drop these rows."
-        )
+    _check_none_missing(array)
+    if any(isinstance(label, (set, frozenset, list)) for label in array.flat):
+        raise InvalidInputError(f"The 'y' of a Task has sets of labels. {BINARIZE}")
     kinds = {np.asarray(label).dtype.kind for label in array.flat}
     if len({"n" if kind in "fiu" else kind for kind in kinds}) > 1 or "O" in kinds:
+        types = ", ".join(sorted({type(label).__name__ for label in array.flat}))
         raise InvalidInputError(
-            "The labels 'y' of a Task are of one type, got several: turn them into text, or into numbers."
+            "The labels 'y' of a Task are of one type: text, numbers or truth values. "
+            f"Got {types}: turn them into text."
         )
     return np.asarray(array.tolist())
 
 
-def _is_missing(label: Any) -> bool:
-    return label is None or type(label).__name__ in ("NAType", "NaTType") or bool(label != label)
+def _check_none_missing(labels: np.ndarray) -> None:
+    rows = np.unique(np.argwhere(_missing(labels))[:, 0])
+    if len(rows):
+        raise InvalidInputError(f"The 'y' of a Task has no label in rows {_listed(rows)}. Fill them in or drop them.")
+
+
+def _missing(array: np.ndarray) -> np.ndarray:
+    """Return which Python objects stand for a missing value."""
+    return np.array([_is_missing(value) for value in array.flat], dtype=bool).reshape(array.shape)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant") or bool(value != value)
 
 
 def _array(values: Any, name: str) -> np.ndarray:
+    """Return tensors, tables and lists as an array; it has Python objects where a value is masked."""
+    if hasattr(values, "detach"):
+        values = _of_tensor(values, name)
     try:
-        return np.asarray(values)
+        array = np.where(values.mask, None, values.data) if np.ma.is_masked(values) else np.asarray(values)
     except ValueError as error:
         raise InvalidInputError(
-            f"The {name!r} of a Task has rows of different lengths ({error}). Sets of labels become an array by "
-            "sklearn.preprocessing.MultiLabelBinarizer."
+            f"The {name!r} of a Task has rows of different lengths ({error}). {BINARIZE}"
         ) from error
+    if not array.ndim or array.dtype.kind == "V":
+        sparse = ", or a sparse one by its method toarray" if hasattr(values, "toarray") else ""
+        raise InvalidInputError(
+            f"The {name!r} of a Task is an array with a row for each example, got {type(values).__name__}: pass a "
+            f"list or an array{sparse}."
+        )
+    # strings of any length
+    return array.astype(object) if array.dtype.kind == "T" else array
+
+
+def _of_tensor(tensor: Any, name: str) -> Any:
+    try:
+        dense = tensor.detach().to_dense().cpu()
+        return dense.numpy() if str(dense.dtype) != "torch.bfloat16" else dense.float().numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InvalidInputError(f"The {name!r} of a Task is no tensor with numbers: {error}") from error
 
 
 def one_column(y: Any, dtype: Any) -> np.ndarray:
@@ -131,7 +170,7 @@ def one_or_several(y: Any, dtype: Any) -> np.ndarray:
     if labels.dtype.kind not in "bi" or not np.isin(labels, (0, 1)).all():
         raise InvalidInputError(
             f"Several labels, the 'y' of shape {labels.shape} of a Task with loss='binary_cross_entropy', are 0 where "
-            "a label is not there and 1 where it is. Encode them by sklearn.preprocessing.MultiLabelBinarizer."
+            f"a label is not there and 1 where it is. {BINARIZE}"
         )
     return labels
 
@@ -139,14 +178,15 @@ def one_or_several(y: Any, dtype: Any) -> np.ndarray:
 def reals(y: Any, dtype: Any) -> np.ndarray:
     """Return numbers (b, m)."""
     array = numbers(y, "y")
-    if array.dtype.kind not in "fiub" or not array.ndim:
-        first = f" such as {array.flat[0].item()!r}" if array.size else ""
-        raise InvalidInputError(
-            f"The 'y' of a regression Task are numbers, got {array.dtype}{first}: encode them, or pass "
-            "loss='cross_entropy' for classes."
-        )
     check_finite(array, "y")
-    return array.astype(dtype).reshape(len(array), -1)
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype).reshape(len(array), -1)
+    if not np.isfinite(result).all():
+        raise InvalidInputError(
+            f"The 'y' of a Task is beyond the range of {result.dtype}, the type of its inputs: rescale it, or pass X "
+            "as float64."
+        )
+    return result
 
 
 def counts(y: Any, dtype: Any) -> np.ndarray:
@@ -238,7 +278,7 @@ def class_weights(given: Any, classes: np.ndarray, codes: np.ndarray, sample_wei
         raise InvalidInputError(
             f"The 'class_weight' of a Task has the label {unknown[0]!r}, which is none of its classes."
         )
-    weights = np.array([given.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
+    weights = [given.get(label, 1.0) for label in classes.tolist()]
     return checked_weights(weights, len(classes), "class_weight")[codes]
 
 
@@ -251,4 +291,9 @@ def checked_weights(values: Any, n: int, name: str) -> np.ndarray:
     if len(bad) or not weights.any():
         rows = f"in rows {_listed(bad)} they are not" if len(bad) else "all are zero"
         raise InvalidInputError(f"The {name!r} of a Task are finite, not negative and not all zero, but {rows}.")
+    if not 1 / LARGEST <= weights.max() <= LARGEST:
+        raise InvalidInputError(
+            f"The largest {name!r} of a Task is from {1 / LARGEST:g} to {LARGEST:g}, got {weights.max():g}: divide "
+            "them by their mean."
+        )
     return weights

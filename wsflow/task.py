@@ -97,6 +97,7 @@ class Task:
             )
         for name in ("validation", "test"):
             object.__setattr__(self, name, self._same_on(getattr(self, name)))
+            self._check_shapes(name)
         # what does not fit is an error now
         _ = self.targets, self.weights
 
@@ -109,6 +110,19 @@ class Task:
         if held_out.loss == self.loss and (not labelled or np.array_equal(held_out.classes_, self.classes_)):
             return held_out
         return replace(held_out, loss=self.loss, classes=classes)
+
+    def _check_shapes(self, name: str) -> None:
+        """Refuse held-out data with other features or targets; lengths of sequences and sizes of images may differ."""
+        parts = [part for part in (self, getattr(self, name)) if part is not None]
+        features = {
+            part.X.shape[1:] if part.X.ndim == 2 and part.X.dtype.kind == "f" else part.X.ndim for part in parts
+        }
+        if len(features) > 1 or len({part.targets.shape[1:] for part in parts}) > 1:
+            shapes = [f"{part.X.shape[1:]} and {part.targets.shape[1:]}" for part in parts]
+            raise InvalidInputError(
+                f"Each example of a Task has inputs and targets of shapes {shapes[0]}, but of its {name!r} data "
+                f"{shapes[1]}. Prepare both alike."
+            )
 
     @property
     def criterion(self) -> Loss:
