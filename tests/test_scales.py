@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import wsflow
 from wsflow import Architecture, Guidance, ScaleCanonicalizer, Task, WeightArray, WeightFlow
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.geometry import GEOMETRIES, fit_coordinates, vectors
 from wsflow.geometry.fitting import moments
 from wsflow.models.options import (
@@ -374,3 +374,10 @@ def test_a_single_varying_column_is_left():
     geometry = fit_coordinates(vectors(3), torch.tensor(X))
     assert geometry.manifold.dimension == 1
     np.testing.assert_array_equal(geometry.to_weights(geometry.to_points(torch.tensor(X)))[:, [0, 2]], X[:, [0, 2]])
+
+
+def test_samples_beyond_the_range_of_their_numbers_are_an_error():
+    rows = 3e38 * np.sign(normal(40, 1.0, 1.0)).astype(np.float32)
+    flow = WeightFlow("euclidean", velocity=MLP(8, 1), max_iter=2, random_state=0).fit(rows)
+    with pytest.raises(NumericalError, match="beyond the range of float32"):
+        flow.sample(200, random_state=0)

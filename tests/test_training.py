@@ -281,6 +281,13 @@ def test_a_run_that_diverges_ends_all_jobs(iris):
         train_population(iris, learning_rate=1e30, **settings)
 
 
+def test_a_loss_that_is_not_finite_is_no_trained_network(iris):
+    """Squares that overflow have gradients of no direction that the optimizer, which scales them, turns into steps."""
+    task = Task(iris.X.astype(np.float32), np.full(len(iris.X), 1e30), "mse")
+    with pytest.raises(NumericalError, match="in epoch 1: its weights or its loss are not finite"):
+        train_population(task, [4], 2, epochs=1)
+
+
 @pytest.mark.slow
 def test_processes_change_nothing(iris):
     targets = np.arange(5 * 120).reshape(5, -1) % 3

@@ -25,7 +25,7 @@ from wsflow.estimators.validation import (
     tensor,
     torch_generator,
 )
-from wsflow.exceptions import IncomparableScoresWarning
+from wsflow.exceptions import IncomparableScoresWarning, NumericalError
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
@@ -313,7 +313,12 @@ class WeightFlow(DensityMixin, BaseEstimator):
         return self._networks(weights, architecture), log_prob.numpy()
 
     def _networks(self, weights: Tensor, architecture: Architecture | None) -> Any:
-        rows, own = weights.numpy().astype(self._dtype), architecture or self.architecture_
+        with np.errstate(over="ignore"):
+            rows, own = weights.numpy().astype(self._dtype), architecture or self.architecture_
+        if not np.isfinite(rows).all():
+            raise NumericalError(
+                f"Samples are beyond the range of {rows.dtype}: rescale the data, or pass them as float64."
+            )
         return rows if own is None else WeightArray(rows, own, aligned=True)
 
     def score_samples(self, X: Any, return_std: bool = False, condition: Any = None) -> Any:

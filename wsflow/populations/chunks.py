@@ -62,12 +62,12 @@ def train_chunk(problem: Problem, runs: Runs, report: Callable[[int], None] | No
     for epoch in range(1, settings.epochs + 1):
         order = np.stack([stream.permutation(len(problem.X)) for stream in streams])
         for inputs, targets, shares in batches.of(torch.from_numpy(order)):
-            loss = losses(forward(weights, problem.architecture, inputs), targets, problem.loss, shares).sum()
-            (gradient,) = torch.autograd.grad(loss, weights)
+            loss = losses(forward(weights, problem.architecture, inputs), targets, problem.loss, shares)
+            (gradient,) = torch.autograd.grad(loss.sum(), weights)
             optimizer(gradient)
             if optimizer.step in steps:
                 kept[optimizer.step] = weights.detach().to("cpu", copy=True).numpy()
-        _check_converged(weights, runs, epoch)
+        _check_converged(weights, loss, runs, epoch)
         if report is not None:
             report(epoch)
     return np.stack([kept[step] for step in steps], axis=1).reshape(-1, problem.architecture.n_weights)
@@ -165,11 +165,11 @@ def _initial(
     return torch.cat([scheme(architecture, 1, torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def _check_converged(weights: Tensor, runs: Runs, epoch: int) -> None:
-    bad = ~weights.detach().isfinite().all(dim=1).cpu().numpy()
+def _check_converged(weights: Tensor, loss: Tensor, runs: Runs, epoch: int) -> None:
+    bad = ~(weights.isfinite().all(dim=1) & loss.isfinite()).cpu().numpy()
     if bad.any():
         more = f" (and {bad.sum() - 1} more)" if bad.sum() > 1 else ""
         raise NumericalError(
-            f"Run {np.asarray(runs)[bad][0]}{more} diverged in epoch {epoch}: its weights are not finite. "
+            f"Run {np.asarray(runs)[bad][0]}{more} diverged in epoch {epoch}: its weights or its loss are not finite. "
             "Lower the learning rate, or check the scale of the task's inputs."
         )
