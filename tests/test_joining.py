@@ -135,6 +135,17 @@ def test_precision_follows_numpy(weights, dtype):
     assert np.concatenate([weights, weights], dtype=np.float32).dtype == np.float32
 
 
+def test_networks_of_networks_keep_their_runs(weights):
+    check_rows(WeightArray(weights[2:], ARCHITECTURE, aligned=True), [2, 3, 4, 5])
+    assert WeightArray(weights, ARCHITECTURE, runs=range(6)).runs.tolist() == [*range(6)]
+
+
+@pytest.mark.parametrize("join", [np.concatenate, np.vstack, lambda two: list(two[0])])
+def test_numpy_does_not_join_populations_and_says_what_does(weights, join):
+    with pytest.raises(InvalidInputError, match=r"wsflow.concatenate joins"):
+        join([Population(weights), Population(weights)])
+
+
 def test_networks_are_aligned_if_all_are(weights):
     assert not np.vstack([weights, networks()]).aligned
     assert not wsflow.concatenate([networks(), weights]).aligned
@@ -155,6 +166,7 @@ def test_numpy_keeps_the_numbers_of_runs_and_wsflow_tells_populations_apart():
         ([[0, 1], [1, 2]], [0, 1, 2, 3]),
         ([[0, 1], [0, 1], [2, 3]], [0, 1, 2, 3, 4, 5]),
         ([[5, 5], [-3, 5], [-3, 9]], [5, 5, 6, 7, 8, 9]),
+        ([[2**63 - 1, 0], [0, 7]], [2**63 - 1, 0, -2, -1]),
     ],
 )
 def test_runs_of_joined_populations_are_distinct(runs, expected):
@@ -202,6 +214,7 @@ def test_populations_keep_their_task_and_what_their_runs_drew(task):
     [
         (lambda p, t: [], "got nothing"),
         (lambda p, t: [np.zeros((2, 23))], "got ndarray"),
+        (lambda p, t: None, "got NoneType"),
         (lambda p, t: [p.weights, networks(architecture=OTHER)], "4-3-2 relu .* and 4-3-2 tanh"),
         (lambda p, t: [p, p.weights], "join the weights of all"),
         (lambda p, t: [p, Population(networks(seed=1), None)], "not all of one task"),

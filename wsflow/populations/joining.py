@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def concatenate(populations: Sequence[Any], *, runs: str = "distinct") -> Any:
     """
     if runs not in RUNS:
         raise ValueError(f"The 'runs' of concatenate are one of {', '.join(map(repr, RUNS))}, got {runs!r}.")
-    populations = list(populations)
+    populations = list(populations) if isinstance(populations, Iterable) else [populations]
     arrays = [p.weights if isinstance(p, Population) else p for p in populations]
     if not arrays or not all(isinstance(a, WeightArray) for a in arrays):
         found = ", ".join(sorted({type(a).__name__ for a in arrays})) or "nothing"
@@ -95,10 +95,16 @@ def _distinct(arrays: Sequence[WeightArray]) -> list[np.ndarray]:
         _check_parts(arrays[:i], array, shared)
         if len(shared) or len(np.intersect1d(array.runs, known)):
             own, position = np.unique(array.runs, return_inverse=True)
-            numbers.append(known.max() + 1 + np.arange(len(own))[position])
+            numbers.append(_first_free(known, len(own)) + np.arange(len(own))[position])
         else:
             numbers.append(array.runs)
     return numbers
+
+
+def _first_free(known: np.ndarray, n: int) -> int:
+    """Return the first of n numbers behind all known ones, or before them where there are none behind."""
+    last = int(known.max())
+    return last + 1 if last + n < 2**63 else int(known.min()) - n
 
 
 def _check_parts(arrays: Sequence[WeightArray], array: WeightArray, shared: np.ndarray) -> None:

@@ -109,7 +109,7 @@ class Population:
         if not isinstance(weights, WeightArray):
             raise InvalidInputError(
                 f"A Population is indexed by rows, such as population[:10], got {rows!r:.60}. Its numbers are in "
-                "population.weights."
+                "population.weights, and wsflow.concatenate joins populations."
             )
         return Population(weights, self.task, self.provenance)
 

@@ -20,7 +20,7 @@ from wsflow.populations.hyperparameters import Range, draw_hyperparameters, draw
 from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.settings import PopulationSettings, architecture_of, check_device
-from wsflow.running.compatibility import check_task
+from wsflow.running.compatibility import check_is_task, check_task
 from wsflow.task import Task, check_saved
 from wsflow.weights import WeightArray
 
@@ -139,6 +139,7 @@ def train_population(
         first_run, device, chunk_size,
     )  # fmt: skip
     check_device(device)
+    check_is_task(task)
     task = _flat(task)
     architecture = architecture_of(task, given.hidden, activation, activation_argument)
     size = chunk_size or default_chunk_size(architecture, min(batch_size, len(task.X)), device)

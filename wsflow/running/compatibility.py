@@ -27,6 +27,7 @@ def check_task(architecture: Architecture, task: Task) -> int | None:
     InvalidInputError
         Naming the numbers of both.
     """
+    check_is_task(task)
     linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
     if linear:
         own, outputs = f"{linear[0].inputs} inputs and {linear[-1].outputs} outputs", linear[-1].outputs
@@ -46,6 +47,14 @@ def check_task(architecture: Architecture, task: Task) -> int | None:
             f"The networks are {architecture}, with {own}, but the task has {inputs} and {_targets(task)}. {remedy}"
         )
     return outputs
+
+
+def check_is_task(task: object) -> None:
+    """Refuse what is no Task, and say how to make one."""
+    if not isinstance(task, Task):
+        raise InvalidInputError(
+            f"A task is a wsflow.Task, got {type(task).__name__}. Pass Task(X, y), or wsflow.load_task(name)."
+        )
 
 
 def warn_of_classes(architecture: Architecture, task: Task) -> None:
