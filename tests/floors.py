@@ -18,6 +18,7 @@ FLOORS = {
     "representation": 0,
     "activations": 0,
     "array_functions": 0,
+    "arrays": 0,
     "writing": 0,
     "architecture": 1,
     "manifolds": 1,

@@ -99,9 +99,11 @@ def sequential(n=12):
         lambda w: Population(w),
         lambda w: sequential(),
         lambda w: tuple(sequential()),
+        lambda w: iter(sequential()),
+        lambda w: np.array([*sequential(), None], dtype=object)[:-1],
         lambda w: w.astype(np.float32),
     ],
-    ids=["population", "modules", "tuple of modules", "array"],
+    ids=["population", "modules", "tuple of modules", "iterator", "array of modules", "array"],
 )
 def test_populations_and_modules_are_networks(passed):
     weights = networks().astype(np.float32)
@@ -117,6 +119,23 @@ def test_populations_and_modules_are_networks(passed):
     np.testing.assert_array_equal(moved, model.transform(weights))
     np.testing.assert_array_equal(again, moved)
     np.testing.assert_array_equal(scores, flow.score_samples(moved))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        lambda rows: torch.tensor(rows, requires_grad=True),
+        lambda rows: [torch.tensor(row, requires_grad=True) for row in rows],
+        lambda rows: torch.tensor(rows).bfloat16(),
+        lambda rows: torch.tensor(rows).to_sparse(),
+    ],
+    ids=["gradient", "list", "bfloat16", "sparse"],
+)
+def test_tensors_are_arrays(tensors):
+    rows = np.round(4 * np.asarray(networks()))
+    aligner = PermutationAligner(architecture=ARCHITECTURE)
+    np.testing.assert_array_equal(aligner.fit_transform(tensors(rows)), aligner.fit_transform(rows))
+    np.testing.assert_array_equal(WeightArray(tensors(rows), ARCHITECTURE), rows)
 
 
 def test_runs_of_a_population_are_its_own():
@@ -153,10 +172,16 @@ class Convolution(nn.Module):
         (lambda: networks().state_dicts()[0], "one dict: pass a list"),
         (lambda: [Convolution() for _ in range(3)], "from_modules(modules, example_input=x)"),
         (lambda: "zoo.safetensors", "wsflow.load_population('zoo.safetensors').weights"),
+        (lambda: ["zoo.pt", "two.pt"], "wsflow.load_population('zoo.pt').weights"),
         (lambda: [networks(), networks(seed=1)], "wsflow.concatenate"),
+        (
+            lambda: np.ma.masked_array(np.asarray(networks()), np.arange(276).reshape(12, 23) == 4),
+            "network 0 has it in column 4",
+        ),
+        (lambda: torch.zeros(12, 23, device="meta"), "is a tensor without numbers"),
         (lambda: [Population(networks())], "wsflow.concatenate"),
     ],
-    ids=["module", "state dict", "convolutions", "path", "arrays", "populations"],
+    ids=["module", "state dict", "convolutions", "path", "paths", "arrays", "masked", "meta", "populations"],
 )
 @pytest.mark.parametrize("make", [make for make, _ in NAMES], ids=ESTIMATORS)
 def test_what_is_no_population_says_what_to_pass(make, passed, remedy):
@@ -188,6 +213,23 @@ def test_functions_of_networks_take_populations_and_say_what_else(call):
 def test_a_missing_argument_is_said_by_the_function():
     with pytest.raises(TypeError, match=r"loss_barrier\(\) missing"):
         wsflow.loss_barrier(Population(networks()))
+
+
+@pytest.mark.parametrize("task", [(TASK.X, TASK.y), "iris", TASK.X], ids=["pair", "name", "array"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda task: Population(networks(), task),
+        lambda task: wsflow.train_population(task, (3,), 2),
+        lambda task: predict(networks(), task),
+        lambda task: wsflow.loss_barrier(networks(), networks(), task, 3),
+        lambda task: WeightFlow(task=task, **FAST).fit(networks()),
+        lambda task: EnergyScorer(task, 5)(WeightFlow("euclidean", **FAST).fit(networks()), networks()),
+    ],
+)
+def test_what_is_no_task_says_what_to_pass(call, task):
+    with pytest.raises(InvalidInputError, match=r"Task\(X, y\)"):
+        call(task)
 
 
 def test_an_array_is_saved_as_a_population(tmp_path):

@@ -616,7 +616,7 @@ class TestLabels:
             ([frozenset("a"), frozenset()] * 6, "cross_entropy", "MultiLabelBinarizer"),
             ([date(2000, 1, 1), date(2000, 1, 2)] * 6, "cross_entropy", "Got date: turn them into text"),
             ([2**64 - 1, 1] * 6, "cross_entropy", "smaller than 2.63: turn these into text"),
-            ([1e300, 1.0] * 6, "cross_entropy", "smaller than 2.63: turn these into text"),
+            ([1e300, 1.0] * 6, "cross_entropy", "has 1e.300, .*: rescale it"),
             ((i for i in range(B)), "mse", "a row for each example, got generator"),
             (None, "cross_entropy", "a row for each example, got NoneType"),
             (csr_array(np.eye(B)), "binary_cross_entropy", "by its method toarray"),
@@ -668,7 +668,8 @@ def with_values(array: np.ndarray, **values: tuple[int, ...]) -> np.ndarray:
         (X.astype(object) + np.where(X[2, 1] == X, np.nan, 0.0), np.zeros(B), "NaN in row 2, column 1"),
         (np.ma.masked_array(X, X[2, 1] == X), np.zeros(B), "'X'.*NaN in row 2, column 1"),
         (X, np.ma.masked_array(X[:, 0], np.arange(B) == 5), "'y'.*NaN in row 5"),
-        (X.astype(np.float32), np.full(B, 1e39), "beyond the range of float32.* pass X as float64"),
+        (X * 1e40, np.zeros(B), "'X'.* single precision.*: rescale it"),
+        (X.astype(np.float32), np.full(B, 1e39), "'y'.* has 1e.39, .*: rescale it"),
     ],
 )
 def test_values_that_are_not_finite_are_named(inputs, targets, message):

@@ -313,3 +313,31 @@ def test_a_single_network_is_no_list_of_them(modules):
 def test_runs_are_whole_numbers(runs):
     with pytest.raises(InvalidInputError, match="whole numbers"):
         WeightArray(np.zeros((1, 23)), ARCHITECTURE, runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((2, 23), 1j), "real numbers: got complex128"),
+        (np.zeros((2, 23), "M8[s]"), "real numbers: got datetime64"),
+        (np.full((2, 23), "a"), "real numbers: got <U1"),
+        (torch.zeros(2, 23, device="meta"), "tensor without numbers"),
+        ((row for row in np.zeros((2, 23))), "real numbers"),
+    ],
+)
+def test_what_are_no_real_numbers_is_refused(values, message):
+    with pytest.raises(InvalidInputError, match=message):
+        WeightArray(values, Architecture.mlp([4, 3, 2]))
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, ">f8", ">f4", object])
+def test_numbers_that_torch_does_not_hold_become_doubles(dtype):
+    rows = np.random.default_rng(0).normal(size=(2, 23)).astype(np.float32)
+    weights = WeightArray(rows.astype(dtype), Architecture.mlp([4, 3, 2]))
+    assert weights.dtype == np.float64 and (weights == rows).all()
+    assert weights.state_dicts()[1]["2.bias"].tolist() == rows[1, -2:].tolist()
+
+
+def test_masked_weights_are_missing():
+    rows = np.ma.masked_array(np.zeros((2, 23)), np.arange(46).reshape(2, 23) == 25)
+    assert np.argwhere(np.isnan(WeightArray(rows, Architecture.mlp([4, 3, 2])))).tolist() == [[1, 2]]

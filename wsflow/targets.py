@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wsflow.arrays import dense
 from wsflow.exceptions import InvalidInputError
 
 MENTIONED = 5
 BINARIZE = "Sets of labels become an array by sklearn.preprocessing.MultiLabelBinarizer."
-# the squares of weights, and their sums, are numbers in single precision too
+# networks run in single precision; so many weights have sums and squares there
+LARGEST_VALUE = float(np.finfo(np.float32).max)
 LARGEST = 1e12
 # integers of 32 and 64 bits may be tokens; all other types become the first
 INPUT_TYPES = [np.float64, np.float32, np.float16, np.int32, np.int64]
@@ -42,9 +44,17 @@ def numbers(values: Any, name: str) -> np.ndarray:
 
 
 def check_finite(values: np.ndarray, name: str, columns: Any = None) -> None:
-    """Refuse values that are not finite, and name the first of their rows and columns."""
-    if values.dtype.kind != "f" or np.isfinite(values).all():
+    """Refuse values that are not finite, and name the first of their rows and columns, or beyond `LARGEST_VALUE`."""
+    if values.dtype.kind != "f":
         return
+    largest = np.abs(values).max(initial=0)
+    if largest <= LARGEST_VALUE:
+        return
+    if np.isfinite(largest):
+        raise InvalidInputError(
+            f"The {name!r} of a Task has {largest:g}, and networks run in single precision, whose numbers end at "
+            f"{LARGEST_VALUE:g}: rescale it."
+        )
     places = np.argwhere(~np.isfinite(values))
     named = [_place(values, place, columns) for place in places[:MENTIONED]]
     more = f" and {len(places) - MENTIONED} more" if len(places) > MENTIONED else ""
@@ -86,7 +96,7 @@ def checked_labels(y: Any) -> np.ndarray:
             "The 'y' of a Task are labels of shape (b,), or for several labels of shape (b, m): text, numbers or truth "
             f"values. Got {array.dtype} of shape {array.shape}."
         )
-    if array.dtype.kind in "iuf" and (np.abs(array.astype(np.float64)) >= 2**63).any():
+    if array.dtype.kind in "uf" and (np.abs(array) >= 2.0**63).any():
         raise InvalidInputError("Labels 'y' of a Task that are numbers are smaller than 2^63: turn these into text.")
     if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
         return array.astype(np.int64)
@@ -125,10 +135,8 @@ def _is_missing(value: Any) -> bool:
 
 def _array(values: Any, name: str) -> np.ndarray:
     """Return tensors, tables and lists as an array; it has Python objects where a value is masked."""
-    if hasattr(values, "detach"):
-        values = _of_tensor(values, name)
     try:
-        array = np.where(values.mask, None, values.data) if np.ma.is_masked(values) else np.asarray(values)
+        array = np.asarray(dense(values, f"The {name!r} of a Task"))
     except ValueError as error:
         raise InvalidInputError(
             f"The {name!r} of a Task has rows of different lengths ({error}). {BINARIZE}"
@@ -141,14 +149,6 @@ def _array(values: Any, name: str) -> np.ndarray:
         )
     # strings of any length
     return array.astype(object) if array.dtype.kind == "T" else array
-
-
-def _of_tensor(tensor: Any, name: str) -> Any:
-    try:
-        dense = tensor.detach().to_dense().cpu()
-        return dense.numpy() if str(dense.dtype) != "torch.bfloat16" else dense.float().numpy()
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise InvalidInputError(f"The {name!r} of a Task is no tensor with numbers: {error}") from error
 
 
 def one_column(y: Any, dtype: Any) -> np.ndarray:
@@ -179,14 +179,7 @@ def reals(y: Any, dtype: Any) -> np.ndarray:
     """Return numbers (b, m)."""
     array = numbers(y, "y")
     check_finite(array, "y")
-    with np.errstate(over="ignore"):
-        result = array.astype(dtype).reshape(len(array), -1)
-    if not np.isfinite(result).all():
-        raise InvalidInputError(
-            f"The 'y' of a Task is beyond the range of {result.dtype}, the type of its inputs: rescale it, or pass X "
-            "as float64."
-        )
-    return result
+    return array.astype(dtype).reshape(len(array), -1)
 
 
 def counts(y: Any, dtype: Any) -> np.ndarray:

@@ -13,8 +13,11 @@ from wsflow.architecture.modules import check_alike
 from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.state_rows import infer_architecture, rows_of_states
 from wsflow.array_functions import PLAIN, at_numbers, moved_rows, replaced
+from wsflow.arrays import dense
 from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table, rows_about
+
+FLOATS = (np.float64, np.float32, np.float16)
 
 
 class WeightArray(np.ndarray):
@@ -32,9 +35,10 @@ class WeightArray(np.ndarray):
         Rows of flattened weights, in the order of the architecture's parameters.
     architecture : Architecture
     runs : array-like of int, shape (n,), optional
-        The training run of each row (default: a run for each row). Snapshots of a run are correlated.
+        The training run of each row (default: those of a WeightArray, and else a run for each row). Snapshots of a run
+        are correlated.
     steps : array-like of int, shape (n,), optional
-        The optimisation step at which each row was taken (default: 0).
+        The optimisation step at which each row was taken (default: those of a WeightArray, and else 0).
     aligned : bool
         Whether permutations and signs were chosen relative to a reference.
 
@@ -68,9 +72,7 @@ class WeightArray(np.ndarray):
         steps: Any = None,
         aligned: bool = False,
     ) -> WeightArray:
-        values = np.asarray(array)
-        if values.dtype.kind != "f":
-            values = values.astype(np.float64)
+        values = _floats(array)
         if values.ndim != 2 or values.shape[1] != architecture.n_weights:
             raise InvalidInputError(
                 f"A WeightArray of this architecture has shape (n, {architecture.n_weights}), one network a row, "
@@ -78,8 +80,11 @@ class WeightArray(np.ndarray):
             )
         self = values.view(cls)
         self.architecture = architecture
-        self.runs = _column("runs", runs, len(values), np.arange(len(values)))
-        self.steps = _column("steps", steps, len(values), np.zeros(len(values), dtype=np.int64))
+        known = isinstance(array, WeightArray)
+        self.runs = _column("runs", runs, len(values), array.runs if known else np.arange(len(values)))
+        self.steps = _column(
+            "steps", steps, len(values), array.steps if known else np.zeros(len(values), dtype=np.int64)
+        )
         self.aligned = bool(aligned)
         return self
 
@@ -325,10 +330,25 @@ def _rebuild(array: np.ndarray, architecture: Architecture, keywords: dict[str, 
     return WeightArray(array, architecture, **keywords)
 
 
+def _floats(array: Any) -> np.ndarray:
+    """Return numbers as an array of floats that torch reads too, of the same memory where it is one."""
+    values = np.asarray(dense(array, "The array"))
+    if values.dtype in FLOATS:
+        return values
+    try:
+        if values.dtype.kind not in "fiubO":
+            raise TypeError(f"got {values.dtype}")
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"The weights of a WeightArray are real numbers: {error}. Pass an array of floats."
+        ) from error
+
+
 def _column(name: str, values: Any, n: int, default: np.ndarray) -> np.ndarray:
     if values is None:
         return default
-    column = np.asarray(values)
+    column = np.asarray(dense(values, f"The {name}"))
     if column.shape != (n,):
         raise InvalidInputError(f"The {name} of a WeightArray of {n} rows are {n} numbers, got shape {column.shape}.")
     if column.dtype.kind in "bi":

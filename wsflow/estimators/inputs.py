@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from wsflow.architecture.modules import is_sequential
+from wsflow.arrays import dense
 from wsflow.evaluation.verdict import RUNS_PER_WEIGHT
 from wsflow.exceptions import FewRunsWarning, InvalidInputError, MissingArchitectureWarning, WsflowWarning
 from wsflow.populations.population import Population
@@ -29,10 +30,14 @@ def as_networks(estimator: Any, X: Any) -> Any:
     """
     if isinstance(X, Population):
         return X.weights
-    if isinstance(X, (str, Path)):
+    X = dense(X, f"The X of {type(estimator).__name__}")
+    if isinstance(X, Iterator) or (str(getattr(X, "dtype", "")) == "object" and X.ndim == 1):
+        X = list(X)
+    first = X[0] if isinstance(X, (list, tuple)) and X else X
+    if isinstance(first, (str, Path)):
         raise InvalidInputError(
             f"{type(estimator).__name__} takes networks, not the name of a file. Pass "
-            f"wsflow.load_population({str(X)!r}).weights, or wsflow.load_networks of files of other tools."
+            f"wsflow.load_population({str(first)!r}).weights, or wsflow.load_networks of files of other tools."
         )
     # some sparse matrices are dictionaries
     if isinstance(X, nn.Module) or (isinstance(X, dict) and not hasattr(X, "shape")):
@@ -41,11 +46,11 @@ def as_networks(estimator: Any, X: Any) -> Any:
         )
     if not isinstance(X, (list, tuple)) or not X:
         return X
-    if isinstance(X[0], nn.Module):
+    if isinstance(first, nn.Module):
         return _of_modules(estimator, X)
-    if isinstance(X[0], Mapping):
+    if isinstance(first, Mapping):
         return _of_states(estimator, X)
-    if isinstance(X[0], (Population, WeightArray)):
+    if isinstance(first, (Population, WeightArray)):
         raise InvalidInputError(
             f"{type(estimator).__name__} takes one population, and this is a {type(X).__name__} of {len(X)}. Join them "
             "with wsflow.concatenate."
