@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -148,3 +149,42 @@ def test_constants_that_differ_between_units_tell_these_apart(name: str) -> None
     architecture = Architecture.from_module(Hidden(FIXED[name]), torch.zeros(4, 3))
     assert all(group.size < 5 for group in architecture.groups)
     assert architecture.certify(inputs=torch.randn(4, 3)) < 1e-10
+
+
+class Recurrent(nn.Module):
+    """States of all steps, and a head."""
+
+    def __init__(self, rnn: nn.Module, width: int) -> None:
+        super().__init__()
+        self.rnn, self.head = rnn, nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0])
+
+
+# states start with zeros; gates take no scale, and what they multiply is odd in the state
+RECURRENT: dict[str, tuple[Callable[[], nn.Module], int, Counts]] = {
+    "RNN": (lambda: nn.RNN(3, 5, num_layers=2), 5, Counts({(5, 0): 2}, signs=2)),
+    "RNN of ReLUs": (lambda: nn.RNN(3, 5, nonlinearity="relu"), 5, Counts({(5, 0): 1}, positive=1)),
+    "GRU": (lambda: nn.GRU(3, 5), 5, Counts({(5, 0): 1}, signs=1)),
+    "LSTM in two directions": (lambda: nn.LSTM(3, 5, bidirectional=True), 10, Counts({(5, 0): 2}, signs=2)),
+    "LSTM with a projection": (lambda: nn.LSTM(3, 6, proj_size=4), 4, Counts({(6, 0): 1, (4, 0): 1}, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", members(RECURRENT, "RNN", "RNN of ReLUs", "LSTM with a projection"))
+def test_states_have_the_signs_and_scales_of_their_activation(name: str) -> None:
+    build, width, expected = RECURRENT[name]
+    assert counted(Recurrent(build(), width), torch.zeros(4, 2, 3)) == expected
+
+
+class Losses(Hidden):
+    """A network that returns a number beside what it computes."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)
+        return {"parts": [y, y[:, :1]], "penalty": {"square": y.square().mean()}}
+
+
+def test_outputs_without_dimensions_are_certified() -> None:
+    assert counted(Losses(lambda z, _: z.relu()), torch.zeros(4, 3)) == Counts({(5, 0): 1}, positive=1)

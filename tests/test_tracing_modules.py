@@ -159,19 +159,20 @@ REPARAMETRIZED: dict[str, Theory] = {
 }
 
 GATES = {"cell.weight_ih": (5, 0), "cell.weight_hh": (5, 5), "head.weight": (0, 5)}
+# a state starts with zeros: tanh passes its signs through all steps, ReLU its scales, and a projection both
 RECURRENT: dict[str, Theory] = {
-    "RNNCell": Theory(partial(Steps, partial(nn.RNNCell, nonlinearity="relu")), SEQUENCES, {(5, 0): 1}, 0, 0, GATES),
-    "GRUCell": Theory(partial(Steps, nn.GRUCell), SEQUENCES, {(5, 0): 1}, 0, 0, GATES),
-    "LSTMCell": Theory(partial(Steps, nn.LSTMCell), SEQUENCES, {(5, 0): 1}, 0, 0, GATES),
-    "packed LSTM": Theory(partial(Packs, nn.LSTM), (SEQUENCES, LENGTHS), {(5, 0): 1}, 0, 0),
+    "RNNCell": Theory(partial(Steps, partial(nn.RNNCell, nonlinearity="relu")), SEQUENCES, {(5, 0): 1}, 1, 0, GATES),
+    "GRUCell": Theory(partial(Steps, nn.GRUCell), SEQUENCES, {(5, 0): 1}, 0, 1, GATES),
+    "LSTMCell": Theory(partial(Steps, nn.LSTMCell), SEQUENCES, {(5, 0): 1}, 0, 1, GATES),
+    "packed LSTM": Theory(partial(Packs, nn.LSTM), (SEQUENCES, LENGTHS), {(5, 0): 1}, 0, 1),
     # a state for each direction
     "packed GRU in two directions": Theory(
-        partial(Packs, nn.GRU, bidirectional=True), (SEQUENCES, LENGTHS), {(5, 0): 2}, 0, 0
+        partial(Packs, nn.GRU, bidirectional=True), (SEQUENCES, LENGTHS), {(5, 0): 2}, 0, 2
     ),
     "packed RNN, not sorted": Theory(
-        partial(Packs, nn.RNN, sort=False), (SEQUENCES, LENGTHS.flip(0)), {(5, 0): 1}, 0, 0
+        partial(Packs, nn.RNN, sort=False), (SEQUENCES, LENGTHS.flip(0)), {(5, 0): 1}, 0, 1
     ),
-    "packed input": Theory(TakesPacked, PACKED, {(5, 0): 1}, 0, 0, {"rnn.weight_hh_l0": (5, 5)}),
+    "packed input": Theory(TakesPacked, PACKED, {(5, 0): 1}, 0, 1, {"rnn.weight_hh_l0": (5, 5)}),
 }
 
 # units of each of three experts, and what they add up to, without an activation behind it

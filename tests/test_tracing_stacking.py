@@ -274,3 +274,46 @@ def test_orbits_of_ensembles_are_points(name: str) -> None:
     steps = make_pipeline(PermutationAligner(random_state=0), ScaleCanonicalizer())
     found = np.asarray(steps.fit_transform(WeightArray(moved.numpy(), architecture)))
     assert np.abs(found - found[0]).max() < 1e-10
+
+
+def _rest(pixels: int) -> list[nn.Module]:
+    return [nn.Flatten(), nn.Linear(6 * pixels, 4), nn.ReLU(), nn.Linear(4, 2)]
+
+
+# six channels by twos and by threes: the mirror image of all, and the first two and the last two among themselves
+CROSSING: dict[str, tuple[Callable[[], nn.Module], Counts]] = {
+    "a depthwise multiplier and a group norm": (
+        lambda: nn.Sequential(
+            *(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 6, 3, padding=1, groups=3, bias=False)),
+            *(nn.GroupNorm(2, 6), nn.AdaptiveAvgPool2d(1), *_rest(1)),
+        ),
+        Counts({(2, 0): 1, (2, 2): 1, (4, 0): 1}, positive=3, signs=2),
+    ),
+    "two norms": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.ReLU(), nn.GroupNorm(3, 6), *_rest(16)),
+        Counts({(2, 0): 1, (2, 2): 1, (4, 0): 1}, positive=2, signs=1),
+    ),
+    # nothing crosses: twos in fours
+    "two norms, nested": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.GroupNorm(4, 8), nn.Flatten(), nn.Linear(128, 2)
+        ),
+        Counts({(2, 0): 1, (2, 2): 2}, positive=1, signs=1),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CROSSING)
+def test_groups_of_channels_that_cross_move_together(name: str) -> None:
+    build, expected = CROSSING[name]
+    assert counted(build(), torch.zeros(2, 3, 4, 4)) == expected
+
+
+def test_groups_whose_channels_lie_in_other_orders_keep_their_place() -> None:
+    """The mirror image would turn the inputs of each kernel around, which no permutation of neurons does."""
+    norms = nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(3, 6), nn.Conv2d(6, 6, 1, groups=2), *_rest(16))
+    with pytest.warns(UserWarning, match="could not be certified, and are left out: group 0.groups"):
+        architecture = Architecture.from_module(norms, torch.zeros(2, 3, 4, 4))
+    assert [group.size for group in architecture.groups] == [4]
+    assert architecture.certify(norms, torch.randn(2, 3, 4, 4)) < 1e-10

@@ -25,6 +25,8 @@ def contract(
     The sign of a factor is 1, or -1 for a divisor: logarithms of scales add. The summands of a sum scale alike.
     """
     sizes = _sizes(operands)
+    if signs is not None and any(tensor.zero for (tensor, _), sign in zip(operands, signs, strict=True) if sign > 0):
+        return AbstractTensor(tuple(sizes[letter] for letter in out), (), (), zero=True)
     labels = [own.renamed(letters) for tensor, letters in operands for own in tensor.labels]
     axes = _summed(constraints, _merged(constraints, operands, labels, out, sizes, signs), out, sizes)
     dims = {letter: dim for dim, letter in enumerate(out)}

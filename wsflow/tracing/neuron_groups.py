@@ -64,25 +64,30 @@ class Neurons:
 
 def find_neurons(constraints: Constraints) -> Neurons:
     """Return the neurons of a network, and the groups in which they can change places."""
-    of_atom, pairs = _related(constraints)
-    count = int(of_atom.max()) + 1 if len(of_atom) else 0
-    colours = _refined(constraints, of_atom, pairs, count)
+    equal = list(constraints.equal)
+    nested = [(children, parents) for children, parents, _ in constraints.nested]
+    while True:
+        of_atom, relations = _related(constraints.n_atoms, equal, nested)
+        count = int(of_atom.max()) + 1 if len(of_atom) else 0
+        pairs = np.unique(
+            np.concatenate([np.empty((0, 2), dtype=np.int64), *(np.stack(r, 1) for r in relations)]), axis=0
+        )
+        colours = _refined(constraints, of_atom, pairs, _cells(relations, count))
+        if not _reconciled(of_atom, relations, equal, nested, colours):
+            break
     coordinates, own = _coordinates(pairs, colours, count, _first(of_atom))
     return Neurons(of_atom, colours, coordinates, own)
 
 
-def _related(constraints: Constraints) -> tuple[Array, Array]:
-    """Return the neuron of each atom, and all pairs (p, 2) of a neuron and a parent."""
-    equal = list(constraints.equal)
-    nested = [(children, parents) for children, parents, _ in constraints.nested]
+def _related(
+    n_atoms: int, equal: list[tuple[Array, Array]], nested: list[tuple[Array, Array]]
+) -> tuple[Array, list[tuple[Array, Array]]]:
+    """Return the neuron of each atom, and each relation as a function from neurons to parents."""
     while True:
-        of_atom = _components(constraints.n_atoms, equal)
+        of_atom = _components(n_atoms, equal)
         relations = _functions(of_atom, nested, equal)
         if relations is not None and not _reconciled(of_atom, relations, equal, nested):
-            break
-    pairs = [np.stack(relation, 1) for relation in relations]
-    every = np.unique(np.concatenate([*pairs, np.empty((0, 2), dtype=np.int64)]), axis=0)
-    return of_atom, every
+            return of_atom, relations
 
 
 def _components(n: int, equal: list[tuple[Array, Array]]) -> Array:
@@ -119,30 +124,48 @@ def _reconciled(
     relations: list[tuple[Array, Array]],
     equal: list[tuple[Array, Array]],
     nested: list[tuple[Array, Array]],
+    colours: Array | None = None,
 ) -> bool:
-    """Unite or nest the parents of two relations on the same neurons, and return whether anything changed."""
+    """Unite or nest the parents of two relations on the same neurons, and return whether anything changed.
+
+    With colours, parents that cross are compared on the neurons of each colour, which only change places among
+    themselves: groups of a convolution and of a norm that share no divisor may still move together.
+    """
     first_atom = _first(of_atom)
     known = {(int(c), int(p)) for children, parents in relations for c, p in zip(children, parents, strict=True)}
-    changed = False
     for i, (children, parents) in enumerate(relations):
+        changed = False
         for others, second in relations[:i]:
-            _, a, b = np.intersect1d(children, others, return_indices=True)
-            pairs = np.unique(np.stack([parents[a], second[b]], 1), axis=0)
-            pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-            if not len(pairs):
-                continue
-            left, right = (len(np.unique(pairs[:, k])) for k in (0, 1))
-            if len(pairs) == left == right:
-                equal.append((first_atom[pairs[:, 0]], first_atom[pairs[:, 1]]))
-                changed = True
-            elif len(pairs) in (left, right):
-                finer, coarser = (0, 1) if len(pairs) == left else (1, 0)
-                if not all((int(pair[finer]), int(pair[coarser])) in known for pair in pairs):
-                    nested.append((first_atom[pairs[:, finer]], first_atom[pairs[:, coarser]]))
+            common, a, b = np.intersect1d(children, others, return_indices=True)
+            for pairs in _compared(np.stack([parents[a], second[b]], 1), None if colours is None else colours[common]):
+                left, right = (len(np.unique(pairs[:, k])) for k in (0, 1))
+                if len(pairs) == left == right:
+                    equal.append((first_atom[pairs[:, 0]], first_atom[pairs[:, 1]]))
                     changed = True
+                elif len(pairs) in (left, right):
+                    finer, coarser = (0, 1) if len(pairs) == left else (1, 0)
+                    if not all((int(pair[finer]), int(pair[coarser])) in known for pair in pairs):
+                        nested.append((first_atom[pairs[:, finer]], first_atom[pairs[:, coarser]]))
+                        changed = True
         if changed:
             return True
-    return changed
+    return False
+
+
+def _compared(parents: Array, colours: Array | None) -> list[Array]:
+    """Return the different pairs of two parents; with colours, those that cross, for the neurons of each colour."""
+    pairs = _different(parents)
+    if colours is None:
+        return [pairs] if len(pairs) else []
+    if len(pairs) in {len(np.unique(pairs[:, k])) for k in (0, 1)}:
+        return []
+    classes = [_different(parents[colours == colour]) for colour in np.unique(colours)]
+    return [pairs for pairs in classes if len(pairs) > 1]
+
+
+def _different(pairs: Array) -> Array:
+    pairs = np.unique(pairs, axis=0)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _first(of_atom: Array) -> Array:
@@ -158,9 +181,20 @@ def _mix(values: Array) -> Array:
     return x ^ (x >> np.uint64(31))
 
 
-def _refined(constraints: Constraints, of_atom: Array, pairs: Array, count: int) -> Array:
-    """Return colours of neurons: the same only if they occur alike, in like parents and with like children."""
+def _cells(relations: list[tuple[Array, Array]], count: int) -> Array:
+    """Return marks of neurons by how many share both parents in two relations, which tells apart where these cross."""
     marks = np.zeros(count, dtype=np.uint64)
+    for i, (children, parents) in enumerate(relations):
+        for others, second in relations[:i]:
+            common, a, b = np.intersect1d(children, others, return_indices=True)
+            cells = np.stack([parents[a], second[b]], 1)
+            _, inverse, sizes = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+            marks[common] += _mix(sizes[inverse.reshape(-1)])
+    return marks
+
+
+def _refined(constraints: Constraints, of_atom: Array, pairs: Array, marks: Array) -> Array:
+    """Return colours of neurons: the same only if they occur alike, in like parents and with like children."""
     for event, (atoms, own) in enumerate(constraints.marks):
         names = _mix(_mix(np.full(len(atoms), event)) + own.reshape(-1).astype(np.uint64))
         np.add.at(marks, of_atom[atoms.reshape(-1)], names)
