@@ -171,6 +171,15 @@ def test_npz_classification_and_multi_output_regression(tmp_path):
     assert (classes.loss, classes.n_outputs, reals.loss, reals.n_outputs) == ("cross_entropy", 2, "mse", 2)
 
 
+@pytest.mark.parametrize("labels", [np.arange(40) % 2, np.array(["a", "b"] * 20), np.linspace(0, 1, 40)])
+def test_one_column_of_targets_is_what_they_are(tmp_path, labels):
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    np.savez(tmp_path / "column.npz", X=X, y=labels[:, None])
+    np.savez(tmp_path / "plain.npz", X=X, y=labels)
+    column, plain = (load_task(tmp_path / f"{name}.npz") for name in ("column", "plain"))
+    assert column.loss == plain.loss and column.checksum == plain.checksum
+
+
 def npz(path: Path, **members: bytes) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():

@@ -18,7 +18,7 @@ def dense(values: Any, what: str) -> Any:
         return _of_tensor(values, what)
     if isinstance(values, (list, tuple)) and values and all(hasattr(value, "to_dense") for value in values):
         return [_of_tensor(value, what) for value in values]
-    return np.where(values.mask, None, values.data) if np.ma.is_masked(values) else values
+    return np.where(values.mask, np.array(None), values.data) if np.ma.is_masked(values) else values
 
 
 def _of_tensor(tensor: Any, what: str) -> Any:

@@ -300,6 +300,7 @@ def _standardized(values: np.ndarray, training: np.ndarray) -> np.ndarray:
 
 
 def _targets(y: np.ndarray, loss: str | None) -> tuple[np.ndarray, str]:
+    y = y[:, 0] if y.shape[1:] == (1,) else y
     numeric = y.dtype.kind in "fiub"
     if loss is not None and not TARGETS[LOSSES[loss].targets].labelled and not numeric:
         raise InvalidInputError(
