@@ -387,7 +387,10 @@ class TestCommands:
     def test_refusals(self, zoo, tmp_path):
         out = tmp_path / "a.safetensors"
         assert "no file" in run("align", zoo, "-o", out, "--reference", "nearest", code=2).stderr
-        assert "there are 10 networks" in run("align", zoo, "-o", out, "--method", "weight", "--reference", "10", code=2).stderr
+        assert (
+            "there are 10 networks"
+            in run("align", zoo, "-o", out, "--method", "weight", "--reference", "10", code=2).stderr
+        )
         run("align", zoo, "-o", zoo, code=5)
         run("canonicalize", zoo, "-o", zoo, code=5)
         run("align", zoo, "-o", out, "--plot", tmp_path / "a.txt", code=5)

@@ -347,6 +347,7 @@ UNMET = (
     "whose state is not",
     "needs to know what the columns",
     "<Architecture",
+    "A task is a wsflow.Task",
     "Fit again.",
     "The 'width' of 3",
     "Freeze it with",

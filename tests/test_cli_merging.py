@@ -146,8 +146,8 @@ class TestMerge:
         out.write_bytes(b"precious")
         zoo, bare = files / "zoo.safetensors", files / "bare.safetensors"
         before = zoo.read_bytes()
-        refused(2, "'statistics' of merge", "merge", zoo, "-o", out, "--statistics", "reset", "-q", "--force")
-        refused(3, "task=", "merge", bare, "-o", out, "--repair", "-q", "--force")
+        refused(2, "'reset' is not one of", "merge", zoo, "-o", out, "--statistics", "reset", "-q", "--force")
+        refused(3, "--task TASK", "merge", bare, "-o", out, "--repair", "-q", "--force")
         refused(3, "Say it with --task", "merge", bare, "-o", out, "--plot", tmp_path / "x.png", "-q", "--force")
         refused(5, "would be lost", "merge", zoo, "-o", zoo, "-q")
         both = tmp_path / "m.png"

@@ -251,7 +251,7 @@ class TestStandardSource:
         """From N(0, I) to N(1, 0.7^2 I) in 12 dimensions: mean and pooled variance of the samples."""
         X = 1 + 0.7 * np.random.default_rng(0).normal(size=(4000, 12))
         settings = {"velocity": options.MLP(128), "training": AdamW(batch_size=256), "solver": RungeKutta(n_steps=64)}
-        flow = WeightFlow(source="standard", max_iter=400, random_state=0, **settings).fit(X)
+        flow = WeightFlow(geometry="euclidean", source="standard", max_iter=400, random_state=0, **settings).fit(X)
         new = flow.sample(4000, 0, noise=noise)
         assert new.mean() == pytest.approx(1, rel=0.02)
         assert new.var(0).mean() == pytest.approx(0.49, rel=0.04)
@@ -318,10 +318,10 @@ class TestCommands:
         assert "Choose from solver" in self.run(*call, "width=3", code=2)
         assert "Choose from solver" in self.run(*call, "velocity.width=3", code=2)
         assert "Did you mean 'n_probes'" in self.run(*call, "density.n_probe=3", code=2)
-        assert "'solver' parameter" in self.run(*call, "solver=dopri8", code=2)
+        assert "Did you mean 'dopri5'?" in self.run(*call, "solver=dopri8", code=2)
 
     def test_samples_come_with_their_densities(self, files, tmp_path):
-        call = ("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new")
+        call = ("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new", "--force")
         assert "log_density" not in json.loads(self.run(*call, "--json"))
         found = json.loads(self.run(*call, "--json", "--log-prob"))["log_density"]
         flow = wsflow.load_model(files / "model.st")[-1]

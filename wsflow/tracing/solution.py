@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from wsflow.tracing.abstract_tensor import AbstractTensor, Array, negated
-from wsflow.tracing.neuron_groups import Coordinates, Neurons, find_neurons
+from wsflow.tracing.abstract_tensor import AbstractTensor, Array, NeuronAxis, negated
+from wsflow.tracing.neuron_groups import Coordinates, DraftGroup, Neurons, find_neurons
 from wsflow.tracing.scalings import FreeScaling, Unknowns, find_unknowns, free_scalings, without_joint_flips
 from wsflow.tracing.stacking import link
 from wsflow.tracing.trace import ParameterSlice, Trace
@@ -68,14 +68,38 @@ def solve(trace: Trace) -> Solution:
 
 
 def crossing(trace: Trace, solution: Solution) -> set[str]:
-    """Return names of parameters with joint neurons that only move along with two parents, as shared units do."""
+    """Return names of parameters whose joint neurons cannot be told by one axis after the other.
+
+    They only move along with two parents, as shared units do; or they are one group over several axes, of which only
+    the permutations of each axis by itself are kept.
+    """
     return {
         name
         for name, slices in trace.slices.items()
         for axis in (axis for part in slices for axis in part.joint.values())
-        for neuron in np.unique(solution.neurons.of_atom[axis.atoms]).tolist()
-        if any(b.parent is not a for (a, _), (b, _) in pairwise(solution.neurons.coordinates[neuron]))
+        if _has_two_parents(solution, axis) or _is_spread(solution, axis)
     }
+
+
+def _has_two_parents(solution: Solution, axis: NeuronAxis) -> bool:
+    return any(
+        b.parent is not a
+        for neuron in np.unique(solution.neurons.of_atom[axis.atoms]).tolist()
+        for (a, _), (b, _) in pairwise(solution.neurons.coordinates[neuron])
+    )
+
+
+def _is_spread(solution: Solution, axis: NeuronAxis) -> bool:
+    """Return whether one group has its neurons along several dimensions of a joint axis."""
+    dims: dict[DraftGroup, set[int]] = defaultdict(set)
+    for dim in range(axis.atoms.ndim):
+        along = np.moveaxis(axis.atoms, dim, 0)
+        for atom, following in zip(along[:-1].flat, along[1:].flat, strict=True):
+            places = zip(solution.coordinates(int(atom)), solution.coordinates(int(following)), strict=False)
+            here, there = next(((a, b) for a, b in places if a != b), (None, None))
+            if here is not None and there is not None and here[0] is there[0]:
+                dims[here[0]].add(dim)
+    return any(len(found) > 1 for found in dims.values())
 
 
 def _of_variables(unknowns: Unknowns, variables: Iterable[Array]) -> set[int]:
