@@ -327,4 +327,4 @@ class TestCommands:
         flow = wsflow.load_model(files / "model.st")[-1]
         np.testing.assert_allclose(found, flow.sample(3, 0, return_log_prob=True)[1])
         assert "nats" in self.run(*call, "--log-prob")
-        assert "noise=0" in self.run(*call, "--log-prob", "--noise", 0.1, code=2)
+        assert "--noise 0" in self.run(*call, "--log-prob", "--noise", 0.1, code=2)
