@@ -59,6 +59,7 @@ SAVERS = {
     ".th": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
     ".ckpt": lambda state, path: torch.save({"optimizer": {"lr": 0.1}, "model": {"net": state}}, path),
     ".bin": lambda state, path: torch.save({"model_state_dict": OrderedDict(state)}, path),
+    ".tar": lambda state, path: torch.save({"arch": "mlp", "state_dict": state, "best_acc1": 0.9}, path),
     ".safetensors": safetensors.torch.save_file,
     ".npz": save_npz,
 }

@@ -50,7 +50,7 @@ def test_files_that_are_cut_off(tmp_path, suffix, keep):
     whole = saved(tmp_path / f"whole{suffix}").read_bytes()
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(whole[: keep if isinstance(keep, int) else int(len(whole) * keep)])
-    refused(path, "is no intact|this is no npz file")
+    refused(path, "no intact")
 
 
 class Bomb:
