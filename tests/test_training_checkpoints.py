@@ -314,7 +314,7 @@ def test_the_command_resumes(tmp_path):
     for more, code, message in (
         (["--checkpoint", folder], 3, "there is a checkpoint already"),
         (["--checkpoint", folder, "--resume", "--seed", "1"], 3, "'random_state' was 0 and is 1"),
-        (["--resume"], 2, "'checkpoint'"),
+        (["--resume"], 2, "without a --checkpoint"),
         (["--momentum", "0.5:2"], 2, "'0.5:2' is neither"),
         (["--weight-decay", "a"], 2, "'a' is neither"),
     ):
