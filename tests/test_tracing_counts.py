@@ -45,6 +45,7 @@ POSITIVE: dict[str, Function] = {
     "where": lambda z, _: torch.where(z > 0, z, 0.0),
     "where and zeros": lambda z, _: torch.where(z > 0, z, _zeros(z)),
     "where, turned": lambda z, _: torch.where(z.le(0), _zeros(z), z),
+    "where, of nothing": lambda z, _: torch.where(torch.zeros(5, dtype=torch.bool), 2 * z.relu(), z.relu()),
     "where, a tensor": lambda z, _: torch.where(z > 0, z, torch.tensor(0.0)),
     "where, compared with zeros": lambda z, _: torch.where(z > _zeros(z), z, 0.0),
     "maximum": lambda z, _: torch.maximum(z, _zeros(z)),

@@ -136,7 +136,10 @@ def where(t: Trace, condition: AbstractTensor, input: Any, other: Any) -> Abstra
     t.constraints.forbid_scaling(condition)
     if not isinstance(input, AbstractTensor) and not isinstance(other, AbstractTensor):
         return t.constraints.fill_padding(condition.generic())
-    return replace(pointwise(t, [condition, pointwise(t, [input, other], None)], [1, 1]), zero=False)
+    # no product: what is chosen is not zero where the condition is
+    return replace(
+        pointwise(t, [condition.generic(), pointwise(t, [input, other], None).generic()], [1, 1]), zero=False
+    )
 
 
 def masked_fill(t: Trace, input: AbstractTensor, mask: AbstractTensor, value: Any) -> AbstractTensor:
@@ -157,14 +160,14 @@ def index_put(
 def copysign(t: Trace, input: AbstractTensor, other: AbstractTensor) -> AbstractTensor:
     """Multiply an absolute value by a sign."""
     size, sign = nonlinear(t, input, ELEMENTWISE["abs"]), nonlinear(t, other, ELEMENTWISE["sign"])
-    return pointwise(t, [size, sign], [1, 1])
+    return pointwise(t, [size, sign.generic()], [1, 1])
 
 
 def heaviside(t: Trace, input: AbstractTensor, values: AbstractTensor) -> AbstractTensor:
     """Return 0, 1 or, at zero, values that are not scaled."""
     t.constraints.forbid_scaling(values)
     step = t.constraints.fill_padding(nonlinear(t, input, COMPARISONS["gt"]))
-    return pointwise(t, [step, values], [1, 1])
+    return pointwise(t, [step, values.generic()], [1, 1])
 
 
 def threshold(t: Trace, input: AbstractTensor, threshold: float, value: float) -> AbstractTensor:
