@@ -206,3 +206,9 @@ def test_a_pipeline_names_its_columns_and_goes_on_with_frames_where_the_architec
     expected = model.transform(networks())
     frame = model.set_output(transform="pandas").fit_transform(networks())
     np.testing.assert_array_equal(frame.to_numpy(), np.asarray(expected))
+
+
+def test_a_task_is_a_line():
+    X, y = np.zeros((5, 3)), ["a", "b", "a", "b", "c"]
+    task = wsflow.Task(X, y, test=wsflow.Task(X[:2], ["a", "b"]), source={"name": "letters"})
+    assert repr(task) == "<Task: letters, 5 examples of shape (3,), 2 for test; cross_entropy of 3 outputs>"

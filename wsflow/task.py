@@ -12,11 +12,9 @@ import numpy as np
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.losses import LOSSES, Loss, loss_name, loss_of
-from wsflow.representation import in_a_line
 from wsflow.targets import TARGETS, checked_inputs, checked_labels, checked_weights, class_weights, classes_of, codes_of
 
 
-@in_a_line
 @dataclass(frozen=True, eq=False)
 class Task:
     """Inputs, targets and a loss.
@@ -123,6 +121,14 @@ class Task:
                 f"Each example of a Task has inputs and targets of shapes {shapes[0]}, but of its {name!r} data "
                 f"{shapes[1]}. Prepare both alike."
             )
+
+    def __repr__(self) -> str:
+        name = f" {self.source['name']}," if "name" in self.source else ""
+        data = f"{len(self.X)} examples of shape {self.X.shape[1:]}"
+        outputs = f"{self.n_outputs} output{'' if self.n_outputs == 1 else 's'}"
+        parts = ((part, getattr(self, part)) for part in ("validation", "test"))
+        held_out = "".join(f", {len(task.X)} for {part}" for part, task in parts if task is not None)
+        return f"<Task:{name} {data}{held_out}; {loss_name(self.loss)} of {outputs}>"
 
     @property
     def criterion(self) -> Loss:

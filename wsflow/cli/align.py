@@ -98,11 +98,12 @@ def align(
     check_room(out, population.weights.nbytes)
     if method != "weight" and (task is not None or method != "auto"):
         check_runnable(population, file, ", or align by weights alone with --method weight")
-    aligner = wsflow.PermutationAligner(
-        method=method, task=task, reference=_reference(reference), form=form, by=by, random_state=seed
-    )
+    chosen = _reference(reference)
     bars = Bars(quiet)
-    with bars.stage("Aligning networks"):
+    with bars.stage("Aligning networks") as progress:
+        aligner = wsflow.PermutationAligner(
+            method=method, task=task, reference=chosen, form=form, by=by, random_state=seed, progress=progress
+        )
         aligned = aligner.fit_transform(population.weights)
     result = {
         **_numbers(population.weights, aligned, aligner.report_),

@@ -68,9 +68,9 @@ def merge(
     if repair or recomputed or (align and task is not None):
         check_runnable(population, file, ", or leave statistics as they are with --statistics average")
     if align:
-        with Bars(quiet).stage("Aligning networks"):
+        with Bars(quiet).stage("Aligning networks") as progress:
             # a mean is no network yet: there is no loss half-way to it that would tell a good alignment
-            aligner = wsflow.PermutationAligner(task=task, reference="first", random_state=seed)
+            aligner = wsflow.PermutationAligner(task=task, reference="first", random_state=seed, progress=progress)
             weights = aligner.fit_transform(weights)
     with Bars(quiet).stage("Merging networks"):
         merged = wsflow.merge(weights, task, statistics=statistics, repair=repair)

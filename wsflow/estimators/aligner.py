@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar, cast, get_args
 
@@ -80,6 +81,8 @@ class PermutationAligner(OrbitTransformer):
         For the methods that draw; later networks are matched with the same seed.
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
+    progress : callable, optional
+        Called with the networks that are aligned and their number, behind every 32 where networks run one by one.
 
     Attributes
     ----------
@@ -126,6 +129,7 @@ class PermutationAligner(OrbitTransformer):
         "by": [StrOptions({"run", "network"})],
         "random_state": ["random_state"],
         "architecture": [Architecture, None],
+        "progress": [callable, None],
     }
 
     def __init__(
@@ -137,6 +141,7 @@ class PermutationAligner(OrbitTransformer):
         by: str = "run",
         random_state: Any = None,
         architecture: Architecture | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.method = method
         self.task = task
@@ -145,6 +150,7 @@ class PermutationAligner(OrbitTransformer):
         self.by = by
         self.random_state = random_state
         self.architecture = architecture
+        self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> PermutationAligner:
         """Find the reference, and align the networks to it.
@@ -312,7 +318,7 @@ class PermutationAligner(OrbitTransformer):
         self.reference_ = reference.double().numpy().copy()
 
     def _align(self, networks: Networks) -> tuple[Action, Tensor]:
-        context = Context(self.task, self._seed)
+        context = Context(self.task, self._seed, self.progress)
         return self._alignment.align(networks, tensor(self.reference_), self._method, context)
 
     def _action(self, values: np.ndarray, X: Any) -> Action:

@@ -23,6 +23,8 @@ from wsflow.symmetry.matching.weight import orbit_matching
 # of what is compared in single and in double precision: squares are summed
 LARGEST = 2.0**40
 LARGEST_DOUBLE = 2.0**490
+# networks that are aligned together where each is run by itself
+PART = 32
 # from rows (n, d) and an architecture to an action, and the passes (n,) of weight matching that it took, if any
 Match = Callable[[Tensor, Architecture], tuple[Action, Tensor | None]]
 
@@ -79,7 +81,23 @@ class Alignment:
         if isinstance(method, WeightMatching) and not self.fixed:
             # representatives need not be written
             return method.match(networks.compared, reference, self.architecture, context, networks.scaling)
-        return self._match(networks, lambda rows, architecture: method.match(rows, reference, architecture, context))
+        parts = self._parts(len(networks.raw), context)
+        actions, passes, done = [], [], 0
+        for part in parts:
+            action, taken = self._match(
+                networks.rows(part), lambda rows, architecture: method.match(rows, reference, architecture, context)
+            )
+            actions.append(action)
+            passes.append(taken)
+            done += len(part)
+            if context.progress is not None:
+                context.progress(done, len(networks.raw))
+        return concatenate(self.architecture, actions), torch.cat(passes)
+
+    def _parts(self, n: int, context: Context) -> tuple[Tensor, ...]:
+        """Return which of n networks are aligned together: all that run in one tensor operation, few that do not."""
+        one_by_one = not self.architecture.layers and context.task is not None
+        return torch.arange(n).split(PART if one_by_one else max(n, 1))
 
     def by_weights(self, networks: Networks, reference: Tensor) -> Tensor:
         """Return representatives (n, d) aligned by weight matching, by which references are found."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,10 +28,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """A task, and the seed of the generator that a method gets, the same one at every call."""
+    """A task, the seed of the generator that a method gets, the same one at every call, and what to call on the way."""
 
     task: Task | None = None
     seed: int = 0
+    progress: Callable[[int, int], None] | None = None
 
     def generator(self) -> torch.Generator:
         """Return a new generator."""
