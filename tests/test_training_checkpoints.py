@@ -215,6 +215,48 @@ def test_the_processes_of_a_command_end_with_it(tmp_path, number, begun):
     assert not list(tmp_path.iterdir())
 
 
+KILLED_BEFORE_A_TASK = """
+import os, sys, time
+from pathlib import Path
+import joblib
+from wsflow.cli import main
+from wsflow.populations.chunks import Problem
+number, wait, arguments = eval(sys.argv[1])
+def killed(problem):
+    time.sleep(wait)
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    print(*(child for child in children if b"popen_loky" in Path("/proc", child, "cmdline").read_bytes()), flush=True)
+    os.kill(os.getpid(), number)
+    time.sleep(2)
+    return Problem, ()
+Problem.__reduce__ = killed
+with joblib.parallel_config("loky", idle_worker_timeout=10**6):
+    main(arguments)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it reads Linux's lists of processes")
+@pytest.mark.parametrize(
+    ("number", "wait"),
+    [
+        (signal.SIGKILL, 0),
+        pytest.param(signal.SIGKILL, 5, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 5, marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_had_nothing_to_do_end_with_the_command(tmp_path, number, wait):
+    """Killed while it packs the first task, when they start or already wait for it."""
+    arguments = (int(number), wait, ["populate", *ENDLESS, "-o", str(tmp_path / "zoo.st")])
+    done = subprocess.run([sys.executable, "-c", KILLED_BEFORE_A_TASK, repr(arguments)], stdout=subprocess.PIPE)
+    assert done.returncode == (-9 if number == signal.SIGKILL else 130)
+    workers = done.stdout.split()
+    assert len(workers) == 2
+    # if they did not end, this would not
+    while any(Path("/proc", worker.decode()).exists() for worker in workers):
+        time.sleep(0.05)
+
+
 def test_resuming_in_several_jobs_is_the_same(iris, whole, tmp_path):
     import joblib
 

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -61,26 +60,16 @@ def _side_by_side(
 ) -> Iterator[np.ndarray]:
     from joblib import Parallel, delayed
 
+    # an initializer rather than a task: what is killed before it sends one leaves processes that wait for one
+    common: dict[str, Any] = {"n_jobs": n_jobs, "initializer": _end_with_parent}
     try:
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+        parallel = Parallel(return_as="generator", **common)
     except ValueError:
         # a backend that hands over results when all are there
-        parallel = Parallel(n_jobs=n_jobs)
-    calls: Any = (
-        delayed(_one_of_parent)(os.getpid(), problem, index, runs, checkpoint) for index, runs in enumerate(chunks)
-    )
-    yield from parallel(calls)
+        parallel = Parallel(**common)
+    yield from parallel(delayed(_one)(problem, index, runs, checkpoint) for index, runs in enumerate(chunks))
 
 
-def _one_of_parent(
-    parent: int, problem: Problem, index: int, runs: np.ndarray, checkpoint: Checkpoint | None
-) -> np.ndarray:
-    if os.getpid() != parent:
-        _end_with_parent()
-    return _one(problem, index, runs, checkpoint)
-
-
-@cache
 def _end_with_parent() -> None:
     """Let this process end when the one that started it does, which cannot say so when it is killed."""
     parent = multiprocessing.parent_process()
