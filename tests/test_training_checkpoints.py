@@ -145,10 +145,11 @@ def test_three_resumers_end_with_the_same_weights(iris, whole, tmp_path):
     assert len(files(folder)) == 5
 
 
-def test_resumers_that_write_at_the_same_moment_do_not_fail_each_other(tmp_path):
+def test_resumers_that_write_at_the_same_moment_do_not_fail_each_other(iris, tmp_path):
     from wsflow.populations.checkpoints import Checkpoint
 
-    weights, description = np.ones((200, 500), np.float32), {"of": "nothing"}
+    interrupted(iris, tmp_path, 7)
+    weights, description = np.ones((200, 500), np.float32), json.loads((tmp_path / "training.json").read_text())
     start = threading.Barrier(3)
     failed: list[Exception] = []
 
@@ -316,9 +317,61 @@ def test_other_data_and_other_versions_are_refused(iris, tmp_path):
     path.write_text(json.dumps({**described, "versions": {**described["versions"], "torch": "1.0"}}))
     with pytest.raises(InvalidInputError, match=r"'versions' was .*'torch': '1.0'"):
         trained(iris, tmp_path, resume=True)
-    path.write_text("{")
+
+
+DAMAGE = [
+    ("n_runs", 0, "'n_runs' should be a whole number of at least 1, and is 0"),
+    ("chunk_size", None, "'chunk_size' should be a whole number of at least 1, and is None"),
+    ("random_state", True, "'random_state' should be a whole number of at least 0, and is True"),
+    ("first_run", -1, "'first_run' should be a whole number of at least 0"),
+    ("hidden", [4, "x"], r"'hidden\.1' should be a whole number"),
+    ("learning_rate", [1e-3], "'learning_rate' should be a number"),
+    ("momentum", [0.1, float("nan")], "'momentum' should be a number"),
+    ("optimizer", "lion", "'optimizer' should be one of .*sghmc.*, and is 'lion'"),
+    ("schedule", ["constant"], "'schedule' should be one of"),
+    ("activation", 3, "'activation' should be a string"),
+    ("activation_argument", "x", "'activation_argument' should be a number"),
+    ("data", None, "'data' should be a string"),
+    ("targets", 1, "'targets' should be a string"),
+    ("versions", {"torch": 2}, r"'versions\.torch' should be a string"),
+]
+
+
+@pytest.fixture(scope="module")
+def begun(iris, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    interrupted(iris, folder, 7)
+    return folder / "training.json"
+
+
+@pytest.mark.parametrize(("field", "value", "message"), DAMAGE)
+def test_what_no_training_writes_is_damaged(iris, begun, field, value, message):
+    content = begun.read_text()
+    described = json.loads(content)
+    try:
+        for other, said in ((value, message), (..., f"'{field}' is missing")):
+            changed = {name: v for name, v in {**described, field: other}.items() if v is not ...}
+            begun.write_text(json.dumps(changed))
+            with pytest.raises(
+                InvalidInputError, match=rf"training\.json: it is damaged \(.*{said}.*\)\. Give another"
+            ):
+                trained(iris, begun.parent, resume=True)
+    finally:
+        begun.write_text(content)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", "[" * 10**5, "\x00", '{"n_runs": ' + "9" * 5000 + "}"])
+def test_what_describes_no_training_is_damaged(iris, tmp_path, content):
+    (tmp_path / "training.json").write_text(content)
     with pytest.raises(InvalidInputError, match=r"training\.json: it is damaged"):
         trained(iris, tmp_path, resume=True)
+
+
+def test_what_a_training_writes_is_read_again(iris, tmp_path):
+    """Seeds of any size, and ranges."""
+    changes = {"random_state": 2**70, "learning_rate": (1e-4, 1e-2), "targets": np.zeros((7, 120), int)}
+    interrupted(iris, tmp_path, 7, **changes)
+    assert len(trained(iris, tmp_path, resume=True, **changes).weights) == 7
 
 
 def test_a_checkpoint_is_not_written_over(iris, tmp_path):

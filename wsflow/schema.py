@@ -22,7 +22,8 @@ def expect(what: str, test: Callable[[Any], bool]) -> Check:
 
     def check(value: Any, field: str) -> None:
         if not test(value):
-            raise ValueError(f"The field {field!r} should be {what}, and is {shortened(value)}.")
+            name = f"The field {field!r}" if field else "What is described"
+            raise ValueError(f"{name} should be {what}, and is {shortened(value)}.")
 
     return check
 

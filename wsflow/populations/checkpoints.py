@@ -12,11 +12,45 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError, OutputError
+from wsflow.populations.hyperparameters import RANGES
+from wsflow.populations.settings import COUNTS, NUMBERS, TABLES
+from wsflow.schema import (
+    either,
+    expect,
+    list_of,
+    mapping,
+    nullable,
+    number,
+    one_of,
+    record,
+    row,
+    shortened,
+    text,
+    whole,
+)
 from wsflow.writing import remove_abandoned, write_bytes
 
 DESCRIPTION = "training.json"
 KEY = "wsflow"
 MENTIONED = 3
+# what is trained may have further fields, which are compared
+TRAINING = record(
+    {
+        "hidden": list_of(whole(1)),
+        "activation": text,
+        "activation_argument": nullable(number),
+        "device": text,
+        **{name: one_of(*table) for name, table in TABLES.items()},
+        **dict.fromkeys(RANGES, either(row(number, number), number)),
+        **dict.fromkeys(COUNTS, whole(1)),
+        # seeds may be of any size
+        **dict.fromkeys(NUMBERS, expect("a whole number of at least 0", lambda v: type(v) is int and v >= 0)),
+        "data": text,
+        "targets": nullable(text),
+        "versions": mapping(text),
+    },
+    further=True,
+)
 
 
 @dataclass(frozen=True)
@@ -79,14 +113,14 @@ class Checkpoint:
 def _check_same(folder: Path, before: bytes, now: dict[str, Any], resume: bool) -> None:
     try:
         then = json.loads(before)
-        if not isinstance(then, dict):
-            raise ValueError("it is no JSON object")
-    except ValueError as error:
-        raise InvalidInputError(f"{folder / DESCRIPTION}: it is damaged ({error}). Give another folder.") from error
+        TRAINING(then, "")
+    except (ValueError, RecursionError) as error:
+        what = str(error).rstrip(".")
+        raise InvalidInputError(f"{folder / DESCRIPTION}: it is damaged ({what}). Give another folder.") from error
     if not resume:
         raise InvalidInputError(f"{folder}: there is a checkpoint already. Resume it, or give another folder.")
     differences = [
-        f"{name!r} was {then.get(name)!r} and is {now.get(name)!r}"
+        f"{name!r} was {shortened(then.get(name))} and is {shortened(now.get(name))}"
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)
     ]
