@@ -313,7 +313,7 @@ def minibatches(
     def draw(weights: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = slice(None) if batch_size is None else torch.randint(len(inputs), (batch_size,), generator=generator)
         share = None if shares is None else shares[rows].to(weights)
-        return inputs[rows].to(weights), matched(targets[rows], weights), share
+        return matched(inputs[rows], weights), matched(targets[rows], weights), share
 
     return draw
 

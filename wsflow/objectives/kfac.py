@@ -1,32 +1,35 @@
 """Natural gradients of a task's loss: steps measured by what they change in the networks' outputs.
 
-The Gauss-Newton matrix of each linear layer is taken as a Kronecker product of the second moments of what comes
-in and of what is propagated back (K-FAC). All networks share the inputs' second moment, which comes from all inputs
-of the task at once; the others are averages over the minibatches so far, with closed-form curvature of the loss: no
-label and no further gradient of the loss is used for them.
+The Gauss-Newton matrix of each linear layer or convolution is taken as a Kronecker product of the second moments of
+what comes in and of what is propagated back (K-FAC), that of all other parameters (gains and biases of norms,
+embeddings, slopes, transposed convolutions) as a diagonal. They are averages over the minibatches so far, with
+closed-form curvature of the loss: no label and no further gradient of the loss is used for them. Where what comes into
+a layer depends on the inputs alone, all networks share its second moment, which comes from all inputs of the task.
 
 References
 ----------
-Martens and Grosse 2015, arXiv:1503.05671 (the factors, and how damping is split between them); Martens 2020,
-arXiv:1412.1193 (natural gradients).
+Martens and Grosse 2015, arXiv:1503.05671; Martens 2020, arXiv:1412.1193 (natural gradients); Bekas, Kokiopoulou and
+Saad 2007 (diagonals from random signs). Those of `wsflow.objectives.kronecker`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.sequential import LINEAR
+from wsflow.architecture import Architecture
 from wsflow.geometry import Geometry
 from wsflow.objectives.functionals import TaskLoss, minibatches
-from wsflow.running import flatten, losses, tensors_of, unflatten
-from wsflow.running.execution import run_layers
+from wsflow.objectives.kronecker import MEMORY, KroneckerFactors, input_moment, output_moment
+from wsflow.running import flatten, losses, matched, tensors_of, unflatten
+from wsflow.running.affine_layers import AffineLayers, Use
 
-MEMORY = 0.95  # of the running averages of the factors
 INPUTS = 20_000  # from so many inputs at most their second moment is taken
+CHUNK_NUMBERS = 2**24  # of patches, or of outputs of layers, that are written at once
+WIDEST = 4096  # larger factors are not inverted: such layers are preconditioned as other parameters
 
 
 class NaturalGradient:
@@ -36,17 +39,17 @@ class NaturalGradient:
     ----------
     objective : TaskLoss
     architecture : Architecture
-        Sequential.
+        One that runs.
     geometry : Geometry
     damping : float
-        Relative to the mean curvature.
+        Added to the curvature.
     generator : torch.Generator
-        Of the minibatches.
+        Of the minibatches, and of the signs from which diagonals are estimated.
 
     Raises
     ------
     ValueError
-        If the objective is not a task's loss, or the networks are not sequential.
+        If the objective is not a task's loss, or the networks do not run.
 
     Examples
     --------
@@ -70,25 +73,28 @@ class NaturalGradient:
         damping: float,
         generator: torch.Generator,
     ) -> None:
-        if not isinstance(objective, TaskLoss) or not architecture.layers:
+        if not isinstance(objective, TaskLoss) or not architecture.is_runnable:
             raise ValueError(
-                "Natural gradients are for the loss of sequential networks on a task. Pass a Task as the objective, or "
-                "say natural=False in the Descent."
+                "Natural gradients are for the loss of networks on a task. Pass a Task as the objective, or say "
+                "natural=False in the Descent."
             )
         self.objective = objective
         self.architecture = architecture
         self.geometry = geometry
         self.damping = damping
         self._draw = minibatches(objective.task, objective.batch_size, architecture, generator)
-        self._linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
-        self._into: list[Tensor | None] = [None] * len(self._linear)
-        self._back: list[Any] = [None] * len(self._linear)
+        self._generator = generator
         self._criterion = objective.task.criterion
         inputs, _, share = tensors_of(objective.task)
         rows = slice(None, None, -(-len(inputs) // INPUTS))
-        seen, share = inputs[rows].flatten(1).double().unsqueeze(0), None if share is None else share[rows]
-        # the inputs' second moment has another damping for each network: its eigenvectors serve all of them
-        self._inputs = torch.linalg.eigh(_moment(seen, self._linear[0].bias, share))
+        self._layers = AffineLayers(architecture, inputs[:2])
+        self._shapes = {p.name: p.shape for p in architecture.parameters}
+        self._uses = _by_layer(self._layers.uses, self._shapes)
+        self.factors = {name: KroneckerFactors(self._affine(name)) for name in self._uses}
+        self._share_given(inputs[rows], None if share is None else share[rows])
+        inside = {name for factors in self.factors.values() for name in (factors.layer.weight, factors.layer.bias)}
+        self._others = [p.name for p in architecture.parameters if p.name not in inside and p.role == "weight"]
+        self.diagonal: Tensor | None = None
 
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to directions of ascent (n, size)."""
@@ -97,71 +103,124 @@ class NaturalGradient:
         change: Tensor = torch.func.jvp(self.geometry.to_points, (weights,), (direction,))[1]
         return change
 
+    def _affine(self, name: str) -> Any:
+        return self._layers.uses[self._uses[name][0]].affine
+
+    def _share_given(self, inputs: Tensor, share: Tensor | None) -> None:
+        """Take the second moments of what depends on the inputs alone.
+
+        Their damping differs between networks, and their eigenvectors serve all of them.
+        """
+        given = [name for name, uses in self._uses.items() if all(self._layers.uses[i].given for i in uses)]
+        if not given:
+            return
+        zeros = torch.zeros(1, self.architecture.n_weights, dtype=torch.float64)
+        totals: dict[str, Any] = dict.fromkeys(given, 0.0)
+        size = self._chunk(given, len(inputs))
+        parts = [None] * len(inputs) if share is None else share.split(size)
+        for batch, part in zip(inputs.split(size), parts, strict=False):
+            with torch.no_grad():
+                _, into = self._layers.run(zeros, matched(batch, zeros), _keep_inputs)
+            for name in given:
+                seen = [into[f"into{i}"] for i in self._uses[name]]
+                moment = input_moment(self._affine(name), seen, self._shapes[name], part)
+                totals[name] = totals[name] + moment * (len(batch) / len(inputs))
+        for name, total in totals.items():
+            self.factors[name].spectrum = torch.linalg.eigh(total)
+
+    def _chunk(self, names: Sequence[str], most: int) -> int:
+        """Return how many examples run at once."""
+        each = [sum(_size(use.shape) for use in self._layers.uses) // self._layers.uses[0].examples]
+        for name in names:
+            for use in (self._layers.uses[i] for i in self._uses[name]):
+                shape = self._shapes[name]
+                # the outputs' positions, times the size of a patch
+                each.append(_size(use.shape) // shape[0] * use.affine.groups * _size(shape[1:]) // use.examples)
+        return min(most, max(1, CHUNK_NUMBERS // max(each)))
+
     def _direction(self, weights: Tensor) -> Tensor:
         inputs, targets, share = self._draw(weights)
+        shifts = {
+            f"shift{i}": weights.new_zeros(()).expand(len(weights), *self._layers.uses[i].shape_for(len(inputs)))
+            for uses in self._uses.values()
+            for i in uses
+        }
         with torch.enable_grad():
             leaf = weights.requires_grad_()
-            into, out = self._run(leaf, inputs)
-            loss = losses(out[-1], targets, self.objective.task.loss, share).sum()
+            shifts = {name: shift.detach().requires_grad_() for name, shift in shifts.items()}
+            outputs, into = self._layers.run(leaf, inputs, _keep_inputs, shifts)
+            loss = losses(outputs, targets, self.objective.task.loss, share).sum()
             (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
-            self._observe(into, out, share)
+            self._observe(into, outputs, leaf, shifts, share)
         tensors = unflatten(gradient, self.architecture)
-        for i, layer in enumerate(self._linear):
-            self._precondition(tensors, layer, i)
+        self._precondition(tensors)
         weights.requires_grad_(False)
         return flatten(tensors, self.architecture)
 
-    def _run(self, weights: Tensor, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What goes into each linear layer, and what comes out."""
-        into, out, hidden = [], [], inputs.flatten(1).unsqueeze(0)
-        for layer, result in run_layers(unflatten(weights, self.architecture), self.architecture, inputs.flatten(1)):
-            if layer.kind == LINEAR:
-                into.append(hidden.detach())
-                out.append(result)
-            hidden = result
-        return into, out
+    def _observe(
+        self, into: Mapping[str, Tensor], outputs: Tensor, leaf: Tensor, shifts: Mapping[str, Tensor], share: Any
+    ) -> None:
+        """Add a minibatch to the averages of the factors and of the diagonal."""
+        signs, diagonal = self._signs(outputs, share), 0.0
+        # signs have the weights of the examples in them
+        share_back = share if signs is None else None
+        backs: dict[str, Any] = dict.fromkeys(self._uses, 0.0)
+        wanted = [*shifts.values(), *([leaf] if self._others else [])]
+        for column in self._criterion.curvature_root(outputs.detach()):
+            column = column if signs is None else column * signs
+            parts = torch.autograd.grad(
+                outputs, wanted, column, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            found = dict(zip(shifts, parts, strict=False))
+            for name, uses in self._uses.items():
+                moment = output_moment(self._affine(name), [found[f"shift{i}"] for i in uses], share_back)
+                backs[name] = backs[name] + moment
+            if self._others:
+                diagonal = diagonal + parts[-1].square() / outputs.shape[1]
+        for name, uses in self._uses.items():
+            self.factors[name].observe_back(backs[name])
+            self.factors[name].observe_into([into[f"into{i}"] for i in uses], self._shapes[name], share)
+        if isinstance(diagonal, Tensor):
+            before = self.diagonal
+            self.diagonal = diagonal if before is None else MEMORY * before + (1 - MEMORY) * diagonal
 
-    def _observe(self, into: list[Tensor], out: list[Tensor], share: Tensor | None) -> None:
-        """Add a minibatch to the averages of the factors."""
-        backs = [torch.zeros((), dtype=o.dtype) for o in out]
-        for column in self._criterion.curvature_root(out[-1].detach()):
-            parts = torch.autograd.grad(out[-1], out, column, retain_graph=True)
-            backs = [b + _second_moment(e, share) for b, e in zip(backs, parts, strict=True)]
-        for i, (layer, back) in enumerate(zip(self._linear, backs, strict=True)):
-            self._back[i] = _averaged(self._back[i], back)
-            if i > 0:
-                self._into[i] = _averaged(self._into[i], _moment(into[i], layer.bias, share))
+    def _signs(self, outputs: Tensor, share: Tensor | None) -> Tensor | None:
+        """Random signs (b, 1) of the examples: the square of a sum with them has the sum of squares as its mean."""
+        if not self._others:
+            return None
+        signs = 2 * torch.randint(2, (outputs.shape[1], 1), generator=self._generator).to(outputs) - 1
+        return signs if share is None else signs * share.to(signs).sqrt().unsqueeze(-1)
 
-    def _precondition(self, tensors: dict[str, Tensor], layer: Layer, i: int) -> None:
-        """G^-1 D A^-1 for the gradient D of a layer, its bias as a last column; in place of the gradient."""
-        back, into = self._back[i], self._into[i]
-        values, vectors = (m.to(back) for m in (self._inputs if into is None else torch.linalg.eigh(into)))
-        gradient = tensors[f"{layer.name}.weight"]
-        if layer.bias:
-            gradient = torch.cat([gradient, tensors[f"{layer.name}.bias"].unsqueeze(-1)], -1)
-        share = (values.mean(-1) / back.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-8)).sqrt()
-        root = self.damping**0.5
-        left = back + torch.diag_embed((root / share).unsqueeze(-1).expand(-1, back.shape[-1]))
-        half = torch.linalg.solve(left, gradient)
-        spectrum = values.clamp_min(0) + (root * share).unsqueeze(-1)
-        natural = (half @ vectors / spectrum.unsqueeze(1)) @ vectors.transpose(1, 2)
-        tensors[f"{layer.name}.weight"] = natural[..., : layer.inputs]
-        if layer.bias:
-            tensors[f"{layer.name}.bias"] = natural[..., -1]
-
-
-def _moment(inputs: Tensor, bias: bool, share: Tensor | None) -> Tensor:
-    """E[a a^T] (n, p, p) of what goes into a layer (n, b, p), with a constant 1 for the bias."""
-    if bias:
-        inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], -1)
-    return _second_moment(inputs, share)
-
-
-def _second_moment(values: Tensor, share: Tensor | None) -> Tensor:
-    """E[a a^T] (n, p, p) of values (n, b, p), with weights (b,) of examples whose mean is 1."""
-    weighted = values if share is None else values * share.to(values).unsqueeze(-1)
-    return values.transpose(1, 2) @ weighted / values.shape[1]
+    def _precondition(self, tensors: dict[str, Tensor]) -> None:
+        """Divide gradients by the damped curvature, in their place."""
+        for name, factors in self.factors.items():
+            bias = factors.layer.bias
+            new = factors.precondition(tensors[name], tensors[bias] if bias else None, self.damping)
+            tensors[name] = new[0]
+            if bias and new[1] is not None:
+                tensors[bias] = new[1]
+        if self.diagonal is not None:
+            curvature = unflatten(self.diagonal, self.architecture)
+            for name in self._others:
+                tensors[name] = tensors[name] / (curvature[name] + self.damping)
 
 
-def _averaged(before: Tensor | None, now: Tensor) -> Tensor:
-    return now if before is None else MEMORY * before + (1 - MEMORY) * now
+def _by_layer(uses: Sequence[Use], shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Return the numbers of the uses of each weight whose factors are small enough, in the order of execution."""
+    found: dict[str, list[int]] = {}
+    for i, use in enumerate(uses):
+        shape = shapes[use.affine.weight]
+        if max(shape[0], _size(shape[1:])) < WIDEST and not use.affine.transposed:
+            found.setdefault(use.affine.weight, []).append(i)
+    return found
+
+
+def _keep_inputs(i: int, affine: Any, inputs: Tensor, weight: Tensor, bias: Any, shifts: Any, kept: Any) -> Tensor:
+    """Keep what comes into a layer, and add the shift of what comes out."""
+    kept[f"into{i}"] = inputs.detach()
+    outputs: Tensor = affine(inputs, weight, bias)
+    return outputs + shifts[f"shift{i}"] if f"shift{i}" in shifts else outputs
+
+
+def _size(shape: Sequence[int]) -> int:
+    return int(torch.Size(shape).numel())

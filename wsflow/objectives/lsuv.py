@@ -13,15 +13,16 @@ arXiv:1602.07868 (the same for initialisation).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture, Layer
-from wsflow.architecture.sequential import LINEAR
+from wsflow.architecture import Architecture
 from wsflow.geometry import Geometry
-from wsflow.running import flatten, unflatten
-from wsflow.running.execution import run_layers
+from wsflow.running import flatten, matched, unflatten
+from wsflow.running.affine import Affine
+from wsflow.running.affine_layers import AffineLayers
 from wsflow.task import Task
 
 INPUTS = 1000  # so many inputs at most are looked at
@@ -33,14 +34,17 @@ def standardized(
 ) -> Tensor:
     """Each neuron's pre-activation gets mean 0 and deviation 1 on some inputs, and outputs mean 0 and a small one.
 
-    All outputs share one factor, so that what they say is scaled and shifted, and nothing else.
+    Linear layers and convolutions are rescaled in the order in which they run; the neurons of convolutions are their
+    channels, over all pixels. All outputs share one factor, so that what they say is scaled and shifted, and nothing
+    else. A layer that is used twice is rescaled by its first use. Weights that other operations use too, such as
+    embeddings, stay as they are, and so do the statistics of batch norms.
 
     Parameters
     ----------
     weights : Tensor of shape (n, d)
     architecture : Architecture
-        Sequential.
-    inputs : Tensor of shape (b, p)
+        One that runs.
+    inputs : Tensor of shape (b, ...)
     output_deviation : float
 
     Returns
@@ -50,7 +54,7 @@ def standardized(
     Raises
     ------
     ValueError
-        If the networks are not sequential.
+        If the networks do not run.
 
     Examples
     --------
@@ -65,26 +69,38 @@ def standardized(
     >>> bool(outputs.mean(1).abs().max() < 1e-5), bool((outputs.var(1, correction=0).mean(1) - 1).abs().max() < 1e-5)
     (True, True)
     """
-    linear = [layer for layer in architecture.layers if layer.kind == LINEAR]
-    if not linear:
-        raise ValueError("Only sequential networks are standardized: this architecture does not say how to run itself.")
-    tensors = {name: tensor.clone() for name, tensor in unflatten(weights, architecture).items()}
-    for layer in linear:
-        outputs = next(out for step, out in run_layers(tensors, architecture, inputs) if step is layer)
-        variance, mean = torch.var_mean(outputs, 1, correction=0)
-        if layer is linear[-1]:
-            factor = output_deviation / variance.mean(1, keepdim=True).clamp_min(1e-12).sqrt()
-        else:
-            factor = 1 / variance.clamp_min(1e-12).sqrt()
-        _rescale(tensors, layer, mean, factor)
-    return flatten(tensors, architecture)
+    if not architecture.is_runnable:
+        raise ValueError("Only networks that run are standardized: this architecture does not say how to run itself.")
+    layers = AffineLayers(architecture, inputs[:2])
+    kept_as_is = layers.elsewhere
+    last = architecture.outputs or (layers.uses[-1].affine.weight,)
+
+    def standardize(
+        i: int, affine: Affine, inputs: Tensor, weight: Tensor, bias: Tensor | None, _: Any, new: dict[str, Tensor]
+    ) -> Tensor:
+        if affine.weight not in new and affine.weight not in kept_as_is:
+            deviation = output_deviation if affine.weight in last else None
+            new |= _rescaled(affine, affine(inputs, weight, bias), weight, bias, deviation)
+        # a layer that is used again has the weights that its first use gave it
+        weight = new.get(affine.weight, weight)
+        return affine(inputs, weight, new.get(affine.bias, bias) if affine.bias else None)
+
+    with torch.no_grad():
+        _, new = layers.run(weights, inputs, standardize)
+    return flatten({**unflatten(weights, architecture), **new}, architecture)
 
 
-def _rescale(tensors: dict[str, Tensor], layer: Layer, mean: Tensor, factor: Tensor) -> None:
-    """z becomes factor (z - mean), as far as a layer without biases can do that."""
-    tensors[f"{layer.name}.weight"] = tensors[f"{layer.name}.weight"] * factor.unsqueeze(-1)
-    if layer.bias:
-        tensors[f"{layer.name}.bias"] = factor * (tensors[f"{layer.name}.bias"] - mean)
+def _rescaled(
+    affine: Affine, outputs: Tensor, weight: Tensor, bias: Tensor | None, deviation: float | None
+) -> dict[str, Tensor]:
+    """z becomes factor (z - mean), as far as a layer without biases can do that; one factor for a given deviation."""
+    variance, mean = torch.var_mean(outputs, affine.sample_axes(outputs), correction=0)
+    if deviation is None:
+        factor = 1 / variance.clamp_min(1e-12).sqrt()
+    else:
+        factor = (deviation / variance.mean(-1, keepdim=True).clamp_min(1e-12).sqrt()).expand_as(mean)
+    new = {affine.weight: affine.scaled(weight, factor)}
+    return new if bias is None or affine.bias is None else {**new, affine.bias: factor * (bias - mean)}
 
 
 def standardizer(task: Task | None, architecture: Architecture, geometry: Geometry) -> Callable[[Tensor], Tensor]:
@@ -97,9 +113,9 @@ def standardizer(task: Task | None, architecture: Architecture, geometry: Geomet
             "Networks are standardized on a task's inputs, in a flat geometry. Guide by a Task and fit with "
             "geometry='euclidean', or say standardize=False in the Descent."
         )
-    inputs = torch.from_numpy(task.X[:: -(-len(task.X) // INPUTS)]).flatten(1)
+    inputs = torch.from_numpy(task.X[:: -(-len(task.X) // INPUTS)])
 
     def standardize(points: Tensor) -> Tensor:
-        return geometry.to_points(standardized(geometry.to_weights(points), architecture, inputs.to(points)))
+        return geometry.to_points(standardized(geometry.to_weights(points), architecture, matched(inputs, points)))
 
     return standardize

@@ -1,0 +1,123 @@
+"""Linear layers and convolutions as products of a matrix with rows: patches of what comes in, at each position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# the functions, with the number of their spatial dimensions
+SPATIAL = {"linear": 0, **{f"{kind}{n}d": n for n in (1, 2, 3) for kind in ("conv", "conv_transpose")}}
+# their settings behind input, weight and bias, in order, with their defaults
+_CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+_TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """One use of a linear layer or a convolution.
+
+    Parameters
+    ----------
+    weight, bias : str, str or None
+        Names of the parameters.
+    function : callable
+        From inputs, weight and bias to outputs, of one network or, with `networks` = 1 leading axis, of n.
+    spatial : int
+        Number of spatial dimensions: 0 for a linear layer, whose features are the last axis.
+    settings : dict
+        Stride, padding, dilation and groups of a convolution.
+    transposed : bool
+        Whether it is a transposed convolution, whose weights have inputs first.
+    """
+
+    weight: str
+    bias: str | None
+    function: Callable[..., Tensor]
+    spatial: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    networks: int = 0
+    transposed: bool = False
+
+    @property
+    def groups(self) -> int:
+        """How many parts of the channels have kernels of their own."""
+        return int(self.settings.get("groups", 1))
+
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the outputs."""
+        return self.function(inputs, weight, bias, *self.settings.values())
+
+    def sample_axes(self, outputs: Tensor) -> list[int]:
+        """Return the axes of outputs that range over examples and positions, not over networks and channels."""
+        channels = outputs.dim() - 1 - self.spatial
+        return [axis for axis in range(self.networks, outputs.dim()) if axis != channels]
+
+    def scaled(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """Return the weight with which each channel of the outputs is multiplied with a factor (..., q)."""
+        if self.transposed:
+            parts = factor.reshape(self.groups, 1, -1).expand(-1, weight.shape[0] // self.groups, -1)
+            factor = parts.flatten(0, 1)
+        return weight * factor.reshape(*factor.shape, *[1] * (weight.dim() - factor.dim()))
+
+    def input_rows(self, inputs: Tensor, weight: Sequence[int]) -> Tensor:
+        """Return what comes in, (n, b, ...), as rows (n, groups, b * positions, p), for a weight of shape (q, ...)."""
+        if not self.spatial:
+            return inputs.reshape(len(inputs), 1, -1, inputs.shape[-1])
+        n, kernel = len(inputs), weight[2:]
+        found = torch.nn.functional.pad(inputs.flatten(0, 1), self._padding(kernel))
+        strides, dilations = (_each(self.settings[key], self.spatial) for key in ("stride", "dilation"))
+        for i, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
+            found = found.unfold(2 + i, (k - 1) * d + 1, s)[..., ::d]
+        positions, patch = range(2, 2 + self.spatial), range(2 + self.spatial, 2 + 2 * self.spatial)
+        # (n, b * positions, groups, channels of a group * kernel)
+        rows = found.permute(0, *positions, 1, *patch).reshape(n, -1, self.groups, weight[1] * prod(kernel))
+        return rows.transpose(1, 2)
+
+    def output_rows(self, outputs: Tensor) -> Tensor:
+        """Return what comes out, or its gradient, (n, b, ...), as rows (n, groups, b * positions, q / groups)."""
+        if not self.spatial:
+            return outputs.reshape(len(outputs), 1, -1, outputs.shape[-1])
+        rows = outputs.movedim(2, -1)
+        rows = rows.reshape(len(outputs), -1, self.groups, outputs.shape[2] // self.groups)
+        return rows.transpose(1, 2)
+
+    def _padding(self, kernel: Sequence[int]) -> list[int]:
+        padding = self.settings["padding"]
+        if padding == "same":
+            total = [d * (k - 1) for d, k in zip(_each(self.settings["dilation"], self.spatial), kernel, strict=True)]
+            sides = [(t // 2, t - t // 2) for t in total]
+        else:
+            sides = [(p, p) for p in _each(0 if padding == "valid" else padding, self.spatial)]
+        # torch pads the last dimension first
+        return [amount for side in reversed(sides) for amount in side]
+
+
+def affine_of(name: str, function: Callable[..., Tensor], operands: Mapping[str, Any], names: Mapping[int, str]) -> Any:
+    """Return the use of a linear layer or convolution that a call of torch is, or None where it is none.
+
+    Its weight and its bias have to be parameters themselves, which `names` has by their ids.
+    """
+    bias = operands.get("bias")
+    if id(operands["weight"]) not in names or (bias is not None and id(bias) not in names):
+        return None
+    own = None if bias is None else names[id(bias)]
+    settings = {key: operands.get(key, default) for key, default in settings_of(name).items()}
+    transposed = "transpose" in name
+    return Affine(names[id(operands["weight"])], own, function, SPATIAL[name], settings, transposed=transposed)
+
+
+def settings_of(name: str) -> dict[str, int]:
+    """Return the settings of a function behind its input, weight and bias, in order, with their defaults."""
+    if not SPATIAL[name]:
+        return {}
+    return _TRANSPOSED if "transpose" in name else _CONVOLUTION
+
+
+def _each(value: Any, count: int) -> list[int]:
+    values = [int(v) for v in (value if isinstance(value, Sequence) else [value])]
+    return values * count if len(values) == 1 else values
