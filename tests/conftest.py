@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,6 +24,14 @@ settings.register_profile(
 # --hypothesis-profile=random draws other examples in each run, or those of --hypothesis-seed
 settings.register_profile("random", settings.get_profile("wsflow"), derandomize=False, print_blob=True)
 settings.load_profile("wsflow")
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let commands that a test starts end at a hangup, also where ``nohup`` has told the tests to ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -259,6 +259,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_with_130_and_one_line(number, tmp_path):
     arguments = ["populate", "iris", "-o", str(tmp_path / "zoo"), "-q"]
@@ -286,6 +287,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_an_interrupted_fit_keeps_the_best_so_far(files, tmp_path, number):
     arguments = ["fit", files / "zoo.safetensors", "-o", tmp_path / "model.st", "--iterations", 10**6, *TINY, "-q"]
@@ -314,6 +316,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_fit_whose_terminal_is_closed_keeps_the_best_so_far(files, tmp_path):
     """Its bars cannot be drawn any more, and the signal may come twice: of the terminal, and of its shell."""
     arguments = ["fit", files / "zoo.safetensors", "-o", tmp_path / "model.st", "--iterations", 10**6, *TINY]

@@ -144,7 +144,7 @@ def test_the_module_of_the_page_is_checked_as_it_says(small):
     assert result.exit_code == 0, result.output
     said, shown = (
         [row.split() for row in text.splitlines() if row.strip() and not re.search(r"─|\de-\d\d", row)]
-        for text in (code_of(page, "none").partition("\nThe layer")[0], result.output)
+        for text in (code_of(page, "none").partition("\nThe layer")[0], result.stdout)
     )
     assert said == shown
 

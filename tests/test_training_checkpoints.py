@@ -192,6 +192,7 @@ def trains(worker: Path) -> bool:
     return has_its_chunk(worker) and len(list((worker / "task").iterdir())) > 1
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it reads Linux's lists of processes")
 @pytest.mark.parametrize(
     ("number", "begun"),
@@ -236,6 +237,7 @@ with joblib.parallel_config("loky", idle_worker_timeout=10**6):
 """
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it reads Linux's lists of processes")
 @pytest.mark.parametrize(
     ("number", "wait"),
