@@ -40,6 +40,13 @@ FLOW_STEPS = 16  # of a guided descent, at most
 @click.option(
     "--hidden", callback=options.optional_integers, metavar="WIDTHS", help="Other hidden widths, such as 32 or 32,32."
 )
+@click.option(
+    "--task",
+    "task_name",
+    type=TaskName(),
+    metavar="TASK",
+    help="On whose inputs the statistics of batch norms are computed (default: that of --guide, or else the model's).",
+)
 @click.option("--log-prob", is_flag=True, help="Print the log-density of each network, taken along its path.")
 @options.common
 def sample(
@@ -52,6 +59,7 @@ def sample(
     strength: float,
     gradients: int | None,
     hidden: tuple[int, ...] | None,
+    task_name: str | None,
     log_prob: bool,
     seed: int,
     as_json: bool,
@@ -89,6 +97,9 @@ def sample(
     arguments: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "noise": noise}
     if hidden is not None:
         arguments["architecture"] = architecture
+    if task_name is not None:
+        arguments["task"] = wsflow.load_task(task_name)
+        check_task(flow.architecture_, arguments["task"])
     bars = Bars(quiet)
     with bars.stage("Sampling networks"):
         drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)

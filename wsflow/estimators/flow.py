@@ -16,6 +16,7 @@ from wsflow.estimators.conditions import condition_value, read_conditions
 from wsflow.estimators.flow_state import restored, state_of
 from wsflow.estimators.inputs import as_networks, check_device, warn, warn_of_few, warn_of_plain
 from wsflow.estimators.sampling import check_path
+from wsflow.estimators.statistics import check_statistics, guided_task, modelled, weights_alone, with_statistics
 from wsflow.estimators.validation import (
     fit_array,
     held_out_rows,
@@ -38,9 +39,9 @@ from wsflow.models.weight_flow import (
     build_weight_flow,
 )
 from wsflow.running.compatibility import warn_of_classes
+from wsflow.running.without_statistics import without_statistics
 from wsflow.task import Task
 from wsflow.training.loop import TrainingInterrupted
-from wsflow.weights import WeightArray
 
 
 class WeightFlow(DensityMixin, BaseEstimator):
@@ -200,8 +201,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         settings = self._settings()
         if settings.geometry is None:
             warn_of_plain(self, "learns plain vectors, without symmetries (geometry='euclidean' says that they are)")
-        weights = tensor(values)
-        geometry = settings.geometry_for(self.architecture_, self.n_features_in_, weights)
+        weights = weights_alone(tensor(values), self.architecture_)
+        geometry = settings.geometry_for(modelled(self.architecture_), weights.shape[1], weights)
         generator = torch_generator(self.random_state)
         points = geometry.to_points(weights.double())
         self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
@@ -222,8 +223,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
     def _settings(self, prediction: str | None = None) -> FlowSettings:
         parameters = {name: getattr(self, name) for name in DEFAULTS}
-        settings = settings_of(self.architecture_, prediction=prediction, **parameters)
-        groups = () if self.architecture_ is None else self.architecture_.groups
+        architecture = modelled(self.architecture_)
+        settings = settings_of(architecture, prediction=prediction, **parameters)
+        groups = () if architecture is None else architecture.groups
         check_flow(settings, self.n_features_in_, sum(group.total for group in groups))
         return settings
 
@@ -257,9 +259,13 @@ class WeightFlow(DensityMixin, BaseEstimator):
         architecture: Architecture | None = None,
         condition: Any = None,
         condition_scale: float = 1.0,
+        task: Task | None = None,
         return_log_prob: bool = False,
     ) -> Any:
         """Draw new networks.
+
+        A flow models weights. The running statistics of networks with batch norms are computed anew, as means over
+        batches of about 512, on inputs of a task: 2,048 at most, evenly spaced.
 
         Parameters
         ----------
@@ -281,6 +287,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
             Of all samples, for a flow with a condition; None samples the law over all.
         condition_scale : float
             Of classifier-free guidance: above 1, the condition is exaggerated.
+        task : Task, optional
+            On whose inputs running statistics are computed (default: that of the guidance, or else the flow's own).
         return_log_prob : bool
             Whether to return log-densities too. Paths are then followed in float64.
 
@@ -296,30 +304,34 @@ class WeightFlow(DensityMixin, BaseEstimator):
         ValueError
             If `n_samples` is not positive, or the samples have no log-density that could be returned: those of a flow
             without one, guided and stochastic ones, wider ones of several, and those at temperature 0.
+        InvalidInputError
+            If the networks have running statistics, and no task is known.
         NumericalError
             If the flow leaves the finite numbers.
         """
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         model = self._model(condition, condition_scale)
-        model = model if architecture is None else model.at_width(architecture)
+        model = model if architecture is None else model.at_width(without_statistics(architecture))
+        task = task or guided_task(guidance) or self.task
+        check_statistics(self.architecture_, task)
         wide = 0 if architecture is None else architecture.n_weights
         check_samples(int(n_samples), max(self.n_features_in_, wide))
         generator = torch_generator(random_state)
         if not return_log_prob:
             options = {"temperature": temperature, "noise": noise, "guidance": guidance}
-            return self._networks(model.sample(int(n_samples), generator, **options), architecture)
+            return self._networks(model.sample(int(n_samples), generator, **options), architecture, task)
         check_path(guidance, noise)
         weights, log_prob = model.sample_with_log_prob(int(n_samples), generator, temperature=temperature)
-        return self._networks(weights, architecture), log_prob.numpy()
+        return self._networks(weights, architecture, task), log_prob.numpy()
 
-    def _networks(self, weights: Tensor, architecture: Architecture | None) -> Any:
+    def _networks(self, weights: Tensor, architecture: Architecture | None, task: Task | None) -> Any:
         with np.errstate(over="ignore"):
             rows, own = weights.numpy().astype(self._dtype), architecture or self.architecture_
         if not np.isfinite(rows).all():
             raise NumericalError(
                 f"Samples are beyond the range of {rows.dtype}: rescale the data, or pass them as float64."
             )
-        return rows if own is None else WeightArray(rows, own, aligned=True)
+        return rows if own is None else with_statistics(rows, own, task)
 
     def score_samples(self, X: Any, return_std: bool = False, condition: Any = None) -> Any:
         """Compute the log-density of networks, with respect to the Riemannian volume of their canonical forms.
@@ -327,7 +339,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         A row's score depends on the other rows by rounding only, because matrix kernels treat a row differently by its
         place. With an adaptive solver rounding may decide whether a step is accepted, and then scores differ by the
         solver's tolerances. What is equal in all networks of `fit` is no dimension: the density is that of the others,
-        and zero, with a score of minus infinity, for networks that differ in it.
+        and zero, with a score of minus infinity, for networks that differ in it. Running statistics have no part in it.
 
         Parameters
         ----------
@@ -351,7 +363,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         ValueError
             If there is no density: for the normalized geometry and for a source that is only drawn from.
         """
-        found, error = self._model(condition).log_prob_and_error(tensor(later_array(self, X)))
+        rows = weights_alone(tensor(later_array(self, X)), self.architecture_)
+        found, error = self._model(condition).log_prob_and_error(rows)
         return (found.numpy(), error.numpy()) if return_std else found.numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -406,7 +419,8 @@ class WeightFlow(DensityMixin, BaseEstimator):
         X : WeightArray or array-like of shape (n, d)
         """
         check_is_fitted(self)
-        points = self.geometry_.to_points(tensor(later_array(self, X)).double())
+        rows = weights_alone(tensor(later_array(self, X)), self.architecture_)
+        points = self.geometry_.to_points(rows.double())
         return points[:, self.geometry_.manifold.varying].numpy()
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -415,7 +429,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
         restore_description(self, data)
         labels = np.array(data["labels"]) if "labels" in data else None
-        model, history = restored(self._settings(data["prediction"]), self.architecture_, arrays, data)
+        model, history = restored(self._settings(data["prediction"]), modelled(self.architecture_), arrays, data)
         self._finish(model, history, labels, data["dtype"])
         # files of 0.1 do not say it
         self.n_networks_, self.n_runs_ = data.get("fitted_to", (None, None))

@@ -32,7 +32,8 @@ def restored(
     settings: FlowSettings, architecture: Architecture | None, arrays: dict[str, np.ndarray], data: dict[str, Any]
 ) -> tuple[WeightFlowModel, FlowHistory]:
     """The model that was fitted, and its history, from what `state_of` returned."""
-    geometry = settings.geometry_for(architecture, data["n_features"])
+    n_features = data["n_features"] if architecture is None else architecture.n_weights
+    geometry = settings.geometry_for(architecture, n_features)
     state = {name: tensor(array) for name, array in arrays.items()}
     # files of 0.1 say whether it was a classification
     loss = data.get("loss", "cross_entropy" if data.get("is_classification", True) else "mse")

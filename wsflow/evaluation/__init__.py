@@ -1,7 +1,7 @@
 """Evidence on held-out data and networks of held-out runs: barriers, predictions, novelty, nulls, the report."""
 
 from wsflow.evaluation.barrier import BarrierMatrix, barrier_matrix, fixed_pairs, loss_barrier, midpoint_barrier
-from wsflow.evaluation.batch_norm import recompute_batch_norm
+from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, reliability
 from wsflow.evaluation.connectivity import LossPath, interpolate, loss_path
 from wsflow.evaluation.detection import Detection, detect, duplicates, foreign
@@ -26,6 +26,7 @@ __all__ = [
     "MEASURES",
     "NULLS",
     "PRDC",
+    "STATISTICS_INPUTS",
     "BarrierMatrix",
     "Detection",
     "Dispersion",

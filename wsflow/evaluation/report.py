@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
+from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, class_forecasts, reliability
 from wsflow.evaluation.distribution import one_per_run, two_samples
 from wsflow.evaluation.embedding import align, canonical, evenly_spaced
@@ -141,6 +142,8 @@ def evaluate(
     All networks may be any representatives: they are canonicalized and aligned to one reference here. What would take
     long is measured on fewer: dispersion on 2,000 pairs, nulls on 200 networks, barriers on 200 pairs and 4,096
     training examples, precision, recall and the two-sample test on 500 networks, functions are compared on 512 inputs.
+    Running statistics of nulls are computed anew, as those of samples are, on 2,048 inputs of the task; training and
+    held-out networks keep their own. Distances in weights leave them out.
 
     Parameters
     ----------
@@ -254,7 +257,12 @@ def _nulls(
 ) -> Iterator[tuple[str, Measured]]:
     """Measure every null at every level, made of aligned networks (n, d)."""
     for name, rows in null_samples(made_of, n_samples, random_state):
-        yield name, evaluator.measure(WeightArray(rows, evaluator.train.architecture), pairs=NULL_PAIRS)
+        networks = WeightArray(rows, evaluator.train.architecture)
+        if len(networks.architecture.statistic_columns):
+            # in the precision in which networks are judged
+            networks = networks.astype(np.float32)
+            networks = recompute_batch_norm(networks, evaluator.task, max_inputs=STATISTICS_INPUTS)
+        yield name, evaluator.measure(networks, pairs=NULL_PAIRS)
 
 
 def _curves(nulls: dict[str, Row], score: str) -> dict[str, Frontier]:

@@ -194,8 +194,8 @@ def _check_architecture(values: Mapping[str, Any], architecture: Architecture | 
         return
     if len(architecture.statistic_columns):
         raise ValueError(
-            "These networks hold running statistics, which are recomputed from data and not modelled. "
-            "WeightFlow fits networks without batch norm."
+            "A flow models weights, and these networks hold running statistics. Leave them out with "
+            "wsflow.running.without_statistics.without_statistics(architecture), as WeightFlow does."
         )
     kind = getattr(geometry, "kind", "auto")
     if kind in ("normalized", "geometric") and GEOMETRIES["geometric"](architecture).target.is_flat:

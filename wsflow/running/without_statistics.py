@@ -1,0 +1,100 @@
+"""Networks without the running statistics of their norms, which then normalise with the statistics of the batch.
+
+Running statistics are computed and not learned. What has weights alone, such as a point on the path of a flow, runs by
+the statistics of its inputs, as in training mode; gradients go through them.
+
+References
+----------
+Ioffe and Szegedy 2015, "Batch normalization", arXiv:1502.03167.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from wsflow.architecture import Architecture
+from wsflow.architecture.program import Operation, Program
+from wsflow.exceptions import InvalidInputError
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def without_statistics(architecture: Architecture) -> Architecture:
+    """Return the architecture of the weights alone; itself where there are no statistics.
+
+    Raises
+    ------
+    InvalidInputError
+        If a pass over inputs would not compute the statistics, so that nothing could put them back.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wsflow import Architecture
+    >>> from wsflow.running import forward
+    >>> from wsflow.running.without_statistics import without_statistics
+    >>> x = torch.randn(50, 3)
+    >>> architecture = Architecture.from_module(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1, bias=False)), x)
+    >>> weights = without_statistics(architecture)
+    >>> architecture.n_weights, weights.n_weights
+    (16, 9)
+    >>> rows = torch.tensor([[1.0, 1, 1, 0, 0, 0, 1, 0, 0]])
+    >>> torch.allclose(forward(rows, weights, x)[0, :, 0], (x - x.mean(0))[:, 0] / x[:, 0].std(correction=0), atol=1e-4)
+    True
+    """
+    if not len(architecture.statistic_columns):
+        return architecture
+    check_recomputable(architecture)
+    weights = tuple(p for p in architecture.parameters if p.role == "weight")
+    program = architecture.program and _program(architecture.program)
+    module = _module(architecture.module) if program is None else None
+    return replace(architecture, parameters=weights, program=program, module=module)
+
+
+def check_recomputable(architecture: Architecture) -> None:
+    """Refuse statistics that a pass in training mode would not compute, naming the first."""
+    if not architecture.is_runnable:
+        raise InvalidInputError(
+            "These networks hold running statistics, which are computed by running them, and their architecture does "
+            "not say how they run. Read them from a module: Architecture.from_module(module, example_input)."
+        )
+    found = next(_not_recomputed(architecture), None)
+    if found is not None:
+        raise InvalidInputError(
+            f"The statistic {found!r} is none of a batch norm of torch, so no pass over data computes it for new "
+            "networks. Leave it out of the networks, such as by folding it into weights."
+        )
+
+
+def _not_recomputed(architecture: Architecture) -> Iterator[str]:
+    for parameter in architecture.parameters:
+        path, _, key = parameter.name.rpartition(".")
+        if parameter.role == "statistic":
+            layer = architecture.executable.get_submodule(path)
+            if key not in STATISTICS or not isinstance(layer, _BatchNorm):
+                yield parameter.name
+
+
+def _program(program: Program) -> Program:
+    return replace(program, operations=tuple(map(_operation, program.operations)))
+
+
+def _operation(operation: Operation) -> Operation:
+    if operation.base != "batch_norm":
+        return operation
+    # behind the gain and the bias: running mean and variance, and whether those of the batch are used
+    before, after = operation.arguments[:3], operation.arguments[6:]
+    return replace(operation, arguments=(*before, None, None, True, *after))
+
+
+def _module(module: Any) -> nn.Module:
+    found: nn.Module = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(module))
+    return found
