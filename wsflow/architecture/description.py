@@ -83,7 +83,8 @@ PROGRAM = record(
         "constants": list_of(row(text, one_of(*DTYPES), SIZES, text)),
         "operations": list_of(row(text, text, list_of(operand), mapping(operand), text)),
         "output": operand,
-    }
+    },
+    {"evaluation_only": text},
 )
 ARCHITECTURE = record(
     {

@@ -1,6 +1,7 @@
 """The closed set of operations of a program: torch's ATen operators that compute a value and do nothing else.
 
-None of them writes into its operands, draws random numbers, or makes a result whose shape depends on values.
+None of them writes into its operands, or makes a result whose shape depends on values. Those that draw random numbers
+do so in training mode only: in evaluation mode dropouts pass on their input, and every other draw is its mean.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ BY_KIND = {
         col2im to detach type_as tril triu diag
         """,
     "numbers": """
-        arange linspace empty ones ones_like new_ones zeros zeros_like new_zeros full full_like new_full scalar_tensor
-        eye empty_like fill one_hot
+        arange linspace empty new_empty ones ones_like new_ones zeros zeros_like new_zeros full full_like new_full
+        scalar_tensor eye empty_like fill one_hot
         """,
     "elementwise": """
         add sub rsub mul div pow neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square sin cos
@@ -50,6 +51,9 @@ BY_KIND = {
     "indices": """
         embedding embedding_bag _embedding_bag index_select index gather scatter scatter_add scatter_reduce index_add
         index_put take_along_dim _embedding_bag_forward_only
+        """,
+    "draws": """
+        dropout alpha_dropout feature_alpha_dropout bernoulli rand rand_like randn randn_like uniform normal_functional
         """,
     "sizes": " ".join(f"int_{name}" for name in INTEGER),
 }

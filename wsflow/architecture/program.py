@@ -11,6 +11,7 @@ import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from wsflow.architecture.names import check_names
@@ -112,6 +113,9 @@ class Program:
         In the order of computation.
     output : Value, or nested tuples of them
     constants : tuple of Constant
+    evaluation_only : str
+        Why the program has no training mode; empty where it has one. There, batch norms with a `training` of True
+        follow the batch, and what draws random numbers does.
 
     Raises
     ------
@@ -130,6 +134,7 @@ class Program:
     operations: tuple[Operation, ...]
     output: Any
     constants: tuple[Constant, ...] = ()
+    evaluation_only: str = ""
 
     def __post_init__(self) -> None:
         check_names("value of a program", [*(x.name for x in self.inputs), *(o.name for o in self.operations)])
@@ -152,6 +157,18 @@ class Program:
         )
         if unknown:
             raise ValueError(f"In the program, {where} uses {operand.name!r} before it is computed.")
+
+    @cached_property
+    def last_uses(self) -> tuple[tuple[str, ...], ...]:
+        """For each operation the values that nothing uses behind it."""
+        needed = {value.name for value in operands(self.output) if isinstance(value, Value)}
+        result: list[tuple[str, ...]] = []
+        for operation in reversed(self.operations):
+            used = {value.name for value in operands(operation.operands) if isinstance(value, Value)}
+            unused = {operation.name} - needed
+            result.append(tuple(used - needed | unused))
+            needed |= used
+        return tuple(result[::-1])
 
     def parameters(self) -> frozenset[str]:
         """Return the names of the parameters that are used."""
@@ -188,6 +205,7 @@ def describe_program(program: Program) -> dict[str, Any]:
             for o in program.operations
         ],
         "output": _data(program.output),
+        **({"evaluation_only": program.evaluation_only} if program.evaluation_only else {}),
     }
 
 
@@ -210,6 +228,7 @@ def parse_program(data: Mapping[str, Any]) -> Program:
             Constant(name, dtype, tuple(shape), base64.b64decode(text, validate=True))
             for name, dtype, shape, text in data["constants"]
         ),
+        data.get("evaluation_only", ""),
     )
 
 

@@ -1,10 +1,11 @@
-"""Outputs of n networks: layer by layer where they are sequential, by their module elsewhere."""
+"""Outputs of n networks: by their program, or by their module where it could not be kept as one."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,20 +18,39 @@ from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.sequential import LINEAR
+from wsflow.exceptions import InvalidInputError
+from wsflow.running.draws import Draws, Generators
+from wsflow.running.kernels import is_drawing
 from wsflow.running.outputs import output_of
 from wsflow.running.rows import unflatten
+from wsflow.running.runner import Run
+from wsflow.running.sequential import program_of
 
 
-def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module: nn.Module | None = None) -> Tensor:
+def forward(
+    weights: Tensor,
+    architecture: Architecture,
+    inputs: Tensor | tuple[Tensor, ...],
+    module: nn.Module | None = None,
+    *,
+    training: bool = False,
+    generator: Generators | None = None,
+) -> Tensor:
     """Compute the outputs of every network on a batch of inputs.
 
     Parameters
     ----------
     weights : Tensor of shape (n, d)
-    inputs : Tensor of shape (b, p), or (n, b, p) for a batch of its own for each network
-        For networks that a module runs: one input of the module, for all networks.
+    inputs : Tensor of shape (b, ...), or (n, b, ...) for a batch of its own for each network, or a tuple of them
+        Which of both it is follows from the input that the architecture was read with. Networks that only a module
+        runs share their input.
     module : nn.Module, optional
-        Runs networks that are not sequential, in evaluation mode (default: the architecture's module).
+        Runs networks that do not run by themselves, in evaluation mode.
+    training : bool
+        Whether batch norms take the statistics of the batch, and dropout acts. `train_forward` returns the updated
+        statistics as well.
+    generator : torch.Generator, or a sequence of n of them, optional
+        For what is drawn at random in training mode: one for all networks, or one for each.
 
     Returns
     -------
@@ -49,15 +69,91 @@ def forward(weights: Tensor, architecture: Architecture, inputs: Tensor, module:
     >>> forward(torch.zeros(5, 23), Architecture.mlp([4, 3, 2]), torch.zeros(7, 4)).shape
     torch.Size([5, 7, 2])
     """
+    if training:
+        return train_forward(weights, architecture, inputs, generator)[0]
     tensors = unflatten(weights, architecture)
-    if module is None and architecture.layers:
-        for _, hidden in run_layers(tensors, architecture, inputs):
-            outputs = hidden
-        return outputs
-    module = architecture.executable if module is None else module
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    if module is None and (run := evaluation_run(tensors, architecture)):
+        return output_of(run.output(*given))
+    module = architecture.module if module is None else module
     if module is None:
         raise ValueError("This architecture does not say how to run its networks. Pass module=.")
-    return run_module(tensors, unwrapped(module), inputs, chosen=output_of)
+    return run_module(tensors, unwrapped(module), *given, chosen=output_of)
+
+
+def train_forward(
+    weights: Tensor,
+    architecture: Architecture,
+    inputs: Tensor | tuple[Tensor, ...],
+    generator: Generators | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute the outputs of every network in training mode, and the statistics that a training step leaves.
+
+    Batch norms take the statistics of the batch, and dropout acts, with masks of its own for each network.
+
+    Returns
+    -------
+    Tensor of shape (n, b, outputs), Tensor of shape (n, s)
+        The outputs, and the values for ``weights[:, architecture.statistic_columns]``.
+
+    Raises
+    ------
+    InvalidInputError
+        If the networks have no training mode, or something is drawn without a generator.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wsflow import Architecture, WeightArray
+    >>> from wsflow.running import train_forward
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    >>> architecture = Architecture.from_module(net, torch.zeros(2, 1, 8, 8))
+    >>> weights = torch.from_numpy(WeightArray.from_modules([net, net], architecture))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> outputs, statistics = train_forward(weights, architecture, torch.randn(5, 1, 8, 8), generator)
+    >>> weights[:, architecture.statistic_columns] = statistics
+    >>> outputs.shape, statistics.shape
+    (torch.Size([2, 5, 2]), torch.Size([2, 9]))
+    """
+    run = training_run(unflatten(weights, architecture), architecture, generator)
+    outputs = output_of(run.output(*(inputs if isinstance(inputs, tuple) else (inputs,))))
+    known = {**run.tensors, **(run.updated or {})}
+    statistics = [known[p.name].reshape(run.n, -1) for p in architecture.parameters if p.role == "statistic"]
+    return outputs, torch.cat(statistics, dim=1).detach() if statistics else weights.detach()[:, :0]
+
+
+def evaluation_run(tensors: Mapping[str, Tensor], architecture: Architecture) -> Run | None:
+    """Return a run of networks (n, *shape) in evaluation mode; None if only a module runs them."""
+    program = program_of(architecture)
+    if program is not None and program is architecture.program and architecture.module is None:
+        # a program from a file is tried on shapes alone, once
+        architecture.executable  # noqa: B018
+    return None if program is None else Run(program, tensors)
+
+
+def training_run(tensors: Mapping[str, Tensor], architecture: Architecture, generator: Generators | None = None) -> Run:
+    """Return a run of networks with these parameters (n, *shape) in training mode.
+
+    Raises
+    ------
+    InvalidInputError
+        If the networks have no training mode, or something is drawn without a generator.
+    """
+    run = evaluation_run(tensors, architecture)
+    if run is None:
+        raise InvalidInputError(
+            "These networks have no training mode, because what they compute could not be kept as a program."
+        )
+    if why := run.program.evaluation_only:
+        raise InvalidInputError(f"These networks run in evaluation mode only: {why}.")
+    drawing = next((operation for operation in run.program.operations if is_drawing(operation)), None)
+    if drawing is not None and generator is None:
+        where = f"the layer {drawing.layer!r}" if drawing.layer else "the networks"
+        raise InvalidInputError(
+            f"In training mode {where} draws random numbers ({drawing.base}). Pass generator=torch.Generator()."
+        )
+    return replace(run, draws=None if generator is None else Draws(run.n, generator), updated={})
 
 
 def run_layers(

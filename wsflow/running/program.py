@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.operations import INTEGER
-from wsflow.architecture.program import (
-    Constant,
-    ConstantValue,
-    Dtype,
-    Operation,
-    ParameterValue,
-    Value,
-    operands,
-)
+from wsflow.architecture.program import ConstantValue, Dtype, Operation, ParameterValue, Value
 from wsflow.exceptions import InvalidInputError
-from wsflow.memory import physical_memory
+from wsflow.running.draws import MEANS
+from wsflow.running.normalisation import COUNTER, follows_batch
 from wsflow.running.program_layers import Layer, same_layer, torch_layer
-
-COUNTER = "num_batches_tracked"
-_INTEGER: dict[str, Callable[..., Any]] = {
-    "max": max,
-    "min": min,
-    "floor": math.floor,
-    "ceil": math.ceil,
-    "trunc": math.trunc,
-}
-
-# what an operation raises where its operands are not what it takes
-FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError)
+from wsflow.running.runner import FAILURES, SizeLimit, constant_tensor
+from wsflow.running.steps import function_of
 
 
 @dataclass(frozen=True)
@@ -52,22 +30,12 @@ class _Step:
     last_used: tuple[str, ...]
 
 
-class _SizeLimit(TorchDispatchMode):
-    """Refuses results that this machine's memory does not hold."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.nbytes > physical_memory():
-                raise ValueError(f"its result has {tensor.nbytes:.1e} bytes, more than this machine's memory")
-        return result
-
-
 class ProgramModule(nn.Module):
-    """Run the program of an architecture, in evaluation mode until `train` is called.
+    """Run the program of an architecture for one network, in evaluation mode until `train` is called.
 
-    Linear layers, convolutions and batch norms with parameters of their own are torch's layers. All weights are zero:
-    `torch.func.functional_call` or `load_state_dict` puts in those of a network.
+    In training mode it draws from torch's global generator, as torch's modules do. Linear layers, convolutions and
+    batch norms with parameters of their own are torch's layers. All weights are zero: `torch.func.functional_call` or
+    `load_state_dict` puts in those of a network.
 
     Raises
     ------
@@ -116,7 +84,7 @@ class ProgramModule(nn.Module):
             )
             for x in self._program.inputs
         ]
-        with torch.no_grad(), _SizeLimit():
+        with torch.no_grad(), SizeLimit():
             torch.func.functional_call(self, state, tuple(inputs))
 
     def _put_layers(self, architecture: Architecture) -> set[str]:
@@ -155,16 +123,14 @@ class ProgramModule(nn.Module):
             module.register_buffer(key, torch.zeros(shape, dtype=torch.long if key == COUNTER else None))
 
     def _steps_of(self, computed: set[str]) -> list[_Step]:
-        needed = {value.name for value in operands(self._program.output) if isinstance(value, Value)}
         steps: list[_Step] = []
         following = ""
-        for operation in reversed(self._program.operations):
-            used = {value.name for value in operands(operation.operands) if isinstance(value, Value)}
+        operations = zip(self._program.operations, self._program.last_uses, strict=True)
+        for operation, last_used in reversed(list(operations)):
             layer = operation.layer if operation.layer != following or operation.name in computed else ""
             if operation.name not in computed and layer and not self._passes_on(layer):
                 layer = ""
-            steps.append(_Step(operation, layer, operation.name in computed, tuple(used - needed)))
-            needed |= used
+            steps.append(_Step(operation, layer, operation.name in computed, last_used))
             following = following if operation.is_size else operation.layer
         return steps[::-1]
 
@@ -197,9 +163,18 @@ class ProgramModule(nn.Module):
             return self.get_submodule(step.layer)(self._resolved(step.operation.arguments[0], values, reference))
         arguments = self._resolved(step.operation.arguments, values, reference)
         keywords = {name: self._resolved(value, values, reference) for name, value in step.operation.keywords}
-        function, placed = function_of(step.operation.function)
-        result = function(*arguments, **keywords, **({"device": reference.device} if placed else {}))
+        result = self._function(step.operation, reference.device)(*arguments, **keywords)
         return self.get_submodule(step.layer)(result) if step.layer else result
+
+    def _function(self, operation: Operation, device: torch.device) -> Any:
+        """Return an operation as it is in the module's mode."""
+        function, placed = function_of(operation.function)
+        if not self.training and operation.base in MEANS:
+            function = MEANS[operation.base]
+        if operation.base in ("batch_norm", "instance_norm"):
+            follows = follows_batch(operation, self.training)
+            return lambda *arguments: function(*arguments[:5], follows, *arguments[6:])
+        return partial(function, device=device) if placed else function
 
     def _resolved(self, operand: Any, values: dict[str, Any], reference: Tensor) -> Any:
         if isinstance(operand, Value):
@@ -215,34 +190,3 @@ class ProgramModule(nn.Module):
         if isinstance(operand, tuple):
             return [self._resolved(item, values, reference) for item in operand]
         return operand
-
-
-@cache
-def function_of(name: str) -> tuple[Callable[..., Any], bool]:
-    """Return the function of an operation, and whether it takes the device on which it makes a tensor.
-
-    Raises
-    ------
-    ValueError
-        If torch has no such operation.
-    """
-    base, _, overload = name.partition(".")
-    if base == "getitem":
-        return operator.getitem, False
-    if base == "sym_size":
-        return Tensor.size, False
-    if base.startswith("int_") and base.removeprefix("int_") in INTEGER:
-        kind = base.removeprefix("int_")
-        return (_INTEGER[kind] if kind in _INTEGER else getattr(operator, kind)), False
-    found = getattr(getattr(torch.ops.aten, base, None), overload or "default", None)
-    if found is None or found._schema.is_mutable:
-        raise ValueError(f"This version of torch has no operation {name!r}.")
-    return found, any(argument.name == "device" for argument in found._schema.arguments)
-
-
-def constant_tensor(constant: Constant) -> Tensor:
-    """Return the tensor of a constant; those in the type of the weights are of float64 here."""
-    dtype = torch.float64 if constant.dtype == "weights" else getattr(torch, constant.dtype)
-    if not constant.data:
-        return torch.empty(constant.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(constant.data), dtype=dtype).reshape(constant.shape)

@@ -57,9 +57,10 @@ def torch_layer(operation: Operation, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 
 def _batch_norm(own: tuple[Any, ...], size: int, settings: tuple[Any, ...]) -> nn.Module | None:
-    if (own[0] is None) != (own[1] is None):
+    follows, momentum, eps = settings[:3]
+    if (own[0] is None) != (own[1] is None) or not follows:
         return None
-    return BatchNorm(size, eps=settings[2], momentum=settings[1], affine=own[0] is not None)
+    return BatchNorm(size, eps=eps, momentum=momentum, affine=own[0] is not None)
 
 
 def _built(base: str, shape: tuple[int, ...], bias: bool, settings: tuple[Any, ...]) -> nn.Module | None:

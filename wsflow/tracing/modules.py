@@ -59,13 +59,13 @@ def architecture_of_module(
     >>> [(group.name, group.size) for group in architecture_of_module(net, torch.zeros(2, 1, 8, 8)).groups]
     [('0', 4)]
     """
-    architecture, working, inputs = _certified(module, example_input, frozen, output, progress)
-    return replace(with_program(architecture, working, inputs), module=copy.deepcopy(working))
+    architecture, working, inputs, chosen = _certified(module, example_input, frozen, output, progress)
+    return replace(with_program(architecture, working, inputs, chosen), module=copy.deepcopy(working))
 
 
 def certified_architecture(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
     """Return the architecture of a module, with symmetries that passed the certificate, and without its program."""
-    architecture, working, _ = _certified(module, example_input, frozen, None, None)
+    architecture, working, *_ = _certified(module, example_input, frozen, None, None)
     return replace(architecture, module=copy.deepcopy(working))
 
 
@@ -75,8 +75,11 @@ def _certified(
     frozen: Collection[str],
     output: str | int | None,
     progress: Progress | None,
-) -> tuple[Architecture, nn.Module, tuple[Any, ...]]:
-    """Return an architecture with the copy of the module that was read, and its inputs, in the module's precision."""
+) -> tuple[Architecture, nn.Module, tuple[Any, ...], tuple[Any, ...]]:
+    """Return an architecture, the copy of the module that was read, its inputs, and those of the certificate.
+
+    The inputs are in the module's precision, and those of the certificate in float64.
+    """
     module = unwrapped(module)
     _check_layers(module, frozen)
     report = _steps(progress, 4)
@@ -95,7 +98,7 @@ def _certified(
         certificate = certify(architecture, working, chosen, n_trials)
     if not certificate.deviation <= TOLERANCE:
         architecture = _corrected(architecture, working, chosen, certificate)
-    return architecture, working, inputs
+    return architecture, working, inputs, chosen
 
 
 def _as_weights(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import tree_leaves, tree_map
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.operations import INTEGER, OPERATIONS
+from wsflow.architecture.operations import BY_KIND, INTEGER, OPERATIONS
 from wsflow.architecture.program import (
     Constant,
     ConstantValue,
@@ -44,40 +44,103 @@ _PLACES = ("device", "layout", "pin_memory", "memory_format")
 _SAME = ("clone", "contiguous", "alias", "positive", "lift_fresh_copy")
 # views may need a copy where the operation before had another layout in memory
 _VIEWS = ("view", "_unsafe_view")
-_BATCH_NORM = "_native_batch_norm_legit_no_training"
+# the momentum of a mean over all batches
+CUMULATIVE = math.nan
+_FROZEN = "_native_batch_norm_legit_no_training"
+# the names of batch norms in a graph without mutations
+_BATCH_NORMS = ("_native_batch_norm_legit_functional", "_native_batch_norm_legit", _FROZEN)
+_UNIFORM = ("rand", "rand_like")
+# operations of which a program has the first result alone
+_FIRST = ("native_dropout", *_BATCH_NORMS)
+
+
+DRAWS = frozenset(BY_KIND["draws"].split())
+
+
+@torch.library.custom_op("wsflow::alpha_dropout", mutates_args=())
+def _alpha_dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    """Stand for alpha dropout, which torch.export would take apart."""
+    raise NotImplementedError
+
+
+@torch.library.custom_op("wsflow::feature_alpha_dropout", mutates_args=())
+def _feature_alpha_dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    """Stand for alpha dropout of channels."""
+    raise NotImplementedError
+
+
+_WHOLE = {name: getattr(torch.ops.wsflow, name).default for name in ("alpha_dropout", "feature_alpha_dropout")}
+for stand_in in (_alpha_dropout, _feature_alpha_dropout):
+    stand_in.register_fake(lambda x, p, train: torch.empty_like(x))
+
+
+def _keep_whole(graph: Any) -> None:
+    """Put operations that torch.export does not take apart in the place of alpha dropouts."""
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            node.target = _WHOLE.get(str(node.target).removeprefix("aten.").removesuffix(".default"), node.target)
 
 
 class _NotRecorded(ValueError):
     """A part of a graph that no program expresses."""
 
 
-def with_program(architecture: Architecture, module: nn.Module, inputs: Sequence[Any]) -> Architecture:
+def with_program(
+    architecture: Architecture, module: nn.Module, inputs: Sequence[Any], chosen: Sequence[Any]
+) -> Architecture:
     """Return the architecture of a module in evaluation mode with its program, for inputs in the module's precision.
 
-    It has none where no program expresses the forward pass, or where the program's output is not the module's.
+    The program is that of the module in training mode where it computes the module's outputs in evaluation mode as
+    well, on the `chosen` inputs in float64; else it is that of evaluation mode alone. There is none where no program
+    expresses the forward pass, or where its output is not the module's.
     """
     names = {alias: p.name for p in architecture.parameters for alias in (p.name, *p.aliases)}
     if not all(isinstance(x, Tensor) for x in inputs):
         return architecture
-    # torch.export fails in many ways, most of them where a size cannot vary
-    with suppress(Exception):
-        result = replace(architecture, program=_recorded(module, inputs, names))
-        if _agrees(result, module, inputs):
-            return result
+    why = ""
+    for training in (True, False):
+        # torch.export fails in many ways, most of them where a size cannot vary
+        try:
+            program = replace(_recorded(module, inputs, names, training), evaluation_only=why)
+            result = replace(architecture, program=program)
+            if _agrees(result, module, chosen):
+                return result
+            why = f"what the module does in training mode is more than dropout and batch statistics{_where(program)}"
+        except _NotRecorded as error:
+            why = f"in training mode the module uses {error}"
+        except Exception as error:
+            why = f"the module could not be read in training mode ({type(error).__name__})"
     return architecture
 
 
-def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str]) -> Program:
+def _where(program: Program) -> str:
+    """Name the layers that draw random numbers."""
+    drawing = dict.fromkeys(o.layer for o in program.operations if o.base in DRAWS and o.layer)
+    return f"; random numbers are drawn in {', '.join(map(repr, drawing))}" if drawing else ""
+
+
+def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str], training: bool) -> Program:
     """Return the program for any number of examples, and sequences of integers of any length."""
     auto = torch.export.Dim.AUTO
     sizes = tuple(dict.fromkeys(range(min(x.dim(), 1) if x.is_floating_point() else x.dim()), auto) for x in inputs)
     # torch.export leaves marks on its inputs, by which their sizes would vary in the next export
     inputs = [x.clone() for x in inputs]
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         with restored(module):
+            if training:
+                _put_into_training_mode(module)
             exported = torch.export.export(module, tuple(inputs), dynamic_shapes=sizes, strict=False)
+        _keep_whole(exported.graph_module)
         dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
         return _Recorder(exported.run_decompositions({}), names, dict(module.named_modules()), dtype).program()
+
+
+def _put_into_training_mode(module: nn.Module) -> None:
+    module.train()
+    for layer in module.modules():
+        if getattr(layer, "momentum", 0.0) is None:
+            # its factor depends on the count of batches, which torch.export cannot follow
+            layer.momentum = CUMULATIVE
 
 
 @torch.no_grad()
@@ -104,17 +167,24 @@ class _Recorder:
 
     def program(self) -> Program:
         specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
+        returned = self._returned()
+        needed = _needed(returned)
         for node in self.exported.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node, specs[node.name])
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node in needed:
                 self._call(node)
-            elif node.op == "output":
-                output = self._output(self._argument(node.args[0]))
+        output = self._output(self._argument(returned))
         used = {x.name for o in self.operations for x in operands(o.operands) if isinstance(x, ConstantValue)}
         used |= {x.name for x in operands(output) if isinstance(x, ConstantValue)}
         constants = tuple(constant for name, constant in self.constants.items() if name in used)
         return Program(tuple(self.inputs), tuple(self.operations), output, constants)
+
+    def _returned(self) -> list[Any]:
+        """Return the nodes of the outputs, without those of buffers that are updated."""
+        (output,) = (node for node in self.exported.graph.nodes if node.op == "output")
+        kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
+        return [node for node, kind in zip(output.args[0], kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
 
     def _output(self, values: tuple[Any, ...]) -> Any:
         # a single tensor, or what the module returned as nested tuples
@@ -141,19 +211,21 @@ class _Recorder:
         if node.target in _SIZES:
             return self._add(node, f"int_{_SIZES[node.target]}", node.args, {})
         if node.target is operator.getitem:
-            if node.args[0].op == "call_function" and _base(node.args[0].target) == _BATCH_NORM:
-                # the norm itself; nothing uses the statistics of the batch
-                self.values[node] = self.values[node.args[0]] if node.args[1] == 0 else None
+            if node.args[0].op == "call_function" and _base(node.args[0].target) in _FIRST:
+                if node.args[1] != 0:
+                    raise _NotRecorded(f"the statistics or the mask that {node.args[0].target} used")
+                self.values[node] = self.values[node.args[0]]
                 return None
             return self._add(node, "getitem", node.args, {})
         base = _base(node.target)
         if base in _CHECKS:
             return None
-        if base == _BATCH_NORM:
-            x, weight, bias, mean, variance, momentum, eps = node.args
-            return self._add(
-                node, "batch_norm.default", (x, weight, bias, mean, variance, False, momentum, eps, False), {}
-            )
+        if base in _BATCH_NORMS:
+            return self._batch_norm(node)
+        if base == "native_dropout":
+            return self._add(node, "dropout.default", node.args, {})
+        if base in ("lt", "le", "floor") and (drawn := _bernoulli(node)):
+            return self._add(node, "bernoulli.p", drawn, {})
         given = {
             a.name: value for a, value in zip(node.target._schema.arguments, node.args, strict=False)
         } | node.kwargs
@@ -168,6 +240,15 @@ class _Recorder:
             raise _NotRecorded(f"the operation {node.target}")
         keywords = {name: value for name, value in node.kwargs.items() if name not in _PLACES}
         return self._add(node, f"{base}.{node.target._overloadname}", node.args, keywords)
+
+    def _batch_norm(self, node: Any) -> None:
+        *tensors, momentum, eps = node.args
+        follows = _base(node.target) != _FROZEN and tensors.pop()
+        # a norm may be one without running statistics
+        tensors += [None] * (5 - len(tensors))
+        if math.isnan(momentum):
+            momentum = None if tensors[3] is not None else 0.0
+        self._add(node, "batch_norm.default", (*tensors, follows, momentum, eps, False), {})
 
     def _copy(self, node: Any, dtype: torch.dtype | None) -> None:
         if dtype is None or dtype == node.args[0].meta["val"].dtype:
@@ -217,6 +298,29 @@ class _Recorder:
         return f"{name}_{self.counts[name]}"
 
 
+def _needed(returned: Sequence[Any]) -> set[Any]:
+    """Return the nodes on which outputs depend."""
+    needed: set[Any] = set()
+    waiting = [node for node in returned if isinstance(node, torch.fx.Node)]
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting += node.all_input_nodes
+    return needed
+
+
+def _bernoulli(node: Any) -> tuple[Any, float] | None:
+    """Return the operands of the draw of zeros and ones that a comparison or a rounding of uniform numbers is."""
+    drawn, limit = (*node.args, None)[:2]
+    if _base(node.target) == "floor":
+        if not isinstance(drawn, torch.fx.Node) or drawn.target != torch.ops.aten.add.Tensor:
+            return None
+        drawn, limit = drawn.args
+    uniform = isinstance(drawn, torch.fx.Node) and drawn.op == "call_function" and _base(drawn.target) in _UNIFORM
+    return (drawn, float(limit)) if uniform and isinstance(limit, int | float) else None
+
+
 def _nested(spec: Any, values: Iterator[Any]) -> Any:
     children = spec.children_specs if hasattr(spec, "children_specs") else spec.children()
     if spec.is_leaf():
@@ -225,6 +329,6 @@ def _nested(spec: Any, values: Iterator[Any]) -> Any:
 
 
 def _base(target: Any) -> str:
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+    if not isinstance(target, torch._ops.OpOverload) or (target.namespace != "aten" and target not in _WHOLE.values()):
         raise _NotRecorded(f"the operation {target}")
     return target._opname

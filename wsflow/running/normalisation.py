@@ -1,0 +1,125 @@
+"""Norms of n networks at once, with batch statistics in training mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsflow.architecture.program import Operation, ParameterValue
+from wsflow.running.steps import Own, Step, aligned, is_own, rank, shape, value
+
+COUNTER = "num_batches_tracked"
+
+
+def follows_batch(operation: Operation, training: bool) -> bool:
+    """Return whether a batch or instance norm takes the statistics of the batch, not running ones."""
+    _, _, _, mean, _, follows, *_ = operation.arguments
+    return mean is None or (bool(follows) and training)
+
+
+def batch_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Own:
+    """Normalise every channel over the batch."""
+    # behind the axis of networks
+    return _channels(step, x, weight, bias, (1, *range(3, rank(x) + 1)), *rest)
+
+
+def instance_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Own:
+    """Normalise every channel of every example."""
+    return _channels(step, x, weight, bias, tuple(range(3, rank(x) + 1)), *rest)
+
+
+def _channels(
+    step: Step,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    axes: tuple[int, ...],
+    mean: Any,
+    variance: Any,
+    _: bool,
+    momentum: float | None,
+    eps: float,
+    __: bool = False,
+) -> Own:
+    known = value(x) if is_own(x) else value(x).unsqueeze(0)
+    if follows_batch(step.operation, step.updated is not None):
+        variances, means = torch.var_mean(known, axes, correction=0, keepdim=True)
+        if mean is not None:
+            _update(step, known, means, variances, momentum, 1 in axes)
+    else:
+        means, variances = (_beside(statistic, known.dim()) for statistic in (mean, variance))
+    scale = (variances + eps).rsqrt()
+    scale = scale if weight is None else scale * _beside(weight, known.dim())
+    shift = -means * scale if bias is None else _beside(bias, known.dim()) - means * scale
+    return Own((known * scale + shift).expand(step.n, *known.shape[1:]))
+
+
+def _beside(x: Any, axes: int) -> Tensor:
+    """Return numbers of channels (n, c) as (n, 1, c, 1, ...)."""
+    rows = value(x) if is_own(x) else value(x).unsqueeze(0)
+    return rows.reshape(len(rows), 1, -1, *(axes - 3) * (1,))
+
+
+@torch.no_grad()
+def _update(
+    step: Step, x: Tensor, means: Tensor, variances: Tensor, momentum: float | None, over_examples: bool
+) -> None:
+    """Keep the running statistics that follow from those of a batch; those of instances are averaged."""
+    assert step.updated is not None
+    mean, variance = step.operation.arguments[3:5]
+    if not isinstance(mean, ParameterValue) or not isinstance(variance, ParameterValue):
+        return
+    count = x[0, :, 0].numel() if over_examples else x[0, 0, 0].numel()
+    if count < 2:
+        raise ValueError(
+            f"in training mode a norm needs more than one value of each channel, got inputs {shape(Own(x))}"
+        )
+    # instance norms do not count
+    rate = _rate(step, f"{mean.name.rpartition('.')[0]}.{COUNTER}", momentum) if over_examples else momentum
+    for name, batch in ((mean.name, means), (variance.name, variances * (count / (count - 1)))):
+        before = step.updated.get(name, step.tensors[name])
+        batch = batch.detach().reshape(len(batch), *batch.shape[1:3]).mean(1)
+        step.updated[name] = before + rate * (batch - before)
+
+
+def _rate(step: Step, counter: str, momentum: float | None) -> Any:
+    """Count the batch, and return the share of its statistics: one over their number where there is no momentum."""
+    assert step.updated is not None
+    if counter not in step.tensors:
+        return momentum
+    count = step.updated.get(counter, step.tensors[counter]) + 1
+    step.updated[counter] = count
+    return (1.0 / count).reshape(-1, 1) if momentum is None else momentum
+
+
+def layer_norm(
+    step: Step, x: Any, sizes: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, _: Any = None
+) -> Own:
+    """Normalise the last axes."""
+    return _affine(functional.layer_norm(value(x), tuple(sizes), eps=eps), x, weight, bias)
+
+
+def rms_norm(step: Step, x: Any, sizes: Any, weight: Any = None, eps: float | None = None) -> Own:
+    """Divide by the root mean square over the last axes."""
+    return _affine(functional.rms_norm(value(x), tuple(sizes), eps=eps), x, weight, None)
+
+
+def _affine(normed: Tensor, x: Any, weight: Any, bias: Any) -> Own:
+    if weight is not None:
+        normed = normed * aligned(weight, rank(x))
+    return Own(normed if bias is None else normed + aligned(bias, rank(x)))
+
+
+def group_norm(
+    step: Step, x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, _: Any = None
+) -> Own:
+    """Normalise groups of channels."""
+    flat = value(x).flatten(0, 1) if is_own(x) else value(x)
+    normed = functional.group_norm(flat, groups, eps=eps)
+    normed = normed.unflatten(0, (step.n, -1)) if is_own(x) else normed.unsqueeze(0)
+    if weight is not None:
+        normed = normed * _beside(weight, normed.dim())
+    return Own(normed if bias is None else normed + _beside(bias, normed.dim()))
