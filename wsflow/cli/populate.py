@@ -45,9 +45,29 @@ class NumberOrRange(click.ParamType):
             self.fail(f"{value!r} is neither a number in its range, such as 0.01, nor two of them, such as 0.001:0.1.")
 
 
-def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+class ImageShape(click.ParamType):
+    """Channels, height and width, such as 1x28x28."""
+
+    name = "image shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse the three numbers."""
+        parts = str(value).lower().split("x")
+        if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"{value!r} is not of the form CHANNELSxHEIGHTxWIDTH, such as 1x28x28.")
+        return tuple(int(part) for part in parts)
+
+
+def _hyperparameter(
+    option: str, default: float | None, help_text: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
-        option, default=default, show_default=True, type=NumberOrRange(), metavar="NUMBER|LOW:HIGH", help=help_text
+        option,
+        default=default,
+        show_default=default is not None,
+        type=NumberOrRange(),
+        metavar="NUMBER|LOW:HIGH",
+        help=help_text,
     )
 
 
@@ -58,18 +78,28 @@ def _hyperparameter(option: str, default: float, help_text: str) -> Callable[[Ca
 @click.option("--loss", type=options.Choice(list(LOSSES)), help="Another loss than that of the data set or file.")
 @click.option("--target", help="Column of a .csv file with the targets: its name or number; by default the last.")
 @click.option("--class-weight", type=options.Choice(["balanced"]), help="Weight classes by how rare they are.")
-@click.option("--hidden", default="16,16", show_default=True, callback=options.integers, help="Hidden widths.")
-@click.option("--activation", default="relu", show_default=True, type=options.Choice(sorted(ACTIVATIONS)))
+@click.option("--hidden", callback=options.hidden, help="Hidden widths of perceptrons; 16,16 by default.")
+@click.option("--architecture", metavar="NAME:SIZES", help=f"Other networks: {EXAMPLES}.")
+@click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help="What builds other networks; it is run.")
+@click.option("--image", type=ImageShape(), metavar="CxHxW", help="Which images rows of pixels are, such as 1x28x28.")
+@click.option("--activation", type=options.Choice(sorted(ACTIVATIONS)), help="By default relu, of vit gelu.")
 @click.option("--activation-argument", type=float, help="The activation's parameter, such as the sine's frequency.")
-@click.option("--initialisation", default="normal", show_default=True, type=options.Choice(options.INITIALISATIONS))
+@click.option(
+    "--initialisation",
+    type=options.Choice((*options.INITIALISATIONS, "module")),
+    help="By default normal, of other networks torch, siren or module.",
+)
+@_hyperparameter("--initialisation-scale", 1.0, "Times the first weights; or a range.")
 @click.option("--optimizer", default="adam", show_default=True, type=options.Choice(sorted(OPTIMIZERS)))
 @_hyperparameter("--learning-rate", 1e-3, "One for all runs, or a range from which each draws its own (log-uniform).")
 @_hyperparameter("--momentum", 0.9, "Of sgd and sghmc; or a range.")
 @_hyperparameter("--weight-decay", 0.0, "The prior of sgld and sghmc; or a range.")
 @_hyperparameter("--temperature", 1.0, "Of sgld and sghmc; or a range.")
+@_hyperparameter("--data-fraction", 1.0, "The share of the examples that each run has, its own ones; or a range.")
 @click.option("--schedule", default="constant", show_default=True, type=options.Choice(sorted(SCHEDULES)))
 @click.option("--cycles", default=1, show_default=True, type=click.IntRange(1), help="Of the schedule cyclical.")
 @click.option("--epochs", default=50, show_default=True, type=click.IntRange(1))
+@_hyperparameter("--steps", None, "Steps of training instead of epochs; or a range.")
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
 @click.option(
     "--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run, or cycle."
@@ -90,7 +120,12 @@ def populate(
     loss: str | None,
     target: str | None,
     class_weight: str | None,
-    hidden: tuple[int, ...],
+    hidden: tuple[int, ...] | None,
+    architecture: str | None,
+    module: str | None,
+    image: tuple[int, ...] | None,
+    activation: str | None,
+    activation_argument: float | None,
     cycles: int,
     snapshots: int,
     jobs: int | None,
@@ -102,8 +137,10 @@ def populate(
     """Train many networks on TASK at once, and write them to a file.
 
     TASK is one of scikit-learn's bundled data sets (breast_cancer, diabetes, digits, iris, linnerud, wine), mnist or
-    fashion_mnist, an image (china, flower, digit:17), or a .csv or .npz file of your own. Run r of a seed is the same
-    network however many are trained with it.
+    fashion_mnist, an image (china, flower, digit:17), or a .csv or .npz file of your own. Networks are perceptrons with
+    --hidden, one of the named architectures, or what your own function without arguments builds: a module that takes
+    the inputs of the task, which for mnist are rows of 784 pixels. Run r of a seed is the same network however many are
+    trained with it.
 
     \b
     Example:
@@ -111,13 +148,19 @@ def populate(
       wsflow populate breast_cancer -n 50 --first-run 500 -o held_out.safetensors
       wsflow populate diabetes --loss gaussian_nll -n 100 -o spread.safetensors
       wsflow populate mnist -n 500 --hidden 10 --epochs 5 --checkpoint half_done --resume -o mnist.safetensors
+      wsflow populate mnist -n 1000 --architecture cnn:16,16,16 --steps 300 --batch-size 32 --jobs 2 -o cnns.safetensors
+      wsflow populate digits -n 100 --module networks.py:make_network --dropout 0:0.5 -o own.safetensors
+      wsflow populate digit:7 -n 50 --architecture siren:32,32 --learning-rate 1e-4 -o sirens.safetensors
     """
     import wsflow
 
     check_name(task)
     loaded = wsflow.load_task(task, loss=loss, target=target, class_weight=class_weight)
-    widths = (loaded.n_inputs, *hidden, loaded.n_outputs)
-    check_size(number * cycles * snapshots, sum((a + 1) * b for a, b in pairwise(widths)), out, settings["checkpoint"])
+    given = networks_of(
+        loaded, hidden, architecture, None if module is None else own_module(module), activation, activation_argument,
+        image,
+    )  # fmt: skip
+    check_size(number * cycles * snapshots, given.architecture.n_weights, out, settings["checkpoint"])
     bars = Bars(quiet)
     with bars.stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(

@@ -37,6 +37,7 @@ class Dataset:
 
     loader: str  # the function of sklearn.datasets
     loss: str
+    image: tuple[int, ...] | None = None  # channels, height and width, where rows are pixels
 
     def load(self) -> Examples:
         """Load inputs and targets."""
@@ -58,6 +59,7 @@ class ImageDataset:
     openml: int  # the number of the data set, whose rows are those of the training part, then those of the test
     loss: str = "cross_entropy"
     n_training: int = 60000
+    image: tuple[int, ...] = (1, 28, 28)
 
     def task(self, name: str, seed: int) -> Task:
         """Load the task, with 5,000 random images of the training part (or a sixth, if it is small) for validation."""
@@ -121,7 +123,7 @@ DATASETS: dict[str, Dataset | ImageDataset | Photograph | Digit] = {
     "china": Photograph("china.jpg"),
     "diabetes": Dataset("load_diabetes", "mse"),
     "digit": Digit(),
-    "digits": Dataset("load_digits", "cross_entropy"),
+    "digits": Dataset("load_digits", "cross_entropy", (1, 8, 8)),
     "fashion_mnist": ImageDataset("fashion", 40996),
     "flower": Photograph("flower.jpg"),
     "iris": Dataset("load_iris", "cross_entropy"),
@@ -230,6 +232,14 @@ def _from_file(path: Path, seed: int, target: str | int | None, loss: str | None
         return split_task(X, y, loss, seed=seed, source=source)
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
+
+
+def image_shape(task: Task) -> tuple[int, ...] | None:
+    """Return the channels, height and width of the images that the rows of a task by name are; None of others."""
+    name = task.source.get("name")
+    row = _row(name) if isinstance(name, str) else None
+    shape = getattr(row, "image", None)
+    return shape if shape is not None and task.X.shape[1:] == (int(np.prod(shape)),) else None
 
 
 def easily_mistaken(name: str) -> str:

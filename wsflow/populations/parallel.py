@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from wsflow.populations.checkpoints import Checkpoint
-from wsflow.populations.chunks import Problem, train_chunk
+from wsflow.populations.chunks import train_chunk
+from wsflow.populations.problem import Problem
 
 Progress = Callable[[int, int], None]
 
@@ -39,7 +40,7 @@ def run_chunks(
     for weights in work:
         results.append(weights)
         if several and progress is not None:
-            _report(progress, problem, chunks, len(results) - 1, problem.settings.epochs)
+            _report(progress, problem, chunks, len(results) - 1, problem.epochs)
     return results
 
 
@@ -104,11 +105,11 @@ def _one(
         weights = train_chunk(problem, runs, report)
         checkpoint.save(index, weights)
     elif report is not None:
-        report(settings.epochs)
+        report(problem.epochs)
     return weights
 
 
 def _report(progress: Progress, problem: Problem, chunks: Sequence[np.ndarray], index: int, epoch: int) -> None:
-    epochs = problem.settings.epochs
+    epochs = problem.epochs
     before = sum(map(len, chunks[:index]))
     progress(before * epochs + len(chunks[index]) * epoch, sum(map(len, chunks)) * epochs)

@@ -58,6 +58,6 @@ def snapshot_steps(cycles: int, total: int, snapshots: int, every: int) -> list[
         where = f"a cycle of {shortest}" if cycles > 1 else str(total)
         raise ValueError(
             f"{snapshots} snapshots {every} iterations apart do not fit into {where} iterations. Lower 'snapshots', "
-            "'snapshot_every' or 'cycles', or raise 'epochs'."
+            "'snapshot_every' or 'cycles', or raise 'epochs' or 'steps'."
         )
     return [int(end) - every * before for end in ends for before in reversed(range(snapshots))]

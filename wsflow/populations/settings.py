@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,8 +17,10 @@ from wsflow.populations.schedules import SCHEDULES, snapshot_steps
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.task import Task
 
-TABLES: dict[str, Mapping[str, Any]] = {
-    "initialisation": INITIALISATIONS,
+# the first weights are those of the module
+OF_MODULE = "module"
+TABLES: dict[str, Collection[str]] = {
+    "initialisation": (*INITIALISATIONS, OF_MODULE),
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
@@ -31,19 +33,24 @@ NUMBERS = ("random_state", "first_run")
 class PopulationSettings:
     """The parameters of `wsflow.train_population`, which explains them."""
 
-    hidden: tuple[int, ...]
+    hidden: tuple[int, ...] | None
+    architecture: str | None
     n_runs: int
-    activation: str
+    activation: str | None
     activation_argument: float | None
     initialisation: str
+    initialisation_scale: Range
     optimizer: str
     learning_rate: Range
     momentum: Range
     weight_decay: Range
     temperature: Range
+    dropout: Range | None
+    data_fraction: Range
     schedule: str
     cycles: int
     epochs: int
+    steps: Any
     batch_size: int
     snapshots: int
     snapshot_every: int
@@ -68,17 +75,19 @@ class PopulationSettings:
                 "Choose schedule='cyclical'."
             )
 
-    def ranges(self) -> dict[str, Range]:
+    def ranges(self) -> dict[str, Any]:
         """Return the hyperparameters that runs may draw."""
         return {name: getattr(self, name) for name in RANGES}
 
     def iterations(self, n_examples: int) -> int:
-        """Count the steps that each run takes."""
-        return self.epochs * -(-n_examples // self.batch_size)
+        """Count the steps that the longest run takes."""
+        if self.steps is None:
+            return self.epochs * -(-n_examples // self.batch_size)
+        return int(np.max(self.steps))
 
-    def steps(self, n_examples: int) -> list[int]:
-        """Return the iterations after which snapshots are taken; the last is the end of training."""
-        return snapshot_steps(self.cycles, self.iterations(n_examples), self.snapshots, self.snapshot_every)
+    def kept(self, total: int) -> list[int]:
+        """Return the iterations, of so many, after which snapshots are taken; the last is the end of training."""
+        return snapshot_steps(self.cycles, total, self.snapshots, self.snapshot_every)
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON data."""

@@ -13,13 +13,14 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
+from wsflow.populations.architectures import Networks, flat, networks_of
 from wsflow.populations.checkpoints import Checkpoint
-from wsflow.populations.chunks import Problem
 from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
 from wsflow.populations.parallel import Progress, run_chunks
 from wsflow.populations.population import Population, versions
-from wsflow.populations.settings import PopulationSettings, architecture_of, check_device
+from wsflow.populations.problem import Problem
+from wsflow.populations.settings import OF_MODULE, PopulationSettings, check_device
 from wsflow.running.compatibility import check_is_task, check_task
 from wsflow.task import Task, check_saved
 from wsflow.weights import WeightArray
@@ -27,20 +28,27 @@ from wsflow.weights import WeightArray
 
 def train_population(
     task: Task,
-    hidden: Sequence[int] = (16, 16),
+    hidden: Sequence[int] | None = None,
     n_runs: int = 100,
     *,
-    activation: str = "relu",
+    architecture: Architecture | str | None = None,
+    module: Any = None,
+    activation: str | None = None,
     activation_argument: float | None = None,
-    initialisation: str = "normal",
+    image: Sequence[int] | None = None,
+    initialisation: str | None = None,
+    initialisation_scale: Range = 1.0,
     optimizer: str = "adam",
     learning_rate: Range = 1e-3,
     momentum: Range = 0.9,
     weight_decay: Range = 0.0,
     temperature: Range = 1.0,
+    dropout: Range | None = None,
+    data_fraction: Range = 1.0,
     schedule: str = "constant",
     cycles: int = 1,
     epochs: int = 50,
+    steps: int | Sequence[int] | None = None,
     batch_size: int = 64,
     snapshots: int = 1,
     snapshot_every: int = 4,
@@ -133,43 +141,36 @@ def train_population(
     >>> population.weights.steps, population.hyperparameters["learning_rate"].shape
     (array([ 5, 10, 15, 20,  5, 10, 15, 20]), (8,))
     """
-    given = PopulationSettings(
-        tuple(hidden), n_runs, activation, activation_argument, initialisation, optimizer, learning_rate, momentum,
-        weight_decay, temperature, schedule, cycles, epochs, batch_size, snapshots, snapshot_every, random_state,
-        first_run, device, chunk_size,
-    )  # fmt: skip
     check_device(device)
     check_is_task(task)
-    task = _flat(task)
-    architecture = architecture_of(task, given.hidden, activation, activation_argument)
-    size = chunk_size or default_chunk_size(architecture, min(batch_size, len(task.X)), device)
-    settings = replace(given, chunk_size=size)
+    networks = networks_of(task, hidden, architecture, module, activation, activation_argument, image)
+    given = PopulationSettings(
+        networks.hidden, networks.name, n_runs, networks.activation, activation_argument,
+        initialisation or networks.initialisation, initialisation_scale, optimizer, learning_rate, momentum,
+        weight_decay, temperature, dropout, data_fraction, schedule, cycles, epochs, steps, batch_size, snapshots,
+        snapshot_every, random_state, first_run, device, chunk_size,
+    )  # fmt: skip
+    task = flat(task) if networks.architecture.layers else task
+    problem = _problem(task, targets, networks, given)
+    _check_memory(problem)
     if resume and checkpoint is None:
         raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
-    problem = _problem(task, targets, architecture, settings)
-    _check_memory(settings, len(problem.X), architecture)
-    steps = settings.steps(len(problem.X))
     if checkpoint is not None:
         check_saved(task)
     saved = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
-    runs = np.arange(first_run, first_run + n_runs)
+    runs, size = problem.runs, problem.settings.chunk_size or 1
     chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
     rows = np.concatenate(run_chunks(problem, chunks, saved, n_jobs, progress))
-    weights = WeightArray(rows, architecture, runs=runs.repeat(len(steps)), steps=np.tile(steps, n_runs))
-    return Population(weights, task, _provenance(problem, runs))
+    kept = problem.kept(runs)
+    weights = WeightArray(rows, networks.architecture, runs=runs.repeat(kept.shape[1]), steps=kept.ravel())
+    return Population(weights, task, _provenance(problem))
 
 
-def _flat(task: Task) -> Task:
-    """The same task with images as rows of pixels, which is what perceptrons read."""
-    if task.X.ndim == 2:
-        return task
-    parts = (("validation", task.validation), ("test", task.test))
-    held_out: dict[str, Any] = {name: part and _flat(part) for name, part in parts}
-    return replace(task, X=task.X.reshape(len(task.X), -1), **held_out)
-
-
-def _problem(task: Task, targets: Any, architecture: Architecture, settings: PopulationSettings) -> Problem:
-    X = task.X if task.X.dtype.kind == "f" else task.X.astype(np.float32)
+def _problem(task: Task, targets: Any, networks: Networks, settings: PopulationSettings) -> Problem:
+    architecture = networks.architecture
+    X = _cast(task.X, architecture)
+    size = settings.chunk_size or default_chunk_size(architecture, X, settings.batch_size, settings.device)
+    settings = replace(settings, chunk_size=size)
     if targets is None:
         y, weights = task.targets, task.weights
     else:
@@ -180,7 +181,18 @@ def _problem(task: Task, targets: Any, architecture: Architecture, settings: Pop
         # an example that no run gives a weight is left out
         kept = weights > 0 if targets is None else (weights > 0).any(0)
         X, y, weights = X[kept], y[kept] if targets is None else y[:, kept], weights[..., kept]
-    return Problem(X, y, targets is not None, task.loss, architecture, settings, weights)
+    # the program does without the module, which other processes might not know
+    runnable = architecture if architecture.program is None else replace(architecture, module=None)
+    problem = Problem(X, y, targets is not None, task.loss, runnable, settings, weights)
+    if settings.initialisation != OF_MODULE:
+        return problem
+    return replace(problem, initial=networks.initial([problem.stream(run)[1] for run in problem.runs]))
+
+
+def _cast(X: np.ndarray, architecture: Architecture) -> np.ndarray:
+    """Return inputs as reals, but for networks that read integers, such as tokens."""
+    reads_reals = architecture.layers or (architecture.program and architecture.program.inputs[0].dtype == "weights")
+    return X.astype(np.float32) if X.dtype.kind != "f" and reads_reals else X
 
 
 def _own_tasks(task: Task, targets: Any, architecture: Architecture, n_runs: int) -> list[Task]:
@@ -193,31 +205,40 @@ def _own_tasks(task: Task, targets: Any, architecture: Architecture, n_runs: int
         )
     classes = task.classes_ if task.is_classification else None
     tasks = [replace(task, y=row, validation=None, test=None, classes=classes) for row in y]
+    outputs = check_task(architecture, task)
     for own in tasks:
-        check_task(architecture, own)
+        if outputs is None or not own.takes(outputs):
+            check_task(architecture, own)
     return tasks
 
 
 def _described(task: Task, problem: Problem) -> dict[str, Any]:
     """Return what the networks depend on, as JSON data."""
-    data = {"data": task.checksum, "targets": _targets_checksum(problem)}
-    return {**problem.settings.plain(), **data, "versions": versions("torch", "numpy")}
+    checksums = {"data": task.checksum, "targets": _targets_checksum(problem), "initial": _checksum(problem.initial)}
+    if problem.settings.hidden is None:
+        checksums["networks"] = hashlib.sha256(problem.architecture.to_json().encode()).hexdigest()
+    return {**problem.settings.plain(), **checksums, "versions": versions("torch", "numpy")}
 
 
 def _targets_checksum(problem: Problem) -> str | None:
-    return hashlib.sha256(problem.y.tobytes()).hexdigest() if problem.own_targets else None
+    return _checksum(problem.y if problem.own_targets else None)
 
 
-def _provenance(problem: Problem, runs: np.ndarray) -> dict[str, Any]:
-    settings = problem.settings
+def _checksum(array: np.ndarray | None) -> str | None:
+    return None if array is None else hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _provenance(problem: Problem) -> dict[str, Any]:
+    settings, runs = problem.settings, problem.runs
     drawn = draw_hyperparameters(settings.ranges(), settings.random_state, runs)
     own = {"hyperparameters": drawn_from_ranges(settings.ranges(), drawn, runs), "targets": _targets_checksum(problem)}
     plain = {"made_by": "train_population", **settings.plain(), "versions": versions("torch")}
     return {**plain, **{name: value for name, value in own.items() if value}}
 
 
-def _check_memory(settings: PopulationSettings, n_examples: int, architecture: Architecture) -> None:
-    n_runs, snapshots, d = settings.n_runs, settings.snapshots * settings.cycles, architecture.n_weights
+def _check_memory(problem: Problem) -> None:
+    settings, d = problem.settings, problem.architecture.n_weights
+    n_runs, snapshots = settings.n_runs, settings.snapshots * settings.cycles
     check_memory(
         f"{n_runs} runs of {snapshots} snapshots of {d} weights",
         4 * n_runs * snapshots * d,
@@ -228,5 +249,5 @@ def _check_memory(settings: PopulationSettings, n_examples: int, architecture: A
         4 * 4 * size * d,
         "Lower 'chunk_size'.",
     )
-    steps = settings.iterations(n_examples)
+    steps = settings.iterations(len(problem.X))
     check_memory(f"The learning rates of {steps} steps", 8 * steps, "Lower the number of epochs.")

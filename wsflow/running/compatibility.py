@@ -34,7 +34,7 @@ def check_task(architecture: Architecture, task: Task) -> int | None:
         fits, remedy = task.X.shape[1:] == (linear[0].inputs,), REMEDY
         if not fits and task.n_inputs == linear[0].inputs:
             remedy = "Flatten its inputs: Task(X.reshape(len(X), -1), y)."
-    elif architecture.module is not None:
+    elif architecture.is_runnable:
         outputs = _outputs_of_module(architecture, task)
         own, fits, remedy = f"{outputs} outputs", True, REMEDY
     else:

@@ -78,13 +78,19 @@ def _module(layer: Layer, state: Mapping[str, Tensor]) -> nn.Module:
         # skip_init: nn.Linear's own initialisation would draw from the global generator
         linear: nn.Module = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs, bias=layer.bias, dtype=dtype)
         return linear
-    row = activation(layer.kind)
-    if not row.module:
-        return Elementwise(layer.kind, layer.argument)
-    if row.learned:
+    if activation(layer.kind).learned:
         slopes = state[f"{layer.name}.weight"]
         return nn.PReLU(len(slopes), dtype=slopes.dtype)
-    return getattr(nn, row.module)(**({} if layer.argument is None else {row.argument: layer.argument}))
+    return activation_module(layer.kind, layer.argument)
+
+
+def activation_module(kind: str, argument: float | None = None) -> nn.Module:
+    """Return the module of an activation of the table, with torch's class where there is one."""
+    row = activation(kind)
+    if not row.module:
+        return Elementwise(kind, argument)
+    module: nn.Module = getattr(nn, row.module)(**({} if argument is None else {row.argument: argument}))
+    return module
 
 
 class Elementwise(nn.Module):
