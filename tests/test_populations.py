@@ -152,7 +152,7 @@ def test_divergence_names_run_and_epoch(iris):
         ({"random_state": None}, "'random_state'"),
         ({"learning_rate": float("nan")}, "'learning_rate'"),
         ({"optimizer": "lbfgs"}, "adam, sgd, sghmc, sgld"),
-        ({"initialisation": "zeros"}, "normal, siren, uniform"),
+        ({"initialisation": "zeros"}, "normal, siren, siren_small, torch, uniform"),
         ({"epochs": 1, "snapshots": 9}, "do not fit"),
         ({"epochs": 4, "cycles": 2, "schedule": "cyclical", "snapshots": 3}, "a cycle of 4"),
         ({"epochs": 1, "cycles": 3, "schedule": "cyclical"}, "a cycle of 0"),

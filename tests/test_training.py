@@ -22,6 +22,8 @@ from wsflow.running import forward, losses
 from wsflow.task import Task
 
 DRAWN = {"learning_rate": (1e-3, 1e-1), "momentum": (0.1, 0.9), "weight_decay": (1e-5, 1e-2), "temperature": (0.1, 10)}
+FURTHER = {"initialisation_scale": (0.5, 2.0), "dropout": (0.0, 0.5), "data_fraction": (0.2, 1.0), "steps": (2, 9)}
+EVERY = DRAWN | FURTHER
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +42,32 @@ def rows(population: Population) -> np.ndarray:
 def test_what_a_run_draws_depends_on_seed_and_number_alone(seed, first, names):
     fixed = dict.fromkeys(RANGES, 0.5)
     runs = np.arange(first, first + 6)
-    everything = draw_hyperparameters(DRAWN, seed, runs)
-    np.testing.assert_array_equal(everything[4:], draw_hyperparameters(DRAWN, seed, runs[4:]))
-    some = draw_hyperparameters({**fixed, **{name: DRAWN[name] for name in names}}, seed, runs)
+    everything = draw_hyperparameters(EVERY, seed, runs)
+    np.testing.assert_array_equal(everything[4:], draw_hyperparameters(EVERY, seed, runs[4:]))
+    some = draw_hyperparameters({**fixed, **{name: EVERY[name] for name in names}}, seed, runs)
     for i, name in enumerate(RANGES):
         np.testing.assert_array_equal(some[:, i], everything[:, i] if name in names else 0.5)
 
 
-def test_ranges_are_drawn_log_uniformly_and_independently():
-    drawn = draw_hyperparameters(DRAWN, 0, np.arange(4000))
-    low, high = (np.log([DRAWN[name][end] for name in RANGES]) for end in (0, 1))
-    places = (np.log(drawn) - low) / (high - low)
+def test_ranges_are_drawn_by_their_laws_and_independently():
+    drawn = draw_hyperparameters(EVERY, 0, np.arange(4000))[:, :-1]
+    logs = [np.log if name not in ("dropout", "data_fraction") else np.asarray for name in RANGES[:-1]]
+    low, high = ([log(EVERY[name][end]) for log, name in zip(logs, RANGES, strict=False)] for end in (0, 1))
+    transformed = np.stack([log(column) for log, column in zip(logs, drawn.T, strict=True)], axis=1)
+    places = (transformed - low) / (np.array(high) - low)
     assert places.min() >= 0 and places.max() <= 1
     quantiles = np.quantile(places, [0.1, 0.25, 0.5, 0.75, 0.9], axis=0)
-    np.testing.assert_allclose(quantiles.T, [[0.1, 0.25, 0.5, 0.75, 0.9]] * 4, atol=0.035)
-    assert np.abs(np.corrcoef(places.T) - np.eye(4)).max() < 4 / 4000**0.5
+    np.testing.assert_allclose(quantiles.T, [[0.1, 0.25, 0.5, 0.75, 0.9]] * 7, atol=0.035)
+    assert np.abs(np.corrcoef(places.T) - np.eye(7)).max() < 4 / 4000**0.5
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 3), (5, 5), (10, 1000)])
+def test_numbers_of_steps_are_whole_and_log_uniform(low, high):
+    steps = draw_hyperparameters({**EVERY, "steps": (low, high)}, 0, np.arange(4000))[:, -1]
+    assert (steps == steps.astype(int)).all() and steps.min() >= low and steps.max() <= high
+    for k in {low, (low + high) // 2, high}:
+        expected = np.log((k + 1) / low) / np.log((high + 1) / low)
+        assert abs((steps <= k).mean() - expected) < 4 * 0.5 / 4000**0.5
 
 
 @given(st.floats(1e-8, 1e3), st.floats(1, 1e3))
@@ -77,7 +90,7 @@ def test_a_run_with_drawn_rates_is_the_run_with_these_rates(iris, optimizer):
     ranges = {**DRAWN, "learning_rate": (1e-3, 1e-2)}
     population = train_population(iris, n_runs=3, **ranges, **settings)
     known = population.hyperparameters
-    assert list(known) == sorted(known, key=RANGES.index) and set(known) == set(RANGES)
+    assert list(known) == sorted(known, key=RANGES.index) and set(known) == set(DRAWN)
     for run in range(3):
         rates = {name: float(values[run]) for name, values in known.items()}
         alone = train_population(iris, n_runs=1, first_run=run, **rates, **settings)

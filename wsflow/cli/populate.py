@@ -13,10 +13,12 @@ import click
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
 from wsflow.cli.files import Command, OutputFolder, check_size
-from wsflow.cli.inputs import TaskName
+from wsflow.cli.inputs import OwnCode, TaskName
 from wsflow.cli.networks import quality
+from wsflow.cli.own_code import load_callable
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.losses import LOSSES
+from wsflow.populations.named_architectures import EXAMPLES
 from wsflow.populations.optimizers import OPTIMIZERS
 from wsflow.populations.schedules import SCHEDULES
 
@@ -78,7 +80,7 @@ def _hyperparameter(
 @click.option("--loss", type=options.Choice(list(LOSSES)), help="Another loss than that of the data set or file.")
 @click.option("--target", help="Column of a .csv file with the targets: its name or number; by default the last.")
 @click.option("--class-weight", type=options.Choice(["balanced"]), help="Weight classes by how rare they are.")
-@click.option("--hidden", callback=options.hidden, help="Hidden widths of perceptrons; 16,16 by default.")
+@click.option("--hidden", callback=options.optional_integers, help="Hidden widths of perceptrons; 16,16 by default.")
 @click.option("--architecture", metavar="NAME:SIZES", help=f"Other networks: {EXAMPLES}.")
 @click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help="What builds other networks; it is run.")
 @click.option("--image", type=ImageShape(), metavar="CxHxW", help="Which images rows of pixels are, such as 1x28x28.")
@@ -123,9 +125,6 @@ def populate(
     hidden: tuple[int, ...] | None,
     architecture: str | None,
     module: str | None,
-    image: tuple[int, ...] | None,
-    activation: str | None,
-    activation_argument: float | None,
     cycles: int,
     snapshots: int,
     jobs: int | None,
@@ -153,20 +152,23 @@ def populate(
       wsflow populate digit:7 -n 50 --architecture siren:32,32 --learning-rate 1e-4 -o sirens.safetensors
     """
     import wsflow
+    from wsflow.populations.settings import DEFAULT_HIDDEN
 
     check_name(task)
     loaded = wsflow.load_task(task, loss=loss, target=target, class_weight=class_weight)
-    given = networks_of(
-        loaded, hidden, architecture, None if module is None else own_module(module), activation, activation_argument,
-        image,
-    )  # fmt: skip
-    check_size(number * cycles * snapshots, given.architecture.n_weights, out, settings["checkpoint"])
+    own = None if module is None else load_callable(module)
+    if architecture is None and module is None:
+        widths = (loaded.n_inputs, *(hidden or DEFAULT_HIDDEN), loaded.n_outputs)
+        n_weights = sum((a + 1) * b for a, b in pairwise(widths))
+        check_size(number * cycles * snapshots, n_weights, out, settings["checkpoint"])
     bars = Bars(quiet)
     with bars.stage("Training networks", "network epochs") as progress:
         population = wsflow.train_population(
             loaded,
             hidden,
             number,
+            architecture=architecture,
+            module=own,
             cycles=cycles,
             snapshots=snapshots,
             random_state=seed,

@@ -16,12 +16,11 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.state_rows import rows_of_states
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.named_architectures import NAMED_ARCHITECTURES, build_architecture, parse_architecture
-from wsflow.populations.settings import OF_MODULE, architecture_of
+from wsflow.populations.settings import DEFAULT_HIDDEN, OF_MODULE, architecture_of
 from wsflow.running import forward
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 
-DEFAULT_HIDDEN = (16, 16)
 EXAMPLES = 3
 
 
@@ -66,6 +65,10 @@ def networks_of(
     """
     given = {"hidden": hidden, "architecture": architecture, "module": module}
     _check_one([name for name, value in given.items() if value is not None])
+    if activation is not None and not isinstance(activation, str):
+        raise ValueError(
+            f"Networks of a population have one 'activation', got {activation!r}. Train one population for each."
+        )
     named = isinstance(architecture, str)
     _check_details({"activation": activation, "activation_argument": argument, "image": image}, given, named)
     if module is not None:
@@ -143,8 +146,13 @@ def _read(module: nn.Module, task: Task) -> Architecture:
 
 def seeded_module(build: Callable[[], Any], seed: int) -> nn.Module:
     """Return the module that a function builds when all global generators have a seed; they are put back."""
-    with _seeded(seed):
-        module = build()
+    try:
+        with _seeded(seed):
+            module = build()
+    except Exception as error:
+        raise InvalidInputError(
+            f"The 'module' of train_population cannot be called without arguments: {type(error).__name__}: {error}."
+        ) from error
     if not isinstance(module, nn.Module):
         raise InvalidInputError(
             f"The 'module' of train_population builds a {type(module).__name__}, expected a torch.nn.Module."

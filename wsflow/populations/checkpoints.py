@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError, OutputError
-from wsflow.populations.hyperparameters import RANGES
+from wsflow.populations.hyperparameters import HYPERPARAMETERS
 from wsflow.populations.settings import COUNTS, NUMBERS, TABLES
 from wsflow.schema import (
     either,
@@ -33,20 +33,22 @@ from wsflow.writing import remove_abandoned, write_bytes
 DESCRIPTION = "training.json"
 KEY = "wsflow"
 MENTIONED = 3
+_RANGE = either(row(number, number), number)
 # what is trained may have further fields, which are compared
 TRAINING = record(
     {
-        "hidden": list_of(whole(1)),
-        "activation": text,
+        "hidden": nullable(list_of(whole(1))),
+        "architecture": nullable(text),
+        "activation": nullable(text),
         "activation_argument": nullable(number),
         "device": text,
         **{name: one_of(*table) for name, table in TABLES.items()},
-        **dict.fromkeys(RANGES, either(row(number, number), number)),
+        **{name: nullable(_RANGE) if known.optional else _RANGE for name, known in HYPERPARAMETERS.items()},
         **dict.fromkeys(COUNTS, whole(1)),
         # seeds may be of any size
         **dict.fromkeys(NUMBERS, expect("a whole number of at least 0", lambda v: type(v) is int and v >= 0)),
         "data": text,
-        "targets": nullable(text),
+        **dict.fromkeys(("targets", "initial", "networks"), nullable(text)),
         "versions": mapping(text),
     },
     further=True,

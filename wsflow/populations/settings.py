@@ -17,6 +17,7 @@ from wsflow.populations.schedules import SCHEDULES, snapshot_steps
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.task import Task
 
+DEFAULT_HIDDEN = (16, 16)
 # the first weights are those of the module
 OF_MODULE = "module"
 TABLES: dict[str, Collection[str]] = {

@@ -215,8 +215,7 @@ def _own_tasks(task: Task, targets: Any, architecture: Architecture, n_runs: int
 def _described(task: Task, problem: Problem) -> dict[str, Any]:
     """Return what the networks depend on, as JSON data."""
     checksums = {"data": task.checksum, "targets": _targets_checksum(problem), "initial": _checksum(problem.initial)}
-    if problem.settings.hidden is None:
-        checksums["networks"] = hashlib.sha256(problem.architecture.to_json().encode()).hexdigest()
+    checksums["networks"] = hashlib.sha256(problem.architecture.to_json().encode()).hexdigest()
     return {**problem.settings.plain(), **checksums, "versions": versions("torch", "numpy")}
 
 

@@ -37,8 +37,8 @@ def torch_default(architecture: Architecture, n: int, generator: torch.Generator
 
     Those of linear layers and convolutions are uniform on +-1/sqrt(fan in), of recurrent layers on
     +-1/sqrt(hidden units), of the projections of attention by Glorot's rule with biases of zero; embeddings are
-    standard normal, slopes of PReLU 1/4. For parameters that are of no layer of torch: a factor is one, and what is added or
-    joined to activations, such as a position or a token, is N(0, 0.02^2).
+    standard normal, slopes of PReLU 1/4. For parameters that are of no layer of torch: a factor is one, and what is
+    added or joined to activations, such as a position or a token, is N(0, 0.02^2).
 
     Raises
     ------

@@ -59,7 +59,8 @@ class LayerType:
     """What a parameter is in its layer.
 
     `part` is "weight" (of a linear layer or convolution), "bias", "attention", "attention_bias", "attention_token",
-    "recurrent", "embedding", "slope", "token", "unused", or "one" or "zero" after its first values. `fan_in` counts the inputs of each unit, of a recurrent layer the hidden units; `padding` is the row of an embedding that is zero.
+    "recurrent", "embedding", "slope", "token", "unused", or "one" or "zero" after its first values. `fan_in` counts the
+    inputs of each unit, of a recurrent layer the hidden units; `padding` is the row of an embedding that is zero.
     """
 
     part: str
