@@ -116,7 +116,7 @@ def rival(report: Report, row: dict[str, float]) -> dict[str, Any]:
     ahead = all(curve.reaches(row) is None for curve in nulls)
     if not points:
         return {"ahead": ahead, "null": None}
-    name, best = max(points, key=lambda point: (point[1]["accuracy"], -point[1]["loss"]))
+    name, best = max(points, key=lambda point: (point[1][report.score], -point[1]["loss"]))
     return {"ahead": ahead, "null": name, **{f"null_{key}": best[key] for key in report.headline}}
 
 

@@ -75,6 +75,17 @@ def test_a_relative_condition_follows_the_training_networks(benchmark):
     assert not bound.holds(ROW, {"accuracy": 0.904, "loss": 0.189})
 
 
+def test_a_margin_is_for_averages(benchmark):
+    bound = benchmark("quality").Condition(-0.1, 1.0, relative=True, margin=0.0)
+    assert bound.holds(ROW, {"accuracy": 0.949, "loss": 0.2}) and not bound.holds(ROW, {"accuracy": 0.951, "loss": 0.2})
+
+
+def test_decibels_are_of_the_loss_alone(benchmark):
+    bound, row = benchmark("quality").Condition(novelty=0.9, decibels=-6.0), ROW | {"accuracy": -1.0}
+    assert bound.holds(row, {"loss": 0.051}) and not bound.holds(row, {"loss": 0.05})
+    assert not bound.holds(row | {"novelty": 0.89}, {"loss": 0.051})
+
+
 def test_the_rival_is_the_best_null_that_is_as_new_and_as_different(benchmark):
     class Report:
         headline = ("accuracy", "loss", "novelty", "dispersion")
