@@ -17,25 +17,36 @@ from torch import Tensor, nn
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.conditions import TimeEmbedding
 from wsflow.metanetworks.layers import AdaptiveNorm, ParameterScale, dropout_of, feed_forward, linear
+from wsflow.metanetworks.nesting import NestedMessages, Places, nested_in
+from wsflow.metanetworks.tensors import TensorBlock, TensorMessages
 from wsflow.metanetworks.tokens import EdgeBlock, NeuronTokens, take_each
 
 
 class NeuronLayer(nn.Module):
-    """Attention among all tokens, messages along blocks of edges of c channels each, and a feed-forward network."""
+    """Attention among all tokens, messages along their weights and to their parents, and a feed-forward network.
 
-    def __init__(self, dim: int, heads: int, channels: list[int], dropout: float) -> None:
+    Of each weight, `inputs` numbers are read.
+    """
+
+    def __init__(self, dim: int, heads: int, tokens: NeuronTokens, inputs: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.norm = AdaptiveNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
+        channels = [inputs * edge.columns.shape[2] for edge in tokens.edges]
         self.forwards = nn.ModuleList(nn.Linear(dim, c * dim, bias=False) for c in channels)
         self.backwards = nn.ModuleList(nn.Linear(dim, c * dim, bias=False) for c in channels)
         self.feed = feed_forward(dim, 3 * dim)
         self.dropout = dropout_of(dropout)
+        self.tensors = nn.ModuleList(TensorMessages(t, dim, inputs * t.columns.shape[-1]) for t in tokens.tensors)
+        self.nested = nn.ModuleList(NestedMessages(dim) for _ in nested_in(tokens.groups))
 
     def forward(self, h: Tensor, context: Tensor, tokens: NeuronTokens, weights: list[Tensor]) -> Tensor:
-        """Return tokens (n, tokens, dim), with weights (n, targets, sources, channels) for each block of edges."""
+        """Return tokens (n, tokens, dim), with weights for each block of edges, then for each tensor.
+
+        These are (n, targets, sources, channels), and (n, *extents, channels).
+        """
         (y,) = self.norm([h], context)
         h = h + self.dropout(self.attention(y)) + self.dropout(self.messages(y, tokens, weights))
         return h + self.dropout(self.feed(h))
@@ -48,13 +59,23 @@ class NeuronLayer(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(n, tokens, dim))
 
     def messages(self, y: Tensor, tokens: NeuronTokens, weights: list[Tensor]) -> Tensor:
-        """Return sum_j W_ij V y_j at targets i, and sum_i W_ij U y_i at sources j, over all blocks of edges W."""
+        """Return sum_j W_ij V y_j at targets i, and sum_i W_ij U y_i at sources j, over all blocks of edges W.
+
+        To these are added messages along tensors, and between neurons and their parents.
+        """
         groups, sizes = y.split(tokens.sizes, 1), tokens.sizes
         received = list(y.new_zeros(()).expand_as(y).split(sizes, 1))
-        for edge, w, forwards, backwards in zip(tokens.edges, weights, self.forwards, self.backwards, strict=True):
+        matrices, others = weights[: len(tokens.edges)], weights[len(tokens.edges) :]
+        for edge, w, forwards, backwards in zip(tokens.edges, matrices, self.forwards, self.backwards, strict=True):
             target, source = edge.target, edge.source
             received[target] = received[target] + _along(w, forwards(groups[source]))
             received[source] = received[source] + _along(w.transpose(1, 2), backwards(groups[target]))
+        for block, w, along in zip(tokens.tensors, others, self.tensors, strict=True):
+            for group, message in zip(block.groups, along(block, list(groups), w), strict=True):
+                received[group] = received[group] + message
+        for (child, parent), nested in zip(nested_in(tokens.groups), self.nested, strict=True):
+            down, up = nested(groups[child], groups[parent])
+            received[child], received[parent] = received[child] + down, received[parent] + up
         return torch.cat(received, 1)
 
 
@@ -114,14 +135,14 @@ class NeuronEncoder(nn.Module):
         self.tokens = tokens = NeuronTokens(architecture, n_extra)
         self.time = TimeEmbedding(dim, condition)
         named = tokens.groups if identity == "learned" else ()
-        self.names = nn.ParameterList(nn.Parameter(0.5 * torch.randn(group.size, dim)) for group in named)
+        self.names = nn.ParameterList(nn.Parameter(0.5 * torch.randn(group.total, dim)) for group in named)
         inputs = 1 + n_hints
         self.read = nn.ModuleList(linear(inputs * f.shape[1], dim) for f in tokens.features)
         self.read_free = linear(inputs * len(tokens.free), dim)
         self.group_vectors = nn.Parameter(0.5 * torch.randn(len(tokens.groups), dim))
-        channels = [inputs * edge.columns.shape[2] for edge in tokens.edges]
-        self.layers = nn.ModuleList(NeuronLayer(dim, heads, channels, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(NeuronLayer(dim, heads, tokens, inputs, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
+        self.places = Places(tokens.groups, dim)
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Tensor | None = None, hints: Tensor | None = None
@@ -131,6 +152,7 @@ class NeuronEncoder(nn.Module):
         if hints is not None:
             inputs = torch.cat([inputs, hints], 1)
         weights = [_edge_weights(inputs, edge) for edge in self.tokens.edges]
+        weights += [_tensor_weights(inputs, block) for block in self.tokens.tensors]
         h, context = self._embedded(inputs), self.time(t, condition)
         for layer in self.layers:
             h = layer(h, context, self.tokens, weights)
@@ -141,6 +163,7 @@ class NeuronEncoder(nn.Module):
         states = []
         for i, (read, columns) in enumerate(zip(self.read, self.tokens.features, strict=True)):
             state = read(take_each(inputs, columns).transpose(1, 2).flatten(2)) + self.group_vectors[i]
+            state = state + self.places.of(i, len(columns))
             states.append(state + self.names[i] if len(self.names) else state)
         states.append(self.read_free(inputs[..., self.tokens.free].flatten(1)).unsqueeze(1))
         return torch.cat(states, 1)
@@ -150,3 +173,9 @@ def _edge_weights(inputs: Tensor, edge: EdgeBlock) -> Tensor:
     """Return weights (n, targets, sources, inputs * channels) of what is read, (n, inputs, size)."""
     weights = take_each(inputs, edge.columns) / max(edge.columns.shape[:2]) ** 0.5
     return weights.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def _tensor_weights(inputs: Tensor, block: TensorBlock) -> Tensor:
+    """Return weights (n, *extents, inputs * channels) of what is read, (n, inputs, size)."""
+    weights = take_each(inputs, block.columns) / block.senders**0.5
+    return weights.movedim(1, -2).flatten(-2)

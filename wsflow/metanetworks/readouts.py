@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.metanetworks.layers import ColumnScale, ParameterScale, linear, zero_initialized
+from wsflow.metanetworks.tensors import TensorReadout
 from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens, NeuronTokens, RowToken, take_each
 
 
 class NeuronReadout(nn.Module):
-    """Features of neurons by a linear map of their states, and weights between neurons i, j by <A h_i, B h_j>."""
+    """Features of neurons by a linear map of their states, and weights between neurons i, j by <A h_i, B h_j>.
+
+    Other weights of several neurons are read as `wsflow.metanetworks.tensors` says.
+    """
 
     def __init__(self, tokens: NeuronTokens, dim: int, n_hints: int = 0) -> None:
         super().__init__()
@@ -25,13 +29,16 @@ class NeuronReadout(nn.Module):
         self.write_targets = nn.ModuleList(zero_initialized(nn.Linear(dim, c * dim)) for c in channels)
         self.write_sources = nn.ModuleList(nn.Linear(dim, dim) for _ in channels)
         self.hint_factors = zero_initialized(linear(dim, n_hints)) if n_hints else None
+        self.write_tensors = nn.ModuleList(TensorReadout(block, dim) for block in tokens.tensors)
 
     def forward(self, states: list[Tensor], scale: ParameterScale, hints: Tensor | None = None) -> Tensor:
         """Return vectors (n, size) from states (n, neurons, dim) of each group and (n, 1, dim) of the rest."""
         *groups, rest = states
         features = [write(h) for write, h in zip(self.write, groups, strict=True)]
         edges = [self._edge(i, edge, groups) for i, edge in enumerate(self.tokens.edges)]
-        out = scale.inverse(self.tokens.join(features, edges, self.write_free(rest.squeeze(1))))
+        blocks = zip(self.tokens.tensors, self.write_tensors, strict=True)
+        tensors = [write(block, groups) for block, write in blocks]
+        out = scale.inverse(self.tokens.join(features, edges, self.write_free(rest.squeeze(1)), tensors))
         if hints is None or self.hint_factors is None:
             return out
         # hints have one scale for all columns, so that one factor is enough to follow them
@@ -46,7 +53,7 @@ class NeuronReadout(nn.Module):
         return product.reshape(-1, targets, channels, sources).transpose(2, 3)
 
     def _weighted(self, hints: Tensor, factors: list[Tensor]) -> Tensor:
-        """Sum hints (n, n_hints, size) times their neurons' factors: the mean of two for a weight between neurons."""
+        """Sum hints (n, n_hints, size) times their neurons' factors: the mean of those for a weight of several."""
         *groups, rest = factors
         features = [
             (take_each(hints, columns) * factor.transpose(1, 2).unsqueeze(-1)).sum(1)
@@ -56,8 +63,13 @@ class NeuronReadout(nn.Module):
         for edge in self.tokens.edges:
             factor = (groups[edge.target].unsqueeze(2) + groups[edge.source].unsqueeze(1)) / 2
             edges.append((take_each(hints, edge.columns) * factor.permute(0, 3, 1, 2).unsqueeze(-1)).sum(1))
+        tensors = []
+        for block in self.tokens.tensors:
+            spread = [block.spread(member, groups[group]) for member, group in enumerate(block.groups)]
+            factor = torch.stack(torch.broadcast_tensors(*spread)).mean(0).movedim(-1, 1)
+            tensors.append((take_each(hints, block.columns) * factor.unsqueeze(-1)).sum(1))
         free = (hints[..., self.tokens.free] * rest.transpose(1, 2)).sum(1)
-        return self.tokens.join(features, edges, free)
+        return self.tokens.join(features, edges, free, tensors)
 
 
 class EdgeReadout(nn.Module):

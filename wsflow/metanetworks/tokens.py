@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture, Block, NeuronGroup, Space
+from wsflow.architecture import Architecture, NeuronGroup, Space
+from wsflow.metanetworks.pieces import pieces
+from wsflow.metanetworks.tensors import TensorBlock
 from wsflow.running.rows import take
 
 
@@ -37,48 +38,42 @@ class NodeVector:
 class NeuronTokens:
     """One token for each neuron: columns of features (neurons, f), of edges between neurons, and of the rest (`free`).
 
-    The rest are weights of no neuron and `n_extra` coordinates behind the weights.
+    Neurons of a nested group are counted over all neurons of its parent. Weights of several neurons that are no matrix
+    between two groups are in `tensors`. The rest are weights of no neuron and `n_extra` coordinates behind the weights.
     """
 
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
         self.groups: tuple[NeuronGroup, ...] = architecture.groups
         self.edges: list[EdgeBlock] = []
+        self.tensors: list[TensorBlock] = []
         features: list[list[Tensor]] = [[] for _ in self.groups]
         free: list[Tensor] = [torch.arange(n_extra) + architecture.n_weights]
-        for parameter, block, columns in architecture.blocks:
-            axes = _neuron_axes(parameter.name, block)
-            index = torch.from_numpy(np.moveaxis(columns, axes, range(len(axes))))
-            members = [self.groups.index(block.axes[axis]) for axis in axes]
-            if len(axes) == 2:
-                channels = index.flatten(2) if index.dim() > 2 else index[..., None]
-                self.edges.append(EdgeBlock(members[0], members[1], channels))
-            elif len(axes) == 1:
-                features[members[0]].append(index.reshape(len(index), -1))
+        for piece in pieces(architecture):
+            members = tuple(self.groups.index(group) for group in piece.groups)
+            if piece.is_matrix:
+                self.edges.append(EdgeBlock(members[0], members[1], piece.columns))
+            elif len(members) > 1:
+                self.tensors.append(TensorBlock(members, piece.axes, piece.columns))
+            elif members:
+                features[members[0]].append(piece.columns.flatten(0, -2))
             else:
-                free.append(index.reshape(-1))
+                free.append(piece.columns.reshape(-1))
         self.features = [
-            torch.cat(f, 1) if f else torch.empty(g.size, 0, dtype=torch.long)
+            torch.cat(f, 1) if f else torch.empty(g.total, 0, dtype=torch.long)
             for f, g in zip(features, self.groups, strict=True)
         ]
         self.free = torch.cat(free)
         # of each group, and one token for all global coordinates
-        self.sizes = [*(group.size for group in self.groups), 1]
-        self._order = _positions([*self.features, *(e.columns for e in self.edges), self.free])
-
-    def join(self, features: Sequence[Tensor], edges: Sequence[Tensor], free: Tensor) -> Tensor:
-        """Return rows of features (n, neurons, f), edges (n, targets, sources, channels) and the rest."""
-        return _joined([*features, *edges, free], self._order)
-
-
-def _neuron_axes(name: str, block: Block) -> tuple[int, ...]:
-    axes = block.neuron_axes()
-    spaces = [block.axes[axis] for axis in axes]
-    if len(axes) > 2 or any(not isinstance(space, NeuronGroup) or space.parent for space in spaces):
-        raise ValueError(
-            f"The neuron transformer reads weights between at most two plain neuron groups, but {name!r} has "
-            "others. Use velocity='mlp'."
+        self.sizes = [*(group.total for group in self.groups), 1]
+        self._order = _positions(
+            [*self.features, *(e.columns for e in self.edges), self.free, *(t.columns for t in self.tensors)]
         )
-    return axes
+
+    def join(
+        self, features: Sequence[Tensor], edges: Sequence[Tensor], free: Tensor, tensors: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return rows of features (n, neurons, f), edges (n, targets, sources, channels), the rest and tensors."""
+        return _joined([*features, *edges, free, *tensors], self._order)
 
 
 class EdgeTokens:

@@ -34,11 +34,13 @@ class Exchangeability:
     def symmetric(self, v: Tensor) -> Tensor:
         """The mean of a vector (size,) over all permutations of neurons."""
         parts = [v[columns].mean(0, keepdim=True).expand(len(columns), -1) for columns in self.tokens.features]
-        edges = [v[e.columns].mean((0, 1), keepdim=True).expand(e.columns.shape) for e in self.tokens.edges]
+        edges = [_pooled(v, e.columns).expand(e.columns.shape) for e in self.tokens.edges]
+        tensors = [_pooled(v, t.columns).expand(t.columns.shape).unsqueeze(0) for t in self.tokens.tensors]
         return self.tokens.join(
             [part.unsqueeze(0) for part in parts],
             [edge.unsqueeze(0) for edge in edges],
             v[self.tokens.free].unsqueeze(0),
+            tensors,
         )[0]
 
 
@@ -62,7 +64,7 @@ def exchangeability_of(geometry: Geometry) -> Exchangeability:
         blocks.append(torch.cat(mine, 1))
         # what is constant in some of the neurons
         blocks += [found[known[:, i], i].unsqueeze(1) for i in (known.any(0) & ~known.all(0)).nonzero()[:, 0]]
-    for edges in tokens.edges:
+    for edges in (*tokens.edges, *tokens.tensors):
         blocks += [c[c >= 0].unsqueeze(1) for c in flat[edges.columns].unbind(-1)]
     free = flat[tokens.free]
     blocks.append(free[free >= 0].unsqueeze(0))
@@ -96,7 +98,10 @@ def exchangeable_of_width(source: WrappedGaussian, fitted: Geometry, geometry: G
     m, tokens = source.mean, new.tokens
     features = [m[a][:1].expand(len(b), -1) for a, b in zip(old.features, tokens.features, strict=True)]
     edges = [m[a.columns][:1, :1].expand(b.columns.shape) for a, b in zip(old.edges, tokens.edges, strict=True)]
-    mean = tokens.join([f.unsqueeze(0) for f in features], [e.unsqueeze(0) for e in edges], m[old.free].unsqueeze(0))
+    pairs = zip(old.tensors, tokens.tensors, strict=True)
+    tensors = [_pooled(m, a.columns).expand(b.columns.shape).unsqueeze(0) for a, b in pairs]
+    free = m[old.free].unsqueeze(0)
+    mean = tokens.join([f.unsqueeze(0) for f in features], [e.unsqueeze(0) for e in edges], free, tensors)
     covariance: Any = source.covariance
     parts = tuple((columns, part) for columns, (_, part) in zip(new.blocks, covariance.parts, strict=True))
     return WrappedGaussian(geometry.manifold, geometry.manifold.projection(mean)[0], Blocks(parts))
@@ -106,6 +111,11 @@ def _tokens(geometry: Geometry) -> NeuronTokens:
     if geometry.layout is None:
         raise ValueError("source='exchangeable' knows neurons, so it needs an architecture: fit a WeightArray.")
     return NeuronTokens(geometry.layout, geometry.n_extra)
+
+
+def _pooled(v: Tensor, columns: Tensor) -> Tensor:
+    """The mean of a vector over all axes of columns but the last one."""
+    return v[columns].mean(tuple(range(columns.dim() - 1)), keepdim=True)
 
 
 def _coordinates(manifold: Product) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:

@@ -53,6 +53,10 @@ class NetworkGeometry(Options):
 class NeuronTransformer(Options):
     """A velocity network with one token for each neuron, and messages along the weights between them.
 
+    It reads every architecture: tokens are neurons, channels, heads and the channels within them, and residual streams;
+    kernels are features of the weights between two of them, and what one neuron has alone, such as its gain in a norm,
+    is a feature of its token.
+
     Parameters
     ----------
     width, depth, heads : int
