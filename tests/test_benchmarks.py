@@ -88,6 +88,7 @@ def test_decibels_are_of_the_loss_alone(benchmark):
 
 def test_the_rival_is_the_best_null_that_is_as_new_and_as_different(benchmark):
     class Report:
+        score = "accuracy"
         headline = ("accuracy", "loss", "novelty", "dispersion")
         frontiers = {
             "samples": Frontier("samples", ("temperature 1",), (ROW,)),
