@@ -129,3 +129,41 @@ def task_of(name: str, n: int = 40, seed: int = 0) -> Task:
     if kind.regression:
         return Task(x.numpy(), torch.sin(2 * x.double()).sum(1, keepdim=True).numpy(), loss="mse")
     return Task(x.numpy(), torch.bucketize(level, level.quantile(torch.tensor([1 / 3, 2 / 3]).double())).numpy())
+
+
+@cache
+def trained(name: str, n: int = 24) -> tuple[WeightArray, Task]:
+    """Networks around one that learned a task, each a run of its own, with the task."""
+    task, kind = task_of(name), KINDS[name]
+    torch.manual_seed(2)
+    teacher, x = kind.build(), torch.from_numpy(task.X)
+    y, loss = torch.from_numpy(task.targets), F.mse_loss if kind.regression else F.cross_entropy
+    x, y = x if kind.tokens else x.float(), y.float() if kind.regression else y
+    optimizer = torch.optim.Adam(teacher.parameters(), 0.02)
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss(teacher(x), y).backward()
+        optimizer.step()
+    row = np.asarray(WeightArray.from_modules([teacher], read(name)))
+    noise = np.random.default_rng(0).standard_normal((n, row.shape[1]))
+    return WeightArray((row + 0.03 * noise).astype(np.float32), read(name)), Task(
+        task.X, task.y, loss=task.loss, test=task
+    )
+
+
+def outputs_of(name: str, weights: WeightArray) -> Tensor:
+    """Outputs (n, b, k) on the task's inputs, by the kind's own module and torch alone."""
+    task, result = task_of(name), []
+    for row in np.array(weights):
+        module, start = KINDS[name].build().double(), 0
+        shapes = {p.name: p.shape for p in weights.architecture.parameters}
+        state = {}
+        for key, shape in shapes.items():
+            size = int(np.prod(shape))
+            state[key] = torch.from_numpy(row[start : start + size].reshape(shape)).double()
+            start += size
+        module.load_state_dict(state)
+        x = torch.from_numpy(task.X)
+        with torch.no_grad():
+            result.append(module(x if KINDS[name].tokens else x.double()))
+    return torch.stack(result)

@@ -20,7 +20,8 @@ from torch import Tensor
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
 from wsflow.architecture.spaces import groups_of
-from wsflow.running import forward
+from wsflow.running import forward, matched
+from wsflow.running.example_inputs import example_inputs
 from wsflow.running.metrics import deviation
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import incoming_columns
@@ -162,7 +163,7 @@ def assert_function_preserved(
         Largest deviation allowed, relative to the largest output (default: the `rounding_error` of each network before
         and after, which is far below any other change however large the weights of a deep network are).
     inputs : array-like of shape (b, p), optional
-        Default: 16 standard normal inputs.
+        Default: standard normal inputs, 16 of them where the networks are sequential.
     module : torch.nn.Module, optional
         What runs networks that are not sequential, in evaluation mode; it needs `inputs`.
 
@@ -255,9 +256,10 @@ def _rounding(before: WeightArray, after: WeightArray, inputs: Any, module: Any)
 
 
 def _runner(architecture: Architecture, inputs: Any, module: Any) -> Callable[[Tensor], Tensor]:
-    """Return a function that runs rows of weights, on given inputs or 16 standard normal ones."""
+    """Return a function that runs rows of weights, on given inputs or on standard normal ones."""
     if inputs is None:
-        if not architecture.layers:
-            raise ValueError("This architecture does not say how to run its networks. Pass inputs= and module=.")
-        inputs = np.random.default_rng(0).standard_normal((16, architecture.layers[0].inputs))
-    return lambda rows: forward(rows, architecture, torch.as_tensor(inputs).to(rows), module)
+        drawn = example_inputs(architecture, 16, torch.Generator().manual_seed(0))
+        if drawn is None or len(drawn) != 1:
+            raise ValueError("This architecture does not say what its networks take. Pass inputs= and module=.")
+        (inputs,) = drawn
+    return lambda rows: forward(rows, architecture, matched(torch.as_tensor(inputs), rows), module)

@@ -15,14 +15,13 @@ from wsflow.architecture.checks import check
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter
 from wsflow.architecture.program import Program
 from wsflow.architecture.readable import check_readable, unwrapped
-from wsflow.architecture.sequential import LINEAR, Layer, mlp_layers, parameters_of
+from wsflow.architecture.sequential import LINEAR, Layer, described, mlp_layers, parameters_of
 from wsflow.architecture.spaces import NeuronGroup, Wire, groups_of
 from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table
 
-# parameters in a table of HTML, and widths in a line
+# parameters in a table of HTML
 SHOWN = 30
-WIDTHS = 10
 # the fields that are tuples, and that are saved
 FIELDS = ("parameters", "wires", "layers", "outputs", "activation_sites", "constants")
 
@@ -305,7 +304,7 @@ class Architecture:
     @property
     def is_runnable(self) -> bool:
         """Whether the networks run by themselves: by layers, by a program, or by the module that was read."""
-        return bool(self.layers) or self.program is not None or self.module is not None
+        return any((self.layers, self.program is not None, self.module is not None))
 
     def wire(self, name: str) -> Wire:
         """Return the wire of that name."""
@@ -352,14 +351,10 @@ class Architecture:
         return html_table(f"Architecture: {self}", _rows(self.parameters), ("parameter", "shape", "axes", "role"))
 
     def __str__(self) -> str:
-        if not self.layers:
-            groups = f"{len(self.groups)} neuron group{'' if len(self.groups) == 1 else 's'}"
-            return f"{len(self.parameters)} parameters, {self.n_weights} weights, {groups}"
-        linear = [layer for layer in self.layers if layer.kind == LINEAR]
-        sizes = [str(w) for w in (linear[0].inputs, *(layer.outputs for layer in linear))]
-        widths = "-".join(sizes if len(sizes) <= WIDTHS else [*sizes[: WIDTHS // 2], "...", *sizes[-WIDTHS // 2 :]])
-        kinds = list(dict.fromkeys(layer.kind for layer in self.layers if layer.kind != LINEAR))
-        return f"{widths} {'/'.join(kinds)} ({self.n_weights} weights)".replace("  ", " ")
+        if sequence := described(self.layers):
+            return f"{sequence} ({self.n_weights} weights)"
+        groups = f"{len(self.groups)} neuron group{'' if len(self.groups) == 1 else 's'}"
+        return f"{len(self.parameters)} parameters, {self.n_weights} weights, {groups}"
 
 
 def _rows(parameters: Sequence[Parameter]) -> Iterator[tuple[Any, ...]]:

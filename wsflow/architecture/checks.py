@@ -9,7 +9,7 @@ import numpy as np
 
 from wsflow.architecture.names import check_names
 from wsflow.architecture.parameters import Parameter
-from wsflow.architecture.sequential import parameters_of
+from wsflow.architecture.sequential import check_shapes
 from wsflow.architecture.spaces import NeuronGroup, Wire
 from wsflow.memory import check_memory
 
@@ -80,9 +80,4 @@ def _check_references(architecture: Any) -> None:
     for user, names in named:
         if unknown := sorted(set(names) - set(shapes)):
             raise ValueError(f"{user} uses {unknown[0]!r}, which is no parameter of this architecture.")
-    needed = parameters_of(architecture.layers)[0] if architecture.layers else ()
-    if wrong := next((p for p in needed if shapes.get(p.name) != p.shape), None):
-        raise ValueError(
-            f"The layers need a parameter {wrong.name!r} of shape {wrong.shape}, and this architecture has "
-            f"{shapes.get(wrong.name, 'none')}."
-        )
+    check_shapes(architecture.layers, shapes)

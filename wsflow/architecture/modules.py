@@ -86,7 +86,8 @@ def _layer(module: Any, name: str) -> Layer:
             "reads an nn.Sequential of Linear and activation layers. Pass example_input= to read any module, or "
             "describe the network by hand with Architecture(parameters=..., wires=...)."
         )
-    return Layer(_KINDS[kind], name, argument=_argument(_KINDS[kind], module))
+    slopes = module.weight.numel() if activation(_KINDS[kind]).learned else 0
+    return Layer(_KINDS[kind], name, outputs=slopes if slopes > 1 else 0, argument=_argument(_KINDS[kind], module))
 
 
 def _argument(kind: str, module: Any) -> float | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
@@ -12,6 +12,8 @@ from wsflow.architecture.parameters import Block, Parameter, Shear
 from wsflow.architecture.spaces import Fixed, NeuronGroup, Space, Wire
 
 LINEAR = "linear"
+# widths in a line
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,43 @@ def mlp_layers(widths: Sequence[int], act: str, bias: bool) -> tuple[Layer, ...]
             layers.append(Layer(act, str(2 * i - 1)))
         layers.append(Layer(LINEAR, str(2 * i), int(inputs), int(outputs), bias))
     return tuple(layers)
+
+
+def described(layers: Sequence[Layer]) -> str:
+    """Return widths and activations in a line, such as ``4-3-2 relu``."""
+    linear = [layer for layer in layers if layer.kind == LINEAR]
+    sizes = [str(layer.inputs) for layer in linear[:1]] + [str(layer.outputs) for layer in linear]
+    widths = "-".join(sizes if len(sizes) <= SHOWN else [*sizes[: SHOWN // 2], "...", *sizes[-SHOWN // 2 :]])
+    kinds = dict.fromkeys(layer.kind for layer in layers if layer.kind != LINEAR)
+    return f"{widths} {'/'.join(kinds)}".strip()
+
+
+def check_shapes(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse layers whose parameters are missing, or have other shapes."""
+    needed = parameters_of(layers)[0] if layers else ()
+    if wrong := next((p for p in needed if shapes.get(p.name) != p.shape), None):
+        raise ValueError(
+            f"The layers need a parameter {wrong.name!r} of shape {wrong.shape}, and this architecture has "
+            f"{shapes.get(wrong.name, 'none')}."
+        )
+
+
+def with_widths(layers: Sequence[Layer], sizes: Mapping[str, int]) -> tuple[Layer, ...]:
+    """Return the layers with other hidden widths, by the names of the neuron groups."""
+    linear = [layer for layer in layers if layer.kind == LINEAR]
+    widths = [sizes.get(f"hidden{depth + 1}", layer.outputs) for depth, layer in enumerate(linear)]
+    result, depth = [], 0
+    for layer in layers:
+        if layer.kind == LINEAR:
+            inputs = layer.inputs if depth == 0 else widths[depth - 1]
+            result.append(replace(layer, inputs=inputs, outputs=widths[depth]))
+            depth += 1
+        elif depth and layer.outputs > 1:
+            # slopes, one for each neuron
+            result.append(replace(layer, outputs=widths[depth - 1]))
+        else:
+            result.append(layer)
+    return tuple(result)
 
 
 def check_layers(layers: Sequence[Layer]) -> None:

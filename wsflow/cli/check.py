@@ -93,7 +93,7 @@ def _network(
         if description is not None or reading[0]:
             raise click.UsageError("--architecture and --frozen go with FILE.py:NAME: a population has its own.")
         table = load_population(source).architecture
-        if not table.layers and table.program is None and (runs is None or example is None):
+        if not table.is_runnable and (runs is None or example is None):
             raise ValueError(
                 f"The networks of {source} do not run themselves: say what runs them, with --module FILE.py:NAME, and "
                 "the shape of its input, such as --input 2,3,32,32."

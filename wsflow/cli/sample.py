@@ -38,7 +38,10 @@ FLOW_STEPS = 16  # of a guided descent, at most
     help="Gradients of the guidance in all: a descent that carries momentum, along the flow and on at its end.",
 )
 @click.option(
-    "--hidden", callback=options.optional_integers, metavar="WIDTHS", help="Other hidden widths, such as 32 or 32,32."
+    "--hidden",
+    callback=options.optional_integers,
+    metavar="WIDTHS",
+    help="Other widths or channels, one for each neuron group.",
 )
 @click.option(
     "--task",

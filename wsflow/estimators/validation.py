@@ -22,6 +22,7 @@ from wsflow.architecture import Architecture
 from wsflow.estimators.inputs import as_networks
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
+from wsflow.running.example_inputs import example_inputs
 from wsflow.running.metrics import deviation
 from wsflow.weights import WeightArray
 
@@ -107,13 +108,13 @@ def output_change(before: np.ndarray, after: np.ndarray, architecture: Architect
     Every k-th row is run, in float64: all of them if there are few, never more than 31. It is not a number where the
     architecture does not say how to run its networks.
     """
-    if architecture is None or not architecture.layers:
+    generator = torch.Generator().manual_seed(0)
+    inputs = None if architecture is None else example_inputs(architecture, 32, generator)
+    if architecture is None or inputs is None or len(inputs) != 1:
         return float("nan")
     rows = slice(None, None, max(1, len(before) // 16))
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(32, architecture.layers[0].inputs, generator=generator, dtype=torch.float64)
-    outputs = (forward(tensor(np.asarray(w)[rows]).double(), architecture, inputs) for w in (before, after))
-    return float(deviation(*outputs).max())
+    first, second = (forward(tensor(np.asarray(w)[rows]).double(), architecture, *inputs) for w in (before, after))
+    return float(deviation(first, second).max()) if isinstance(first, Tensor) else float("nan")
 
 
 def tensor(values: np.ndarray) -> Tensor:

@@ -19,6 +19,7 @@ from wsflow.losses import Classification
 from wsflow.populations.arguments import takes_networks
 from wsflow.representation import in_a_line
 from wsflow.running import forward, losses, scores
+from wsflow.running.activation_sizes import networks_and_examples
 from wsflow.running.compatibility import check_task
 from wsflow.running.metrics import mean
 from wsflow.task import Task
@@ -26,7 +27,7 @@ from wsflow.weights import WeightArray
 
 # activations of one chunk of networks: 2^20 numbers, 4 MiB in float32, stay near the processor
 CHUNK_NUMBERS = 2**20
-MODULE_NETWORKS, MODULE_EXAMPLES = 8, 512
+MODULE_NETWORKS = 8
 
 
 @in_a_line
@@ -170,13 +171,8 @@ def chunked_outputs(weights: WeightArray, inputs: np.ndarray, dtype: Any = np.fl
     """Yield the outputs (m, b, k) of a few networks at a time, computed in `dtype`, so that memory stays bounded."""
     architecture = weights.architecture
     x = torch.from_numpy(np.asarray(inputs, dtype=dtype if inputs.dtype.kind == "f" else np.int64))
-    if architecture.layers:
-        width = max([x.shape[1], *(layer.outputs for layer in architecture.layers)])
-        rows, examples = max(1, CHUNK_NUMBERS // (width * len(x))), len(x)
-    else:
-        # what a module computes in between is not known
-        rows, examples = MODULE_NETWORKS, MODULE_EXAMPLES
+    rows, examples = networks_and_examples(architecture, x, CHUNK_NUMBERS)
     with torch.no_grad():
         for start in range(0, len(weights), rows):
             chunk = torch.from_numpy(np.array(weights[start : start + rows], dtype=dtype))
-            yield torch.cat([forward(chunk, architecture, batch) for batch in x.split(examples)], 1)
+            yield torch.cat([forward(chunk, architecture, batch) for batch in x.split(max(examples, 1))], 1)

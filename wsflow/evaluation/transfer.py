@@ -103,7 +103,7 @@ def learning_curves(
     rate, decay = (torch.tensor([[value]]).to(rows) for value in (learning_rate, momentum))
     generator = torch.Generator().manual_seed(random_state)
     X, y, share = tensors_of(task)
-    X, y, share = X.to(rows), matched(y, rows), None if share is None else share.to(rows)
+    X, y, share = matched(X, rows), matched(y, rows), None if share is None else share.to(rows)
     steps, found = [0], [predict(weights, held_out)]
     for step in range(1, n_steps + 1):
         batch = torch.randint(len(X), (batch_size,), generator=generator)

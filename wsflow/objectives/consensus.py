@@ -10,7 +10,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.geometry import Geometry
 from wsflow.losses import LOSSES
-from wsflow.running import forward
+from wsflow.running import forward, matched
 from wsflow.running.metrics import mean
 from wsflow.task import Task
 
@@ -26,7 +26,7 @@ class Consensus:
     ----------
     architecture : Architecture
     geometry : Geometry
-    inputs : Tensor of shape (b, p)
+    inputs : Tensor of shape (b, ...)
     targets : Tensor of shape (b, k)
         The moments of the networks' mean prediction: probabilities, or the outputs of a regression.
     loss : str
@@ -42,7 +42,7 @@ class Consensus:
 
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to losses (n,)."""
-        outputs = forward(self.geometry.to_weights(points), self.architecture, self.inputs.to(points))
+        outputs = forward(self.geometry.to_weights(points), self.architecture, matched(self.inputs, points))
         return mean(LOSSES[self.loss].expected(outputs, self.targets.to(points)))
 
     def of_width(self, architecture: Architecture, geometry: Geometry) -> Consensus:
@@ -64,8 +64,8 @@ def fit_consensus(
     """
     loss = task.loss if isinstance(task.loss, str) else "mse"
     inputs = torch.from_numpy(task.X)
-    inputs = inputs[torch.randperm(len(inputs), generator=generator)[:n_inputs]].float()
     total = torch.zeros(1, dtype=torch.float32)
+    inputs = matched(inputs[torch.randperm(len(inputs), generator=generator)[:n_inputs]], total)
     with torch.no_grad():
         for chunk in points.float().split(ROWS):
             outputs = forward(geometry.to_weights(chunk), architecture, inputs)

@@ -17,7 +17,7 @@ from wsflow.architecture import Architecture
 from wsflow.flow.energy import Predictions
 from wsflow.flow.loss import Metric
 from wsflow.geometry import Geometry
-from wsflow.running import forward
+from wsflow.running import forward, matched
 from wsflow.task import Task
 
 # inputs on which predictions are compared in each step of energy matching
@@ -38,7 +38,7 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
 
     def metric(x: Tensor, v: Tensor, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(inputs), (n_inputs,), generator=generator)
-        batch = inputs[rows].to(x)
+        batch = matched(inputs[rows], x)
 
         def outputs(points: Tensor) -> Tensor:
             return forward(geometry.to_weights(points), architecture, batch)
@@ -61,7 +61,7 @@ def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -
         rows = torch.randint(len(inputs), (PREDICTED,), generator=generator)
 
         def predicted(points: Tensor) -> Tensor:
-            outputs = forward(geometry.to_weights(points), architecture, inputs[rows].to(points))
+            outputs = forward(geometry.to_weights(points), architecture, matched(inputs[rows], points))
             return task.criterion.coordinates(outputs)
 
         return predicted

@@ -159,6 +159,11 @@ class Robustness(Functional):
         """As `Functional.bind`."""
         draw = minibatches(self.task, self.batch_size, architecture, generator)
         attack = ATTACKS[self.attack]
+        if self.task.X.dtype.kind != "f":
+            raise ValueError(
+                f"Robustness disturbs inputs of real numbers, and those of this task are {self.task.X.dtype}. Use the "
+                "loss of the task, or another functional."
+            )
 
         def loss(weights: Tensor) -> Tensor:
             inputs, targets, share = draw(weights)

@@ -41,13 +41,12 @@ def describe(path: str | Path) -> dict[str, Any]:
 def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
     task = data["task"]
     architecture = checked_architecture(data, shapes)
-    runs_itself = bool(architecture.layers) or architecture.program is not None
     return {
         "architecture": str(architecture),
         "networks": shapes[RUN][0],
         "runs": data["runs"],
         "aligned": data["aligned"],
-        "runs_itself": runs_itself,
+        "runs_itself": architecture.is_runnable,
         "task": None if task is None else {"loss": task["loss"], **task["source"]},
         "provenance": data["provenance"],
     }

@@ -101,7 +101,7 @@ def tensors_of(task: Task) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def matched(targets: Tensor, like: Tensor) -> Tensor:
-    """Return targets in the precision of other numbers; classes stay integers."""
+    """Return targets, or inputs, in the precision of other numbers; classes and tokens stay integers."""
     return targets.to(like) if targets.is_floating_point() else targets.to(like.device)
 
 

@@ -22,6 +22,7 @@ from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.representation import in_a_line
 from wsflow.running import forward, unflatten
+from wsflow.running.example_inputs import example_inputs
 from wsflow.running.execution import restored
 from wsflow.running.metrics import deviation
 from wsflow.running.outputs import ChosenOutput
@@ -111,11 +112,7 @@ def certify(
 
 
 def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator) -> tuple[Any, ...]:
-    if inputs is None and architecture.layers:
-        return (torch.randn(16, architecture.layers[0].inputs, generator=generator, dtype=torch.float64),)
-    program = architecture.program
-    if inputs is None and program is not None and all(x.dtype == "weights" for x in program.inputs):
-        return tuple(torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in program.inputs)
+    inputs = example_inputs(architecture, 16, generator) if inputs is None else inputs
     if inputs is None:
         raise ValueError("A certificate of a network that a module runs needs inputs: pass inputs=.")
     return inputs if type(inputs) is tuple else (inputs,)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.imported import ImportedNetwork
 
@@ -79,7 +78,7 @@ def fold_normalization(networks: ImportedNetwork) -> ImportedNetwork:
     means, ranges = (np.array(networks.normalization[name], dtype=np.float64) for name in ("means", "ranges"))
     if not ranges.all():
         raise InvalidInputError("A range of the normalization is zero, so that it cannot be folded: pass fold=False.")
-    names = [layer.name for layer in networks.architecture.layers if layer.kind == LINEAR]
+    names = [name.removesuffix(".weight") for name in networks.architecture.names if name.endswith(".weight")]
     return replace(networks, state=_folded(dict(networks.state), names[0], names[-1], means, ranges))
 
 

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Fixed
+from wsflow.running.activation_sizes import examples_for
 from wsflow.running.activation_statistics import Moments, activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.examples import chunk_size
 from wsflow.symmetry.matching.relaxation import Relaxation, Similarities
 
 STATISTICS = ("correlation", "covariance")
-# examples at a time; a module may keep images in many channels
-LAYER_BATCH, MODULE_BATCH = 1024, 64
+# of the largest activation of the networks that run together, for the examples at a time
+KEPT_NUMBERS = 2**23
 SWEEPS, ROUNDS = 20, 4
 
 
@@ -133,7 +134,7 @@ def activation_similarities(
     for rows in torch.arange(len(weights)).split(chunk_size(weights)):
         own = reference if len(reference) == 1 else reference[rows]
         moments = Moments()
-        for batch in inputs.split(LAYER_BATCH if architecture.layers else MODULE_BATCH):
+        for batch in inputs.split(examples_for(architecture, inputs, len(rows), KEPT_NUMBERS)):
             moments.add(activations(own, architecture, batch), activations(weights[rows], architecture, batch))
         pairs = moments.correlation() if statistic == "correlation" else moments.covariance()
         parts.append(_by_group(pairs, relaxation, weights.dtype))

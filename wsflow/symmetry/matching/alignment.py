@@ -13,6 +13,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.architecture.restriction import restricted
 from wsflow.exceptions import NumericalError
+from wsflow.running.activation_sizes import runs_in_one_product
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import Form, canonical_action
@@ -96,7 +97,7 @@ class Alignment:
 
     def _parts(self, n: int, context: Context) -> tuple[Tensor, ...]:
         """Return which of n networks are aligned together: all that run in one tensor operation, few that do not."""
-        one_by_one = not self.architecture.layers and context.task is not None
+        one_by_one = not runs_in_one_product(self.architecture) and context.task is not None
         return torch.arange(n).split(PART if one_by_one else max(n, 1))
 
     def by_weights(self, networks: Networks, reference: Tensor) -> Tensor:

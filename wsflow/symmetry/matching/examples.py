@@ -22,7 +22,7 @@ BATCH = 2048
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs (b, ...) and targets (b,) or (b, k) of a task, with its loss; a module runs networks without layers.
+    """Inputs (b, ...) and targets (b,) or (b, k) of a task, with its loss; a module runs networks with statistics.
 
     Batch norms use the statistics of the batch: those of an average of two networks belong to neither, and are
     recomputed after merging anyway.
@@ -69,7 +69,7 @@ class Examples:
         return losses(self._outputs(weights, inputs), targets, self.loss, share)
 
     def _outputs(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        if self.architecture.layers or self.module is None:
+        if self.module is None:
             return forward(weights, self.architecture, inputs)
         # buffers that the module has no more would come back with their values
         gone = {name for name, buffer in _buffers(self.module) if buffer is None}
@@ -104,8 +104,8 @@ def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
 
 
 def _with_batch_statistics(architecture: Architecture) -> Any:
-    """Return the module with norms that have no running statistics; None where layers run the networks."""
-    if architecture.executable is None or architecture.layers or not len(architecture.statistic_columns):
-        return architecture.executable if not architecture.layers else None
+    """Return the module with norms that have no running statistics; None where the networks have no statistics."""
+    if architecture.executable is None or not len(architecture.statistic_columns):
+        return None
     module = copy.deepcopy(architecture.executable)
     return torch.func.replace_all_batch_norm_modules_(module)

@@ -1,0 +1,76 @@
+"""How many numbers networks compute on the way, and so how many networks and examples run at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wsflow.architecture import Architecture
+from wsflow.running.execution import forward
+
+# of networks that run in one product, the examples at a time whose activations are kept
+EXAMPLES = 1024
+# and of others the least number of examples and of networks that are worth a pass
+LEAST = 16
+
+
+class _Largest(TorchDispatchMode):
+    """Measures the largest tensor that is computed; views of weights are not."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights, self.numbers = weights.untyped_storage().data_ptr(), 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() != self.weights:
+                self.numbers = max(self.numbers, x.numel())
+        return result
+
+
+def runs_in_one_product(architecture: Architecture) -> bool:
+    """Return whether each layer of many networks is one product of tensors, whatever the number of networks."""
+    return bool(architecture.layers)
+
+
+def largest_activation(architecture: Architecture, inputs: Tensor) -> int:
+    """Return how many numbers the largest tensor has that one network computes for one example of inputs (b, ...).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wsflow import Architecture
+    >>> from wsflow.running.activation_sizes import largest_activation
+    >>> largest_activation(Architecture.mlp([4, 30, 2]), torch.zeros(7, 4))
+    30
+    """
+    if architecture.layers:
+        return max([inputs.shape[1], *(layer.outputs for layer in architecture.layers)])
+    example = inputs[:2]
+    zeros = torch.zeros(1, architecture.n_weights, dtype=torch.float32)
+    example = example.to(zeros) if example.is_floating_point() else example
+    with torch.no_grad(), _Largest(zeros) as seen:
+        forward(zeros, architecture, example)
+    return -(-seen.numbers // max(len(example), 1))
+
+
+def networks_and_examples(architecture: Architecture, inputs: Tensor, numbers: int) -> tuple[int, int]:
+    """Return how many networks and examples have a largest tensor of about so many numbers.
+
+    Networks that run in one product take all examples at once.
+    """
+    largest = largest_activation(architecture, inputs)
+    networks = max(1, numbers // (largest * max(len(inputs), 1)))
+    return networks, len(inputs) if runs_in_one_product(architecture) else max(LEAST, numbers // largest)
+
+
+def examples_for(architecture: Architecture, inputs: Tensor, networks: int, numbers: int) -> int:
+    """Return how many examples so many networks run at once, where their activations are kept."""
+    if runs_in_one_product(architecture):
+        return EXAMPLES
+    return min(EXAMPLES, max(LEAST, numbers // (networks * largest_activation(architecture, inputs))))
