@@ -15,7 +15,7 @@ from wsflow.objectives.kfac import NaturalGradient
 from wsflow.objectives.lsuv import standardized
 from wsflow.running import forward, unflatten
 from wsflow.running.affine import Affine
-from wsflow.running.affine_layers import AffineLayers
+from wsflow.running.affine_layers import AffineLayers, Compute
 
 GENERATOR_SEED = 0
 
@@ -55,7 +55,7 @@ CONVOLUTIONS = {
 def test_a_convolution_is_a_matrix_on_patches(name: str) -> None:
     layer = CONVOLUTIONS[name]
     settings = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")}
-    affine = Affine("w", "b", layer._conv_forward, len(layer.kernel_size), settings)
+    affine = Affine("w", "b", len(layer.kernel_size), settings)
     x = torch.randn(2, 5, 2, *[7] * affine.spatial, generator=generator())
     patches = affine.input_rows(x, layer.weight.shape)
     weight = layer.weight.reshape(1, affine.groups, -1, patches.shape[-1])
@@ -217,27 +217,27 @@ class TestStandardizing:
         architecture, inputs = read(name), KINDS[name].inputs(50)
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         new = standardized(3 * rows(name), architecture, inputs, 0.3)
-        layers, seen = AffineLayers(architecture, inputs[:2]), set()
+        layers, kept = AffineLayers(architecture, inputs[:2]), {}
 
-        def keep(
-            i: int, affine: Affine, x: Tensor, weight: Tensor, bias: Tensor | None, _: object, kept: dict
-        ) -> Tensor:
-            kept[affine.weight] = kept.get(affine.weight, affine(x, weight, bias))
-            return affine(x, weight, bias)
+        def keep(i: int, affine: Affine, x: Tensor, weight: Tensor, bias: Tensor | None, compute: Compute) -> Tensor:
+            # a layer that is used twice has the scale of its first use
+            return (
+                kept.setdefault(affine.weight, compute(weight, bias))
+                if affine.weight not in kept
+                else compute(weight, bias)
+            )
 
-        outputs, kept = layers.run(new, inputs, keep)
+        layers.run(new, inputs, keep)
+        assert set(architecture.outputs) & kept.keys()
         for use in layers.uses:
             found = kept[use.affine.weight]
-            axes = [axis + 1 for axis in use.affine.sample_axes(found[0])]
-            var, mean = torch.var_mean(found, axes, correction=0)
+            var, mean = torch.var_mean(found, use.affine.sample_axes(found), correction=0)
             if use.affine.weight in architecture.outputs:
                 torch.testing.assert_close(var.mean(1).sqrt(), torch.full((3,), 0.3).double())
             else:
                 torch.testing.assert_close(var, torch.ones_like(var), rtol=1e-8, atol=1e-8)
             if use.affine.bias:
                 torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-9)
-            seen.add(use.affine.weight)
-        assert outputs.shape[0] == 3 and seen & set(architecture.outputs)
 
     def test_transposed_convolutions_are_rescaled_by_their_output_channels(self) -> None:
         layers = (nn.ConvTranspose2d(2, 4, 2, 2, groups=2), nn.Tanh(), nn.Conv2d(4, 1, 1), nn.Flatten())
@@ -275,5 +275,5 @@ def test_networks_that_do_not_run_are_refused() -> None:
     task, geometry = task_of("CNN"), GEOMETRIES["euclidean"](architecture)
     with pytest.raises(ValueError, match="natural=False"):
         NaturalGradient(TaskLoss(task), architecture, geometry, 0.1, generator())
-    with pytest.raises(ValueError, match="does not say how to run itself"):
+    with pytest.raises(ValueError, match="could not be kept as a program"):
         standardized(torch.zeros(1, 24), architecture, torch.zeros(2, 1, 6, 6))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import predict
 from wsflow.populations.arguments import takes_networks
 from wsflow.populations.optimizers import OPTIMIZERS, Rates
 from wsflow.representation import in_a_line
-from wsflow.running import forward, losses, matched, tensors_of
+from wsflow.running import forward, losses, matched, tensors_of, train_forward
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -108,11 +109,21 @@ def learning_curves(
     for step in range(1, n_steps + 1):
         batch = torch.randint(len(X), (batch_size,), generator=generator)
         leaf = rows.detach().requires_grad_()
-        outputs = forward(leaf, weights.architecture, X[batch])
+        outputs, statistics = _outputs(leaf, weights.architecture, X[batch], generator)
         loss = losses(outputs, y[batch], task.loss, None if share is None else share[batch]).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         rule.update(rows, gradient, memory, Rates(step, rate, decay, torch.zeros(1, 1), lambda: torch.zeros_like(rows)))
+        rows[:, weights.architecture.statistic_columns] = statistics
         if step % every == 0 or step == n_steps:
             steps.append(step)
             found.append(predict(weights.like(rows.numpy().copy()), held_out))
     return LearningCurves(np.array(steps), np.stack([f.scores for f in found]), np.stack([f.losses for f in found]))
+
+
+def _outputs(
+    rows: torch.Tensor, architecture: Architecture, inputs: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return outputs, and statistics behind the step; networks without batch norms run as they are evaluated."""
+    if len(architecture.statistic_columns):
+        return train_forward(rows, architecture, inputs, generator)
+    return forward(rows, architecture, inputs), rows.detach()[:, :0]

@@ -25,7 +25,9 @@ from wsflow.geometry import Geometry
 from wsflow.objectives.functionals import TaskLoss, minibatches
 from wsflow.objectives.kronecker import MEMORY, KroneckerFactors, input_moment, output_moment
 from wsflow.running import flatten, losses, matched, tensors_of, unflatten
-from wsflow.running.affine_layers import AffineLayers, Use
+from wsflow.running.affine import Affine
+from wsflow.running.affine_layers import AffineLayers, Compute, Use
+from wsflow.running.sequential import program_of
 
 INPUTS = 20_000  # from so many inputs at most their second moment is taken
 CHUNK_NUMBERS = 2**24  # of patches, or of outputs of layers, that are written at once
@@ -39,7 +41,7 @@ class NaturalGradient:
     ----------
     objective : TaskLoss
     architecture : Architecture
-        One that runs.
+        One with layers or a program.
     geometry : Geometry
     damping : float
         Added to the curvature.
@@ -49,7 +51,7 @@ class NaturalGradient:
     Raises
     ------
     ValueError
-        If the objective is not a task's loss, or the networks do not run.
+        If the objective is not a task's loss, or the networks have neither layers nor a program.
 
     Examples
     --------
@@ -73,10 +75,10 @@ class NaturalGradient:
         damping: float,
         generator: torch.Generator,
     ) -> None:
-        if not isinstance(objective, TaskLoss) or not architecture.is_runnable:
+        if not isinstance(objective, TaskLoss) or program_of(architecture) is None:
             raise ValueError(
-                "Natural gradients are for the loss of networks on a task. Pass a Task as the objective, or say "
-                "natural=False in the Descent."
+                "Natural gradients are for the loss on a task, of networks that have layers or a program. Pass a Task "
+                "as the objective, or say natural=False in the Descent."
             )
         self.objective = objective
         self.architecture = architecture
@@ -103,7 +105,7 @@ class NaturalGradient:
         change: Tensor = torch.func.jvp(self.geometry.to_points, (weights,), (direction,))[1]
         return change
 
-    def _affine(self, name: str) -> Any:
+    def _affine(self, name: str) -> Affine:
         return self._layers.uses[self._uses[name][0]].affine
 
     def _share_given(self, inputs: Tensor, share: Tensor | None) -> None:
@@ -120,9 +122,9 @@ class NaturalGradient:
         parts = [None] * len(inputs) if share is None else share.split(size)
         for batch, part in zip(inputs.split(size), parts, strict=False):
             with torch.no_grad():
-                _, into = self._layers.run(zeros, matched(batch, zeros), _keep_inputs)
+                _, into, _ = self._run(zeros, matched(batch, zeros))
             for name in given:
-                seen = [into[f"into{i}"] for i in self._uses[name]]
+                seen = [into[i] for i in self._uses[name]]
                 moment = input_moment(self._affine(name), seen, self._shapes[name], part)
                 totals[name] = totals[name] + moment * (len(batch) / len(inputs))
         for name, total in totals.items():
@@ -130,56 +132,62 @@ class NaturalGradient:
 
     def _chunk(self, names: Sequence[str], most: int) -> int:
         """Return how many examples run at once."""
-        each = [sum(_size(use.shape) for use in self._layers.uses) // self._layers.uses[0].examples]
+        each = [sum(use.numbers for use in self._layers.uses)]
         for name in names:
             for use in (self._layers.uses[i] for i in self._uses[name]):
                 shape = self._shapes[name]
                 # the outputs' positions, times the size of a patch
-                each.append(_size(use.shape) // shape[0] * use.affine.groups * _size(shape[1:]) // use.examples)
+                each.append(use.numbers // shape[0] * use.affine.groups * _size(shape[1:]))
         return min(most, max(1, CHUNK_NUMBERS // max(each)))
 
     def _direction(self, weights: Tensor) -> Tensor:
         inputs, targets, share = self._draw(weights)
-        shifts = {
-            f"shift{i}": weights.new_zeros(()).expand(len(weights), *self._layers.uses[i].shape_for(len(inputs)))
-            for uses in self._uses.values()
-            for i in uses
-        }
         with torch.enable_grad():
             leaf = weights.requires_grad_()
-            shifts = {name: shift.detach().requires_grad_() for name, shift in shifts.items()}
-            outputs, into = self._layers.run(leaf, inputs, _keep_inputs, shifts)
+            outputs, into, out = self._run(leaf, inputs)
             loss = losses(outputs, targets, self.objective.task.loss, share).sum()
             (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
-            self._observe(into, outputs, leaf, shifts, share)
+            self._observe(into, out, outputs, leaf, share)
+        # nothing descends by statistics
+        gradient[:, self.architecture.statistic_columns] = 0
         tensors = unflatten(gradient, self.architecture)
         self._precondition(tensors)
         weights.requires_grad_(False)
         return flatten(tensors, self.architecture)
 
+    def _run(self, weights: Tensor, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The outputs of the networks, and what comes into and out of each use of their layers."""
+        into: list[Tensor] = []
+        out: list[Tensor] = []
+
+        def keep(i: int, affine: Affine, x: Tensor, weight: Tensor, bias: Tensor | None, compute: Compute) -> Tensor:
+            into.append(x.detach())
+            out.append(compute(weight, bias))
+            return out[-1]
+
+        return self._layers.run(weights, inputs, keep), into, out
+
     def _observe(
-        self, into: Mapping[str, Tensor], outputs: Tensor, leaf: Tensor, shifts: Mapping[str, Tensor], share: Any
+        self, into: Sequence[Tensor], out: Sequence[Tensor], outputs: Tensor, leaf: Tensor, share: Tensor | None
     ) -> None:
         """Add a minibatch to the averages of the factors and of the diagonal."""
         signs, diagonal = self._signs(outputs, share), 0.0
         # signs have the weights of the examples in them
         share_back = share if signs is None else None
         backs: dict[str, Any] = dict.fromkeys(self._uses, 0.0)
-        wanted = [*shifts.values(), *([leaf] if self._others else [])]
+        wanted = [*out, *([leaf] if self._others else [])]
         for column in self._criterion.curvature_root(outputs.detach()):
             column = column if signs is None else column * signs
             parts = torch.autograd.grad(
                 outputs, wanted, column, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            found = dict(zip(shifts, parts, strict=False))
             for name, uses in self._uses.items():
-                moment = output_moment(self._affine(name), [found[f"shift{i}"] for i in uses], share_back)
-                backs[name] = backs[name] + moment
+                backs[name] = backs[name] + output_moment(self._affine(name), [parts[i] for i in uses], share_back)
             if self._others:
                 diagonal = diagonal + parts[-1].square() / outputs.shape[1]
         for name, uses in self._uses.items():
             self.factors[name].observe_back(backs[name])
-            self.factors[name].observe_into([into[f"into{i}"] for i in uses], self._shapes[name], share)
+            self.factors[name].observe_into([into[i] for i in uses], self._shapes[name], share)
         if isinstance(diagonal, Tensor):
             before = self.diagonal
             self.diagonal = diagonal if before is None else MEMORY * before + (1 - MEMORY) * diagonal
@@ -213,13 +221,6 @@ def _by_layer(uses: Sequence[Use], shapes: Mapping[str, Sequence[int]]) -> dict[
         if max(shape[0], _size(shape[1:])) < WIDEST and not use.affine.transposed:
             found.setdefault(use.affine.weight, []).append(i)
     return found
-
-
-def _keep_inputs(i: int, affine: Any, inputs: Tensor, weight: Tensor, bias: Any, shifts: Any, kept: Any) -> Tensor:
-    """Keep what comes into a layer, and add the shift of what comes out."""
-    kept[f"into{i}"] = inputs.detach()
-    outputs: Tensor = affine(inputs, weight, bias)
-    return outputs + shifts[f"shift{i}"] if f"shift{i}" in shifts else outputs
 
 
 def _size(shape: Sequence[int]) -> int:

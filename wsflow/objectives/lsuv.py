@@ -13,7 +13,6 @@ arXiv:1602.07868 (the same for initialisation).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from wsflow.architecture import Architecture
 from wsflow.geometry import Geometry
 from wsflow.running import flatten, matched, unflatten
 from wsflow.running.affine import Affine
-from wsflow.running.affine_layers import AffineLayers
+from wsflow.running.affine_layers import AffineLayers, Compute
 from wsflow.task import Task
 
 INPUTS = 1000  # so many inputs at most are looked at
@@ -43,7 +42,7 @@ def standardized(
     ----------
     weights : Tensor of shape (n, d)
     architecture : Architecture
-        One that runs.
+        One with layers or a program.
     inputs : Tensor of shape (b, ...)
     output_deviation : float
 
@@ -54,7 +53,7 @@ def standardized(
     Raises
     ------
     ValueError
-        If the networks do not run.
+        If the networks have neither layers nor a program.
 
     Examples
     --------
@@ -69,24 +68,21 @@ def standardized(
     >>> bool(outputs.mean(1).abs().max() < 1e-5), bool((outputs.var(1, correction=0).mean(1) - 1).abs().max() < 1e-5)
     (True, True)
     """
-    if not architecture.is_runnable:
-        raise ValueError("Only networks that run are standardized: this architecture does not say how to run itself.")
     layers = AffineLayers(architecture, inputs[:2])
-    kept_as_is = layers.elsewhere
     last = architecture.outputs or (layers.uses[-1].affine.weight,)
+    new: dict[str, Tensor] = {}
 
     def standardize(
-        i: int, affine: Affine, inputs: Tensor, weight: Tensor, bias: Tensor | None, _: Any, new: dict[str, Tensor]
+        i: int, affine: Affine, inputs: Tensor, weight: Tensor, bias: Tensor | None, compute: Compute
     ) -> Tensor:
-        if affine.weight not in new and affine.weight not in kept_as_is:
+        if affine.weight not in new and affine.weight not in layers.elsewhere:
             deviation = output_deviation if affine.weight in last else None
-            new |= _rescaled(affine, affine(inputs, weight, bias), weight, bias, deviation)
+            new.update(_rescaled(affine, compute(weight, bias), weight, bias, deviation))
         # a layer that is used again has the weights that its first use gave it
-        weight = new.get(affine.weight, weight)
-        return affine(inputs, weight, new.get(affine.bias, bias) if affine.bias else None)
+        return compute(new.get(affine.weight, weight), new.get(affine.bias, bias) if affine.bias else None)
 
     with torch.no_grad():
-        _, new = layers.run(weights, inputs, standardize)
+        layers.run(weights, inputs, standardize)
     return flatten({**unflatten(weights, architecture), **new}, architecture)
 
 

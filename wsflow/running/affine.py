@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from wsflow.architecture.program import Operation, ParameterValue
 
 # the functions, with the number of their spatial dimensions
 SPATIAL = {"linear": 0, **{f"{kind}{n}d": n for n in (1, 2, 3) for kind in ("conv", "conv_transpose")}}
@@ -25,8 +27,6 @@ class Affine:
     ----------
     weight, bias : str, str or None
         Names of the parameters.
-    function : callable
-        From inputs, weight and bias to outputs, of one network or, with `networks` = 1 leading axis, of n.
     spatial : int
         Number of spatial dimensions: 0 for a linear layer, whose features are the last axis.
     settings : dict
@@ -37,10 +37,8 @@ class Affine:
 
     weight: str
     bias: str | None
-    function: Callable[..., Tensor]
     spatial: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
-    networks: int = 0
     transposed: bool = False
 
     @property
@@ -48,20 +46,16 @@ class Affine:
         """How many parts of the channels have kernels of their own."""
         return int(self.settings.get("groups", 1))
 
-    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the outputs."""
-        return self.function(inputs, weight, bias, *self.settings.values())
-
     def sample_axes(self, outputs: Tensor) -> list[int]:
-        """Return the axes of outputs that range over examples and positions, not over networks and channels."""
+        """Return the axes of outputs (n, b, ...) that range over examples and positions, not networks or channels."""
         channels = outputs.dim() - 1 - self.spatial
-        return [axis for axis in range(self.networks, outputs.dim()) if axis != channels]
+        return [axis for axis in range(1, outputs.dim()) if axis != channels]
 
     def scaled(self, weight: Tensor, factor: Tensor) -> Tensor:
-        """Return the weight with which each channel of the outputs is multiplied with a factor (..., q)."""
+        """Return the weights (n, ...) with which each channel of the outputs is multiplied with a factor (n, q)."""
         if self.transposed:
-            parts = factor.reshape(self.groups, 1, -1).expand(-1, weight.shape[0] // self.groups, -1)
-            factor = parts.flatten(0, 1)
+            parts = factor.reshape(len(factor), self.groups, 1, -1)
+            factor = parts.expand(-1, -1, weight.shape[1] // self.groups, -1).flatten(1, 2)
         return weight * factor.reshape(*factor.shape, *[1] * (weight.dim() - factor.dim()))
 
     def input_rows(self, inputs: Tensor, weight: Sequence[int]) -> Tensor:
@@ -97,25 +91,19 @@ class Affine:
         return [amount for side in reversed(sides) for amount in side]
 
 
-def affine_of(name: str, function: Callable[..., Tensor], operands: Mapping[str, Any], names: Mapping[int, str]) -> Any:
-    """Return the use of a linear layer or convolution that a call of torch is, or None where it is none.
-
-    Its weight and its bias have to be parameters themselves, which `names` has by their ids.
-    """
-    bias = operands.get("bias")
-    if id(operands["weight"]) not in names or (bias is not None and id(bias) not in names):
+def affine_of(operation: Operation) -> Affine | None:
+    """Return the linear layer or convolution that an operation is, or None: its weight and bias are parameters."""
+    if operation.base not in SPATIAL or len(operation.arguments) < 2:
         return None
-    own = None if bias is None else names[id(bias)]
-    settings = {key: operands.get(key, default) for key, default in settings_of(name).items()}
-    transposed = "transpose" in name
-    return Affine(names[id(operands["weight"])], own, function, SPATIAL[name], settings, transposed=transposed)
-
-
-def settings_of(name: str) -> dict[str, int]:
-    """Return the settings of a function behind its input, weight and bias, in order, with their defaults."""
-    if not SPATIAL[name]:
-        return {}
-    return _TRANSPOSED if "transpose" in name else _CONVOLUTION
+    _, weight, *rest = operation.arguments
+    bias = rest[0] if rest else dict(operation.keywords).get("bias")
+    if not isinstance(weight, ParameterValue) or not (bias is None or isinstance(bias, ParameterValue)):
+        return None
+    transposed = "transpose" in operation.base
+    settings = {} if not SPATIAL[operation.base] else _TRANSPOSED if transposed else _CONVOLUTION
+    given = dict(zip(settings, rest[1:], strict=False)) | dict(operation.keywords)
+    own = bias.name if bias is not None else None
+    return Affine(weight.name, own, SPATIAL[operation.base], {**settings, **given}, transposed)
 
 
 def _each(value: Any, count: int) -> list[int]:

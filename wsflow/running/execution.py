@@ -164,25 +164,19 @@ def run_layers(
     inputs = inputs if inputs.is_floating_point() else inputs.to(first)
     hidden = inputs if inputs.dim() == 3 else inputs.expand(len(first), *inputs.shape)
     for layer in architecture.layers:
-        hidden = apply_layer(layer, tensors, hidden)
+        hidden = _apply(layer, tensors, hidden)
         yield layer, hidden
 
 
-def apply_layer(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-    """Return the outputs (n, b, neurons) of one layer of sequential networks."""
+def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
     if layer.kind != LINEAR:
         row = activation(layer.kind)
         # slopes (n, 1, neurons), or (n, 1, 1) where all share one
         return row(hidden, tensors[f"{layer.name}.weight"].unsqueeze(1) if row.learned else layer.argument)
-    bias = tensors[f"{layer.name}.bias"] if layer.bias else None
-    return batched_linear(hidden, tensors[f"{layer.name}.weight"], bias)
-
-
-def batched_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the outputs (n, b, q) of linear layers with weights (n, q, p) and biases (n, q), on inputs (n, b, p)."""
-    if bias is None:
-        return torch.bmm(inputs, weight.transpose(1, 2))
-    return torch.baddbmm(bias.unsqueeze(1), inputs, weight.transpose(1, 2))
+    weight = tensors[f"{layer.name}.weight"].transpose(1, 2)
+    if not layer.bias:
+        return torch.bmm(hidden, weight)
+    return torch.baddbmm(tensors[f"{layer.name}.bias"].unsqueeze(1), hidden, weight)
 
 
 def run_module(

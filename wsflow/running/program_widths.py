@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from wsflow.architecture.program import ConstantValue, Dtype, Operation, ParameterValue, Program, Value
-from wsflow.running.program import FAILURES, constant_tensor, function_of
+from wsflow.running.runner import FAILURES, constant_tensor
+from wsflow.running.steps import function_of
 
 Shape = tuple[int, ...]
 # operations whose constant sizes are those of the result, and of the last dimensions of what comes in
