@@ -15,6 +15,7 @@ FLOORS = {
     "memory": 0,
     "schema": 0,
     "options": 0,
+    "progress": 0,
     "representation": 0,
     "activations": 0,
     "array_functions": 0,

@@ -111,7 +111,7 @@ class TestLossPath:
         seen = []
         parts = loss_path(a, b, task, 9, progress=lambda done, total: seen.append((done, total)))
         np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-14)
-        assert seen[-1] == (55, 55) and len(seen) == 8
+        assert seen[-1] == (55, 55) and len(seen) == 9
 
     def test_pairs_are_rows_of_both(self):
         weights, task = networks(4), classification()

@@ -106,14 +106,10 @@ def test_a_flow_of_cnns_is_fitted_saved_and_sampled_without_their_module(
     assert predict(samples, task.test).scores.mean() > 0.8
 
 
-def test_alignment_says_how_far_it_is_where_networks_run_one_by_one(population: tuple[WeightArray, Task]) -> None:
+def test_alignment_where_networks_run_one_by_one(population: tuple[WeightArray, Task]) -> None:
     weights, task = population
-    calls: list[tuple[int, int]] = []
-    aligner = PermutationAligner(
-        method="activation", task=task, reference="first", progress=lambda *call: calls.append(call)
-    )
+    aligner = PermutationAligner(method="activation", task=task, reference="first")
     aligned = aligner.fit_transform(weights)
-    assert calls == [(32, 60), (60, 60)]
     # each network is aligned as it is among others
     np.testing.assert_allclose(aligner.transform(weights[40:41]), aligned[40:41], rtol=1e-6)
     assert len(aligner.n_passes_) == len(aligner.barrier_after_) == 60

@@ -8,18 +8,18 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
 from wsflow.cli.errors import without_terminal
+from wsflow.progress import Progress
 
 if TYPE_CHECKING:
     from wsflow.evaluation.report import Report
 
-Progress = Callable[[int, int], None]
 LEGEND_WIDTH = 100
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar, cast, get_args
 
@@ -27,6 +26,7 @@ from wsflow.estimators.validation import (
 )
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
+from wsflow.progress import Progress, stages
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
@@ -34,6 +34,7 @@ from wsflow.symmetry.matching import fixed_groups, objective
 from wsflow.symmetry.matching.alignment import Alignment, Networks
 from wsflow.symmetry.matching.methods import AUTO, METHODS, Context, Method, method_of
 from wsflow.symmetry.matching.references import REFERENCES as COMPUTED
+from wsflow.symmetry.matching.references import STEPS as SEARCH_STEPS
 from wsflow.symmetry.matching.references import spaced
 from wsflow.symmetry.matching.snapshots import last_snapshots, permutations_and_signs
 from wsflow.task import Task
@@ -82,7 +83,8 @@ class PermutationAligner(OrbitTransformer):
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
     progress : callable, optional
-        Called with the networks that are aligned and their number, behind every 32 where networks run one by one.
+        Called with the steps done and their number: those of the reference, and one for each network that is aligned,
+        and whose barrier is measured.
 
     Attributes
     ----------
@@ -141,7 +143,7 @@ class PermutationAligner(OrbitTransformer):
         by: str = "run",
         random_state: Any = None,
         architecture: Architecture | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.method = method
         self.task = task
@@ -223,14 +225,16 @@ class PermutationAligner(OrbitTransformer):
             warn_of_classes(self.architecture_, self.task)
         networks, position = self._networks(values, X)
         self._fix_groups(networks.raw)
-        self._find_reference(values, networks)
-        matched, passes = self._align(networks)
+        lengths = SEARCH_STEPS, len(networks.raw), len(values) if self.task is not None else 0
+        search, alignment, measurement = stages(self.progress, *lengths)
+        self._find_reference(values, networks, search)
+        matched, passes = self._align(networks, alignment)
         aligned = permutations_and_signs(matched @ networks.scaling).rows(position)(values)
         self.output_change_ = output_change(values, aligned, self.architecture_)
         self.n_passes_ = passes[position].numpy()
         everyone = len(networks.raw) == len(values)
         after = (matched @ networks.scaling)(networks.compared) if everyone else self._representatives(aligned)
-        self._report(values, after)
+        self._report(values, after, measurement)
         return self._finished(aligned, X)
 
     def _check_row(self, n: int) -> None:
@@ -301,13 +305,13 @@ class PermutationAligner(OrbitTransformer):
     def _representatives(self, values: np.ndarray) -> Tensor:
         return self._alignment.networks(viewed(values)).representatives
 
-    def _find_reference(self, values: np.ndarray, networks: Networks) -> None:
+    def _find_reference(self, values: np.ndarray, networks: Networks, progress: Progress | None) -> None:
         kind = self.reference
         if isinstance(kind, str) and kind == "auto":
             kind = "mean" if self.task is None else "medoid"
         if isinstance(kind, str) and kind in COMPUTED:
             used = networks.rows(torch.from_numpy(spaced(len(networks.raw), MAX_NETWORKS)))
-            reference, distances = COMPUTED[kind](self._alignment, used)
+            reference, distances = COMPUTED[kind](self._alignment, used, progress)
             self.distances_ = np.array(distances)
             self.n_iter_ = max(1, len(distances))
         else:
@@ -317,24 +321,27 @@ class PermutationAligner(OrbitTransformer):
             reference = self._representatives(given)[0]
         self.reference_ = reference.double().numpy().copy()
 
-    def _align(self, networks: Networks) -> tuple[Action, Tensor]:
-        context = Context(self.task, self._seed, self.progress)
+    def _align(self, networks: Networks, progress: Progress | None) -> tuple[Action, Tensor]:
+        context = Context(self.task, self._seed, progress)
         return self._alignment.align(networks, tensor(self.reference_), self._method, context)
 
     def _action(self, values: np.ndarray, X: Any) -> Action:
         networks, position = self._networks(values, X)
-        return permutations_and_signs(self._align(networks)[0] @ networks.scaling).rows(position)
+        return permutations_and_signs(self._align(networks, self.progress)[0] @ networks.scaling).rows(position)
 
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
         return wrapped(self, moved, X, aligned=True)
 
-    def _report(self, values: np.ndarray, after: Tensor) -> None:
+    def _report(self, values: np.ndarray, after: Tensor, progress: Progress | None) -> None:
         self.objective_ = objective(after, tensor(self.reference_), self._architecture).numpy()
         if self.task is None or not self._architecture.is_runnable:
             return
         reference = WeightArray(self.reference_[None], self._architecture)
         networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._representatives(values), after))
-        self.barrier_before_, self.barrier_after_ = (midpoint_barrier(rows, reference, self.task) for rows in networks)
+        self.barrier_before_, self.barrier_after_ = (
+            midpoint_barrier(rows, reference, self.task, stage)
+            for rows, stage in zip(networks, stages(progress, len(values), len(values)), strict=True)
+        )
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {"reference": self.reference_, "distances": self.distances_, "first": self._first, **self.report_}

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wsflow.evaluation.connectivity import Progress, check_points, loss_path
+from wsflow.evaluation.connectivity import check_points, loss_path
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.arguments import takes_networks
+from wsflow.progress import Progress
 from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -54,9 +55,9 @@ def loss_barrier(a: WeightArray, b: WeightArray, task: Task, n_points: int = 25)
     return loss_path(a, b, task, n_points).barrier
 
 
-def midpoint_barrier(a: WeightArray, b: WeightArray, task: Task) -> np.ndarray:
+def midpoint_barrier(a: WeightArray, b: WeightArray, task: Task, progress: Progress | None = None) -> np.ndarray:
     """Measure the excess (pairs,) of the loss at the midpoint, L((a + b) / 2) - (L(a) + L(b)) / 2."""
-    return loss_path(a, b, task, n_points=1).barrier
+    return loss_path(a, b, task, n_points=1, progress=progress).barrier
 
 
 @in_a_line

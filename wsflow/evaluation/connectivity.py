@@ -17,6 +17,7 @@ from torch import Tensor
 from wsflow.evaluation.predictive import chunked_outputs, example_weights, score_key
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.arguments import takes_networks
+from wsflow.progress import Progress, counter
 from wsflow.representation import in_a_line
 from wsflow.running import losses, scores
 from wsflow.running.compatibility import warn_of_classes
@@ -25,7 +26,6 @@ from wsflow.weights import WeightArray
 
 # numbers of the networks between others that exist at one time: 32 MiB in float64
 CHUNK_NUMBERS = 2**22
-Progress = Callable[[int, int], None]
 
 
 @takes_networks("a", "b")
@@ -195,6 +195,8 @@ def loss_path(
         Rows of `a` and of `b`, where these are not paired row by row.
     dtype : dtype of floats
         The precision of the networks. In float32 a network has a barrier of rounding, 1e-7, to itself.
+    progress : callable, optional
+        Called with the networks that were run and their number: those between the ends, and each end once.
 
     Examples
     --------
@@ -210,18 +212,22 @@ def loss_path(
     left, right = row_pairs(a, b, pairs)
     warn_of_classes(a.architecture, task)
     t = np.linspace(0, 1, n_points + 2)
-    # pair by pair, as many networks at a time as fit into memory
-    total, rows = len(left) * len(t), max(1, CHUNK_NUMBERS // a.shape[1])
-    found = np.empty((2, total))
-    for start in range(0, total, rows):
-        stop = min(start + rows, total)
-        pair, point = np.divmod(np.arange(start, stop), len(t))
-        ends = a[left[pair]].astype(np.float64), b[right[pair]].astype(np.float64)
-        found[:, start:stop] = _losses_and_scores(_between(*ends, t[point]), task, dtype)
-        if progress is not None:
-            progress(stop, total)
-    loss, score = found.reshape(2, len(left), len(t))
-    return LossPath(t, loss, score, score_key(task))
+    (firsts, first), (lasts, last) = (np.unique(rows, return_inverse=True) for rows in (left, right))
+    count = counter(progress, len(firsts) + len(lasts) + len(left) * n_points)
+
+    def networks_between(index: np.ndarray) -> WeightArray:
+        pair, point = np.divmod(index, n_points)
+        return _between(a[left[pair]].astype(np.float64), b[right[pair]].astype(np.float64), t[1 + point])
+
+    def measured(networks: Callable[[np.ndarray], WeightArray], n: int) -> np.ndarray:
+        # as many networks at a time as fit into memory
+        parts = np.split(np.arange(n), range(rows := max(1, CHUNK_NUMBERS // a.shape[1]), n, rows))
+        return np.concatenate([_losses_and_scores(networks(part), task, dtype, count) for part in parts], axis=1)
+
+    start = measured(lambda index: a[firsts[index]], len(firsts))[:, first, None]
+    end = measured(lambda index: b[lasts[index]], len(lasts))[:, last, None]
+    inside = measured(networks_between, len(left) * n_points).reshape(2, len(left), n_points)
+    return LossPath(t, *np.concatenate([start, inside, end], axis=2), score_key(task))
 
 
 def check_points(n_points: int, function: str) -> None:
@@ -230,8 +236,8 @@ def check_points(n_points: int, function: str) -> None:
         raise ValueError(f"The 'n_points' of {function} is at least 1, got {n_points}.")
 
 
-def _losses_and_scores(weights: WeightArray, task: Task, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses and scores (n,) of networks, computed from the outputs on in float64."""
+def _losses_and_scores(weights: WeightArray, task: Task, dtype: Any, count: Callable[[int], None]) -> np.ndarray:
+    """Return the losses and scores (2, n) of networks, computed from the outputs on in float64."""
     targets, share = torch.from_numpy(task.targets), example_weights(task)
     targets = targets.double() if targets.is_floating_point() else targets
     loss: list[Tensor] = []
@@ -239,9 +245,10 @@ def _losses_and_scores(weights: WeightArray, task: Task, dtype: Any) -> tuple[np
     for outputs in chunked_outputs(weights, task.X, dtype):
         loss.append(losses(outputs.double(), targets, task.loss, share))
         score.append(scores(outputs.double(), targets, task.loss, share))
+        count(len(outputs))
     values = torch.cat(score).numpy()
     # equal targets have no R^2
-    return torch.cat(loss).numpy(), np.where(np.isfinite(values), values, np.nan)
+    return np.stack([torch.cat(loss).numpy(), np.where(np.isfinite(values), values, np.nan)])
 
 
 def chord(values: np.ndarray, t: np.ndarray | None = None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -25,6 +25,7 @@ from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
 from wsflow.populations.arguments import takes_networks
+from wsflow.progress import Progress, counter
 from wsflow.representation import html_table, text_table
 from wsflow.symmetry.matching import orbit_matching
 from wsflow.task import Task
@@ -135,7 +136,7 @@ def evaluate(
     curve: Mapping[float, WeightArray] | None = None,
     reference: Any = None,
     random_state: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Judge samples by held-out data and networks of held-out runs, beside training networks and nulls.
 
@@ -182,7 +183,7 @@ def evaluate(
     >>> report.verdict[1]
     'Samples are copies of training networks: their novelty is 0.00 and ...'
     """
-    advance = _Steps(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
+    advance = counter(progress, 5 + bool(curve) + (0 if nulls is False else len(null_names())))
     notes: list[str] = []
     samples, dropped = finite_samples(as_own_runs(samples), notes)
     train, held_out = split_held_out(train, held_out, random_state, notes)
@@ -312,18 +313,6 @@ def _barriers(train: WeightArray, task: Task, reference: Tensor, notes: list[str
         # only the permutations and signs: scaling to unit norms would change the midpoint as well
         ends = tuple(orbit_matching(canonical(w), reference, w.architecture)(w) for w in ends)
     return {"before": before, "after": midpoint_barrier(*ends, task)}
-
-
-class _Steps:
-    """Counts the steps of an evaluation, and reports them to `progress`."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def __call__(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _jsonable(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,8 +14,9 @@ from wsflow.models.orbits import nearest_in_orbit
 from wsflow.models.settings import FlowSettings
 from wsflow.models.weight_flow import WeightFlowModel
 from wsflow.objectives.function_metric import function_metric, predictions_of
+from wsflow.progress import Progress, stages
 from wsflow.representation import in_a_line
-from wsflow.training.loop import History, Loss, Progress, Schedule, TrainingInterrupted, train
+from wsflow.training.loop import History, Loss, Schedule, TrainingInterrupted, train
 
 # These are no parameters of WeightFlow: over three seeds on breast cancer and on MNIST no other value that was tried
 # makes samples better by more than another random state does (docs/results/ablation_*-short.json). Nor does another
@@ -76,7 +76,7 @@ def train_weight_flow(
     loss = _flow_matching_loss(model)
     dropout = 0.0 if settings.condition is None else settings.condition.dropout
     batches = loss.on_batches(points, settings.training.batch_size, learned, dropout)
-    first, second = _consecutive(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
+    first, second = stages(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
     history = FlowHistory()
     try:
         validate = loss.on_validation(validation, generator, held_out)
@@ -134,11 +134,3 @@ def _flow_matching_loss(model: WeightFlowModel) -> FlowMatchingLoss:
         metric = function_metric(settings.task, geometry.architecture, geometry, METRIC_INPUTS)
     nearest = nearest_in_orbit(geometry, settings.is_named) if settings.coupling == "orbit" else None
     return FlowMatchingLoss(model.velocity, settings.coupling, TIME, metric, METRIC_WEIGHT, nearest)
-
-
-def _consecutive(progress: Progress | None, *lengths: int) -> list[Progress | None]:
-    """Progress of stages that follow each other, each of which counts its own steps."""
-    if progress is None:
-        return [None] * len(lengths)
-    starts = itertools.accumulate(lengths[:-1], initial=0)
-    return [lambda done, _, start=start: progress(start + done, sum(lengths)) for start in starts]  # type: ignore[misc]

@@ -14,8 +14,7 @@ import numpy as np
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import train_chunk
 from wsflow.populations.problem import Problem
-
-Progress = Callable[[int, int], None]
+from wsflow.progress import Progress
 
 
 def run_chunks(

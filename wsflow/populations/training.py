@@ -17,10 +17,11 @@ from wsflow.populations.architectures import Networks, flat, networks_of
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
-from wsflow.populations.parallel import Progress, run_chunks
+from wsflow.populations.parallel import run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.problem import Problem
 from wsflow.populations.settings import OF_MODULE, PopulationSettings, check_device
+from wsflow.progress import Progress
 from wsflow.running.compatibility import check_is_task, check_task
 from wsflow.task import Task, check_saved
 from wsflow.weights import WeightArray

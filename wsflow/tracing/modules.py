@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.readable import check_readable, unwrapped
 from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.progress import Progress, counter
 from wsflow.running.outputs import ChosenOutput
 from wsflow.tracing.builder import Builder
 from wsflow.tracing.certificate import TOLERANCE, Certificate, certify, without
@@ -26,8 +27,6 @@ from wsflow.tracing.recording import with_program
 from wsflow.tracing.rules import KNOWN
 from wsflow.tracing.solution import Solution, crossing, solve
 from wsflow.tracing.working_copy import working_copy
-
-Progress = Callable[[int, int], None]
 
 # above this number of weights, the certificate is that of one random network
 MANY = 1_000_000
@@ -82,7 +81,7 @@ def _certified(
     """
     module = unwrapped(module)
     _check_layers(module, frozen)
-    report = _steps(progress, 4)
+    report = counter(progress, 4)
     inputs = _as_weights(module, example_input if type(example_input) is tuple else (example_input,))
     working, graph = _exported(module, inputs, output)
     report()
@@ -114,19 +113,6 @@ def _as_weights(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs
     )
     return cast
-
-
-def _steps(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Return what to call behind each step."""
-    done = 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(min(done, total), total)
-
-    return report
 
 
 def _random(value: Any) -> Any:

@@ -24,11 +24,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from wsflow.exceptions import NumericalError
+from wsflow.progress import Progress
 from wsflow.representation import in_a_line
 
 # from a module in training and a generator to what is minimised and what is recorded of it
 Loss = Callable[[Any, torch.Generator], tuple[Tensor, Tensor]]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.architecture.restriction import restricted
 from wsflow.exceptions import NumericalError
+from wsflow.progress import Progress, stages
 from wsflow.running.activation_sizes import runs_in_one_product
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, extended
@@ -26,8 +27,9 @@ LARGEST = 2.0**40
 LARGEST_DOUBLE = 2.0**490
 # networks that are aligned together where each is run by itself
 PART = 32
-# from rows (n, d) and an architecture to an action, and the passes (n,) of weight matching that it took, if any
-Match = Callable[[Tensor, Architecture], tuple[Action, Tensor | None]]
+# from rows (n, d), an architecture, and what is called on the way, to an action, and the passes (n,) of weight matching
+# that it took, if any
+Match = Callable[[Tensor, Architecture, Progress | None], tuple[Action, Tensor | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,18 +83,20 @@ class Alignment:
         """Return the action of a method towards a reference (d,), and the passes (n,) of weight matching."""
         if isinstance(method, WeightMatching) and not self.fixed:
             # representatives need not be written
-            return method.match(networks.compared, reference, self.architecture, context, networks.scaling)
+            found = method.match(networks.compared, reference, self.architecture, context, networks.scaling)
+            if context.progress is not None:
+                context.progress(len(networks.raw), len(networks.raw))
+            return found
         parts = self._parts(len(networks.raw), context)
-        actions, passes, done = [], [], 0
-        for part in parts:
-            action, taken = self._match(
-                networks.rows(part), lambda rows, architecture: method.match(rows, reference, architecture, context)
-            )
+        actions, passes = [], []
+
+        def match(rows: Tensor, restricted: Architecture, progress: Progress | None) -> tuple[Action, Tensor | None]:
+            return method.match(rows, reference, restricted, replace(context, progress=progress))
+
+        for part, progress in zip(parts, stages(context.progress, *map(len, parts)), strict=True):
+            action, taken = self._match(networks.rows(part), match, progress)
             actions.append(action)
             passes.append(taken)
-            done += len(part)
-            if context.progress is not None:
-                context.progress(done, len(networks.raw))
         return concatenate(self.architecture, actions), torch.cat(passes)
 
     def _parts(self, n: int, context: Context) -> tuple[Tensor, ...]:
@@ -102,10 +106,12 @@ class Alignment:
 
     def by_weights(self, networks: Networks, reference: Tensor) -> Tensor:
         """Return representatives (n, d) aligned by weight matching, by which references are found."""
-        action, _ = self._match(networks, lambda rows, restricted: (orbit_matching(rows, reference, restricted), None))
+        action, _ = self._match(
+            networks, lambda rows, restricted, _: (orbit_matching(rows, reference, restricted), None)
+        )
         return action(networks.representatives)
 
-    def _match(self, networks: Networks, match: Match) -> tuple[Action, Tensor]:
+    def _match(self, networks: Networks, match: Match, progress: Progress | None = None) -> tuple[Action, Tensor]:
         """Match the rows that agree in the same groups together, with these groups fixed."""
         rows, raw = networks.representatives, networks.raw
         restoring = restored(raw, self.first, self.fixed, self.architecture)
@@ -113,13 +119,16 @@ class Alignment:
             rows, raw = restoring(rows), restoring(raw)
         passes = torch.zeros(len(raw), dtype=torch.long)
         actions, order = [], []
-        for index, names in rows_by_fixed_groups(raw, self.first, dict(self.fixed)):
+        parts = list(rows_by_fixed_groups(raw, self.first, dict(self.fixed)))
+        for (index, names), stage in zip(parts, stages(progress, *(len(index) for index, _ in parts)), strict=True):
             # all of them need not be copied
             own = rows if len(index) == len(rows) else rows[index]
-            action, taken = match(own, restricted(self.architecture, names))
+            action, taken = match(own, restricted(self.architecture, names), stage)
             passes[index] = 0 if taken is None else taken
             actions.append(extended(action, self.architecture, len(index)))
             order.append(index)
+            if stage is not None:
+                stage(1, 1)
         return concatenate(self.architecture, actions).rows(torch.cat(order).argsort()) @ restoring, passes
 
 

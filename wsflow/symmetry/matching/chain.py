@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.progress import Progress, stages
 from wsflow.running.activation_statistics import has_activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import replaced
@@ -41,6 +42,7 @@ def best_chain(
     generator: torch.Generator | None = None,
     steps: int = 150,
     tolerance: float = 1e-3,
+    progress: Progress | None = None,
 ) -> Action:
     """Find permutations (and signs) with a low loss at the midpoint.
 
@@ -67,6 +69,8 @@ def best_chain(
         Of the descent.
     tolerance : float
         An excess of the midpoint's loss that is not worth a descent, as a share of a constant prediction's loss.
+    progress : callable, optional
+        Called with the steps done and their number, counted for each network.
 
     References
     ----------
@@ -87,6 +91,7 @@ def best_chain(
     True
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    start, descent = stages(progress, len(weights), 4 * len(weights))
     compared = Examples.of(architecture, inputs, targets, loss, sample_weight).draw(SELECTION, generator)
     best = BestAction(weights, reference, architecture, compared)
     best.update(best.action)
@@ -95,12 +100,14 @@ def best_chain(
         found = activation_matching(weights, reference, architecture, compared.inputs)
         moved = best.update(found)
         best.update(weight_matching(moved, reference, architecture) @ found)
+    if start is not None:
+        start(1, 1)
     left = (best.excess > tolerance * compared.constant_loss).cpu()
     if left.any():
         found = sinkhorn_matching(
             weights[left], reference.expand(weights.shape)[left], architecture, (inputs, targets, loss, sample_weight),
             loss="midpoint", generator=generator, start=best.action.rows(left), steps=steps,
-            tolerance=tolerance,
+            tolerance=tolerance, progress=descent,
         )  # fmt: skip
         best.update(replaced(best.action, left, found))
     return best.action

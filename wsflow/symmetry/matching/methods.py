@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.options import Options, between, one_of, whole
+from wsflow.progress import Progress
 from wsflow.running import tensors_of
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
@@ -32,7 +33,7 @@ class Context:
 
     task: Task | None = None
     seed: int = 0
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
 
     def generator(self) -> torch.Generator:
         """Return a new generator."""
@@ -188,7 +189,9 @@ class SinkhornMatching(MethodOnData):
         params, data = self.get_params(), None if context.task is None else context.data()
         if self.loss == AUTO:
             params["loss"] = "l2" if data is None else "midpoint"
-        return sinkhorn_matching(rows, reference, architecture, data, generator=context.generator(), **params)
+        return sinkhorn_matching(
+            rows, reference, architecture, data, generator=context.generator(), progress=context.progress, **params
+        )
 
 
 @dataclass
@@ -219,7 +222,7 @@ class StraightThroughMatching(MethodOnData):
         inputs, targets, loss, weights = context.data()
         return straight_through_matching(
             rows, reference, architecture, inputs, targets, loss,
-            sample_weight=weights, generator=context.generator(), **self.get_params(),
+            sample_weight=weights, generator=context.generator(), progress=context.progress, **self.get_params(),
         )  # fmt: skip
 
 
@@ -245,7 +248,7 @@ class ChainMatching(MethodOnData):
         inputs, targets, loss, weights = context.data()
         return best_chain(
             rows, reference, architecture, inputs, targets, loss,
-            sample_weight=weights, generator=context.generator(), **self.get_params(),
+            sample_weight=weights, generator=context.generator(), progress=context.progress, **self.get_params(),
         )  # fmt: skip
 
 

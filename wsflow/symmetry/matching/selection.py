@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.progress import Progress, stages
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, where
 from wsflow.symmetry.matching.examples import Examples, chunk_size
@@ -31,6 +33,7 @@ class BestAction:
         self.distance = self.cost.clone()
         self._weights, self._reference, self._examples = weights, reference, examples
         self._ends = torch.zeros_like(self.cost)
+        self._known: dict[tuple[int, bytes], float] = {}
         if examples is not None:
             ends = examples.evaluate(reference.reshape(-1, reference.shape[-1]))
             self._ends = (examples.evaluate(weights) + ends) / 2
@@ -46,7 +49,7 @@ class BestAction:
         distance = (moved - self._reference).square().sum(1)
         cost = torch.zeros_like(distance)
         if self._examples is not None:
-            cost = self._examples.evaluate((moved + self._reference) / 2)
+            cost = self._at_midpoint(moved, self._examples)
             # a loss that is not finite is worse than every other one
             cost = torch.where(cost.isfinite(), torch.maximum(cost, self._ends), torch.finfo(cost.dtype).max)
         lower, higher = _less(cost, self.cost), _less(self.cost, cost)
@@ -55,6 +58,15 @@ class BestAction:
         self.cost = torch.where(better, cost, self.cost)
         self.distance = torch.where(better, distance, self.distance)
         return moved
+
+    def _at_midpoint(self, moved: Tensor, examples: Examples) -> Tensor:
+        """Return the losses (n,) at the midpoints; networks that came like this before are not run again."""
+        keys = [(i, hashlib.sha256(row.tobytes()).digest()) for i, row in enumerate(moved.cpu().numpy())]
+        new = [i for i, key in enumerate(keys) if key not in self._known]
+        if new:
+            found = examples.evaluate(((moved + self._reference) / 2)[new]).tolist()
+            self._known.update(zip((keys[i] for i in new), found, strict=True))
+        return moved.new_tensor([self._known[key] for key in keys])
 
 
 def _less(first: Tensor, second: Tensor) -> Tensor:
@@ -71,15 +83,17 @@ def in_chunks(
     weights: Tensor,
     architecture: Architecture,
     generator: torch.Generator,
-    descend: Callable[[Tensor, torch.Generator], Action],
+    descend: Callable[[Tensor, torch.Generator, Progress | None], Action],
+    progress: Progress | None = None,
 ) -> Action:
     """Return what a descent finds for the rows (indices) of each chunk of weights (n, d).
 
     All chunks see the same batches, so what is found does not depend on their size.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
+    chunks = torch.arange(len(weights)).split(chunk_size(weights))
     found = [
-        descend(rows, torch.Generator().manual_seed(seed))
-        for rows in torch.arange(len(weights)).split(chunk_size(weights))
+        descend(rows, torch.Generator().manual_seed(seed), stage)
+        for rows, stage in zip(chunks, stages(progress, *map(len, chunks)), strict=True)
     ]
     return concatenate(architecture, found)

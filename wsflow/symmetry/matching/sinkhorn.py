@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.progress import Progress
 from wsflow.running.activation_statistics import has_activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.activation import activation_matching, activation_similarities, weight_similarities
@@ -102,6 +103,7 @@ def sinkhorn_matching(
     iterations: int = 5,
     batch_size: int = 256,
     tolerance: float = 0.0,
+    progress: Progress | None = None,
 ) -> Action:
     """Find permutations (and signs) by gradient descent on soft ones.
 
@@ -124,6 +126,8 @@ def sinkhorn_matching(
         Where to start (default: activation matching, or weight matching where activations cannot be read).
     steps, learning_rate, temperatures, iterations, batch_size, tolerance
         As in `Annealing`.
+    progress : callable, optional
+        Called with the steps done and their number, counted for each network.
 
     Raises
     ------
@@ -159,11 +163,11 @@ def sinkhorn_matching(
     moved, references = start(weights), reference.expand(weights.shape)
     similarities = _start_similarities(moved, reference, relaxation, inputs)
 
-    def descend_rows(rows: Tensor, generator: torch.Generator) -> Action:
+    def descend_rows(rows: Tensor, generator: torch.Generator, progress: Progress | None) -> Action:
         own = similarities.rows(rows)
-        return descend(moved[rows], references[rows], relaxation, own, examples, loss, annealing, generator)
+        return descend(moved[rows], references[rows], relaxation, own, examples, loss, annealing, generator, progress)
 
-    return in_chunks(weights, architecture, generator, descend_rows) @ start
+    return in_chunks(weights, architecture, generator, descend_rows, progress) @ start
 
 
 def _check(loss: str, task_tensors: TaskTensors | None) -> None:
@@ -193,6 +197,7 @@ def descend(
     loss: str,
     annealing: Annealing,
     generator: torch.Generator,
+    progress: Progress | None = None,
 ) -> Action:
     """Return the best of the permutations along a descent of networks (n, d) from similarities between -1 and 1."""
     examples = None if loss == "l2" else examples
@@ -209,6 +214,8 @@ def descend(
         optimizer.zero_grad()
         torch.autograd.backward(LOSSES[loss](moved, reference, batch, generator).sum())
         optimizer.step()
+        if progress is not None:
+            progress(step, annealing.steps)
         if step in checkpoints(annealing.steps):
             best.update(soft.rounded(step))
             if compared is not None and bool((best.excess <= annealing.tolerance * compared.constant_loss).all()):

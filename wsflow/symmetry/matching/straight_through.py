@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.progress import Progress
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.examples import Examples
 from wsflow.symmetry.matching.selection import BestAction, checkpoints, in_chunks
@@ -39,6 +40,7 @@ def straight_through_matching(
     learning_rate: float = 0.05,
     batch_size: int = 256,
     max_sweeps: int = 5,
+    progress: Progress | None = None,
 ) -> Action:
     """Find permutations (and signs) that a descent on the loss at the midpoint passes through.
 
@@ -64,6 +66,8 @@ def straight_through_matching(
         Of Adam, in root mean squares of the reference's weights.
     max_sweeps : int
         Of the weight matching at each step, which starts at the permutation of the step before.
+    progress : callable, optional
+        Called with the steps done and their number, counted for each network.
 
     References
     ----------
@@ -88,7 +92,7 @@ def straight_through_matching(
     examples = Examples.of(architecture, inputs, targets, loss, sample_weight)
     references = reference.expand(weights.shape)
 
-    def descend(rows: Tensor, generator: torch.Generator) -> Action:
+    def descend(rows: Tensor, generator: torch.Generator, progress: Progress | None) -> Action:
         own, aim = weights[rows], references[rows]
         action = Action.identity(architecture, len(own))
         best = BestAction(own, aim, architecture, examples.draw(SELECTION, generator))
@@ -107,6 +111,8 @@ def straight_through_matching(
             optimizer.step()
             if step in checkpoints(steps):
                 best.update(action)
+            if progress is not None:
+                progress(step, steps)
         return best.action
 
-    return in_chunks(weights, architecture, generator, descend)
+    return in_chunks(weights, architecture, generator, descend, progress)

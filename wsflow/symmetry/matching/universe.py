@@ -13,7 +13,7 @@ Crisostomi, Fumero, Baieri, Bernard and Rodola 2024, "C2M3: Cycle-consistent mul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.architecture.spaces import groups_of, lineage
+from wsflow.progress import Progress, counter
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.centring import centred
 from wsflow.symmetry.matching.ascent import CoordinateAscent
@@ -35,7 +36,12 @@ Relaxed = dict[tuple[str, Parity], Tensor]
 
 
 def universe_matching(
-    weights: Tensor, architecture: Architecture, max_iter: int = 50, max_sweeps: int = 50, tolerance: float = 1e-5
+    weights: Tensor,
+    architecture: Architecture,
+    max_iter: int = 50,
+    max_sweeps: int = 50,
+    tolerance: float = 1e-5,
+    progress: Progress | None = None,
 ) -> Action:
     """Take all networks to a common universe; their mean there is a reference for others.
 
@@ -51,6 +57,8 @@ def universe_matching(
         Passes over the groups in each of those.
     tolerance : float
         Frank-Wolfe ends where a step raises the objective by less than this part of it.
+    progress : callable, optional
+        Called with the steps and rounds that were made, and how many there may be.
 
     Examples
     --------
@@ -67,14 +75,15 @@ def universe_matching(
     True
     """
     problem = MatchingProblem.of(architecture)
+    count = counter(progress, 2 * max_iter)
     rows = centred(weights, architecture)
     start = CoordinateAscent(rows, rows[:1], problem)
     start.initialize()
     start.run(max_sweeps)
     action = start.action()
     if all(len(groups_of(group)) == len(lineage(group)) <= 2 for group in architecture.groups):
-        action = _frank_wolfe(_act(action, weights), problem, max_iter, tolerance) @ action
-    return _to_the_mean(action, weights, problem, max_iter, max_sweeps)
+        action = _frank_wolfe(_act(action, weights), problem, max_iter, tolerance, count) @ action
+    return _to_the_mean(action, weights, problem, max_iter, max_sweeps, count)
 
 
 def between(action: Action, i: Any, j: Any) -> Action:
@@ -87,7 +96,9 @@ def _act(action: Action, weights: Tensor) -> Tensor:
     return centred(action(weights), action.architecture)
 
 
-def _to_the_mean(action: Action, weights: Tensor, problem: MatchingProblem, max_iter: int, max_sweeps: int) -> Action:
+def _to_the_mean(
+    action: Action, weights: Tensor, problem: MatchingProblem, max_iter: int, max_sweeps: int, count: Callable[[], None]
+) -> Action:
     """Match all networks to their mean, again and again: the norm of their sum never falls."""
     for _ in range(max_iter):
         rows = _act(action, weights)
@@ -97,10 +108,13 @@ def _to_the_mean(action: Action, weights: Tensor, problem: MatchingProblem, max_
         if torch.equal(_act(step, action(weights)), rows):
             break
         action = step @ action
+        count()
     return action
 
 
-def _frank_wolfe(rows: Tensor, problem: MatchingProblem, max_iter: int, tolerance: float) -> Action:
+def _frank_wolfe(
+    rows: Tensor, problem: MatchingProblem, max_iter: int, tolerance: float, count: Callable[[], None]
+) -> Action:
     """Maximise over the relaxed group elements of all rows, from the identity, and round to group elements."""
     values = [subblock.of(rows) for subblock in problem.subblocks]
     n = len(rows)
@@ -114,6 +128,7 @@ def _frank_wolfe(rows: Tensor, problem: MatchingProblem, max_iter: int, toleranc
         if gain <= tolerance * abs(heights[0]):
             break
         relaxed = _interpolated(relaxed, vertex, step)
+        count()
     return _action(_best(relaxed, problem), problem, n)
 
 
