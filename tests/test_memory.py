@@ -9,11 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from saved import make_population
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import wsflow
-from wsflow import Architecture, WeightArray, WeightFlow
+from wsflow import Architecture, Task, WeightArray, WeightFlow
 from wsflow.cli import main
 from wsflow.exceptions import InvalidInputError, MemoryLimitError
 from wsflow.flow.divergence import TraceEstimator
@@ -21,8 +24,9 @@ from wsflow.flow.solvers import RungeKutta
 from wsflow.geometry import GEOMETRIES
 from wsflow.memory import check_memory, physical_memory
 from wsflow.metanetworks.velocity import velocity_network
-from wsflow.models.memory import n_parameters
-from wsflow.models.options import MLP, AdamW, NeuronTransformer, RelationalTransformer
+from wsflow.models.memory import bytes_in_file, kept_for_gradients, n_parameters
+from wsflow.models.options import DEFAULTS, MLP, AdamW, NeuronTransformer, RelationalTransformer
+from wsflow.models.settings import settings_of
 from wsflow.populations import load_task
 from wsflow.populations.training import train_population
 
@@ -44,12 +48,25 @@ REQUESTS = {
     "epochs": lambda: train_population(load_task("iris"), [4], 1, epochs=10**14),
     "hidden": lambda: train_population(load_task("iris"), [10**7, 10**7], 1),
     "architecture": lambda: Architecture.mlp([10**9, 10**9, 10**9]),
+    "hints": lambda: WeightFlow("euclidean", task=_images(), hints="gradient").fit(_convolutions()),
     "json": lambda: Architecture.from_json(Architecture.mlp([2, 3, 2]).to_json().replace("3", str(10**12))),
 }
 
 
 def _networks() -> WeightArray:
     return wsflow.ScaleCanonicalizer().fit_transform(make_population(8).weights)
+
+
+def _images() -> Task:
+    return Task(np.zeros((512, 1, 64, 64), np.float32), np.arange(512) % 3)
+
+
+@cache
+def _convolutions() -> WeightArray:
+    """Networks with a million activations by each image."""
+    module = nn.Sequential(nn.Conv2d(1, 256, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 3))
+    architecture = Architecture.from_module(module, torch.zeros(2, 1, 64, 64))
+    return WeightArray(np.random.default_rng(0).normal(size=(200, architecture.n_weights)), architecture)
 
 
 @cache
@@ -60,7 +77,7 @@ def _flow() -> WeightFlow:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests_beyond_memory_are_refused_before_they_are_tried(name):
-    _flow()
+    _flow(), _convolutions()
     tracemalloc.start()
     try:
         with pytest.raises(InvalidInputError, match=SENTENCE) as caught:
@@ -115,3 +132,65 @@ def test_the_estimate_of_a_velocity_is_at_most_the_growth_by_its_layers(kind, wi
     (growth,) = (b - a for a, b in pairwise(counts))
     estimated = n_parameters(options[1]) - n_parameters(options[0])
     assert estimated <= growth < 1.3 * estimated
+
+
+MODULES = {
+    "convolutions": (
+        nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)),
+        (1, 6, 6),
+        # what the rectifier and tanh return, of which the next layers take views
+        4 * (3 * 4 * 4 + 4 * 2 * 2),
+    ),
+    "attention": (
+        nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), nn.Flatten()),
+        (5, 8),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["perceptron", *MODULES])
+def test_what_gradients_keep_grows_by_networks_and_inputs(name):
+    if name == "perceptron":
+        architecture, shape, known = Architecture.mlp([20, 30, 10, 3]), (20,), 4 * (30 + 10)
+    else:
+        module, shape, known = MODULES[name]
+        architecture = Architecture.from_module(module.eval(), torch.randn(2, *shape))
+    task = Task(np.random.default_rng(0).normal(size=(9, *shape)).astype(np.float32), np.arange(9) % 3)
+    estimated = kept_for_gradients(architecture, task)
+    assert estimated == (known or estimated) > 0
+    kept = []
+    for inputs in (torch.from_numpy(task.X[:4]), torch.from_numpy(task.X[:9])):
+        sizes = {inputs.untyped_storage().data_ptr(): 0}
+        rows = torch.zeros(3, architecture.n_weights, requires_grad=True)
+
+        def keep(tensor, sizes=sizes):
+            storage = tensor.untyped_storage()
+            sizes.setdefault(storage.data_ptr(), storage.nbytes())
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            outputs = wsflow.running.forward(rows, architecture, inputs)
+        kept.append(sum(sizes.values()))
+        del outputs
+    # attention keeps a copy of its inputs, once for all networks
+    copied = 3 * 5 * 4 * np.prod(shape) if name == "attention" else 0
+    assert 3 * 5 * estimated - copied <= kept[1] - kept[0] <= 3 * 5 * estimated
+
+
+@pytest.mark.parametrize("n", [20, 120])
+@pytest.mark.parametrize("source", ["gaussian", "exchangeable", "standard"])
+@pytest.mark.parametrize("widths", [[4, 3, 3], [40, 12, 3]])
+def test_the_estimate_of_a_file_is_about_its_size(tmp_path, n, source, widths):
+    architecture, rng = Architecture.mlp(widths), np.random.default_rng(0)
+    weights = WeightArray(rng.normal(size=(n, architecture.n_weights)), architecture)
+    task = Task(rng.normal(size=(60, widths[0])).astype(np.float32), np.arange(60) % 3)
+    identity = None if source == "exchangeable" else "learned"
+    velocity = NeuronTransformer(64, 2, 2, identity)
+    given = {"velocity": velocity, "source": source, "task": task}
+    flow = WeightFlow("euclidean", **given, max_iter=1, random_state=0).fit(weights)
+    wsflow.save_model(flow, tmp_path / "model.st")
+    settings = settings_of(architecture, **{name: getattr(flow, name) for name in DEFAULTS})
+    estimated = bytes_in_file(settings, n, architecture.n_weights)
+    # beside it are the first and last layers, the task, and descriptions
+    assert 0.4 < estimated / (tmp_path / "model.st").stat().st_size < 1.1

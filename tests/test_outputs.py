@@ -329,6 +329,25 @@ class TestRoom:
     def test_demo(self, folder, no_room):
         refused(folder, ["demo", "--runs", 10_000, "-q"], "wsflow-demo: it takes about 32 MiB")
 
+    def test_fit(self, folder, zoo, no_room, monkeypatch):
+        monkeypatch.setattr(wsflow.WeightFlow, "fit", self.began)
+        words = [
+            "fit",
+            zoo / "zoo.safetensors",
+            "-o",
+            "new",
+            "-q",
+            "-p",
+            "velocity=mlp",
+            "-p",
+            "velocity.depth=4",
+            "-p",
+        ]
+        refused(folder, [*words, "velocity.width=2048"], "new: it takes about 128 MiB, and the disk has 20 MiB left")
+        assert isinstance(
+            CliRunner().invoke(main, [*map(str, words), "velocity.width=512", "--debug"]).exception, Began
+        )
+
     def test_import(self, folder, no_room):
         torch.save({"0.weight": torch.zeros(1000, 6000)}, folder / "nets" / "large.pt")
         refused(folder, ["import", "nets/*.pt", "-o", "new", "--activation", "relu"], "it takes about 23 MiB")

@@ -8,7 +8,7 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.errors import INTERRUPTED, CommandError
-from wsflow.cli.files import Command
+from wsflow.cli.files import Command, check_room
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
@@ -56,9 +56,15 @@ def fit(
     from sklearn.pipeline import make_pipeline
 
     import wsflow
+    from wsflow.models.memory import bytes_in_file, check_flow
+    from wsflow.models.options import DEFAULTS
+    from wsflow.models.settings import settings_of
 
     loaded = wsflow.load_population(population)
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
+    settings = settings_of(loaded.architecture, **{name: getattr(flow, name) for name in DEFAULTS})
+    check_flow(settings, loaded.architecture, loaded.architecture.n_weights)
+    check_room(out, bytes_in_file(settings, *loaded.weights.shape))
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference, form=form),
         *([wsflow.ScaleCanonicalizer(form, getattr(flow.geometry, "bias", "inside"))] if form != "raw" else []),

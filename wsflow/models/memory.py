@@ -1,10 +1,18 @@
-"""What a flow takes of memory, estimated from its parameters before anything is built."""
+"""What a flow takes of memory and of the disk, estimated from its parameters before anything is built."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from wsflow.architecture import Architecture
 from wsflow.memory import check_memory
-from wsflow.models.options import MLP, NeuronTransformer
+from wsflow.models.options import MLP, ExchangeableSource, GaussianSource, NeuronTransformer
 from wsflow.models.settings import FlowSettings
+from wsflow.models.weight_flow import HINT_INPUTS
+from wsflow.running import forward
+from wsflow.task import Task
 
 COPIES = 5  # of the weights in training: themselves, gradients, two moments of Adam, and the moving average
 SINGLE, DOUBLE = 4, 8
@@ -13,8 +21,9 @@ EVALUATION = 50  # steps for each of which the history has four numbers
 NUMBER = 32  # bytes of a number in a list
 
 
-def check_flow(settings: FlowSettings, n_weights: int, n_neurons: int) -> None:
-    """Refuse a flow over networks of `n_weights` weights and `n_neurons` neurons that does not fit into memory."""
+def check_flow(settings: FlowSettings, architecture: Architecture | None, n_weights: int) -> None:
+    """Refuse a flow over networks of `n_weights` weights, or vectors, that does not fit into memory."""
+    n_neurons = 0 if architecture is None else sum(group.total for group in architecture.groups)
     velocity, batch = settings.velocity, settings.training.batch_size
     owner = type(velocity).__name__
     check_memory(
@@ -43,6 +52,47 @@ def check_flow(settings: FlowSettings, n_weights: int, n_neurons: int) -> None:
 def n_parameters(velocity: NeuronTransformer | MLP) -> int:
     """Return the number of weights between the layers of a velocity network, without its first and last layers."""
     return velocity.weights_per_square * velocity.depth * velocity.width**2
+
+
+def check_hints(settings: FlowSettings, architecture: Architecture | None, n_networks: int) -> None:
+    """Refuse hints, gradients of all networks of a batch at once, that do not fit into memory."""
+    if settings.hints is None or settings.task is None or architecture is None:
+        return
+    batch, inputs = min(settings.training.batch_size, n_networks), min(len(settings.task.X), HINT_INPUTS)
+    check_memory(
+        f"Hints of {batch} networks on {inputs} inputs of the task",
+        batch * inputs * kept_for_gradients(architecture, settings.task),
+        "Lower the 'batch_size', or choose hints=None.",
+    )
+
+
+def kept_for_gradients(architecture: Architecture, task: Task) -> int:
+    """Return how many bytes each network keeps for its gradients by an input: those by two of them, less by one."""
+    row = torch.zeros(1, architecture.n_weights, dtype=torch.float32, requires_grad=True)
+    kept = []
+    for n in (1, 2):
+        inputs = torch.from_numpy(task.X[:n]).float()
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+            outputs = forward(row, architecture, inputs)
+        # all networks share the inputs
+        kept.append(sum(size for place, size in sizes.items() if place != inputs.untyped_storage().data_ptr()))
+        del outputs
+    return kept[1] - kept[0]
+
+
+def bytes_in_file(settings: FlowSettings, n_networks: int, n_weights: int) -> int:
+    """Return about how many bytes the file of a flow takes: those of its velocity, its source and its hints."""
+    source, task = settings.source, settings.task
+    is_factored = isinstance(source, GaussianSource) and not isinstance(source, ExchangeableSource)
+    columns = min(n_networks, n_weights) if is_factored else 1
+    inputs = 0 if task is None or settings.hints is None else min(len(task.X), HINT_INPUTS) * task.X[0].size
+    return SINGLE * (n_parameters(settings.velocity) + inputs) + DOUBLE * n_weights * columns
 
 
 def check_samples(n_samples: int, n_weights: int) -> None:
