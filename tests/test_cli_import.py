@@ -108,6 +108,45 @@ def test_a_module_of_ones_own_code(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("frozen", "groups"), [([], [4, 5]), (["0"], [5]), (["2"], []), (["4"], [4]), (["0", "4"], [])]
+)
+def test_frozen_layers_have_no_symmetries(tmp_path, frozen, groups):
+    """Nor have neurons in front of them, whose order their weights depend on."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef build():\n"
+        "    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))\n"
+    )
+    build, out = f"{tmp_path}/mine.py:build", tmp_path / "zoo.st"
+    state = {name: torch.ones(shape) for name, shape in SHAPES.items()}
+    torch.save(state, tmp_path / "net.pt")
+    options = [word for layer in frozen for word in ("--frozen", layer)]
+    said = json.loads(
+        run(tmp_path / "net.pt", "--module", build, "--input-shape", "3", *options, "-o", out, "--json").stdout
+    )
+    assert list(said["groups"].values()) == groups
+    assert [group.total for group in wsflow.load_population(out).architecture.groups] == groups
+
+
+SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "2.weight": (5, 4), "2.bias": (5,), "4.weight": (2, 5), "4.bias": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--activation", "relu", "--frozen", "0"], "--frozen goes with --module"),
+        (["--module", "mine.py:build", "--activation", "relu", "--frozen", "0"], "and not with --activation"),
+        (["--module", "mine.py:build", "--frozen", "0"], "--input-shape"),
+        (["--module", "mine.py:build", "--frozen", "7", "--input-shape", "3"], "'7'"),
+    ],
+)
+def test_what_cannot_be_frozen(tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from torch import nn\ndef build():\n    return nn.Sequential(nn.Linear(3, 2))\n")
+    torch.save({"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}, "net.pt")
+    refused("net.pt", *words, "-o", "zoo.st", code=2, says=says)
+
+
+@pytest.mark.parametrize(
     ("spec", "says"),
     [
         ("mine.py", "is Python source code, and not of the form FILE.py:NAME"),

@@ -464,6 +464,31 @@ def test_a_population_has_a_card(folder):
     )
 
 
+@pytest.mark.parametrize(("task", "score"), [("iris", "accuracy"), ("diabetes", "r2"), ("own.csv", "r2")])
+def test_what_networks_reach_is_on_their_card(tmp_path, monkeypatch, task, score):
+    monkeypatch.chdir(tmp_path)
+    Path("own.csv").write_text("a,b\n" + "".join(f"{i},{i / 7}\n" for i in range(40)))
+    train = ("populate", task, "-n", "3", "--hidden", "2", "--epochs", "1", "-o", "zoo.st", "--json", "-q")
+    said = json.loads(run(*train).stdout)
+    merged = json.loads(run("merge", "zoo.st", "-o", "one.st", "--json", "-q").stdout)
+    for name, known, of in (("zoo.st", said, "means of 3 networks"), ("one.st", merged, "measured")):
+        card = " ".join(run("info", name).stdout.split())
+        loaded = wsflow.load_task(task)
+        data = "its own" if loaded.held_out is loaded else "held-out"
+        expected = f"{score} {round(known[score], 4)}, loss {round(known['loss'], 4)} ({of} on {data} data)"
+        assert f"quality {expected}" in card and "provenance quality" not in card
+    # aligned networks are the same functions, and samples were not measured
+    run("align", "zoo.st", "-o", "aligned.st", "-q")
+    assert " quality " in " ".join(run("info", "aligned.st").stdout.split())
+
+
+@pytest.mark.parametrize("own", ["good", {"accuracy": 0.9}, [1, 2], {"networks": "x"}])
+def test_a_quality_of_ones_own_is_shown_as_it_is(tmp_path, own):
+    weights = WeightArray(np.zeros((2, 6)), wsflow.Architecture.mlp([2, 2]))
+    wsflow.save_population(Population(weights, provenance={"quality": own}), tmp_path / "zoo.st")
+    assert "provenance  quality" in run("info", tmp_path / "zoo.st").stdout
+
+
 @pytest.mark.parametrize("name", ["zoo.safetensors", "model.st"])
 def test_json_keeps_its_keys(folder, name):
     known = {"path", "kind", "format", "bytes", "tensors", "versions", "architecture"}

@@ -345,7 +345,7 @@ class TestRoom:
         ]
         refused(folder, [*words, "velocity.width=2048"], "new: it takes about 128 MiB, and the disk has 20 MiB left")
         assert isinstance(
-            CliRunner().invoke(main, [*map(str, words), "velocity.width=512", "--debug"]).exception, Began
+            CliRunner().invoke(main, ["--debug", *map(str, words), "velocity.width=512"]).exception, Began
         )
 
     def test_import(self, folder, no_room):

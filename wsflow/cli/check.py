@@ -26,7 +26,7 @@ PATIENCE = 2.0
     multiple=True,
     help="Shape of an example input, such as 2,3,32,32; i:2,16 for integers. Once for each argument of forward.",
 )
-@click.option("--frozen", multiple=True, metavar="LAYER", help="A layer on which no symmetry shall act.")
+@options.frozen
 @click.option("--output", metavar="NAME", help="What counts of several outputs: a field, a key or a position.")
 @click.option(
     "--architecture",

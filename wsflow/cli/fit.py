@@ -59,12 +59,14 @@ def fit(
     from wsflow.models.memory import bytes_in_file, check_flow
     from wsflow.models.options import DEFAULTS
     from wsflow.models.settings import settings_of
+    from wsflow.running.without_statistics import without_statistics
 
     loaded = wsflow.load_population(population)
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
-    settings = settings_of(loaded.architecture, **{name: getattr(flow, name) for name in DEFAULTS})
-    check_flow(settings, loaded.architecture, loaded.architecture.n_weights)
-    check_room(out, bytes_in_file(settings, *loaded.weights.shape))
+    architecture = without_statistics(loaded.architecture)
+    settings = settings_of(architecture, **{name: getattr(flow, name) for name in DEFAULTS})
+    check_flow(settings, architecture, architecture.n_weights)
+    check_room(out, bytes_in_file(settings, len(loaded), architecture.n_weights))
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference, form=form),
         *([wsflow.ScaleCanonicalizer(form, getattr(flow.geometry, "bias", "inside"))] if form != "raw" else []),

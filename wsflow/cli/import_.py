@@ -38,6 +38,7 @@ def _run_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--input-shape", default="", callback=options.integers, help="Of one input of the module, such as 3,32,32."
 )
+@options.frozen
 @click.option(
     "--task", type=TaskName(), metavar="TASK", help="The data set, or a .csv or .npz file, that the networks are for."
 )
@@ -53,6 +54,7 @@ def import_(
     widths: tuple[int, ...],
     module: str | None,
     input_shape: tuple[int, ...],
+    frozen: tuple[str, ...],
     task: str | None,
     fold: bool,
     key: str | None,
@@ -79,9 +81,8 @@ def import_(
     loaded = None if task is None else wsflow.load_task(task)
     population = wsflow.load_networks(
         paths,
-        _architecture(widths, activation, module),
         activation=activation,
-        **_module(module, input_shape),
+        **_network(widths, activation, module, input_shape, frozen),
         task=loaded,
         fold=fold,
         key=key,
@@ -104,24 +105,27 @@ def import_(
         click.echo(f"{out}: {population}.")
 
 
-def _architecture(widths: tuple[int, ...], activation: str | None, module: str | None) -> Any:
-    if not widths:
-        return None
-    if activation is None or module is not None:
+def _network(
+    widths: tuple[int, ...],
+    activation: str | None,
+    module: str | None,
+    input_shape: tuple[int, ...],
+    frozen: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return what says which networks are read, as arguments of `load_networks`."""
+    if widths and (activation is None or module is not None):
         raise click.UsageError("--widths goes with --activation, and not with --module.")
+    if input_shape and module is None:
+        raise click.UsageError("--input-shape goes with --module.")
+    if frozen and (module is None or activation is not None):
+        raise click.UsageError("--frozen goes with --module, and not with --activation.")
     from wsflow.architecture import Architecture
 
-    return Architecture.mlp(widths, activation)
-
-
-def _module(module: str | None, input_shape: tuple[int, ...]) -> dict[str, Any]:
     if module is None:
-        if input_shape:
-            raise click.UsageError("--input-shape goes with --module.")
-        return {}
+        return {"architecture": Architecture.mlp(widths, activation)} if widths else {}
     import torch
 
-    return {
-        "module": load_module(module).eval(),
-        "example_input": torch.zeros(2, *input_shape) if input_shape else None,
-    }
+    network, example = load_module(module).eval(), torch.zeros(2, *input_shape) if input_shape else None
+    if frozen:
+        return {"architecture": Architecture.from_module(network, example, frozen)}
+    return {"module": network, "example_input": example}

@@ -24,7 +24,6 @@ TRAINING = (
     "initialisation", "random_state",
 )  # fmt: skip
 SAID = (*TRAINING, "versions", "made_by")
-QUALITY = ("accuracy", "r2", "loss", "val_accuracy", "test_accuracy")
 
 
 @click.command(cls=Command)
@@ -70,10 +69,21 @@ def _population(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "run", alone if data["runs_itself"] else "by a module of yours: --module FILE.py:NAME"
     if settings := {name: provenance[name] for name in TRAINING if provenance.get(name) is not None}:
         yield "trained", _settings(settings)
-    if quality := {name: provenance[name] for name in QUALITY if isinstance(provenance.get(name), int | float)}:
-        yield "quality", _settings(quality)
-    if further := {name: value for name, value in provenance.items() if name not in (*SAID, *quality)}:
+    if quality := _quality(provenance.get("quality")):
+        yield "quality", quality
+    said = (*SAID, "quality") if quality else SAID
+    if further := {name: value for name, value in provenance.items() if name not in said}:
         yield "provenance", _settings(further)
+
+
+def _quality(data: Any) -> str:
+    """Describe what `populate` and `merge` measured; nothing where there is something else."""
+    if not isinstance(data, Mapping) or not {"networks", "data"} <= data.keys():
+        return ""
+    of = "measured" if data["networks"] == 1 else f"means of {data['networks']} networks"
+    names = sorted(data.keys() - {"networks", "data"}, key=lambda name: (name == "loss", name))
+    measured = {name: data[name] for name in names}
+    return f"{_settings(measured)} ({of} on {data['data']} data)"
 
 
 def _model(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import Command, write_figure
 from wsflow.cli.inputs import InputFile
-from wsflow.cli.networks import check_runnable, check_task_known, load_with_task, quality
+from wsflow.cli.networks import check_runnable, check_task_known, load_with_task, quality, save_measured
 from wsflow.cli.rendering import Bars, echo_json
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def merge(
     with Bars(quiet).stage("Merging networks"):
         merged = wsflow.merge(weights, task, statistics=statistics, repair=repair)
     provenance = {"merged": str(file), "align": align, "statistics": statistics, "repair": repair}
-    wsflow.save_population(wsflow.Population(merged, task, provenance), out)
-    result = {"path": str(out), "networks": len(weights), **quality(merged, task)}
+    measured = save_measured(wsflow.Population(merged, task, provenance), task, out)
+    result = {"path": str(out), "networks": len(weights), **measured}
     result |= {f"{name}_of_networks": value for name, value in quality(population.weights, task).items()}
     try:
         if plot is not None and task is not None:

@@ -87,6 +87,23 @@ def quality(weights: WeightArray, task: Task | None) -> dict[str, float]:
     return {score_key(task): float(predictive.scores.mean()), "loss": float(predictive.losses.mean())}
 
 
+def save_measured(population: Population, task: Task | None, path: Path) -> dict[str, float]:
+    """Save networks with their quality, which is returned; whatever ends the measurement, they are saved."""
+    from wsflow.persistence import save_population
+
+    measured: dict[str, float] = {}
+    try:
+        measured = quality(population.weights, task)
+    finally:
+        # digits that are the same on all machines
+        rounded = {name: round(value, 4) for name, value in measured.items()}
+        if task is not None and measured:
+            about = {"networks": len(population), "data": "its own" if task.held_out is task else "held-out"}
+            population = replace(population, provenance={**population.provenance, "quality": {**rounded, **about}})
+        save_population(population, path)
+    return measured
+
+
 def load_flow(path: Path) -> tuple[Any, Any]:
     """Load a model, and return it with the WeightFlow that it is or ends with."""
     import wsflow

@@ -78,6 +78,12 @@ def count(default: int, help_text: str) -> Callable[[Command], Command]:
     return click.option("-n", "--number", default=default, show_default=True, type=click.IntRange(1), help=help_text)
 
 
+def frozen(command: Command) -> Command:
+    """Add ``--frozen LAYER``, which may be given several times."""
+    text = "A layer on which no symmetry shall act."
+    return click.option("--frozen", multiple=True, metavar="LAYER", help=text)(command)
+
+
 def integers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
     """Parse comma-separated positive integers."""
     try:

@@ -14,7 +14,7 @@ from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
 from wsflow.cli.files import Command, OutputFolder, check_size
 from wsflow.cli.inputs import OwnCode, TaskName
-from wsflow.cli.networks import quality
+from wsflow.cli.networks import save_measured
 from wsflow.cli.own_code import load_callable
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.losses import LOSSES
@@ -176,8 +176,7 @@ def populate(
             progress=progress,
             **settings,
         )
-    wsflow.save_population(population, out)
-    measured = quality(population.weights, loaded)
+    measured = save_measured(population, loaded, out)
     score = next(iter(measured))
     result = {
         "path": str(out),
