@@ -35,19 +35,6 @@ class Residual(nn.Module):
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
 
 
-class Sine(nn.Module):
-    """A linear layer and a sine of 30 times its output (Sitzmann et al. 2020)."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
-        bound = 1 / inputs if inputs == 2 else math.sqrt(6 / inputs) / 30
-        nn.init.uniform_(self.linear.weight, -bound, bound)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(30 * self.linear(x))
-
-
 class VisionTransformer(nn.Module):
     """A vision transformer over four patches (Dosovitskiy et al. 2021)."""
 
@@ -87,15 +74,9 @@ def resnet() -> nn.Module:
     )
 
 
-def siren() -> nn.Module:
-    """An implicit representation 2-32-32-1."""
-    return nn.Sequential(Sine(2, 32), Sine(32, 32), nn.Linear(32, 1))
-
-
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "cnn": cnn,
     "resnet": resnet,
-    "siren": siren,
     "vit": VisionTransformer,
 }
 

@@ -92,9 +92,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "siren": {
         **IMAGES,
         "task": "photograph",
-        "module": "siren",
+        "architecture": "siren:32,32",
         "runs": 1000,
-        "training": {**IMAGES["training"], "learning_rate": 1e-3, "epochs": 300, "initialisation": "module"},
+        "training": {**IMAGES["training"], "learning_rate": 1e-3, "epochs": 300},
     },
 }
 """The jobs. Geometry, canonical form, shrinkage, names of neurons and energy matching were
@@ -195,7 +195,9 @@ def population(recipe: dict[str, Any], task: Task, seed: int, clock: Clock) -> t
 
 def networks_of(recipe: dict[str, Any]) -> dict[str, Any]:
     """The networks of a recipe, as parameters of ``train_population``."""
-    return {"module": MODULES[recipe["module"]]} if "module" in recipe else {"hidden": recipe["hidden"]}
+    if "module" in recipe:
+        return {"module": MODULES[recipe["module"]]}
+    return {key: recipe[key] for key in ("hidden", "architecture") if key in recipe}
 
 
 def task_of(recipe: dict[str, Any]) -> Task:
