@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, check_scalar
 from torch import Tensor
@@ -42,6 +43,9 @@ from wsflow.running.compatibility import warn_of_classes
 from wsflow.running.without_statistics import without_statistics
 from wsflow.task import Task
 from wsflow.training.loop import TrainingInterrupted
+
+# networks that are in double precision at once, beside their points
+ROWS = 64
 
 
 class WeightFlow(DensityMixin, BaseEstimator):
@@ -205,7 +209,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         weights = weights_alone(tensor(values), self.architecture_)
         geometry = settings.geometry_for(modelled(self.architecture_), weights.shape[1], weights)
         generator = torch_generator(self.random_state)
-        points = geometry.to_points(weights.double())
+        points = torch.cat([geometry.to_points(rows.double()) for rows in weights.split(ROWS)])
         self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
         held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)

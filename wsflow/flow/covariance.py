@@ -219,7 +219,10 @@ class Scaled:
 
 def covariance_of(arrays: dict[str, Tensor]) -> Covariance:
     """The covariance that is made of what `Covariance.arrays` gave."""
-    return Triangular(**arrays) if "factor" in arrays else LowRank(**arrays)
+    if "factor" in arrays:
+        # column after column, as Cholesky's method puts them, whose products have the same bits
+        return Triangular(arrays["factor"].T.contiguous().T)
+    return LowRank(**arrays)
 
 
 def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:

@@ -36,6 +36,8 @@ class GradientHints(nn.Module):
         From points (n, size) to losses (n,).
     manifold : Manifold
     source : Source
+    rows : int, optional
+        At how many points the loss is differentiated at once (default: all); what it computes takes memory for each.
 
     Examples
     --------
@@ -52,9 +54,11 @@ class GradientHints(nn.Module):
     count = 3
     scale: Tensor
 
-    def __init__(self, loss: Callable[[Tensor], Tensor], manifold: Manifold, source: Source) -> None:
+    def __init__(
+        self, loss: Callable[[Tensor], Tensor], manifold: Manifold, source: Source, rows: int | None = None
+    ) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.rows = loss, rows
         self.manifold = manifold
         self.source = source
         self.register_buffer("scale", torch.ones(self.count, dtype=torch.float32))
@@ -81,8 +85,15 @@ class GradientHints(nn.Module):
         differentiable = x.requires_grad
         with torch.enable_grad():
             end = self.manifold.exp(x, (1 - t).unsqueeze(-1) * guess)
-            end = end if differentiable else end.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.loss(end).sum(), end, create_graph=differentiable)
+            if differentiable:
+                (gradient,) = torch.autograd.grad(self.loss(end).sum(), end, create_graph=True)
+            else:
+                gradient = torch.cat([self._gradient(part) for part in end.detach().split(self.rows or len(end))])
         gradient = self.manifold.to_tangent(x, gradient)
         spread = self.manifold.to_tangent(x, self.source.spread(gradient))
         return torch.stack([guess, gradient, spread], 1)
+
+    def _gradient(self, end: Tensor) -> Tensor:
+        end = end.requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(end).sum(), end)
+        return gradient

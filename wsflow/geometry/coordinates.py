@@ -1,4 +1,4 @@
-"""Coordinates of a population's points: what is equal in all networks is no dimension, and the others have units."""
+"""Coordinates of a population's points: units of those that differ, or principal components of networks."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Coordinates:
     columns: Tensor
     values: Tensor
 
+    no_density = ""
+
     def apply(self, p: Tensor) -> Tensor:
         """From points (n, size) to coordinates; what is constant is zero, whatever the points have there."""
         z = (p - self.centre.to(p)) / self.scale.to(p)
@@ -53,6 +55,47 @@ class Coordinates:
         """The logarithm of the volume that a unit of volume in coordinates has among points."""
         parts = zip(manifold.factors, manifold.split(self.scale), strict=True)
         return sum(float(scale.log().sum()) * m.dimension / m.size for (m, _), scale in parts)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The fields, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalCoordinates:
+    """z = basis (w - centre).
+
+    Parameters
+    ----------
+    centre : Tensor of shape (d,)
+        The mean of the networks.
+    basis : Tensor of shape (components, d)
+        Orthonormal rows, by falling variance.
+    """
+
+    centre: Tensor
+    basis: Tensor
+
+    no_density = (
+        "The networks of a latent flow lie in the span of those that it was fitted to, which has no volume among all "
+        "networks, so they have no density. Use NetworkGeometry(latent=None)."
+    )
+
+    def apply(self, p: Tensor) -> Tensor:
+        """From networks (n, d) to coordinates (n, components): of their projections to the span."""
+        return (p - self.centre.to(p)) @ self.basis.to(p).T
+
+    def invert(self, z: Tensor) -> Tensor:
+        """From coordinates (n, components) to networks (n, d)."""
+        return torch.addmm(self.centre.to(z), z, self.basis.to(z))
+
+    def restore(self, weights: Tensor) -> Tensor:
+        """The networks themselves."""
+        return weights
+
+    def log_det(self, manifold: Product) -> float:
+        """Zero: lengths are those of weights."""
+        return 0.0
 
     def arrays(self) -> dict[str, Tensor]:
         """The fields, by name."""

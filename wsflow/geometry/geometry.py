@@ -13,7 +13,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.geometry.charts import Chart
-from wsflow.geometry.coordinates import Coordinates
+from wsflow.geometry.coordinates import Coordinates, PrincipalCoordinates
 from wsflow.geometry.factors import check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.representatives import Representatives
 from wsflow.manifolds import Euclidean, Point, Product, Sphere
@@ -42,8 +42,8 @@ class Geometry:
         Of the networks.
     remedy : str
         What to do about rows that are not on the target.
-    coordinates : Coordinates, optional
-        Those of the manifolds, where they are not the points of the charts: see `fit_coordinates`.
+    coordinates : Coordinates or PrincipalCoordinates, optional
+        Those of the manifolds, where they are not the points of the charts: see `fit_coordinates`, `fit_principal`.
     base : Geometry, optional
         The geometry before its coordinates were fitted to a population.
     """
@@ -55,7 +55,7 @@ class Geometry:
     layout: Architecture | None = None
     architecture: Architecture | None = None
     remedy: str = ""
-    coordinates: Coordinates | None = None
+    coordinates: Coordinates | PrincipalCoordinates | None = None
     base: Geometry | None = None
 
     @classmethod
@@ -107,6 +107,8 @@ class Geometry:
     @property
     def no_density(self) -> str:
         """Why there is no density, as a sentence with the remedy; empty where there is one."""
+        if self.coordinates is not None and self.coordinates.no_density:
+            return self.coordinates.no_density
         if self.manifold is not self.target:
             return (
                 f"The {self.name} geometry has no density: its networks lie on spheres, which have no volume in the "
@@ -201,7 +203,7 @@ class Geometry:
 
         A point that would leave what is equal in all networks stays.
         """
-        if self.coordinates is None:
+        if not isinstance(self.coordinates, Coordinates):
             return nearest(x, y)
         points = nearest(self.coordinates.invert(x), self.coordinates.invert(y))
         kept = torch.isclose(points, self.coordinates.centre.to(points), rtol=1e-5, atol=0.0)

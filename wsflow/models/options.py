@@ -32,13 +32,21 @@ class NetworkGeometry(Options):
         Whether the output layer is a vector, or a direction and a log-norm.
     bias : {"inside", "outside"}
         Whether a neuron's sphere includes its bias; as in `ScaleCanonicalizer`.
+    latent : int, optional
+        For networks of very many weights: the flow is one over so many principal components of the training networks,
+        or n - 1 where that is less, and its samples lie in their span. Needs ``kind="euclidean"`` and aligned networks.
     """
 
     kind: str | Mapping[str, Any] = "geometric"
     last_layer: str = "euclidean"
     bias: str = "inside"
+    latent: int | None = None
 
-    CONSTRAINTS = {"last_layer": one_of("euclidean", "polar"), "bias": one_of("inside", "outside")}
+    CONSTRAINTS = {
+        "last_layer": one_of("euclidean", "polar"),
+        "bias": one_of("inside", "outside"),
+        "latent": whole(1, optional=True),
+    }
 
     def check(self) -> None:
         """As `Options.check`; what is in a mapping is judged when the architecture is known."""
@@ -46,6 +54,11 @@ class NetworkGeometry(Options):
         if not isinstance(self.kind, Mapping) and self.kind not in GEOMETRIES:
             raise ValueError(
                 f"The 'kind' of a NetworkGeometry is one of {tuple(GEOMETRIES)} or a mapping, got {self.kind!r}."
+            )
+        if self.latent is not None and (self.kind, self.last_layer) != ("euclidean", "euclidean"):
+            raise ValueError(
+                f"The 'latent' components of a NetworkGeometry are those of a vector space, got kind={self.kind!r} and "
+                f"last_layer={self.last_layer!r}. Use NetworkGeometry('euclidean', latent={self.latent})."
             )
 
 

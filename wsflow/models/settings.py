@@ -14,7 +14,7 @@ from wsflow.architecture import Architecture
 from wsflow.flow.adaptive import DormandPrince
 from wsflow.flow.divergence import TraceEstimator
 from wsflow.flow.solvers import RungeKutta
-from wsflow.geometry import GEOMETRIES, Geometry, fit_coordinates, vectors
+from wsflow.geometry import GEOMETRIES, Geometry, fit_coordinates, fit_principal, vectors
 from wsflow.metanetworks.encoders import ENCODERS, READ_HINTS
 from wsflow.models.options import (
     CHOICES,
@@ -94,6 +94,8 @@ class FlowSettings:
         geometry = self._geometry(architecture, n_features)
         if weights is None:
             return geometry
+        if self.space.latent is not None:
+            return fit_principal(geometry, weights, self.space.latent)
         geometry.check(weights.double(), atol=1e-4)
         return fit_coordinates(geometry, weights, self.is_named)
 
@@ -141,9 +143,9 @@ def settings_of(
     _check_architecture(values, architecture)
     if task is not None and architecture is not None:
         check_task(architecture, task)
-    velocity = values["velocity"]
+    velocity, is_latent = values["velocity"], getattr(values["geometry"], "latent", None) is not None
     if velocity == "auto":
-        velocity = MLP() if architecture is None else NeuronTransformer()
+        velocity = MLP() if architecture is None or is_latent else NeuronTransformer()
     runs = (task is not None or prediction is not None) and architecture is not None and architecture.is_runnable
     hints = _hints(values["hints"], runs, velocity.encoder in READ_HINTS)
     # tokens are narrower than networks, so that without hints nothing else would carry each weight's own drift
@@ -179,7 +181,19 @@ def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
             "A condition needs coupling='independent': a plan over a batch would pair source points with conditions, "
             "and the source of each condition would be another."
         )
+    if getattr(values["geometry"], "latent", None) is not None:
+        _check_latent(values["velocity"], parameters["coupling"])
     return values | {name: parameters[name] for name in STRINGS}
+
+
+def _check_latent(velocity: Any, coupling: str) -> None:
+    """Refuse what knows the neurons of networks in a flow over principal components, which have none."""
+    if isinstance(velocity, NeuronTransformer) or coupling == "orbit":
+        raise ValueError(
+            f"With NetworkGeometry(latent=...) a flow knows principal components and no neurons, got "
+            f"velocity={velocity!r} and coupling={coupling!r}. Use velocity='mlp' and coupling='independent' or 'ot', "
+            "after a PermutationAligner."
+        )
 
 
 def _check_architecture(values: Mapping[str, Any], architecture: Architecture | None) -> None:

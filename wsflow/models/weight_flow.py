@@ -22,7 +22,7 @@ from wsflow.flow.hints import GradientHints
 from wsflow.flow.solvers import TABLEAUX
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
-from wsflow.geometry import Coordinates, Geometry, with_coordinates, with_coordinates_of
+from wsflow.geometry import Coordinates, Geometry, with_arrays, with_coordinates_of
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.velocity import velocity_network
 from wsflow.models.settings import FlowSettings
@@ -138,7 +138,7 @@ class WeightFlowModel:
         weights = weights.double()
         self.geometry.check(weights, atol=1e-4)
         found, error = self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
-        if self.geometry.coordinates is None:
+        if not isinstance(self.geometry.coordinates, Coordinates):
             return found, error
         inside = self.geometry.coordinates.has_constants(weights)
         return torch.where(inside, found - self.geometry.log_det, -math.inf), error
@@ -263,7 +263,7 @@ def restored_weight_flow(
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
     if coordinates := part("coordinates."):
-        geometry = with_coordinates(geometry, Coordinates(**coordinates))
+        geometry = with_arrays(geometry, coordinates)
     source = restored_source(settings.source, geometry, settings.space, part("prior."))
     seen, consensus = part("consensus."), None
     scale = seen.pop("scale", None)
@@ -316,4 +316,4 @@ def _velocity(
 
 def _hints(consensus: Consensus | None, geometry: Geometry, source: Source) -> GradientHints | None:
     """Gradients of a consensus as what the velocity network sees beside each point."""
-    return None if consensus is None else GradientHints(consensus, geometry.manifold, source)
+    return None if consensus is None else GradientHints(consensus, geometry.manifold, source, consensus.rows)

@@ -40,6 +40,11 @@ class Consensus:
     targets: Tensor
     loss: str
 
+    @property
+    def rows(self) -> int | None:
+        """How many networks are to be differentiated at once: those with kernels run one by one, and are large."""
+        return 1 if any(len(parameter.shape) > 2 for parameter in self.architecture.parameters) else None
+
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to losses (n,)."""
         outputs = forward(self.geometry.to_weights(points), self.architecture, matched(self.inputs, points))
