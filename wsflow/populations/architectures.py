@@ -19,6 +19,7 @@ from wsflow.populations.named_architectures import NAMED_ARCHITECTURES, build_ar
 from wsflow.populations.settings import DEFAULT_HIDDEN, OF_MODULE, architecture_of
 from wsflow.running import forward
 from wsflow.running.compatibility import check_task
+from wsflow.running.example_inputs import declared_input
 from wsflow.task import Task
 
 EXAMPLES = 3
@@ -190,7 +191,7 @@ def _checked(architecture: Any) -> Architecture:
 
 def _check_outputs(architecture: Architecture, task: Task) -> None:
     """Refuse networks whose outputs are not a row of numbers for each example, as many as the loss takes."""
-    task = flat(task) if architecture.layers else task
+    task = as_read(task, architecture)
     check_task(architecture, task)
     with torch.no_grad():
         outputs = forward(torch.zeros(1, architecture.n_weights, dtype=torch.float32), architecture, first_inputs(task))
@@ -216,6 +217,12 @@ def first_inputs(task: Task) -> torch.Tensor:
     """Return a few inputs of a task."""
     X = np.array(task.X[:EXAMPLES])
     return torch.from_numpy(X.astype(np.float32) if X.dtype.kind == "f" else X)
+
+
+def as_read(task: Task, architecture: Architecture) -> Task:
+    """Return the task as networks read it: with images as rows of pixels where they read rows."""
+    known = declared_input(architecture)
+    return task if known is None or len(known.shape) != 2 else flat(task)
 
 
 def flat(task: Task) -> Task:

@@ -15,6 +15,7 @@ from wsflow.populations.chunk_optimizer import ChunkOptimizer
 from wsflow.populations.gradients import activation_bytes, gradients_of
 from wsflow.populations.hyperparameters import Runs
 from wsflow.populations.problem import Problem
+from wsflow.running.activation_sizes import bytes_of_a_step
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.running.layer_types import layer_types
 
@@ -24,11 +25,8 @@ ACTIVATION_BYTES = {"cpu": 24 * 2**20, "cuda": 1024 * 2**20}
 
 def chunk_size(architecture: Architecture, X: np.ndarray, batch_size: int, device: str) -> int:
     """Return how many networks have inputs, activations and gradients of `ACTIVATION_BYTES` in one step."""
-    if architecture.layers:
-        widths = sum(layer.inputs + layer.outputs for layer in architecture.layers)
-        # the activations of the forward pass, their gradients, and the indices of the batch
-        each = batch_size * (4 * 4 * widths + 8)
-    else:
+    each = bytes_of_a_step(architecture, batch_size)
+    if not each:
         batch = np.array(X[:batch_size])
         each = 2 * activation_bytes(architecture, torch.from_numpy(batch)) + batch.nbytes
     return max(1, ACTIVATION_BYTES.get(torch.device(device).type, ACTIVATION_BYTES["cuda"]) // each)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward, losses
+from wsflow.running.activation_sizes import runs_in_one_product
 from wsflow.running.modules import copied
 from wsflow.running.outputs import output_of
 from wsflow.running.program import ProgramModule
@@ -21,7 +22,7 @@ Gradients = Callable[[Tensor, Tensor, "Tensor | None"], tuple[Tensor, Tensor]]
 
 def gradients_of(weights: Tensor, architecture: Architecture, loss: Any) -> Gradients:
     """Return what computes the gradients of weights (n, d) where they are in memory; it updates their statistics."""
-    return (_Batched if architecture.layers else _OneByOne)(weights, architecture, loss)
+    return (_Batched if runs_in_one_product(architecture) else _OneByOne)(weights, architecture, loss)
 
 
 class _Batched:

@@ -13,7 +13,7 @@ import numpy as np
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
-from wsflow.populations.architectures import Networks, flat, networks_of
+from wsflow.populations.architectures import Networks, as_read, networks_of
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
@@ -23,6 +23,7 @@ from wsflow.populations.problem import Problem
 from wsflow.populations.settings import OF_MODULE, PopulationSettings, check_device
 from wsflow.progress import Progress
 from wsflow.running.compatibility import check_is_task, check_task
+from wsflow.running.example_inputs import declared_input
 from wsflow.task import Task, check_saved
 from wsflow.weights import WeightArray
 
@@ -151,7 +152,7 @@ def train_population(
         weight_decay, temperature, dropout, data_fraction, schedule, cycles, epochs, steps, batch_size, snapshots,
         snapshot_every, random_state, first_run, device, chunk_size,
     )  # fmt: skip
-    task = flat(task) if networks.architecture.layers else task
+    task = as_read(task, networks.architecture)
     problem = _problem(task, targets, networks, given)
     _check_memory(problem)
     if resume and checkpoint is None:
@@ -192,7 +193,8 @@ def _problem(task: Task, targets: Any, networks: Networks, settings: PopulationS
 
 def _cast(X: np.ndarray, architecture: Architecture) -> np.ndarray:
     """Return inputs as reals, but for networks that read integers, such as tokens."""
-    reads_reals = architecture.layers or (architecture.program and architecture.program.inputs[0].dtype == "weights")
+    known = declared_input(architecture)
+    reads_reals = known is not None and known.dtype == "weights"
     return X.astype(np.float32) if X.dtype.kind != "f" and reads_reals else X
 
 

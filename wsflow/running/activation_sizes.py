@@ -38,6 +38,13 @@ def runs_in_one_product(architecture: Architecture) -> bool:
     return bool(architecture.layers)
 
 
+def bytes_of_a_step(architecture: Architecture, examples: int) -> int:
+    """Return the bytes of activations and gradients in a step of one network in a product of many; 0 for others."""
+    widths = sum(layer.inputs + layer.outputs for layer in architecture.layers)
+    # the activations of the forward pass, their gradients, and the indices of the batch
+    return examples * (4 * 4 * widths + 8) if widths else 0
+
+
 def largest_activation(architecture: Architecture, inputs: Tensor) -> int:
     """Return how many numbers the largest tensor has that one network computes for one example of inputs (b, ...).
 

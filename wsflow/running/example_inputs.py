@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.program import Input
+from wsflow.running.sequential import program_of
+
+
+def declared_input(architecture: Architecture) -> Input | None:
+    """Return the first input that networks declare, with its type and shape; None where only a module runs them."""
+    program = program_of(architecture)
+    return None if program is None else next(iter(program.inputs), None)
 
 
 def example_inputs(
@@ -24,11 +32,11 @@ def example_inputs(
     >>> [x.shape for x in example_inputs(Architecture.mlp([4, 3, 2]), 16, torch.Generator())]
     [torch.Size([16, 4])]
     """
-    if architecture.layers:
-        return (torch.randn(n, architecture.layers[0].inputs, generator=generator, dtype=dtype),)
-    if architecture.program is None:
+    program = program_of(architecture)
+    if program is None:
         return None
-    return tuple(_drawn(x.shape, x.dtype, generator, dtype) for x in architecture.program.inputs)
+    count = (n,) if architecture.layers else ()
+    return tuple(_drawn((*count, *x.shape[len(count) :]), x.dtype, generator, dtype) for x in program.inputs)
 
 
 def _drawn(shape: tuple[int, ...], kind: str, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
