@@ -165,7 +165,7 @@ def assert_function_preserved(
     inputs : array-like of shape (b, p), optional
         Default: standard normal inputs, 16 of them where the networks are sequential.
     module : torch.nn.Module, optional
-        What runs networks that are not sequential, in evaluation mode; it needs `inputs`.
+        What runs networks that do not run by themselves, in evaluation mode; it needs `inputs`.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def rounding_error(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor
 def function_deviation(before: WeightArray, after: WeightArray, inputs: Any = None, module: Any = None) -> np.ndarray:
     """Return the largest change of an output of each network, over its largest output, shape (n,).
 
-    Inputs and module are those of `assert_function_preserved`; networks that are not sequential need both.
+    Inputs and module are those of `assert_function_preserved`; networks that a module runs need both.
     """
     run = _runner(before.architecture, inputs, module)
     return deviation(*(run(torch.from_numpy(np.array(w))) for w in (before, after))).numpy()

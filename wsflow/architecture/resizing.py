@@ -46,7 +46,7 @@ def resized(architecture: Architecture, sizes: Mapping[str, int]) -> Architectur
 
 def _space(space: Space, sizes: Mapping[str, int]) -> Space:
     if isinstance(space, DirectSum):
-        return DirectSum(tuple(_space(part, sizes) for part in space.parts))  # type: ignore[arg-type]
+        return DirectSum(tuple(_space(part, sizes) for part in space.parts))  # type: ignore[misc]
     if not isinstance(space, NeuronGroup):
         return space
     parent = space.parent and _space(space.parent, sizes)

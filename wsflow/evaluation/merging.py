@@ -50,7 +50,7 @@ def merge(
         Whether the mean and standard deviation of each channel are made the average of those in the merged networks
         (Jordan et al. 2023): of what each linear, convolutional and batch-norm layer but the output layer puts out.
     module : torch.nn.Module, optional
-        What runs networks that are not sequential (default: the architecture's module).
+        What runs networks that do not run by themselves (default: the architecture's module).
     batch_size : int
         Statistics are averages over batches of about this size; with one batch, REPAIR is exact.
 

@@ -51,7 +51,7 @@ def repair_channels(
     share : ndarray of shape (m, n)
         The share that each network has in each merged one; rows sum to 1.
     module : torch.nn.Module, optional
-        What runs networks that are not sequential (default: the architecture's module).
+        What runs networks that do not run by themselves (default: the architecture's module).
 
     References
     ----------

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture, Block, NeuronGroup, Parameter
+from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Parameter
 from wsflow.architecture.resizing import resized
 from wsflow.running.program_widths import at_widths
 
@@ -56,8 +56,8 @@ def of_hidden(architecture: Architecture, hidden: Sequence[int] | Mapping[str, i
     known = {g.name: g for g in other.groups}
     pairs = [(g.size, known[g.name].size) for g in architecture.groups]
     pairs += [(g.total, known[g.name].total) for g in architecture.groups]
-    shapes = ({p.name: p.shape for p in table.parameters} for table in (architecture, other))
-    other = replace(other, program=at_widths(architecture.program, *shapes, pairs))
+    before, after = ({p.name: p.shape for p in table.parameters} for table in (architecture, other))
+    other = replace(other, program=at_widths(architecture.program, before, after, pairs))
     if not other.certify(n_trials=1) < EXACT:
         raise ValueError(
             f"At the sizes {sizes} the program of these networks does not have their symmetries: it has a width as a "
@@ -82,9 +82,10 @@ def check_width(own: Architecture, architecture: Architecture, is_named: bool, r
             f"A flow that knows its neurons by name makes wider networks, not narrower ones: {own} against "
             f"{architecture}. Fit with velocity=NeuronTransformer(identity=None)."
         )
-    if is_named and any(a.parent is not None for a, _ in pairs):
+    joined = any(isinstance(space, DirectSum) for _, block, _ in own.blocks for space in block.axes)
+    if is_named and (joined or any(a.parent is not None for a, _ in pairs)):
         raise ValueError(
-            f"Wider networks are not made of networks whose neuron groups are nested, such as {own}. Fit with "
+            f"Wider networks are not made of several whose neuron groups are nested or joined, such as {own}. Fit with "
             "velocity=NeuronTransformer(identity=None)."
         )
     if is_named and rated:
@@ -121,7 +122,11 @@ def combined(weights: Tensor, narrow: Architecture, wide: Architecture) -> Tenso
     consumed = _consumed_by_layer(narrow)
     for (parameter, small, columns), (_, _, places) in zip(narrow.blocks, wide.blocks, strict=True):
         values = rows[..., torch.from_numpy(columns.reshape(-1))].reshape(*rows.shape[:2], *columns.shape)
-        axes = {axis: _Group.of(*sizes[space.name]) for axis, space in enumerate(small.axes) if _is_group(space)}
+        axes = {
+            axis: _Group.of(*sizes[space.name])
+            for axis, space in enumerate(small.axes)
+            if isinstance(space, NeuronGroup)
+        }
         beside = sizes.get(consumed.get(parameter.name.rpartition(".")[0], ""))
         produced = [axis for axis in axes if axis in _produced_axes(parameter, small)]
         new = _wide(values, axes, produced, None if beside is None else _Group.of(*beside))
@@ -157,8 +162,8 @@ def _wide(values: Tensor, axes: Mapping[int, _Group], produced: Sequence[int], b
     name. A block of no neurons is the mean of the copies, by their parts in the neurons that its layer consumes.
     """
     if not axes:
-        part = torch.full((values.shape[1],), 1 / values.shape[1]).double() if beside is None else None
-        part = beside.parts(values.shape[1]) if beside is not None else part
+        copies = values.shape[1]
+        part = torch.full((copies,), 1 / copies, dtype=torch.float64) if beside is None else beside.parts(copies)
         return torch.einsum("nc...,c->n...", values, part.to(values))
     owner = next(iter(produced or axes))
     moved = values.movedim(owner + 2, 2)[:, axes[owner].copy, axes[owner].name].movedim(1, owner + 1)
@@ -171,14 +176,10 @@ def _wide(values: Tensor, axes: Mapping[int, _Group], produced: Sequence[int], b
     return moved
 
 
-def _is_group(space: object) -> bool:
-    return isinstance(space, NeuronGroup)
-
-
 def _produced_axes(parameter: Parameter, block: Block) -> tuple[int, ...]:
     """The axes of neurons that a block produces: by its wires, and where it has none, those of its first dimension."""
     wired = {axis: exponent for _, axis, exponent in block.wires}
-    groups = [axis for axis, space in enumerate(block.axes) if _is_group(space)]
+    groups = [axis for axis, space in enumerate(block.axes) if isinstance(space, NeuronGroup)]
     alone = len(parameter.shape) == 1
     return tuple(axis for axis in groups if wired.get(axis, 1 if alone or axis == 0 else -1) > 0)
 

@@ -171,7 +171,8 @@ class NaturalGradient:
         self, into: Sequence[Tensor], out: Sequence[Tensor], outputs: Tensor, leaf: Tensor, share: Tensor | None
     ) -> None:
         """Add a minibatch to the averages of the factors and of the diagonal."""
-        signs, diagonal = self._signs(outputs, share), 0.0
+        signs = self._signs(outputs, share)
+        diagonal = torch.zeros_like(leaf, requires_grad=False)
         # signs have the weights of the examples in them
         share_back = share if signs is None else None
         backs: dict[str, Any] = dict.fromkeys(self._uses, 0.0)
@@ -184,13 +185,12 @@ class NaturalGradient:
             for name, uses in self._uses.items():
                 backs[name] = backs[name] + output_moment(self._affine(name), [parts[i] for i in uses], share_back)
             if self._others:
-                diagonal = diagonal + parts[-1].square() / outputs.shape[1]
+                diagonal += parts[-1].square() / outputs.shape[1]
         for name, uses in self._uses.items():
             self.factors[name].observe_back(backs[name])
             self.factors[name].observe_into([into[i] for i in uses], self._shapes[name], share)
-        if isinstance(diagonal, Tensor):
-            before = self.diagonal
-            self.diagonal = diagonal if before is None else MEMORY * before + (1 - MEMORY) * diagonal
+        before = self.diagonal
+        self.diagonal = diagonal if before is None else MEMORY * before + (1 - MEMORY) * diagonal
 
     def _signs(self, outputs: Tensor, share: Tensor | None) -> Tensor | None:
         """Random signs (b, 1) of the examples: the square of a sum with them has the sum of squares as its mean."""
@@ -207,10 +207,9 @@ class NaturalGradient:
             tensors[name] = new[0]
             if bias and new[1] is not None:
                 tensors[bias] = new[1]
-        if self.diagonal is not None:
-            curvature = unflatten(self.diagonal, self.architecture)
-            for name in self._others:
-                tensors[name] = tensors[name] / (curvature[name] + self.damping)
+        curvature = unflatten(self.diagonal, self.architecture) if self.diagonal is not None else {}
+        for name in self._others:
+            tensors[name] = tensors[name] / (curvature[name] + self.damping)
 
 
 def _by_layer(uses: Sequence[Use], shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

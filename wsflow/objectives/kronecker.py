@@ -14,6 +14,7 @@ share weights: "expand").
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,13 +70,13 @@ def input_moment(layer: Affine, inputs: Sequence[Tensor], weight: Sequence[int],
 
     Patches are written for one network at a time.
     """
-    each = [x.split(1) if layer.spatial else (x,) for x in inputs]
-    return torch.cat(
-        [
-            sum(_second_moment(_with_ones(layer, layer.input_rows(x, weight)), x.shape[1], share) for x in uses)
-            for uses in zip(*each, strict=True)
-        ]
-    )
+    total: Any = 0
+    for x in inputs:
+        parts = x.split(1) if layer.spatial else (x,)
+        rows = (_with_ones(layer, layer.input_rows(part, weight)) for part in parts)
+        total = total + torch.cat([_second_moment(part, x.shape[1], share) for part in rows])
+    moment: Tensor = total
+    return moment
 
 
 def output_moment(layer: Affine, gradients: Sequence[Tensor], share: Tensor | None = None) -> Tensor:
