@@ -19,11 +19,11 @@ LEAST = 16
 
 
 class _Largest(TorchDispatchMode):
-    """Measures the largest tensor that is computed; views of weights are not."""
+    """Measures the largest tensor, of inputs and what is computed; views of weights do not count."""
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, inputs: Tensor) -> None:
         super().__init__()
-        self.weights, self.numbers = weights.untyped_storage().data_ptr(), 1
+        self.weights, self.numbers = weights.untyped_storage().data_ptr(), inputs.numel()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -61,9 +61,9 @@ def largest_activation(architecture: Architecture, inputs: Tensor) -> int:
     example = inputs[:2]
     zeros = torch.zeros(1, architecture.n_weights, dtype=torch.float32)
     example = example.to(zeros) if example.is_floating_point() else example
-    with torch.no_grad(), _Largest(zeros) as seen:
+    with torch.no_grad(), _Largest(zeros, example) as seen:
         forward(zeros, architecture, example)
-    return -(-seen.numbers // max(len(example), 1))
+    return max(1, -(-seen.numbers // max(len(example), 1)))
 
 
 def networks_and_examples(architecture: Architecture, inputs: Tensor, numbers: int) -> tuple[int, int]:
