@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from wsflow.architecture import Architecture
@@ -12,7 +12,7 @@ from wsflow.architecture.state_names import misfits
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.choice import restricted
 from wsflow.populations.importers.damaged import ARRAY, SAVE
-from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
+from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.layouts import torch_layout
 from wsflow.populations.importers.leaves import Leaf, is_tensor, leaves_of
 from wsflow.populations.importers.nnet import fold_normalization
@@ -33,39 +33,24 @@ OPTIMIZER = ({"state", "param_groups"}, {"base_lrs", "last_epoch"}, {"_step_coun
 
 @dataclass(frozen=True)
 class File:
-    """The tensors of a file by their names."""
+    """What a file holds, with its tensors by their names."""
 
     name: str
-    what: str
+    content: Checkpoint
     leaves: Mapping[str, Leaf]
-    ordered: bool = True
-    channels_last: bool = True
-    architecture: Architecture | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    normalization: Mapping[str, Any] | None = None
-    objects: Mapping[str, str] = field(default_factory=dict)  # what was not made, by where it is
+    objects: Mapping[str, str]  # what was not made, by where it is
 
 
-def file_of(name: str, content: ImportedNetwork | Checkpoint, fold: bool, key: str | None) -> File:
+def file_of(name: str, content: Checkpoint, fold: bool, key: str | None) -> File:
     """Return the tensors of what was read, those below a key only if there is one; errors name the file."""
     try:
-        if isinstance(content, Checkpoint):
-            return _of_checkpoint(name, content, fold, key)
-        folded = fold_normalization(content) if fold else content
-        leaves = restricted({n: Leaf(value, (n,)) for n, value in folded.state.items()}, key)
-        said = (folded.architecture, folded.notes, folded.normalization)
-        return File(name, "file", leaves, True, False, *said)
+        content = fold_normalization(content) if fold else content
+        leaves, objects = leaves_of(content.tree)
+        if not leaves or _is_optimizer(content.tree):
+            raise InvalidInputError(_without_tensors(content.tree, objects))
+        return File(name, content, restricted(leaves, key), objects)
     except InvalidInputError as error:
         raise error if str(error).startswith(name) else InvalidInputError(f"{name}: {error}") from error
-
-
-def _of_checkpoint(name: str, content: Checkpoint, fold: bool, key: str | None) -> File:
-    if fold:
-        raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
-    leaves, objects = leaves_of(content.tree)
-    if not leaves or _is_optimizer(content.tree):
-        raise InvalidInputError(_without_tensors(content.tree, objects))
-    return File(name, content.what, restricted(leaves, key), content.ordered, content.channels_last, objects=objects)
 
 
 def _is_optimizer(tree: Any) -> bool:
@@ -110,5 +95,5 @@ def misfits_of(file: File, architecture: Architecture) -> list[str]:
         for where, kind in file.objects.items()
         if any(where == name or where.endswith(f".{name}") for name in expected)
     ]
-    shapes = {key: leaf.shape for key, leaf in torch_layout(file.leaves, file.channels_last).items()}
+    shapes = {key: leaf.shape for key, leaf in torch_layout(file.leaves, file.content.channels_last).items()}
     return unread or [f"{file.name} {problem}" for problem in misfits(shapes, architecture)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.file_kinds import other_than
 from wsflow.populations.importers.damaged import ARRAY, SAVE, intact
-from wsflow.populations.importers.imported import Checkpoint, ImportedNetwork
+from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.keras_files import read_hdf5, read_keras
 from wsflow.populations.importers.msgpack_files import read_msgpack
 from wsflow.populations.importers.nnet import read_nnet
@@ -29,7 +29,7 @@ class Format:
     The function raises a ValueError, or what its parser raises, where a file is damaged.
     """
 
-    read: Callable[[Path], ImportedNetwork | Checkpoint]
+    read: Callable[[Path], Checkpoint]
     what: str
     remedy: str = COPY
 
@@ -64,7 +64,7 @@ UNREAD = {
 }
 
 
-def read_file(path: Path) -> ImportedNetwork | Checkpoint:
+def read_file(path: Path) -> Checkpoint:
     """Read the networks of a file by its suffix."""
     check_kind(path)
     suffix = path.suffix.lower()

@@ -10,17 +10,6 @@ from wsflow.architecture import Architecture
 
 
 @dataclass(frozen=True)
-class ImportedNetwork:
-    """The network of one file, as a state dict of tensors or arrays, with what the format says about it."""
-
-    state: Mapping[str, Any]
-    architecture: Architecture | None = None  # if the format says it
-    notes: dict[str, Any] = field(default_factory=dict)  # what else the file says, as JSON data
-    # constants that scale inputs and outputs, of which the last is of the outputs, such as "means" and "ranges"
-    normalization: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """What is in a file: dictionaries and lists of tensors, arrays and other things, in which networks are to be found.
 
@@ -31,3 +20,7 @@ class Checkpoint:
     what: str  # the kind of file, for errors
     ordered: bool = True  # whether the tensors are in the order of the layers, if the format keeps one
     channels_last: bool = True  # whether images have their channels last, where kernels are those of Keras or flax
+    architecture: Architecture | None = None  # if the format says it
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what else the file says, as JSON data
+    # constants that scale inputs and outputs, of which the last is of the outputs, such as "means" and "ranges"
+    normalization: Mapping[str, Any] | None = None

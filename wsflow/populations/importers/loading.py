@@ -162,8 +162,9 @@ def _chosen(files: list[File], architecture: Architecture) -> list[Choice]:
     choices: list[Choice] = []
     problems: list[str] = []
     for file in files:
-        with intact(Path(file.name), file.what, "Restore it from a copy."):
-            choice = _named(file.name, choose, file.leaves, architecture, file.ordered, file.channels_last)
+        content = file.content
+        with intact(Path(file.name), content.what, "Restore it from a copy."):
+            choice = _named(file.name, choose, file.leaves, architecture, content.ordered, content.channels_last)
         if choice is None and (foreign := foreign_weights(file.leaves)):
             raise InvalidInputError(f"{file.name}: {foreign}")
         if choice is None:
@@ -206,9 +207,9 @@ def _architecture(
         examples = () if example_input is None else (example_input,)
         return Architecture.from_module(module, *examples)
     first = files[0]
-    if first.architecture is not None:
-        _check_architectures(files, first.architecture)
-        return first.architecture if module is None else replace(first.architecture, module=module)
+    if first.content.architecture is not None:
+        _check_architectures(files, first.content.architecture)
+        return first.content.architecture if module is None else replace(first.content.architecture, module=module)
     if activation is None:
         raise InvalidInputError(
             f"{first.name}: a state dict does not say what lies between its layers. For a plain MLP or CNN pass "
@@ -217,7 +218,7 @@ def _architecture(
     if foreign := foreign_weights(first.leaves):
         raise InvalidInputError(f"{first.name}: {foreign}")
     if module is None:
-        return _named(first.name, infer, first.leaves, activation, first.ordered)
+        return _named(first.name, infer, first.leaves, activation, first.content.ordered)
     inferred = replace(_of_module(first.name, module, activation), module=module)
     if example_input is not None:
         _check_symmetries(first.name, inferred, example_input)
@@ -243,8 +244,8 @@ def _check_symmetries(name: str, architecture: Architecture, example_input: Any)
 def _check_architectures(files: list[File], expected: Architecture) -> None:
     """Refuse files with another architecture than the first, even if the tensors fit."""
     for file in files:
-        if file.architecture is not None and file.architecture != expected:
+        if file.content.architecture is not None and file.content.architecture != expected:
             raise InvalidInputError(
                 f"These networks do not have one architecture: {files[0].name} is {expected}, but {file.name} is "
-                f"{file.architecture}. Pass networks of one architecture, or say it with architecture=."
+                f"{file.content.architecture}. Pass networks of one architecture, or say it with architecture=."
             )

@@ -19,10 +19,10 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import ImportedNetwork
+from wsflow.populations.importers.imported import Checkpoint
 
 
-def read_nnet(path: Path) -> ImportedNetwork:
+def read_nnet(path: Path) -> Checkpoint:
     """Read a ReLU network in double precision, with the minima, maxima, means and ranges of its data."""
     lines = _numbers(path.read_text(encoding="utf-8"))
     try:
@@ -30,7 +30,7 @@ def read_nnet(path: Path) -> ImportedNetwork:
     except StopIteration as error:
         raise ValueError("it ends within its header") from error
     state = _state(widths, np.array([number for line in lines for number in line], dtype=np.float64))
-    return ImportedNetwork(state, Architecture.mlp(widths, "relu"), normalization=constants)
+    return Checkpoint(state, "nnet file", architecture=Architecture.mlp(widths, "relu"), normalization=constants)
 
 
 def _numbers(text: str) -> Iterator[list[float]]:
@@ -71,7 +71,7 @@ def _state(widths: list[int], values: np.ndarray) -> dict[str, np.ndarray]:
     return state
 
 
-def fold_normalization(networks: ImportedNetwork) -> ImportedNetwork:
+def fold_normalization(networks: Checkpoint) -> Checkpoint:
     """Fold the scaling of inputs into the first layer and that of outputs into the last; inputs are not clipped."""
     if networks.normalization is None or networks.architecture is None:
         raise InvalidInputError("This file has no constants of normalization to fold into the layers: pass fold=False.")
@@ -79,7 +79,7 @@ def fold_normalization(networks: ImportedNetwork) -> ImportedNetwork:
     if not ranges.all():
         raise InvalidInputError("A range of the normalization is zero, so that it cannot be folded: pass fold=False.")
     names = [name.removesuffix(".weight") for name in networks.architecture.names if name.endswith(".weight")]
-    return replace(networks, state=_folded(dict(networks.state), names[0], names[-1], means, ranges))
+    return replace(networks, tree=_folded(dict(networks.tree), names[0], names[-1], means, ranges))
 
 
 def _folded(

@@ -5,25 +5,26 @@ A graph is read node by node into a sequence of torch modules, and an error name
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.state_dicts import WeightLayer, fields_of_cnn, fields_of_mlp, plain_scalings
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import ImportedNetwork
-from wsflow.populations.importers.onnx_graph import Graph, NamedSequential
-from wsflow.populations.importers.onnx_operators import OPERATORS
+from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.onnx_operators import OPERATORS, Graph
 from wsflow.populations.readers import check_file
 
 ACTIVATION_KINDS = {row.module: kind for kind, row in ACTIVATIONS.items() if row.module}
 
 
-def read_onnx(path: Path) -> ImportedNetwork:
+def read_onnx(path: Path) -> Checkpoint:
     """Read a sequence of layers, which keeps the names of initialisers that end in ``.weight`` or ``.bias``."""
     check_file(path)
     onnx, model, constants = _loaded(path)
@@ -45,7 +46,7 @@ def read_onnx(path: Path) -> ImportedNetwork:
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     notes = {**graph.notes, **({"names": graph.names} if graph.names else {})}
-    return ImportedNetwork(graph.state, architecture, notes=notes)
+    return Checkpoint(graph.state, "ONNX file", architecture=architecture, notes=notes)
 
 
 def _loaded(path: Path) -> tuple[Any, Any, dict[str, np.ndarray]]:
@@ -138,3 +139,25 @@ def _table(graph: Graph, layers: list[WeightLayer], between: list[list[Layer]]) 
         for layer, after in zip(layers, between, strict=True)
     ]
     return Architecture(**fields_of_cnn(layers), module=NamedSequential(graph.steps).eval())
+
+
+class NamedSequential(nn.Module):
+    """Layers in the order of the forward pass; unlike in an ``nn.Sequential`` their names may have dots."""
+
+    def __init__(self, steps: Sequence[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        self._order = [name for name, _ in steps]
+        for name, layer in steps:
+            parent: nn.Module = self
+            *path, leaf = name.split(".")
+            for part in path:
+                if part not in dict(parent.named_children()):
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            parent.add_module(leaf, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the last layer."""
+        for name in self._order:
+            x = self.get_submodule(name)(x)
+        return x

@@ -8,7 +8,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import ImportedNetwork
+from wsflow.populations.importers.imported import Checkpoint
 
 # scikit-learn's names of activations that have another one here
 ACTIVATIONS = {"logistic": "sigmoid"}
@@ -25,7 +25,7 @@ def is_perceptron(value: Any) -> bool:
     return hasattr(value, "hidden_layer_sizes") and hasattr(value, "get_params")
 
 
-def read_perceptron(perceptron: Any) -> ImportedNetwork:
+def read_perceptron(perceptron: Any) -> Checkpoint:
     """Read a fitted ``MLPClassifier`` or ``MLPRegressor``; the notes say what the outputs are."""
     if not hasattr(perceptron, "coefs_"):
         raise InvalidInputError(f"This {type(perceptron).__name__} is not fitted: call its fit first.")
@@ -36,4 +36,4 @@ def read_perceptron(perceptron: Any) -> ImportedNetwork:
     for i, (weight, bias) in enumerate(zip(weights, perceptron.intercepts_, strict=True)):
         state[f"{2 * i}.weight"], state[f"{2 * i}.bias"] = weight, np.asarray(bias)
     notes = {"estimator": type(perceptron).__name__, "outputs": OUTPUTS.get(perceptron.out_activation_, "")}
-    return ImportedNetwork(state, Architecture.mlp(widths, act), notes=notes)
+    return Checkpoint(state, "perceptron", architecture=Architecture.mlp(widths, act), notes=notes)

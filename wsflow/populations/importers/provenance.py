@@ -19,8 +19,8 @@ def provenance_of(files: Sequence[File], choices: Sequence[Choice], names: Seque
     short = _short([file.name for file in files])
     both = list(zip(short, files, choices, strict=True))
     done: dict[str, dict[str, Any]] = {
-        "notes": {name: {**file.notes, **choice.notes} for name, file, choice in both},
-        "normalization": {name: file.normalization for name, file, _ in both},
+        "notes": {name: {**file.content.notes, **choice.notes} for name, file, choice in both},
+        "normalization": {name: file.content.normalization for name, file, _ in both},
         "prefixes": {name: choice.prefix for name, _, choice in both},
         "not_taken": {name: list(choice.others) for name, _, choice in both},
         "left_out": {name: list(choice.left_out[:LISTED]) for name, _, choice in both},
