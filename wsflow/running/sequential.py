@@ -29,8 +29,8 @@ def program_of_layers(layers: tuple[Layer, ...]) -> Program:
     """
     operations: list[Operation] = []
     current: Any = Value("x")
-    for layer in layers:
-        found = [_linear(layer, current)] if layer.kind == LINEAR else _activation(layer, current)
+    for position, layer in enumerate(layers):
+        found = [_linear(layer, current)] if layer.kind == LINEAR else _activation(layer, position, current)
         operations += found
         current = Value(found[-1].name) if found else current
     first = next(layer for layer in layers if layer.kind == LINEAR)
@@ -42,11 +42,11 @@ def _linear(layer: Layer, x: Value) -> Operation:
     return Operation(layer.name, "linear.default", (x, ParameterValue(f"{layer.name}.weight"), *bias), (), layer.name)
 
 
-def _activation(layer: Layer, x: Value) -> list[Operation]:
+def _activation(layer: Layer, position: int, x: Value) -> list[Operation]:
     row = activation(layer.kind)
     z = torch.empty(2, 2, device="meta")
     argument = torch.empty(2, device="meta") if row.learned else layer.argument
-    recorder = _Recorder(layer.name, {id(z): x, id(argument): ParameterValue(f"{layer.name}.weight")})
+    recorder = _Recorder(layer.name, layer.name or f"#{position}", {id(z): x, id(argument): ParameterValue(f"{layer.name}.weight")})
     with torch.no_grad(), recorder:
         row(z, argument)
     return recorder.operations
@@ -55,15 +55,15 @@ def _activation(layer: Layer, x: Value) -> list[Operation]:
 class _Recorder(TorchDispatchMode):
     """Writes down the operations that are run, on operands that are known by their id."""
 
-    def __init__(self, layer: str, known: dict[int, Any]) -> None:
+    def __init__(self, layer: str, prefix: str, known: dict[int, Any]) -> None:
         super().__init__()
-        self.layer, self.known = layer, known
+        self.layer, self.prefix, self.known = layer, prefix, known
         self.kept: list[Any] = []
         self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = f"{self.layer}:{len(self.operations)}"
+        name = f"{self.prefix}:{len(self.operations)}"
         arguments = tuple(self.known.get(id(x), x) if isinstance(x, Tensor) else x for x in args)
         function = f"{func._opname}.{func._overloadname}"
         self.operations.append(Operation(name, function, arguments, tuple((kwargs or {}).items()), self.layer))
