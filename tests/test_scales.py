@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import wsflow
 from wsflow import Architecture, Guidance, ScaleCanonicalizer, Task, WeightArray, WeightFlow
-from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.exceptions import InvalidInputError, NumericalError, UnequalSpreadsWarning
 from wsflow.geometry import GEOMETRIES, fit_coordinates, vectors
 from wsflow.geometry.fitting import moments
 from wsflow.models.options import (
@@ -381,3 +381,37 @@ def test_samples_beyond_the_range_of_their_numbers_are_an_error():
     flow = WeightFlow("euclidean", velocity=MLP(8, 1), max_iter=2, random_state=0).fit(rows)
     with pytest.raises(NumericalError, match="beyond the range of float32"):
         flow.sample(200, random_state=0)
+
+
+class TestNeuronsThatHardlyVary:
+    """Unit neurons have no units of their own: of spreads that a flow on spheres does not resolve it warns."""
+
+    def population(self, spread: float, n: int = 120) -> WeightArray:
+        rng = np.random.default_rng(0)
+        deviations = np.full(RELU.n_weights, 0.2)
+        # the weights and the bias of the first neuron
+        deviations[[0, 1, 2, 12]] = spread
+        rows = rng.normal(size=RELU.n_weights) + deviations * rng.normal(size=(n, RELU.n_weights))
+        return ScaleCanonicalizer().fit_transform(WeightArray(rows, RELU))
+
+    @pytest.mark.parametrize("spread", [1e-3, 1e-6])
+    def test_they_are_named(self, spread):
+        with pytest.warns(UnequalSpreadsWarning, match=r"^1 of 4 neurons vary less than 1% as much as others do\."):
+            WeightFlow("geometric", velocity=SMALL, **QUICK).fit(self.population(spread))
+
+    @pytest.mark.parametrize(
+        ("geometry", "spread"),
+        # what is equal in all networks is no dimension
+        [("geometric", 0.2), ("geometric", 0.01), ("geometric", 0.0), ("euclidean", 1e-5), ("normalized", 1e-5)],
+    )
+    def test_others_are_not(self, geometry, spread):
+        WeightFlow(geometry, velocity=SMALL, **QUICK).fit(self.population(spread))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("geometry", "least", "most"), [("euclidean", 0.8, 1.25), ("geometric", 10.0, np.inf)])
+    @pytest.mark.filterwarnings("ignore::wsflow.exceptions.UnequalSpreadsWarning")
+    def test_the_other_geometry_has_them_right(self, geometry, least, most):
+        population = self.population(1e-5)
+        flow = WeightFlow(geometry, velocity=NeuronTransformer(32, 2, 2), max_iter=300, random_state=0).fit(population)
+        ratios = flow.sample(300, random_state=1)[:, :3].std(0) / population[:, :3].std(0)
+        assert (ratios > least).all() and (ratios < most).all()

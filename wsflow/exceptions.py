@@ -47,5 +47,9 @@ class FewRunsWarning(WsflowWarning):
     """A distribution was fitted to so few training runs that its samples will hardly be more than copies."""
 
 
+class UnequalSpreadsWarning(WsflowWarning):
+    """A flow was fitted to neurons of which some vary so little that its error is larger."""
+
+
 class IncomparableScoresWarning(WsflowWarning):
     """Log-densities with respect to different volumes are about to be compared."""

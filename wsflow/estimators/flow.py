@@ -15,7 +15,14 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.estimators.conditions import condition_value, read_conditions
 from wsflow.estimators.flow_state import restored, state_of
-from wsflow.estimators.inputs import as_networks, check_device, warn, warn_of_few, warn_of_plain
+from wsflow.estimators.inputs import (
+    as_networks,
+    check_device,
+    warn,
+    warn_of_few,
+    warn_of_plain,
+    warn_of_unequal_spreads,
+)
 from wsflow.estimators.sampling import check_path
 from wsflow.estimators.statistics import check_statistics, guided_task, modelled, weights_alone, with_statistics
 from wsflow.estimators.validation import (
@@ -212,6 +219,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         points = torch.cat([geometry.to_points(rows.double()) for rows in weights.split(ROWS)])
         self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
+        warn_of_unequal_spreads(geometry, points)
         held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)
         conditions, labels = read_conditions(settings.condition, y, len(points))
         n_labels = 0 if labels is None else len(labels)

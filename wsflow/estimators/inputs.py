@@ -8,17 +8,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wsflow.architecture.modules import is_sequential
 from wsflow.arrays import dense
 from wsflow.evaluation.verdict import RUNS_PER_WEIGHT
-from wsflow.exceptions import FewRunsWarning, InvalidInputError, MissingArchitectureWarning, WsflowWarning
+from wsflow.exceptions import (
+    FewRunsWarning,
+    InvalidInputError,
+    MissingArchitectureWarning,
+    UnequalSpreadsWarning,
+    WsflowWarning,
+)
+from wsflow.geometry import Geometry
+from wsflow.manifolds import Sphere
 from wsflow.populations.population import Population
 from wsflow.weights import WeightArray
 
 # a tenth of fewer runs is no run, so that none is held out for validation
 FEW_RUNS = 10
+# of the largest spread of neurons; trained velocities on spheres are wrong by one or two hundredths of it
+SPREADS = 0.01
 # packages whose own calls of an estimator are not where a user would look
 BETWEEN = ("wsflow", "sklearn", "joblib")
 
@@ -105,6 +116,21 @@ def warn_of_few(estimator: Any, n: int, n_runs: int) -> None:
         f"that are hardly more than copies of these rows. Train more runs{needed}.",
         FewRunsWarning,
     )
+
+
+def warn_of_unequal_spreads(geometry: Geometry, points: Tensor) -> None:
+    """Warn of spheres on which points (n, size) vary so little beside others that the error of a flow is larger."""
+    variances = points.var(0, correction=0)
+    columns = [rows for manifold, rows in geometry.manifold.factors if isinstance(manifold, Sphere)]
+    spreads = torch.cat([variances[rows].sum(-1).sqrt() for rows in columns]) if columns else points.new_zeros(1)
+    small = int((spreads < SPREADS * spreads.amax()).sum())
+    if small:
+        warn(
+            f"{small} of {len(spreads)} neurons vary less than {SPREADS:.0%} as much as others do. On unit spheres a "
+            f"flow is wrong by about as much, and samples of these neurons vary too much. The geometry 'euclidean', "
+            "where columns of very different scale are standardized, has them right.",
+            UnequalSpreadsWarning,
+        )
 
 
 def warn(text: str, category: type[WsflowWarning]) -> None:

@@ -46,7 +46,9 @@ def _activation(layer: Layer, position: int, x: Value) -> list[Operation]:
     row = activation(layer.kind)
     z = torch.empty(2, 2, device="meta")
     argument = torch.empty(2, device="meta") if row.learned else layer.argument
-    recorder = _Recorder(layer.name, layer.name or f"#{position}", {id(z): x, id(argument): ParameterValue(f"{layer.name}.weight")})
+    recorder = _Recorder(
+        layer.name, layer.name or f"#{position}", {id(z): x, id(argument): ParameterValue(f"{layer.name}.weight")}
+    )
     with torch.no_grad(), recorder:
         row(z, argument)
     return recorder.operations
