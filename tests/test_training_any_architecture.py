@@ -320,7 +320,7 @@ def test_what_cannot_be_trained_is_refused(settings, message):
 
 
 def test_a_batch_of_one_example_has_no_variance():
-    with pytest.raises(InvalidInputError, match="Choose another 'batch_size'"):
+    with pytest.raises(InvalidInputError, match="has one example: choose another 'batch_size'"):
         train_population(pixels(n=9), n_runs=1, architecture=architecture("residual"), epochs=1, batch_size=BATCH)
 
 

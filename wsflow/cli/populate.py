@@ -97,6 +97,7 @@ def _hyperparameter(
 @_hyperparameter("--momentum", 0.9, "Of sgd and sghmc; or a range.")
 @_hyperparameter("--weight-decay", 0.0, "The prior of sgld and sghmc; or a range.")
 @_hyperparameter("--temperature", 1.0, "Of sgld and sghmc; or a range.")
+@_hyperparameter("--dropout", None, "The rate of layers of dropout, of perceptrons behind activations; or a range.")
 @_hyperparameter("--data-fraction", 1.0, "The share of the examples that each run has, its own ones; or a range.")
 @click.option("--schedule", default="constant", show_default=True, type=options.Choice(sorted(SCHEDULES)))
 @click.option("--cycles", default=1, show_default=True, type=click.IntRange(1), help="Of the schedule cyclical.")

@@ -17,7 +17,7 @@ from wsflow.architecture.state_rows import rows_of_states
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.named_architectures import NAMED_ARCHITECTURES, build_architecture, parse_architecture
 from wsflow.populations.settings import DEFAULT_HIDDEN, OF_MODULE, architecture_of
-from wsflow.running import forward
+from wsflow.running import train_forward
 from wsflow.running.compatibility import check_task
 from wsflow.running.example_inputs import declared_input
 from wsflow.task import Task
@@ -141,7 +141,6 @@ def _of_module(task: Task, module: Any) -> Networks:
 
 def _read(module: nn.Module, task: Task) -> Architecture:
     """Read a module on the first inputs of a task."""
-    _check_draws(module)
     return Architecture.from_module(module, first_inputs(task))
 
 
@@ -193,23 +192,15 @@ def _check_outputs(architecture: Architecture, task: Task) -> None:
     """Refuse networks whose outputs are not a row of numbers for each example, as many as the loss takes."""
     task = as_read(task, architecture)
     check_task(architecture, task)
+    zeros = torch.zeros(1, architecture.n_weights, dtype=torch.float32)
     with torch.no_grad():
-        outputs = forward(torch.zeros(1, architecture.n_weights, dtype=torch.float32), architecture, first_inputs(task))
+        outputs, _ = train_forward(zeros, architecture, first_inputs(task), torch.Generator())
     shape = tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else ()
     n = min(len(task.X), EXAMPLES)
     if len(shape) != 2 or shape[0] != n:
         raise InvalidInputError(
             f"The networks put out {shape or type(outputs).__name__} for {n} examples, and a loss takes ({n}, outputs)."
             " Let the module return one row of outputs for each example."
-        )
-
-
-def _check_draws(module: nn.Module) -> None:
-    """Refuse modules that draw random numbers in training."""
-    rates = {name: getattr(layer, "p", getattr(layer, "dropout", 0.0)) for name, layer in module.named_modules()}
-    if drawing := [name for name, rate in rates.items() if isinstance(rate, float) and rate > 0]:
-        raise InvalidInputError(
-            f"The layer {drawing[0]!r} is a dropout, with which train_population does not train. Leave it out."
         )
 
 

@@ -27,7 +27,8 @@ class Batches:
         settings = problem.settings
         self.n_examples, self.device = len(problem.X), settings.device
         self.size = min(settings.batch_size, self.n_examples)
-        self.X = torch.tensor(problem.X, device=self.device)
+        # on a CPU all chunks read the one array, which may be read-only memory that processes share
+        self.X = problem.X if torch.device(self.device).type == "cpu" else torch.tensor(problem.X, device=self.device)
         own = np.asarray(runs) - settings.first_run
         self.y = self._by_example(problem, problem.y, own)
         self.shares = None
@@ -38,7 +39,8 @@ class Batches:
         self.offset = torch.arange(len(runs), device=self.device)[:, None] * (
             self.n_examples if problem.own_targets else 0
         )
-        self.memory = self.X.new_empty(len(runs) * self.size, *self.X.shape[1:])
+        shape = (len(runs) * self.size, *problem.X.shape[1:])
+        self.memory = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, problem.X.dtype)).dtype, device=self.device)
         self.examples = [
             _examples(settings.random_state, int(run), share, self.n_examples)
             for run, share in zip(runs, fractions, strict=True)
@@ -61,12 +63,20 @@ class Batches:
         """Return the inputs (n, b, ...), targets (n, b, ...) and weights (n, b) of a batch of this epoch."""
         batch = self.order[:, index * self.size : (index + 1) * self.size]
         rows = batch.reshape(-1)
-        # a quarter of the time of X[batch]
-        inputs = torch.index_select(self.X, 0, rows, out=self.memory[: len(rows)])
+        inputs = self._gathered(rows)
         placed = (batch + self.offset).reshape(-1)
         targets = self.y.index_select(0, placed)
         shares = None if self.shares is None else self.shares.index_select(0, placed).view(batch.shape)
-        return inputs.view(*batch.shape, *self.X.shape[1:]), targets.view(*batch.shape, *self.y.shape[1:]), shares
+        return inputs.view(*batch.shape, *inputs.shape[1:]), targets.view(*batch.shape, *self.y.shape[1:]), shares
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        """Return examples by their numbers, in a quarter of the time of X[rows]."""
+        memory = self.memory[: len(rows)]
+        if isinstance(self.X, Tensor):
+            return torch.index_select(self.X, 0, rows, out=memory)
+        # without clip, NumPy would go by a buffer
+        np.take(self.X, rows.numpy(), axis=0, out=memory.numpy(), mode="clip")
+        return memory
 
     def keep(self, rows: np.ndarray) -> None:
         """Go on with some of the networks."""

@@ -12,7 +12,7 @@ from wsflow.architecture import Architecture
 from wsflow.exceptions import NumericalError
 from wsflow.populations.batches import Batches
 from wsflow.populations.chunk_optimizer import ChunkOptimizer
-from wsflow.populations.gradients import activation_bytes, gradients_of
+from wsflow.populations.gradients import Gradients, activation_bytes
 from wsflow.populations.hyperparameters import Runs
 from wsflow.populations.problem import Problem
 from wsflow.running.activation_sizes import bytes_of_a_step
@@ -60,7 +60,7 @@ class _Chunk:
         self.statistics = torch.from_numpy(problem.architecture.statistic_columns).to(settings.device)
         self.batches = Batches(problem, runs, drawn["data_fraction"])
         self.optimizer = ChunkOptimizer(problem, self.weights, runs)
-        self.gradients = gradients_of(self.weights, problem.architecture, problem.loss)
+        self.gradients = Gradients(problem, runs, drawn["dropout"], self.weights)
         self.steps = problem.kept(runs)
         self.kept = np.empty((*self.steps.shape, problem.architecture.n_weights), problem.dtype)
 
@@ -70,21 +70,16 @@ class _Chunk:
         n_batches = min(self.problem.epoch, remaining)
         self.batches.shuffle(self.streams, n_batches)
         for index in range(n_batches):
-            loss, gradient = self.gradients(*self.batches.batch(index))
-            self._move(gradient)
+            step = self.gradients(self.weights, self.batches.batch(index))
+            self.optimizer(step.gradients)
+            # no optimizer moves them
+            self.weights[:, self.statistics] = step.statistics
             ends = (self.optimizer.totals == self.optimizer.step).any()
             if ends or index == n_batches - 1:
-                _check_converged(self.weights, loss, self.runs[self.rows], epoch)
+                _check_converged(self.weights, step.losses, self.runs[self.rows], epoch)
             self._keep()
             if ends:
                 self._go_on(np.flatnonzero(self.optimizer.totals > self.optimizer.step))
-
-    def _move(self, gradient: Tensor) -> None:
-        """Take a step, which leaves statistics as they are."""
-        statistics = self.weights[:, self.statistics] if len(self.statistics) else None
-        self.optimizer(gradient)
-        if statistics is not None:
-            self.weights[:, self.statistics] = statistics
 
     def _keep(self) -> None:
         """Copy the networks that are kept at this step."""
@@ -98,7 +93,7 @@ class _Chunk:
         if len(rows):
             self.weights = self.optimizer.keep(rows)
             self.batches.keep(rows)
-            self.gradients = gradients_of(self.weights, self.problem.architecture, self.problem.loss)
+            self.gradients.keep(rows)
 
 
 def _initial(problem: Problem, runs: np.ndarray, seeds: Sequence[int]) -> Tensor:

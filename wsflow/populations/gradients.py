@@ -1,110 +1,85 @@
-"""Losses and gradients of the networks of a chunk, in training mode: all at once, or one network after the other."""
+"""Losses and gradients of the networks of a chunk, in training mode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.running import forward, losses
-from wsflow.running.activation_sizes import runs_in_one_product
-from wsflow.running.modules import copied
-from wsflow.running.outputs import output_of
-from wsflow.running.program import ProgramModule
+from wsflow.populations.batches import Batch
+from wsflow.populations.dropout import draws, with_rate
+from wsflow.populations.hyperparameters import Runs
+from wsflow.running import losses, train_forward
 
-# inputs, targets, weights of examples -> losses (n,) and gradients (n, d)
-Gradients = Callable[[Tensor, Tensor, "Tensor | None"], tuple[Tensor, Tensor]]
+if TYPE_CHECKING:
+    from wsflow.populations.problem import Problem
 
-
-def gradients_of(weights: Tensor, architecture: Architecture, loss: Any) -> Gradients:
-    """Return what computes the gradients of weights (n, d) where they are in memory; it updates their statistics."""
-    return (_Batched if runs_in_one_product(architecture) else _OneByOne)(weights, architecture, loss)
+DROPOUT_STREAM = 4  # of random numbers: what networks drop
 
 
-class _Batched:
-    """Sequential networks, as one product of matrices for each layer."""
+class Step(NamedTuple):
+    """Losses (n,), gradients (n, d), and the statistics (n, s) that batch norms have after a batch."""
 
-    def __init__(self, weights: Tensor, architecture: Architecture, loss: Any) -> None:
-        self.weights, self.architecture, self.loss = weights.detach().requires_grad_(), architecture, loss
-
-    def __call__(self, inputs: Tensor, targets: Tensor, shares: Tensor | None) -> tuple[Tensor, Tensor]:
-        outputs = forward(self.weights, self.architecture, inputs)
-        loss = losses(outputs, targets, self.loss, shares)
-        (gradient,) = torch.autograd.grad(loss.sum(), self.weights)
-        return loss.detach(), gradient
+    losses: Tensor
+    gradients: Tensor
+    statistics: Tensor
 
 
-class _OneByOne:
-    """Networks that a module runs, one after the other, while their activations are in the caches."""
+class Gradients:
+    """Runs networks on batches of their own, with what each drops from the stream of its run."""
 
-    def __init__(self, weights: Tensor, architecture: Architecture, loss: Any) -> None:
-        self.loss = loss
-        self.module = training_module(architecture).to(weights.dtype)
-        self.gradient = torch.zeros_like(weights)
-        self.networks = [_views(row, architecture) for row in weights.detach()]
-        learned = [p.name for p in architecture.parameters if p.role == "weight"]
-        for network in self.networks:
-            for name in learned:
-                network[name].requires_grad_()
-        self.learned = [[network[name] for name in learned] for network in self.networks]
-        views = [_views(row, architecture) for row in self.gradient]
-        self.parts = [[view[name] for name in learned] for view in views]
+    def __init__(self, problem: Problem, runs: Runs, dropout: np.ndarray, like: Tensor) -> None:
+        self.architecture, self.loss = problem.architecture, problem.loss
+        self.rates: Tensor | None = None
+        if problem.settings.dropout is not None:
+            self.architecture = with_rate(problem.architecture)
+            self.rates = like.new_tensor(1 - dropout)
+        self.generators: list[torch.Generator] = []
+        if draws(self.architecture):
+            self.generators = [_generator(problem.settings.random_state, int(run)) for run in runs]
 
-    def __call__(self, inputs: Tensor, targets: Tensor, shares: Tensor | None) -> tuple[Tensor, Tensor]:
-        result = []
-        for i, (learned, parts) in enumerate(zip(self.learned, self.parts, strict=True)):
-            outputs = self._outputs(i, inputs[i])
-            own = None if shares is None else shares[i : i + 1]
-            loss = losses(outputs.unsqueeze(0), targets[i : i + 1], self.loss, own)
-            gradients = torch.autograd.grad(loss.sum(), learned, allow_unused=True, materialize_grads=True)
-            torch._foreach_copy_(parts, list(gradients))
-            result.append(loss.detach())
-        return torch.cat(result), self.gradient
-
-    def _outputs(self, i: int, inputs: Tensor) -> Tensor:
+    def __call__(self, weights: Tensor, batch: Batch) -> Step:
+        inputs, targets, shares = batch
+        leaf = weights.detach().requires_grad_()
+        given = inputs if self.rates is None else (inputs, self.rates)
         try:
-            outputs: Tensor = output_of(torch.func.functional_call(self.module, self.networks[i], inputs))
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            outputs, statistics = train_forward(leaf, self.architecture, given, self.generators or None)
+        except InvalidInputError as error:
+            if inputs.shape[1] > 1:
                 raise
             raise InvalidInputError(
-                "A batch norm has no variance of one value, and a batch has one example. Choose another 'batch_size'; "
-                "the last batch of an epoch has what is left of the examples."
+                f"{error}. This batch, the last of an epoch, has one example: choose another 'batch_size'."
             ) from error
-        return outputs
+        loss = losses(outputs, targets, self.loss, shares)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return Step(loss.detach(), gradient, statistics)
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with some of the networks."""
+        self.rates = None if self.rates is None else self.rates[rows]
+        self.generators = [self.generators[row] for row in rows] if self.generators else []
 
 
-def training_module(architecture: Architecture) -> nn.Module:
-    """Return a module in training mode that runs an architecture's networks."""
-    module = ProgramModule(architecture) if architecture.program is not None else copied(architecture.module)
-    return module.train()
-
-
-def _views(row: Tensor, architecture: Architecture) -> dict[str, Tensor]:
-    """Return the parameters of a network, in the memory of its row (d,)."""
-    # .data: statistics are updated in place, which must not count as a change of the weights beside them
-    return {p.name: row[architecture.slices[p.name]].view(p.shape).data for p in architecture.parameters}
+def _generator(random_state: int, run: int) -> torch.Generator:
+    stream = np.random.default_rng((random_state, run, DROPOUT_STREAM))
+    return torch.Generator().manual_seed(int(stream.integers(2**63)))
 
 
 def activation_bytes(architecture: Architecture, inputs: Tensor) -> int:
     """Measure what the forward pass of one network keeps for its gradient, on a batch of inputs (b, ...)."""
-    weights = torch.zeros(
-        1, architecture.n_weights, dtype=inputs.dtype if inputs.is_floating_point() else torch.float32
-    )
-    own = {x.untyped_storage().data_ptr() for x in (weights, inputs)}
+    dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
+    weights = torch.zeros(1, architecture.n_weights, dtype=dtype, requires_grad=True)
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    one = _OneByOne(weights, architecture, "mse")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        one._outputs(0, inputs)
+        train_forward(weights, architecture, inputs, torch.Generator())
     return sum(kept.values())

@@ -64,7 +64,7 @@ def train_population(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Population:
-    """Train many MLPs at once, each from its own initial weights and in its own order of the data.
+    """Train many networks at once, each from its own first weights and in its own order of the data.
 
     A run depends on `random_state` and its number only (to rounding), so that more runs of a seed, say held-out
     ones, can be trained later with `first_run`. `n_jobs` and `checkpoint` change nothing, to the bit.
@@ -72,18 +72,35 @@ def train_population(
     Parameters
     ----------
     hidden : sequence of int
-        Hidden widths.
+        Hidden widths of perceptrons (default: 16, 16). It, `architecture` or `module` says what is trained.
+    architecture : Architecture or str, optional
+        One that runs, or a name of `wsflow.populations.named_architectures.NAMED_ARCHITECTURES` with sizes, such as
+        ``"cnn:16,16,16"``, ``"resnet:8,16,32"``, ``"vit:32,2,4"`` or ``"siren:32,32"``.
+    module : torch.nn.Module, or callable, optional
+        A module that takes the task's inputs, or a function without arguments that builds one. It is read once, and not
+        needed again.
     activation, initialisation, optimizer, schedule : str
-        Keys of `wsflow.activations.ACTIVATIONS`, `wsflow.running.initialisation.INITIALISATIONS`,
-        `wsflow.populations.OPTIMIZERS` and `wsflow.populations.SCHEDULES`.
+        Keys of `wsflow.activations.ACTIVATIONS` (of perceptrons and named architectures),
+        `wsflow.running.initialisation.INITIALISATIONS`, `wsflow.populations.OPTIMIZERS` and
+        `wsflow.populations.SCHEDULES`. The initialisation ``"module"`` is that of the function that builds modules,
+        called with a seed for each run, or the module's own weights. Defaults are ``"normal"`` for `hidden`,
+        ``"module"`` for a function, ``"siren"`` for sirens and ``"torch"`` for everything else.
     activation_argument : float, optional
         The activation's parameter where it is not the table's default, such as the frequency of ``"sine"``.
-    learning_rate, momentum, weight_decay, temperature : float, or (float, float)
+    image : (int, int, int), optional
+        Channels, height and width of the images that rows of inputs are, for named architectures.
+    initialisation_scale, learning_rate, momentum, weight_decay, temperature : float, or (float, float)
         A number for all runs, or a range from which each run draws its own, log-uniformly: see
-        `Population.hyperparameters`. The momentum is that of ``"sgd"`` and ``"sghmc"``, the temperature that of the
-        samplers ``"sgld"`` and ``"sghmc"``, whose prior is the weight decay: see `wsflow.populations.optimizers`.
+        `Population.hyperparameters`. The scale multiplies first weights, but for norms. The momentum is that of
+        ``"sgd"`` and ``"sghmc"``, the temperature that of the samplers ``"sgld"`` and ``"sghmc"``, whose prior is the
+        weight decay: see `wsflow.populations.optimizers`.
+    dropout, data_fraction : float, or (float, float)
+        Ranges are drawn uniformly. The rate of all layers of dropout (default: their own; perceptrons have them behind
+        their activations), and the share of the examples that a run has, which come the more often.
     cycles : int
         Of the schedule ``"cyclical"``.
+    steps : int, or (int, int), optional
+        Iterations of each run, in the place of `epochs`.
     snapshots : int
         How many networks to keep of each run, or of each cycle of it: the last ones, `snapshot_every` iterations
         apart.
@@ -115,9 +132,10 @@ def train_population(
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of its range, or more than one says what is trained.
     InvalidInputError
-        If the checkpoint is of another training, or is there and not to be resumed.
+        If the module cannot be read or does not fit the task, or the checkpoint is of another training, or is there and
+        not to be resumed.
     NumericalError
         If a run diverges; the run and the epoch are named.
 
@@ -135,13 +153,14 @@ def train_population(
     >>> population.weights.shape, population.weights.runs, population.weights.steps
     ((4, 23), array([0, 0, 1, 1]), array([4, 5, 4, 5]))
 
-    Snapshot ensembles, with a learning rate of its own for each run:
+    Convolutions, with a learning rate and a number of steps of its own for each run:
 
+    >>> images = Task(np.random.default_rng(0).normal(size=(8, 1, 6, 6)), [0, 1] * 4)
     >>> population = train_population(
-    ...     task, [3], 2, epochs=20, schedule="cyclical", cycles=4, optimizer="sgd", learning_rate=(0.01, 0.1)
+    ...     images, architecture="cnn:4,4", n_runs=2, steps=(5, 20), optimizer="sgd", learning_rate=(0.01, 0.1)
     ... )
-    >>> population.weights.steps, population.hyperparameters["learning_rate"].shape
-    (array([ 5, 10, 15, 20,  5, 10, 15, 20]), (8,))
+    >>> population.weights.shape, list(population.hyperparameters)
+    ((2, 198), ['learning_rate', 'steps'])
     """
     check_device(device)
     check_is_task(task)
