@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -294,6 +295,13 @@ BUILT = {
 }
 
 
+@functools.cache
+def architecture(kind: str) -> Architecture:
+    """Read a module of a kind, once for all tests."""
+    build, example = BUILT[kind]
+    return Architecture.from_module(build(), example)
+
+
 def different(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import ks_2samp
 
@@ -303,17 +311,17 @@ def different(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", BUILT)
 def test_torch_s_own_first_weights_have_the_same_law(kind):
     """The same bounds, the same constants, and no difference that Kolmogorov and Smirnov would see."""
-    build, example = BUILT[kind]
+    build, _ = BUILT[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         modules = [build() for _ in range(60)]
-    architecture = Architecture.from_module(modules[0], example)
-    drawn = INITIALISATIONS["torch"](architecture, 60, torch.Generator().manual_seed(1)).numpy()
-    for parameter in architecture.parameters:
+    known = architecture(kind)
+    drawn = INITIALISATIONS["torch"](known, 60, torch.Generator().manual_seed(1)).numpy()
+    for parameter in known.parameters:
         theirs = np.stack([module.state_dict()[parameter.name].numpy().ravel() for module in modules]).astype(
             np.float32
         )
-        ours = drawn[:, architecture.slices[parameter.name]]
+        ours = drawn[:, known.slices[parameter.name]]
         constant = (theirs == theirs[0]).all(0)
         np.testing.assert_array_equal(ours[:, constant], theirs[:, constant], err_msg=parameter.name)
         if not constant.all():
@@ -323,25 +331,25 @@ def test_torch_s_own_first_weights_have_the_same_law(kind):
 
 
 def test_kaiming_has_variance_two_over_fan_in():
-    architecture = Architecture.from_module(Images(), BUILT["images"][1])
-    drawn = INITIALISATIONS["kaiming"](architecture, 400, torch.Generator().manual_seed(0)).numpy()
+    known = architecture("images")
+    drawn = INITIALISATIONS["kaiming"](known, 400, torch.Generator().manual_seed(0)).numpy()
     expected = {"layers.0.weight": 2 / 9, "layers.6.weight": 2 / 27, "head.weight": 2 / 96, "layers.0.bias": 0.0}
     for name, variance in expected.items():
-        values = drawn[:, architecture.slices[name]]
+        values = drawn[:, known.slices[name]]
         assert abs(values.var() - variance) <= 4 * variance * (2 / values.size) ** 0.5
     for name, constant in (("layers.1.weight", 1), ("layers.4.bias", 0), ("layers.1.running_var", 1)):
-        assert (drawn[:, architecture.slices[name]] == constant).all()
+        assert (drawn[:, known.slices[name]] == constant).all()
 
 
 @pytest.mark.parametrize("scheme", ["kaiming", "normal", "torch", "uniform"])
 def test_norms_begin_at_one_and_zero_in_every_scheme(scheme):
-    architecture = Architecture.from_module(Images(), BUILT["images"][1])
-    drawn = INITIALISATIONS[scheme](architecture, 3, torch.Generator().manual_seed(0)).numpy()
+    known = architecture("images")
+    drawn = INITIALISATIONS[scheme](known, 3, torch.Generator().manual_seed(0)).numpy()
     for layer in (1, 4, 7, 9):
-        assert (drawn[:, architecture.slices[f"layers.{layer}.weight"]] == 1).all()
-        assert (drawn[:, architecture.slices[f"layers.{layer}.bias"]] == 0).all()
-    assert (drawn[:, architecture.slices["layers.1.running_mean"]] == 0).all()
-    assert (drawn[:, architecture.slices["layers.1.running_var"]] == 1).all()
+        assert (drawn[:, known.slices[f"layers.{layer}.weight"]] == 1).all()
+        assert (drawn[:, known.slices[f"layers.{layer}.bias"]] == 0).all()
+    assert (drawn[:, known.slices["layers.1.running_mean"]] == 0).all()
+    assert (drawn[:, known.slices["layers.1.running_var"]] == 1).all()
 
 
 def test_small_sirens_begin_nearly_flat():

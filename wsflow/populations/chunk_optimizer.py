@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,26 +22,26 @@ NOISE_STREAM = 1  # of random numbers; others are for initial weights and the or
 class ChunkOptimizer:
     """Moves weights (n, d) in place, one step of all networks at a time."""
 
-    def __init__(self, problem: Problem, weights: Tensor, runs: Runs) -> None:
-        settings, drawn = problem.settings, problem.drawn(runs)
+    def __init__(self, problem: Problem, weights: Tensor, runs: Runs, drawn: Mapping[str, np.ndarray]) -> None:
+        settings = problem.settings
         self.row = OPTIMIZERS[settings.optimizer]
         self.weights = weights.detach()
         self.memory = [torch.zeros_like(self.weights) for _ in range(self.row.memory)]
         names = ("learning_rate", "momentum", "weight_decay", "temperature")
         self.columns = {name: self.weights.new_tensor(drawn[name]).unsqueeze(1) for name in names}
-        self.columns["temperature"] = self.columns["temperature"] / self._examples(problem, runs)
-        self.totals = problem.totals(runs)
+        self.columns["temperature"] = self.columns["temperature"] / self._examples(problem, runs, drawn)
+        self.totals = problem.totals(drawn)
         known = set(self.totals.tolist())
         self.factors = {total: factors(settings.schedule, settings.cycles, total) for total in known}
         self.noise = _Noise(self.weights, settings.random_state, runs)
         self.decays, self.step = bool(self.columns["weight_decay"].any()), 0
 
-    def _examples(self, problem: Problem, runs: Runs) -> float | Tensor:
+    def _examples(self, problem: Problem, runs: Runs, drawn: Mapping[str, np.ndarray]) -> float | Tensor:
         """How many examples each run has, by weight."""
         size = problem.size
         if problem.own_targets and problem.weights is not None:
             size = size[np.asarray(runs) - problem.settings.first_run]
-        size = size * problem.drawn(runs)["data_fraction"]
+        size = size * drawn["data_fraction"]
         return float(size[0]) if len(set(size.tolist())) == 1 else self.weights.new_tensor(size).unsqueeze(1)
 
     def __call__(self, gradient: Tensor) -> None:

@@ -59,9 +59,9 @@ class _Chunk:
         self.weights = weights.to(settings.device, dtype)
         self.statistics = torch.from_numpy(problem.architecture.statistic_columns).to(settings.device)
         self.batches = Batches(problem, runs, drawn["data_fraction"])
-        self.optimizer = ChunkOptimizer(problem, self.weights, runs)
+        self.optimizer = ChunkOptimizer(problem, self.weights, runs, drawn)
         self.gradients = Gradients(problem, runs, drawn["dropout"], self.weights)
-        self.steps = problem.kept(runs)
+        self.steps = problem.kept(self.optimizer.totals)
         self.kept = np.empty((*self.steps.shape, problem.architecture.n_weights), problem.dtype)
 
     def train_epoch(self, epoch: int) -> None:

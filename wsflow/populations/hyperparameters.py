@@ -78,7 +78,10 @@ def draw_hyperparameters(values: Mapping[str, Any], random_state: int, runs: Run
     What a run draws depends on the seed and its number only, and a parameter's value not on the other ranges. What is
     None is NaN.
     """
-    shares = np.array([np.random.default_rng((random_state, int(run), STREAM)).random(len(RANGES)) for run in runs])
+    shares = np.zeros((len(runs), len(RANGES)))
+    if any(isinstance(values[name], Sequence) for name in RANGES):
+        streams = [np.random.default_rng((random_state, int(run), STREAM)) for run in runs]
+        shares = np.array([stream.random(len(RANGES)) for stream in streams])
     columns = [_drawn(HYPERPARAMETERS[name], values[name], c) for name, c in zip(RANGES, shares.T, strict=True)]
     return np.stack(columns, axis=1)
 

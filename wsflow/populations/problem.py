@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,13 +62,12 @@ class Problem:
         drawn = draw_hyperparameters(self.settings.ranges(), self.settings.random_state, runs)
         return dict(zip(RANGES, drawn.T, strict=True))
 
-    def totals(self, runs: Runs) -> np.ndarray:
-        """Return how many steps each of some runs takes."""
-        steps = self.drawn(runs)["steps"]
+    def totals(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return how many steps each of some runs takes, given what they drew."""
+        steps = drawn["steps"]
         return np.where(np.isnan(steps), self.settings.epochs * self.epoch, steps).astype(np.int64)
 
-    def kept(self, runs: Runs) -> np.ndarray:
-        """Return the steps (len(runs), snapshots) after which networks of each run are kept; the last is its end."""
-        totals = self.totals(runs)
+    def kept(self, totals: np.ndarray) -> np.ndarray:
+        """Return the steps (runs, snapshots) after which networks are kept, given the last one of each run."""
         known = {int(total): self.settings.kept(int(total)) for total in set(totals.tolist())}
         return np.array([known[int(total)] for total in totals], dtype=np.int64)

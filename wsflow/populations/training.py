@@ -182,7 +182,7 @@ def train_population(
     runs, size = problem.runs, problem.settings.chunk_size or 1
     chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
     rows = np.concatenate(run_chunks(problem, chunks, saved, n_jobs, progress))
-    kept = problem.kept(runs)
+    kept = problem.kept(problem.totals(problem.drawn(runs)))
     weights = WeightArray(rows, networks.architecture, runs=runs.repeat(kept.shape[1]), steps=kept.ravel())
     return Population(weights, task, _provenance(problem))
 
