@@ -123,7 +123,7 @@ def _of_module(task: Task, module: Any) -> Networks:
     if isinstance(module, nn.Module):
         return Networks(_read(module, task), "torch", lambda: module)
     if not callable(module):
-        raise InvalidInputError(
+        raise ValueError(
             f"The 'module' of train_population is a torch module, or a function without arguments that builds one, got "
             f"{type(module).__name__}."
         )
@@ -150,11 +150,11 @@ def seeded_module(build: Callable[[], Any], seed: int) -> nn.Module:
         with _seeded(seed):
             module = build()
     except Exception as error:
-        raise InvalidInputError(
+        raise ValueError(
             f"The 'module' of train_population cannot be called without arguments: {type(error).__name__}: {error}."
         ) from error
     if not isinstance(module, nn.Module):
-        raise InvalidInputError(
+        raise ValueError(
             f"The 'module' of train_population builds a {type(module).__name__}, expected a torch.nn.Module."
         )
     return module

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.sequential import mlp_layers
-from wsflow.exceptions import InvalidInputError
 from wsflow.running.modules import activation_module
 from wsflow.task import Task
 
@@ -72,7 +71,7 @@ def vit(sizes: Sequence[int], task: Task, activation: str, image: tuple[int, ...
     width, depth, heads = sizes
     channels, *sides = image
     if any(side % PATCHES for side in sides) or width % heads:
-        raise InvalidInputError(
+        raise ValueError(
             f"A 'vit' has {PATCHES} x {PATCHES} patches of an image, and its heads share the width; got images of "
             f"{sides[0]} x {sides[1]} pixels, and {heads} heads of width {width} in all. Choose multiples."
         )

@@ -104,7 +104,7 @@ def image_of(task: Task, image: Sequence[int] | None, text: str) -> tuple[int, .
             "channels, height, width)."
         )
     if len(shape) != 3 or prod(shape) != task.n_inputs or (task.X.ndim == 4 and shape != own):
-        raise InvalidInputError(
+        raise ValueError(
             f"The 'image' of train_population is (channels, height, width), for {task.n_inputs} inputs of the task; "
             f"got {shape}."
         )
