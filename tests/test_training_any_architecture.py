@@ -231,6 +231,47 @@ def test_networks_learn():
     assert scores(outputs, torch.from_numpy(task.test.targets), task.loss).min() > 0.8
 
 
+def test_targets_of_each_run_are_those_of_a_task_of_its_own():
+    task = pixels()
+    targets = np.random.default_rng(2).integers(3, size=(3, len(task.X)))
+    settings = {"architecture": architecture("cnn"), "epochs": 2, "batch_size": BATCH, "optimizer": "sgd"}
+    own = train_population(task, n_runs=3, first_run=2, targets=targets, chunk_size=2, **settings)
+    for i, y in enumerate(targets):
+        alone = train_population(Task(task.X, y, classes=[0, 1, 2]), n_runs=1, first_run=2 + i, **settings)
+        np.testing.assert_allclose(rows(own)[i], rows(alone)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgld", "sghmc"])
+def test_samplers_leave_statistics_to_the_batches(optimizer):
+    """The count of batches is whole, and statistics are those that a norm alone would have: noise moves weights."""
+    settings = {"architecture": architecture("cnn"), "epochs": 3, "batch_size": BATCH, "n_runs": 2}
+    sampled = train_population(pixels(), optimizer=optimizer, weight_decay=0.5, learning_rate=1e-9, **settings)
+    still = train_population(pixels(), optimizer="sgd", learning_rate=0.0, **settings)
+    statistics = still.architecture.statistic_columns
+    np.testing.assert_allclose(rows(sampled)[:, statistics], rows(still)[:, statistics], atol=1e-3)
+    assert set(rows(sampled)[:, still.architecture.slices["2.num_batches_tracked"]].ravel()) == {15.0}
+    learned = np.setdiff1d(np.arange(rows(still).shape[1]), statistics)
+    assert (rows(sampled)[:, learned] != rows(still)[:, learned]).mean() > 0.9
+
+
+# by name: on images of 8 x 8 pixels and 10 classes, with sizes counted by hand
+NAMED = [("cnn:16,16,16", 4970, 0), ("resnet:4,8", 1382, 78), ("vit:8,1,2", 874, 0), ("mlp:8", 610, 0)]
+
+
+@pytest.mark.parametrize(("name", "learned", "statistics"), NAMED)
+def test_named_architectures_have_their_sizes_and_train(name, learned, statistics):
+    task = load_task("digits")
+    population = train_population(task, n_runs=2, architecture=name, steps=2, snapshots=2, snapshot_every=1)
+    known = population.architecture
+    assert len(known.statistic_columns) == statistics and known.n_weights == learned + statistics
+    moved = rows(population)[1::2] != rows(population)[::2]
+    weights = np.setdiff1d(np.arange(known.n_weights), known.statistic_columns)
+    # but for pixels and units that are dark in all examples
+    assert moved[:, weights].mean() > 0.7
+    outputs = forward(torch.from_numpy(rows(population)), known, torch.from_numpy(task.X[:5]))
+    assert outputs.shape == (4, 5, 10) and outputs.isfinite().all()
+
+
 # what is trained, and what is refused
 
 

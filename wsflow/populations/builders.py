@@ -75,7 +75,7 @@ def vit(sizes: Sequence[int], task: Task, activation: str, image: tuple[int, ...
             f"A 'vit' has {PATCHES} x {PATCHES} patches of an image, and its heads share the width; got images of "
             f"{sides[0]} x {sides[1]} pixels, and {heads} heads of width {width} in all. Choose multiples."
         )
-    patch = [side // PATCHES for side in sides]
+    patch = (sides[0] // PATCHES, sides[1] // PATCHES)
     function: Any = activation_module(activation)
     layers = [
         nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, function, batch_first=True, norm_first=True)
