@@ -10,6 +10,7 @@ from typing import Any
 from wsflow.architecture import Architecture
 from wsflow.architecture.program import Input, Operation, Program, Value
 from wsflow.exceptions import InvalidInputError
+from wsflow.running.activation_sizes import runs_in_one_product
 from wsflow.running.kernels import is_drawing
 from wsflow.running.sequential import program_of
 
@@ -36,7 +37,7 @@ def with_rate(architecture: Architecture) -> Architecture:
     """
     program = program_of(architecture)
     operations = () if program is None else program.operations
-    found = list(_of_layers(operations) if architecture.layers else _of_dropout(operations))
+    found = list(_of_layers(operations) if runs_in_one_product(architecture) else _of_dropout(operations))
     if program is None or len(found) == len(operations):
         raise InvalidInputError(
             "The networks have no layer of dropout whose rate 'dropout' could be: put nn.Dropout layers into the "
