@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import zoo
+from click.testing import CliRunner
 from kinds import Residual, Transformer
 from torch import Tensor, nn
 
-from wsflow import Architecture, WeightArray, WeightFlow
+from wsflow import Architecture, WeightArray, WeightFlow, load_population, save_model
 from wsflow.architecture.resizing import resized
+from wsflow.cli import main
 from wsflow.models.options import NeuronTransformer
 from wsflow.models.widths import combined, of_hidden
 from wsflow.running import forward
@@ -36,6 +39,21 @@ def attention(heads: int, width: int, hidden: int) -> nn.Module:
     return net
 
 
+class Concatenated(nn.Module):
+    """Two branches side by side, of which a depthwise and a plain convolution read all channels."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 2 * k, 3), nn.Conv2d(1, 3 * k, 3)
+        self.depthwise, self.mix = nn.Conv2d(5 * k, 5 * k, 3, groups=5 * k), nn.Conv2d(5 * k, 4 * k, 1)
+        self.head = nn.Linear(4 * k, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images to logits."""
+        x = torch.cat([self.left(x).relu(), self.right(x).tanh()], 1)
+        return self.head(self.mix(self.depthwise(x)).relu().mean((2, 3)))
+
+
 # how to build a network of each width, and an example input
 FAMILIES: dict[str, tuple[Callable[[int], nn.Module], Tensor]] = {
     "CNN": (lambda k: convolutional(3 * k, 4 * k), GRAY),
@@ -45,6 +63,7 @@ FAMILIES: dict[str, tuple[Callable[[int], nn.Module], Tensor]] = {
         lambda k: nn.Sequential(nn.Linear(4, 3 * k), nn.PReLU(3 * k), nn.Linear(3 * k, 2)),
         torch.zeros(2, 4),
     ),
+    "concatenated": (Concatenated, GRAY),
     "transformer": (lambda k: attention(2 * k, 6 * k, 5 * k), TOKENS),
     "group norm": (
         lambda k: nn.Sequential(
@@ -181,3 +200,12 @@ class TestFlows:
         np.testing.assert_allclose(first, parts[:2, architecture.slices["0.weight"]].reshape(2, 4, 9), rtol=1e-6)
         with pytest.raises(ValueError, match="identity=None"):
             flow.sample(2, random_state=0, architecture=of_hidden(architecture, [2, 4]))
+
+    def test_the_command_samples_other_channels(self, tmp_path: Path) -> None:
+        save_model(fitted(None)[0], tmp_path / "flow.st")
+        model, out = str(tmp_path / "flow.st"), str(tmp_path / "wide.safetensors")
+        result = CliRunner().invoke(main, ["sample", model, "-n", "3", "-o", out, "--hidden", "8,6"])
+        assert result.exit_code == 0, result.output
+        weights = load_population(out).weights
+        assert [group.size for group in weights.architecture.groups] == [8, 6]
+        assert weights.to_modules()[0](GRAY).shape == (2, 3)
