@@ -110,6 +110,9 @@ def _rewritten(
     if base in ("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"):
         axis = rest[1] if len(rest) > 1 else dict(operation.keywords).get("dim", 0)
         return replace(operation, arguments=(first, _scaled(rest[0], old.shape[axis], new.shape[axis]), *rest[1:]))
+    if base.startswith("conv") and len(rest) > 5 and rest[5] == old.shape[1] > 1:
+        # depthwise: as many groups as channels
+        return replace(operation, arguments=(first, *rest[:5], new.shape[1], *rest[6:]))
     if base == "native_group_norm":
         return replace(operation, arguments=(*operation.arguments[:4], new.shape[1], *operation.arguments[5:]))
     return operation
