@@ -93,7 +93,7 @@ def with_coordinates_of(geometry: Geometry, fitted: Geometry) -> Geometry:
     A ValueError says that some weights are equal in all networks, which does not say what they are at another width.
     """
     known = fitted.coordinates
-    if known is None or fitted.layout is None or geometry.layout is None:
+    if not isinstance(known, Coordinates) or fitted.layout is None or geometry.layout is None:
         return geometry
     size = geometry.manifold.size
     centre, scale, constant = known.centre.new_zeros(size), known.scale.new_ones(size), torch.zeros(size).bool()

@@ -64,8 +64,8 @@ def exchangeability_of(geometry: Geometry) -> Exchangeability:
         blocks.append(torch.cat(mine, 1))
         # what is constant in some of the neurons
         blocks += [found[known[:, i], i].unsqueeze(1) for i in (known.any(0) & ~known.all(0)).nonzero()[:, 0]]
-    for edges in (*tokens.edges, *tokens.tensors):
-        blocks += [c[c >= 0].unsqueeze(1) for c in flat[edges.columns].unbind(-1)]
+    for columns in (*(e.columns for e in tokens.edges), *(t.columns for t in tokens.tensors)):
+        blocks += [c[c >= 0].unsqueeze(1) for c in flat[columns].unbind(-1)]
     free = flat[tokens.free]
     blocks.append(free[free >= 0].unsqueeze(0))
     return Exchangeability(tokens, [block for block in blocks if block.numel()])
