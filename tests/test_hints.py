@@ -171,3 +171,32 @@ class TestFlows:
             3,
             wide.n_weights,
         )
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_gradients_of_a_few_points_at_a_time_are_the_same(rows: int) -> None:
+    plane = Product.of(Euclidean(4))
+    source = Isotropic(plane, torch.ones(4, dtype=torch.float64))
+    seen = []
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x.pow(4).sum(1)
+
+    x, t, guess = (
+        torch.randn(s, generator=torch.Generator().manual_seed(0), dtype=torch.float64) for s in ((7, 4), (7,), (7, 4))
+    )
+    expected = GradientHints(loss, plane, source)(x, t, guess)
+    assert seen == [7]
+    torch.testing.assert_close(GradientHints(loss, plane, source, rows)(x, t, guess), expected, rtol=1e-12, atol=1e-12)
+    assert max(seen[1:]) == min(rows, 7) and sum(seen[1:]) == 7
+
+
+def test_as_many_networks_are_differentiated_at_once_as_keep_a_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = Architecture.mlp([4, 8, 3])
+    inputs, targets = torch.zeros(10, 4), torch.zeros(10, 3)
+    consensus = Consensus(architecture, GEOMETRIES["euclidean"](architecture), inputs, targets, "cross_entropy")
+    # the eight hidden activations of each input, in single precision
+    for kept, expected in ((3 * 10 * 8 * 4, 3), (10, 1)):
+        monkeypatch.setattr("wsflow.objectives.consensus.BYTES", kept)
+        assert consensus.rows() == expected

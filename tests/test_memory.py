@@ -24,11 +24,12 @@ from wsflow.flow.solvers import RungeKutta
 from wsflow.geometry import GEOMETRIES
 from wsflow.memory import check_memory, physical_memory
 from wsflow.metanetworks.velocity import velocity_network
-from wsflow.models.memory import bytes_in_file, kept_for_gradients, n_parameters
+from wsflow.models.memory import bytes_in_file, n_parameters
 from wsflow.models.options import DEFAULTS, MLP, AdamW, NeuronTransformer, RelationalTransformer
 from wsflow.models.settings import settings_of
 from wsflow.populations import load_task
 from wsflow.populations.training import train_population
+from wsflow.running.gradient_memory import kept_for_gradients
 
 SENTENCE = r"take [\d.,e+]+ GiB, and this machine has [\d,.]+ GiB of memory\. [A-Z]"
 X = np.random.default_rng(0).normal(size=(20, 3))
@@ -48,7 +49,7 @@ REQUESTS = {
     "epochs": lambda: train_population(load_task("iris"), [4], 1, epochs=10**14),
     "hidden": lambda: train_population(load_task("iris"), [10**7, 10**7], 1),
     "architecture": lambda: Architecture.mlp([10**9, 10**9, 10**9]),
-    "hints": lambda: WeightFlow("euclidean", task=_images(), hints="gradient").fit(_convolutions()),
+    "metric": lambda: WeightFlow("euclidean", task=_images(), metric="function").fit(_convolutions()),
     "json": lambda: Architecture.from_json(Architecture.mlp([2, 3, 2]).to_json().replace("3", str(10**12))),
 }
 
@@ -58,12 +59,12 @@ def _networks() -> WeightArray:
 
 
 def _images() -> Task:
-    return Task(np.zeros((512, 1, 64, 64), np.float32), np.arange(512) % 3)
+    return Task(np.zeros((64, 1, 256, 256), np.float32), np.arange(64) % 3)
 
 
 @cache
 def _convolutions() -> WeightArray:
-    """Networks with a million activations by each image."""
+    """Networks with seventeen million activations by each image."""
     module = nn.Sequential(nn.Conv2d(1, 256, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 3))
     architecture = Architecture.from_module(module, torch.zeros(2, 1, 64, 64))
     return WeightArray(np.random.default_rng(0).normal(size=(200, architecture.n_weights)), architecture)
@@ -157,7 +158,7 @@ def test_what_gradients_keep_grows_by_networks_and_inputs(name):
         module, shape, known = MODULES[name]
         architecture = Architecture.from_module(module.eval(), torch.randn(2, *shape))
     task = Task(np.random.default_rng(0).normal(size=(9, *shape)).astype(np.float32), np.arange(9) % 3)
-    estimated = kept_for_gradients(architecture, task)
+    estimated = kept_for_gradients(architecture, torch.from_numpy(task.X))
     assert estimated == (known or estimated) > 0
     kept = []
     for inputs in (torch.from_numpy(task.X[:4]), torch.from_numpy(task.X[:9])):

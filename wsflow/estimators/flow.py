@@ -39,7 +39,7 @@ from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
 from wsflow.models.flow_training import FlowHistory, train_weight_flow
-from wsflow.models.memory import check_flow, check_hints, check_samples
+from wsflow.models.memory import check_flow, check_gradients, check_samples
 from wsflow.models.options import DEFAULTS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
 from wsflow.models.weight_flow import (
@@ -210,7 +210,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         if self.task is not None and self.architecture_ is not None:
             warn_of_classes(self.architecture_, self.task)
         settings = self._settings()
-        check_hints(settings, modelled(self.architecture_), len(values))
+        check_gradients(settings, modelled(self.architecture_), len(values))
         if settings.geometry is None:
             warn_of_plain(self, "learns plain vectors, without symmetries (geometry='euclidean' says that they are)")
         weights = weights_alone(tensor(values), self.architecture_)

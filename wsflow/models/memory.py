@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from wsflow.architecture import Architecture
 from wsflow.memory import check_memory
+from wsflow.models.flow_training import METRIC_INPUTS
 from wsflow.models.options import MLP, ExchangeableSource, GaussianSource, NeuronTransformer
 from wsflow.models.settings import FlowSettings
 from wsflow.models.weight_flow import HINT_INPUTS
-from wsflow.running import forward
-from wsflow.task import Task
+from wsflow.running.gradient_memory import kept_for_gradients
 
 COPIES = 5  # of the weights in training: themselves, gradients, two moments of Adam, and the moving average
 SINGLE, DOUBLE = 4, 8
 LAYER = 20_000  # bytes of a layer's Python objects
 EVALUATION = 50  # steps for each of which the history has four numbers
 NUMBER = 32  # bytes of a number in a list
+BOTH = 2  # values and their change
 
 
 def check_flow(settings: FlowSettings, architecture: Architecture | None, n_weights: int) -> None:
@@ -54,36 +53,21 @@ def n_parameters(velocity: NeuronTransformer | MLP) -> int:
     return velocity.weights_per_square * velocity.depth * velocity.width**2
 
 
-def check_hints(settings: FlowSettings, architecture: Architecture | None, n_networks: int) -> None:
-    """Refuse hints, gradients of all networks of a batch at once, that do not fit into memory."""
-    if settings.hints is None or settings.task is None or architecture is None:
+def check_gradients(settings: FlowSettings, architecture: Architecture | None, n_networks: int) -> None:
+    """Refuse hints, of a few networks at once, and a metric, of a whole batch, that do not fit into memory."""
+    if settings.task is None or architecture is None or (settings.hints is None and settings.metric == "euclidean"):
         return
-    batch, inputs = min(settings.training.batch_size, n_networks), min(len(settings.task.X), HINT_INPUTS)
-    check_memory(
-        f"Hints of {batch} networks on {inputs} inputs of the task",
-        batch * inputs * kept_for_gradients(architecture, settings.task),
-        "Lower the 'batch_size', or choose hints=None.",
-    )
-
-
-def kept_for_gradients(architecture: Architecture, task: Task) -> int:
-    """Return how many bytes each network keeps for its gradients by an input: those by two of them, less by one."""
-    row = torch.zeros(1, architecture.n_weights, dtype=torch.float32, requires_grad=True)
-    kept = []
-    for n in (1, 2):
-        inputs = torch.from_numpy(task.X[:n]).float()
-        sizes: dict[int, int] = {}
-
-        def keep(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-            outputs = forward(row, architecture, inputs)
-        # all networks share the inputs
-        kept.append(sum(size for place, size in sizes.items() if place != inputs.untyped_storage().data_ptr()))
-        del outputs
-    return kept[1] - kept[0]
+    kept = kept_for_gradients(architecture, torch.from_numpy(settings.task.X[:1]))
+    if settings.hints is not None:
+        inputs = min(len(settings.task.X), HINT_INPUTS)
+        check_memory(f"Hints of a network on {inputs} inputs of the task", inputs * kept, "Choose hints=None.")
+    if settings.metric == "function":
+        batch = min(settings.training.batch_size, n_networks)
+        check_memory(
+            f"The change of the outputs of {batch} networks on {METRIC_INPUTS} inputs of the task",
+            BOTH * batch * METRIC_INPUTS * kept,
+            "Lower the 'batch_size', or choose metric='euclidean'.",
+        )
 
 
 def bytes_in_file(settings: FlowSettings, n_networks: int, n_weights: int) -> int:

@@ -316,4 +316,4 @@ def _velocity(
 
 def _hints(consensus: Consensus | None, geometry: Geometry, source: Source) -> GradientHints | None:
     """Gradients of a consensus as what the velocity network sees beside each point."""
-    return None if consensus is None else GradientHints(consensus, geometry.manifold, source, consensus.rows)
+    return None if consensus is None else GradientHints(consensus, geometry.manifold, source, consensus.rows())

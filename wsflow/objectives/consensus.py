@@ -11,11 +11,14 @@ from wsflow.architecture import Architecture
 from wsflow.geometry import Geometry
 from wsflow.losses import LOSSES
 from wsflow.running import forward, matched
+from wsflow.running.gradient_memory import kept_for_gradients
 from wsflow.running.metrics import mean
 from wsflow.task import Task
 
 # networks that run at once
 ROWS = 32
+# that networks that are differentiated at once keep
+BYTES = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +43,10 @@ class Consensus:
     targets: Tensor
     loss: str
 
-    @property
-    def rows(self) -> int | None:
-        """How many networks are to be differentiated at once: those with kernels run one by one, and are large."""
-        return 1 if any(len(parameter.shape) > 2 for parameter in self.architecture.parameters) else None
+    def rows(self) -> int:
+        """Return how many networks may be differentiated at once, at least one."""
+        kept = len(self.inputs) * kept_for_gradients(self.architecture, self.inputs)
+        return max(1, BYTES // max(1, kept))
 
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to losses (n,)."""
