@@ -90,9 +90,9 @@ def _program(program: Program) -> Program:
 def _operation(operation: Operation) -> Operation:
     if operation.base != "batch_norm":
         return operation
-    # behind the gain and the bias: running mean and variance, and whether those of the batch are used
-    before, after = operation.arguments[:3], operation.arguments[6:]
-    return replace(operation, arguments=(*before, None, None, True, *after))
+    # behind the gain and the bias: running mean and variance, whether those of the batch are used, and a momentum
+    before, after = operation.arguments[:3], operation.arguments[7:]
+    return replace(operation, arguments=(*before, None, None, True, 0.0, *after))
 
 
 def _module(module: Any) -> nn.Module:
