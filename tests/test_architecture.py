@@ -87,14 +87,6 @@ def test_columns_of_an_mlp():
         architecture.locate(802)
 
 
-def test_produced_by_gives_weights_and_biases_of_the_neurons():
-    architecture = Architecture.mlp([4, 3, 2])
-    rows = [
-        (p.name, axis, columns.shape) for p, axis, _, columns in architecture.produced_by(architecture.wire("hidden1"))
-    ]
-    assert rows == [("0.weight", 0, (3, 4)), ("0.bias", 0, (3,))]
-
-
 def test_scalings_commute_with_every_activation_between_two_layers():
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
     architecture = Architecture.from_module(module)
@@ -231,5 +223,3 @@ def test_the_checks_above_catch_a_forgotten_block(generator):
 def test_roles_say_which_columns_are_statistics():
     architecture = handwritten.BatchNormed.architecture(compensated=True)
     assert len(architecture.statistic_columns) == 6 + 6 + 1
-    wire = architecture.wire("before")
-    assert [p.name for p, *_ in architecture.produced_by(wire)] == ["hidden.weight", "hidden.bias"]

@@ -24,7 +24,7 @@ from wsflow.symmetry.matching.assignment import Signs, assignment
 from wsflow.symmetry.matching.fixed_groups import fixed_groups, rows_by_fixed_groups
 from wsflow.symmetry.matching.subproblems import MatchingProblem
 from wsflow.symmetry.matching.universe import _best, _identity, _matrices, _transformed, between, universe_matching
-from wsflow.symmetry.matching.weight import ascend, layer_matching, objective, orbit_matching, weight_matching
+from wsflow.symmetry.matching.weight import ascend, objective, orbit_matching, weight_matching
 
 BOTH = frozenset({POSITIVE, SIGN})
 
@@ -247,7 +247,7 @@ class TestAscent:
             parents = action.permutations[group.parent.name].unsqueeze(-1)
             assert torch.equal(places // group.size, parents.expand_as(places))
 
-    @pytest.mark.parametrize("match", [weight_matching, layer_matching, orbit_matching])
+    @pytest.mark.parametrize("match", [weight_matching, orbit_matching])
     @pytest.mark.parametrize("name", ["relu", "attention", "recurrent"])
     def test_one_reference_for_all_is_one_for_each(self, name, match):
         architecture = ARCHITECTURES[name]

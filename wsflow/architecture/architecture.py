@@ -310,17 +310,6 @@ class Architecture:
         """Return the wire of that name."""
         return next(wire for wire in self.wires if wire.name == name)
 
-    def produced_by(self, wire: Wire) -> Iterator[tuple[Parameter, int, int | None, np.ndarray]]:
-        """Yield the blocks that produce a wire: incoming weights and biases of its neurons.
-
-        Each is the parameter, the block's axis that ranges over the wire, the axis of the parent's neurons (None where
-        the wire's group is not nested), and the columns of its elements in a row of weights, shaped as the block.
-        """
-        for parameter, block, columns in self.blocks:
-            for name, axis, exponent in block.wires:
-                if name == wire.name and exponent == 1 and parameter.role == "weight":
-                    yield parameter, axis, block.parent_axis(axis), columns
-
     def locate(self, column: int) -> tuple[str, tuple[int, ...]]:
         """Return the name of the parameter to which a column of the weights belongs, and the index there."""
         for parameter in self.parameters:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import train_chunk
 from wsflow.populations.problem import Problem
-from wsflow.progress import Progress
+from wsflow.progress import Progress, stages
 
 
 def run_chunks(
@@ -29,30 +29,16 @@ def run_chunks(
 
     # no more processes than chunks: those that have nothing to do would not know when to end
     n_jobs = min(effective_n_jobs(n_jobs), len(chunks))
-    several = n_jobs > 1
-    work = (
-        _side_by_side(problem, chunks, checkpoint, n_jobs)
-        if several
-        else _in_turn(problem, chunks, checkpoint, progress)
-    )
+    reports = stages(progress, *(len(runs) * problem.epochs for runs in chunks))
+    if n_jobs <= 1:
+        calls = enumerate(zip(chunks, reports, strict=True))
+        return [_one(problem, index, runs, checkpoint, report) for index, (runs, report) in calls]
     results: list[np.ndarray] = []
-    for weights in work:
+    for weights, report in zip(_side_by_side(problem, chunks, checkpoint, n_jobs), reports, strict=True):
         results.append(weights)
-        if several and progress is not None:
-            _report(progress, problem, chunks, len(results) - 1, problem.epochs)
+        if report is not None:
+            report(1, 1)
     return results
-
-
-def _in_turn(
-    problem: Problem, chunks: Sequence[np.ndarray], checkpoint: Checkpoint | None, progress: Progress | None
-) -> Iterator[np.ndarray]:
-    for index, runs in enumerate(chunks):
-
-        def report(epoch: int, index: int = index) -> None:
-            if progress is not None:
-                _report(progress, problem, chunks, index, epoch)
-
-        yield _one(problem, index, runs, checkpoint, report)
 
 
 def _side_by_side(
@@ -92,8 +78,9 @@ def _one(
     index: int,
     runs: np.ndarray,
     checkpoint: Checkpoint | None,
-    report: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
+    report = None if progress is None else lambda epoch: progress(epoch, problem.epochs)
     settings = problem.settings
     if checkpoint is None:
         return train_chunk(problem, runs, report)
@@ -106,9 +93,3 @@ def _one(
     elif report is not None:
         report(problem.epochs)
     return weights
-
-
-def _report(progress: Progress, problem: Problem, chunks: Sequence[np.ndarray], index: int, epoch: int) -> None:
-    epochs = problem.epochs
-    before = sum(map(len, chunks[:index]))
-    progress(before * epochs + len(chunks[index]) * epoch, sum(map(len, chunks)) * epochs)

@@ -35,15 +35,6 @@ def centred(weights: Tensor, architecture: Architecture) -> Tensor:
     >>> centred(w, architecture).tolist(), centred(flip(w), architecture).tolist()
     ([[1.0, 2.0, 3.0, 5.5]], [[-1.0, -2.0, -3.0, 5.5]])
     """
-    return _moved(weights, architecture, 0.5)
-
-
-def uncentred(weights: Tensor, architecture: Architecture) -> Tensor:
-    """Return the inverse of `centred`."""
-    return _moved(weights, architecture, -0.5)
-
-
-def _moved(weights: Tensor, architecture: Architecture, share: float) -> Tensor:
     for shear, _, columns, biases in flip_shears(architecture):
-        weights = add_to_biases(weights, take(weights, columns), biases, share * shear.amount)
+        weights = add_to_biases(weights, take(weights, columns), biases, 0.5 * shear.amount)
     return weights

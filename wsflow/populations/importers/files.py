@@ -12,9 +12,8 @@ from wsflow.architecture.state_names import misfits
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.choice import restricted
 from wsflow.populations.importers.damaged import ARRAY, SAVE
-from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.layouts import torch_layout
-from wsflow.populations.importers.leaves import Leaf, is_tensor, leaves_of
+from wsflow.populations.importers.leaves import Checkpoint, Leaf, is_tensor, leaves_of
 from wsflow.populations.importers.nnet import fold_normalization
 
 # names of what is not the weights of a network, and what to do with it

@@ -9,8 +9,8 @@ from pathlib import Path
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.file_kinds import other_than
 from wsflow.populations.importers.damaged import ARRAY, SAVE, intact
-from wsflow.populations.importers.imported import Checkpoint
 from wsflow.populations.importers.keras_files import read_hdf5, read_keras
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.msgpack_files import read_msgpack
 from wsflow.populations.importers.nnet import read_nnet
 from wsflow.populations.importers.onnx_files import read_onnx

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.readers import MAXIMUM_BYTES, MAXIMUM_RATIO
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"

@@ -1,15 +1,16 @@
-"""The tensors of a checkpoint by their names: its nested dictionaries, lists and modules laid flat."""
+"""What is in a file, and its tensors by their names: nested dictionaries, lists and modules laid flat."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from wsflow.architecture import Architecture
 from wsflow.architecture.state_names import is_beside
 from wsflow.architecture.state_rows import as_array
 from wsflow.exceptions import InvalidInputError
@@ -24,6 +25,23 @@ TRAINING = re.compile(
     r"random_state\w*|\w*_rng_state\w*)$",
     re.IGNORECASE,
 )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is in a file: dictionaries and lists of tensors, arrays and other things, in which networks are to be found.
+
+    The tensors and arrays have a dtype and a shape; those with a method ``load`` still lie in the file.
+    """
+
+    tree: Any
+    what: str  # the kind of file, for errors
+    ordered: bool = True  # whether the tensors are in the order of the layers, if the format keeps one
+    channels_last: bool = True  # whether images have their channels last, where kernels are those of Keras or flax
+    architecture: Architecture | None = None  # if the format says it
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what else the file says, as JSON data
+    # constants that scale inputs and outputs, of which the last is of the outputs, such as "means" and "ranges"
+    normalization: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

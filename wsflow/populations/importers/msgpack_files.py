@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.stored import BFLOAT16, NUMBERS, StoredArray, StoredDtype
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3

@@ -19,7 +19,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 
 
 def read_nnet(path: Path) -> Checkpoint:

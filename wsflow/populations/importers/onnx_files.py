@@ -17,7 +17,7 @@ from wsflow.activations import ACTIVATIONS, activation
 from wsflow.architecture import Architecture, Layer
 from wsflow.architecture.state_dicts import WeightLayer, fields_of_cnn, fields_of_mlp, plain_scalings
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.onnx_operators import OPERATORS, Graph
 from wsflow.populations.readers import check_file
 

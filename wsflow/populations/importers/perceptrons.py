@@ -8,7 +8,7 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 
 # scikit-learn's names of activations that have another one here
 ACTIVATIONS = {"logistic": "sigmoid"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.damaged import intact
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.torch_files import read_torch
 from wsflow.populations.readers import MAXIMUM_BYTES, check_kind, read_member
 

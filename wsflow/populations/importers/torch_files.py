@@ -18,7 +18,7 @@ from typing import Any
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.damaged import SAVE
-from wsflow.populations.importers.imported import Checkpoint
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.stored import FUNCTIONS, Storage, storage_dtype
 from wsflow.populations.importers.unpickling import unpickle
 

@@ -53,19 +53,12 @@ def weight_matching(weights: Tensor, reference: Tensor, architecture: Architectu
     return ascent.action()
 
 
-def layer_matching(weights: Tensor, reference: Tensor, architecture: Architecture) -> Action:
-    """Match rows (n, d) to a reference (d,) or (n, d) layer by layer, comparing weights between groups already matched.
-
-    What it finds does not depend on the order in which a row's neurons come, so coordinate ascent that starts
-    from it sends a whole orbit to one point; from the identity, members of an orbit end at different local maxima.
-    """
-    ascent = _ascent(weights, reference, architecture)
-    ascent.initialize()
-    return ascent.action()
-
-
 def orbit_matching(weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50) -> Action:
-    """Return the weight matching that starts layer by layer, so that all members of an orbit end at one point."""
+    """Return the weight matching that starts layer by layer, so that all members of an orbit end at one point.
+
+    Weights are first compared between groups already matched, which does not depend on the order of a row's neurons;
+    from the identity, members of an orbit end at different local maxima.
+    """
     return ascend(weights, reference, architecture, max_sweeps).action()
 
 
