@@ -40,7 +40,7 @@ class Networks:
         """Return the weights (n, d) of modules that are built with the seeds."""
         if self.build is None:
             raise ValueError(
-                f"The initialisation {OF_MODULE!r} of train_population takes first weights of a module: pass module=, "
+                f"The initialisation {OF_MODULE!r} takes first weights of a module: pass module=, "
                 "or choose another one."
             )
         return rows_of_states([seeded_module(self.build, seed).state_dict() for seed in seeds], self.architecture)
@@ -92,7 +92,7 @@ def _of_widths(task: Task, hidden: tuple[int, ...], activation: str, argument: f
 def _check_one(given: Sequence[str]) -> None:
     if len(given) > 1:
         raise ValueError(
-            f"train_population takes one of 'hidden', 'architecture' and 'module', got {' and '.join(map(repr, given))}"
+            f"Networks to train are given by one of 'hidden', 'architecture' and 'module', got {' and '.join(map(repr, given))}"
             ". Leave out all but one."
         )
 
@@ -182,8 +182,8 @@ def _checked(architecture: Any) -> Architecture:
         )
     if not architecture.is_runnable:
         raise InvalidInputError(
-            f"The architecture {architecture} does not say how to run its networks: read it from a module with "
-            "Architecture.from_module(module, example_input), or pass module=."
+            f"The architecture {architecture} does not say how to run its networks. Read it from a module with "
+            "an example input, or pass module=."
         )
     return architecture
 

@@ -200,7 +200,7 @@ def _all_types(architecture: Architecture) -> Mapping[str, LayerType]:
     if unknown is not None:
         raise ValueError(
             f"What the parameter {unknown!r} is used for does not say how it begins. Choose initialisation='normal', "
-            "or give train_population a function that builds the module, with initialisation='module'."
+            "or 'module' where a module or a function that builds one is given."
         )
     return types
 
