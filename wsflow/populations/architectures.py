@@ -92,8 +92,8 @@ def _of_widths(task: Task, hidden: tuple[int, ...], activation: str, argument: f
 def _check_one(given: Sequence[str]) -> None:
     if len(given) > 1:
         raise ValueError(
-            f"Networks to train are given by one of 'hidden', 'architecture' and 'module', got {' and '.join(map(repr, given))}"
-            ". Leave out all but one."
+            "Networks to train are given by one of 'hidden', 'architecture' and 'module', got "
+            f"{' and '.join(map(repr, given))}. Leave out all but one."
         )
 
 

@@ -86,7 +86,7 @@ def build_architecture(text: str, task: Task, activation: str | None = None, ima
     name, sizes = parse_architecture(text)
     row = NAMED_ARCHITECTURES[name]
     if name == "siren" and activation not in (None, "sine"):
-        raise ValueError(f"A 'siren' has sines, got the activation {activation!r}. Choose architecture='mlp:...'.")
+        raise ValueError(f"A 'siren' has sines, got the activation {activation!r}. Choose the architecture 'mlp'.")
     images = {"image": image_of(task, image, text)} if row.takes_images else {}
     return getattr(builders, name)(sizes, task, activation or row.activation, **images)
 

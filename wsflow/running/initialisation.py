@@ -199,8 +199,8 @@ def _all_types(architecture: Architecture) -> Mapping[str, LayerType]:
     unknown = next((name for name in architecture.names if name not in types), None)
     if unknown is not None:
         raise ValueError(
-            f"What the parameter {unknown!r} is used for does not say how it begins. Choose initialisation='normal', "
-            "or 'module' where a module or a function that builds one is given."
+            f"What the parameter {unknown!r} is used for does not say how it begins. Choose the initialisation "
+            "'normal', or 'module' where a module or a function that builds one is given."
         )
     return types
 
