@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from test_tracing import THEORY
+import zoo_named
+from test_tracing import IMAGES, THEORY
 from torch import Tensor, nn
 
 from wsflow import (
@@ -33,7 +34,7 @@ from wsflow.architecture.operations import OPERATIONS
 from wsflow.architecture.program import Constant, ConstantValue, Input, Operation, Program, Value
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.population import Population
-from wsflow.running import unflatten
+from wsflow.running import forward, train_forward, unflatten
 from wsflow.running.execution import run_module
 from wsflow.running.program import ProgramModule
 from wsflow.running.steps import function_of
@@ -41,6 +42,16 @@ from wsflow.tracing.rules import RULES
 
 FAMILIES = {name: (theory.module, theory.inputs) for name, theory in THEORY.items() if name != "MLP"}
 FAMILIES["GIN"] = (zoo.gin, zoo.graph())
+FAMILIES |= {
+    "DenseNet": (zoo_named.densenet, IMAGES),
+    "MobileNet": (zoo_named.mobilenet, IMAGES),
+    "ShuffleNet": (zoo_named.shufflenet, IMAGES),
+    "EfficientNet": (zoo_named.efficientnet, IMAGES),
+    "Swin": (zoo_named.Swin, IMAGES),
+    "BERT": (zoo_named.BERT, torch.randint(11, (2, 5))),
+}
+# their inputs are one graph
+GRAPHS = ("GIN",)
 
 
 def _inputs(example: Any, generator: torch.Generator, examples: int | None = None) -> tuple[Tensor, ...]:
@@ -52,12 +63,21 @@ def _inputs(example: Any, generator: torch.Generator, examples: int | None = Non
     return tuple(result)
 
 
+def _without_dropout(network: nn.Module) -> nn.Module:
+    """Let training mode be deterministic."""
+    for layer in network.modules():
+        for name in ("p", "dropout"):
+            if isinstance(getattr(layer, name, None), float):
+                setattr(layer, name, 0.0)
+    return network
+
+
 @cache
 def _read(name: str) -> tuple[Architecture, Architecture, list[nn.Module], Tensor]:
     """Return the architecture of a family as read and as parsed, three networks of it, and their weights."""
     torch.manual_seed(0)
     build, example = FAMILIES[name]
-    networks = [build().double().eval() for _ in range(3)]
+    networks = [_without_dropout(build().double().eval()) for _ in range(3)]
     architecture = Architecture.from_module(networks[0], example)
     rows = torch.from_numpy(np.asarray(WeightArray.from_modules(networks, architecture)))
     return architecture, Architecture.from_json(architecture.to_json()), networks, rows
@@ -69,13 +89,11 @@ def test_a_parsed_program_gives_the_outputs_and_gradients_of_the_modules(name: s
     assert parsed == read
     assert parsed.module is None
     # another number of examples than the program was read with
-    for examples in (5,) if name != "GIN" else (None,):
+    for examples in (5,) if name not in GRAPHS else (None,):
         x = _inputs(FAMILIES[name][1], generator, examples)
         rows = rows.detach().requires_grad_()
         learned = {p.name for p in parsed.parameters if p.role == "weight"}
-        # torch does not differentiate by running statistics
-        state = {k: tensor if k in learned else tensor.detach() for k, tensor in unflatten(rows, parsed).items()}
-        outputs = run_module(state, parsed.executable, *x)
+        outputs = forward(rows, parsed, x)
         expected = torch.stack([network(*x) for network in networks])
         torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)
         (gradient,) = torch.autograd.grad(outputs.square().sum(), rows)
@@ -85,6 +103,23 @@ def test_a_parsed_program_gives_the_outputs_and_gradients_of_the_modules(name: s
             for key, each in zip(own, theirs, strict=True):
                 ours = row[parsed.slices[key]].reshape(own[key].shape)
                 torch.testing.assert_close(ours, torch.zeros_like(ours) if each is None else each, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_parsed_program_runs_in_training_mode(name: str, generator: torch.Generator) -> None:
+    """On a batch of its own for each network, with the statistics that torch keeps."""
+    _, parsed, networks, rows = _read(name)
+    assert parsed.program is not None
+    assert parsed.program.evaluation_only == ""
+    batches = [_inputs(FAMILIES[name][1], generator, None if name in GRAPHS else 5) for _ in networks]
+    inputs = tuple(torch.stack(own) for own in zip(*batches, strict=True))
+    trained = [copy.deepcopy(network).train() for network in networks]
+    with torch.no_grad():
+        outputs, statistics = train_forward(rows.detach(), parsed, inputs)
+        expected = torch.stack([network(*own) for network, own in zip(trained, batches, strict=True)])
+    torch.testing.assert_close(outputs, expected, rtol=1e-9, atol=1e-9)
+    theirs = torch.from_numpy(np.asarray(WeightArray.from_modules(trained, parsed)))[:, parsed.statistic_columns]
+    torch.testing.assert_close(statistics, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_second_derivatives_and_directional_ones_are_those_of_the_module(generator: torch.Generator) -> None:

@@ -86,7 +86,7 @@ class Operation:
     keywords: tuple[tuple[str, Any], ...] = ()
     layer: str = ""
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The function without its overload."""
         return self.function.partition(".")[0]

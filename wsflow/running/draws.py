@@ -22,6 +22,10 @@ class Draws:
     n: int
     generator: Generators
 
+    def of(self, i: int) -> Draws:
+        """Return the draws of one network."""
+        return Draws(1, self.generator if isinstance(self.generator, torch.Generator) else self.generator[i : i + 1])
+
     def bernoulli(self, shape: Sequence[int], p: float, like: Tensor) -> Tensor:
         """Return zeros and ones of shape (n, *shape), ones with probability p."""
         return self._filled(shape, like, lambda x, generator: x.bernoulli_(p, generator=generator))

@@ -20,13 +20,13 @@ def follows_batch(operation: Operation, training: bool) -> bool:
     return mean is None or (bool(follows) and training)
 
 
-def batch_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Own:
+def batch_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
     """Normalise every channel over the batch."""
     # behind the axis of networks
     return _channels(step, x, weight, bias, (1, *range(3, rank(x) + 1)), *rest)
 
 
-def instance_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Own:
+def instance_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
     """Normalise every channel of every example."""
     return _channels(step, x, weight, bias, tuple(range(3, rank(x) + 1)), *rest)
 
@@ -43,7 +43,7 @@ def _channels(
     momentum: float | None,
     eps: float,
     __: bool = False,
-) -> Own:
+) -> Any:
     known = value(x) if is_own(x) else value(x).unsqueeze(0)
     if follows_batch(step.operation, step.updated is not None):
         variances, means = torch.var_mean(known, axes, correction=0, keepdim=True)
@@ -54,7 +54,10 @@ def _channels(
     scale = (variances + eps).rsqrt()
     scale = scale if weight is None else scale * _beside(weight, known.dim())
     shift = -means * scale if bias is None else _beside(bias, known.dim()) - means * scale
-    return Own((known * scale + shift).expand(step.n, *known.shape[1:]))
+    result = known * scale + shift
+    if not any(map(is_own, (x, weight, bias, mean, variance))):
+        return result[0]
+    return Own(result.expand(step.n, *known.shape[1:]))
 
 
 def _beside(x: Any, axes: int) -> Tensor:
@@ -91,7 +94,7 @@ def _rate(step: Step, counter: str, momentum: float | None) -> Any:
     if counter not in step.tensors:
         return momentum
     count = step.updated.get(counter, step.tensors[counter]) + 1
-    step.updated[counter] = count
+    step.updated[counter] = count.reshape(-1)
     return (1.0 / count).reshape(-1, 1) if momentum is None else momentum
 
 

@@ -25,7 +25,7 @@ from wsflow.architecture.program import (
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import physical_memory
 from wsflow.running.draws import Draws
-from wsflow.running.kernels import computed
+from wsflow.running.kernels import CONVOLUTIONS, computed
 from wsflow.running.steps import Own, Step, is_own, value
 
 # what an operation raises where its operands are not what it takes
@@ -55,18 +55,21 @@ class Run:
     draws : Draws, optional
         What is drawn at random, in training mode.
     updated : dict of str to Tensor, optional
-        Given in training mode: batch norms follow the batch, and put here the statistics that replace theirs.
+        Given in training mode: batch norms follow the batch, and put here the statistics (n, ...) that replace theirs.
+    alone : bool
+        Whether the tensors are those of one network, without the axis of networks.
     """
 
     program: Program
     tensors: Mapping[str, Tensor]
     draws: Draws | None = None
     updated: dict[str, Tensor] | None = None
+    alone: bool = False
     values: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reference = next(x for x in self.tensors.values() if x.is_floating_point())
-        self.n = len(self.reference)
+        self.n = 1 if self.alone else len(self.reference)
         self.constants = {constant.name: self._constant(constant) for constant in self.program.constants}
 
     def operations(self, *inputs: Tensor) -> Iterator[tuple[Operation, list[Any], Any]]:
@@ -88,13 +91,36 @@ class Run:
 
     def output(self, *inputs: Tensor) -> Any:
         """Return the output (n, ...) of all networks on inputs (b, ...), or (n, b, ...) one for each network."""
+        if not self.alone and any(operation.base in CONVOLUTIONS for operation in self.program.operations):
+            return self._one_by_one(self._checked(inputs))
         for _ in self.operations(*inputs):
             pass
         result = self._resolved(self.program.output)
+        if isinstance(value(result), Tensor):
+            return self._each(result)
         leaves = tree_leaves(result, is_leaf=is_own)
         if wrong := next((leaf for leaf in leaves if not isinstance(value(leaf), Tensor)), None):
             raise InvalidInputError(f"The output of the program has {wrong!r:.60}, which is no tensor.")
         return tree_map(self._each, result, is_leaf=is_own)
+
+    def _one_by_one(self, inputs: Sequence[Tensor]) -> Any:
+        """Run networks with convolutions one after the other, which a CPU's caches hold."""
+        results, updated = [], []
+        # unbind has one stack as its backward pass, where an index would have a tensor of zeros each
+        rows = {name: tensor.unbind() for name, tensor in self.tensors.items()}
+        given = [
+            x.unbind() if self._more(known, x) else [x] * self.n
+            for known, x in zip(self.program.inputs, inputs, strict=True)
+        ]
+        for i in range(self.n):
+            draws = None if self.draws is None else self.draws.of(i)
+            tensors = {name: tensor[i] for name, tensor in rows.items()}
+            run = Run(self.program, tensors, draws, None if self.updated is None else {}, alone=True)
+            results.append(run.output(*(x[i] for x in given)))
+            updated.append(run.updated or {})
+        if self.updated is not None:
+            self.updated.update({name: torch.cat([each[name] for each in updated]) for name in updated[0]})
+        return tree_map(lambda *each: torch.cat(each), *results)
 
     def _each(self, x: Any) -> Tensor:
         return x.value if isinstance(x, Own) else x.expand(self.n, *x.shape)
@@ -107,36 +133,43 @@ class Run:
             )
         return inputs
 
-    def _input(self, known: Input, x: Tensor) -> Any:
-        """Return an input in its type, of which each network has its own if it has one axis more than declared."""
+    def _more(self, known: Input, x: Tensor) -> bool:
+        """Return whether each network has its own input, which then has one axis more than declared."""
         more = x.dim() - len(known.shape)
-        if more not in (0, 1) or (more and len(x) != self.n):
+        if more not in (0, 1) or (more and (self.alone or len(x) != self.n)):
             raise InvalidInputError(
                 f"An input of these networks has {len(known.shape)} axes, as in {known.shape}, or one more of "
                 f"{self.n} where each network has its own, got shape {tuple(x.shape)}."
             )
+        return bool(more)
+
+    def _input(self, known: Input, x: Tensor) -> Any:
+        own = self._more(known, x)
         x = x.to(self.reference.device, self._dtype(known.dtype))
-        return Own(x) if more else x
+        return Own(x) if own else x
 
     def _computed(self, operation: Operation, arguments: list[Any]) -> Any:
         keywords = {name: self._resolved(operand) for name, operand in operation.keywords}
-        own = any(map(is_own, tree_leaves((arguments, keywords), is_leaf=is_own)))
+        own = any(map(_has_own, arguments)) or any(map(_has_own, keywords.values()))
         step = Step(operation, self.n, self.reference.device, self.tensors, self.draws, self.updated)
         return computed(step, arguments, keywords, own)
 
     def _resolved(self, operand: Any) -> Any:
-        if isinstance(operand, Value):
+        kind = type(operand)
+        if kind is Value:
             return self.values[operand.name]
-        if isinstance(operand, ParameterValue):
-            updated = (self.updated or {}).get(operand.name)
-            return Own(self.tensors[operand.name] if updated is None else updated)
-        if isinstance(operand, ConstantValue):
-            return self.constants[operand.name]
-        if isinstance(operand, Dtype):
-            return self._dtype(operand.name)
-        if isinstance(operand, tuple):
+        if kind is ParameterValue:
+            return self._parameter(operand.name)
+        if kind is tuple:
             return [self._resolved(item) for item in operand]
-        return operand
+        if kind is ConstantValue:
+            return self.constants[operand.name]
+        return self._dtype(operand.name) if kind is Dtype else operand
+
+    def _parameter(self, name: str) -> Any:
+        if self.updated and name in self.updated:
+            return Own(self.updated[name])
+        return self.tensors[name] if self.alone else Own(self.tensors[name])
 
     def _dtype(self, name: str) -> torch.dtype:
         return self.reference.dtype if name == "weights" else getattr(torch, name)
@@ -144,6 +177,10 @@ class Run:
     def _constant(self, constant: Constant) -> Tensor:
         known = constant_tensor(constant)
         return known.to(self.reference.device, self.reference.dtype if known.dtype == torch.float64 else known.dtype)
+
+
+def _has_own(operand: Any) -> bool:
+    return type(operand) is Own or (type(operand) is list and any(map(_has_own, operand)))
 
 
 @lru_cache(maxsize=256)

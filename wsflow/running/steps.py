@@ -60,7 +60,7 @@ def aligned(x: Any, axes: int) -> Any:
     return x.value.reshape(len(x.value), *(axes + 1 - x.value.dim()) * (1,), *x.value.shape[1:])
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """An operation, the number of networks, and how it is run.
 
