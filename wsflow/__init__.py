@@ -98,6 +98,12 @@ def _module_of_program(architecture: Any) -> Any:
     return ProgramModule(architecture)
 
 
+def _try_program(architecture: Any) -> bool:
+    from wsflow.running.runner import try_program
+
+    return try_program(architecture)
+
+
 def _largest_deviation(*arguments: Any) -> float:
     from wsflow.tracing import certify
 
@@ -112,6 +118,7 @@ def _orbit_approximations(*arguments: Any) -> tuple[str, ...]:
 
 hooks.read_module = _read_module
 hooks.module_of_program = _module_of_program
+hooks.try_program = _try_program
 hooks.largest_deviation = _largest_deviation
 hooks.orbit_approximations = _orbit_approximations
 

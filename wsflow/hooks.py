@@ -14,5 +14,7 @@ read_module: Callable[..., Any]
 largest_deviation: Callable[..., float]
 # an architecture with a program -> the torch module that runs it
 module_of_program: Callable[..., Any]
+# an architecture with a program -> True, if its operations fit its parameters
+try_program: Callable[..., bool]
 # an architecture -> sentences on the parts of networks that are only near one point of their orbits
 orbit_approximations: Callable[..., tuple[str, ...]]

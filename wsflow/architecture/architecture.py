@@ -301,6 +301,11 @@ class Architecture:
             return self.module
         return hooks.module_of_program(self)
 
+    @cached_property
+    def is_tried(self) -> bool:
+        """Whether the program fits the parameters; an InvalidInputError names the operation that does not."""
+        return hooks.try_program(self)
+
     @property
     def is_runnable(self) -> bool:
         """Whether the networks run by themselves: by layers, by a program, or by the module that was read."""

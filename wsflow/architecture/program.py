@@ -23,31 +23,26 @@ _WIDTHS |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1
 
 
 @dataclass(frozen=True)
-class Value:
-    """The result of an earlier operation, or an input, by name."""
+class Reference:
+    """An operand that stands for something else, by name; those of two kinds are never equal."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class ParameterValue:
-    """A parameter of the network, by name."""
-
-    name: str
+class Value(Reference):
+    """The result of an earlier operation, or an input."""
 
 
-@dataclass(frozen=True)
-class ConstantValue:
-    """A constant of the program, by name."""
-
-    name: str
+class ParameterValue(Reference):
+    """A parameter of the network."""
 
 
-@dataclass(frozen=True)
-class Dtype:
-    """A type of torch by name; ``weights`` is that of the weights."""
+class ConstantValue(Reference):
+    """A constant of the program."""
 
-    name: str
+
+class Dtype(Reference):
+    """A type of torch; ``weights`` is that of the weights."""
 
 
 @dataclass(frozen=True)

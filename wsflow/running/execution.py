@@ -127,8 +127,8 @@ def evaluation_run(tensors: Mapping[str, Tensor], architecture: Architecture) ->
     """Return a run of networks (n, *shape) in evaluation mode; None if only a module runs them."""
     program = program_of(architecture)
     if program is not None and program is architecture.program and architecture.module is None:
-        # a program from a file is tried on shapes alone, once
-        architecture.executable  # noqa: B018
+        # a program from a file is tried once
+        _ = architecture.is_tried
     return None if program is None else Run(program, tensors)
 
 

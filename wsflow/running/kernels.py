@@ -60,8 +60,10 @@ def _channels_last(x: Tensor) -> Tensor:
     """Put the channels of images last in memory, with which float32 kernels take less time, above all backwards."""
     if x.dim() != 4 or x.dtype != torch.float32:
         return x
-    # not by a memory format, which torch does not batch
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    # not by a memory format, which torch does not batch; of one channel only a copy has the strides that are meant
+    last = x.permute(0, 2, 3, 1)
+    last = last.contiguous() if x.shape[1] > 1 else last.clone(memory_format=torch.contiguous_format)
+    return last.permute(0, 3, 1, 2)
 
 
 def reshape(step: Step, x: Any, sizes: Any) -> Own:

@@ -45,19 +45,28 @@ def _channels(
     __: bool = False,
 ) -> Any:
     known = value(x) if is_own(x) else value(x).unsqueeze(0)
-    if follows_batch(step.operation, step.updated is not None):
+    follows = follows_batch(step.operation, step.updated is not None)
+    if follows and mean is not None:
+        _update(step, known, axes, momentum)
+    if not any(map(is_own, (x, weight, bias, mean, variance))):
+        return _fused(x, weight, bias, None if follows else (mean, variance), eps, over_examples=1 in axes)
+    if follows:
         variances, means = torch.var_mean(known, axes, correction=0, keepdim=True)
-        if mean is not None:
-            _update(step, known, means, variances, momentum, 1 in axes)
     else:
-        means, variances = (_beside(statistic, known.dim()) for statistic in (mean, variance))
+        # as in torch, nothing is differentiated by running statistics
+        means, variances = (_beside(statistic, known.dim()).detach() for statistic in (mean, variance))
     scale = (variances + eps).rsqrt()
     scale = scale if weight is None else scale * _beside(weight, known.dim())
     shift = -means * scale if bias is None else _beside(bias, known.dim()) - means * scale
-    result = known * scale + shift
-    if not any(map(is_own, (x, weight, bias, mean, variance))):
-        return result[0]
-    return Own(result.expand(step.n, *known.shape[1:]))
+    return Own((known * scale + shift).expand(step.n, *known.shape[1:]))
+
+
+def _fused(x: Tensor, weight: Any, bias: Any, statistics: Any, eps: float, over_examples: bool) -> Tensor:
+    """Normalise one network by torch's own kernels, with given statistics or those of what comes in."""
+    if statistics is None and not over_examples:
+        return functional.instance_norm(x, weight=weight, bias=bias, use_input_stats=True, eps=eps)
+    mean, variance = (None, None) if statistics is None else (each.detach() for each in statistics)
+    return functional.batch_norm(x, mean, variance, weight, bias, statistics is None, 0.0, eps)
 
 
 def _beside(x: Any, axes: int) -> Tensor:
@@ -67,14 +76,14 @@ def _beside(x: Any, axes: int) -> Tensor:
 
 
 @torch.no_grad()
-def _update(
-    step: Step, x: Tensor, means: Tensor, variances: Tensor, momentum: float | None, over_examples: bool
-) -> None:
-    """Keep the running statistics that follow from those of a batch; those of instances are averaged."""
+def _update(step: Step, x: Tensor, axes: tuple[int, ...], momentum: float | None) -> None:
+    """Keep the running statistics that follow from those of a batch (n, b, c, ...); those of instances are averaged."""
     assert step.updated is not None
     mean, variance = step.operation.arguments[3:5]
     if not isinstance(mean, ParameterValue) or not isinstance(variance, ParameterValue):
         return
+    variances, means = torch.var_mean(x.detach(), axes, correction=0, keepdim=True)
+    over_examples = 1 in axes
     count = x[0, :, 0].numel() if over_examples else x[0, 0, 0].numel()
     if count < 2:
         raise ValueError(
@@ -84,7 +93,7 @@ def _update(
     rate = _rate(step, f"{mean.name.rpartition('.')[0]}.{COUNTER}", momentum) if over_examples else momentum
     for name, batch in ((mean.name, means), (variance.name, variances * (count / (count - 1)))):
         before = step.updated.get(name, step.tensors[name])
-        batch = batch.detach().reshape(len(batch), *batch.shape[1:3]).mean(1)
+        batch = batch.reshape(len(batch), *batch.shape[1:3]).mean(1)
         step.updated[name] = before + rate * (batch - before)
 
 

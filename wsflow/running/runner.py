@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from wsflow.architecture import Architecture
 from wsflow.architecture.program import (
     Constant,
     ConstantValue,
@@ -177,6 +178,26 @@ class Run:
     def _constant(self, constant: Constant) -> Tensor:
         known = constant_tensor(constant)
         return known.to(self.reference.device, self.reference.dtype if known.dtype == torch.float64 else known.dtype)
+
+
+@torch.no_grad()
+def try_program(architecture: Architecture) -> bool:
+    """Run a program on shapes alone, which refuses what does not fit, and say that it was done.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the operation that fails.
+    """
+    program = architecture.program
+    if program is not None:
+        tensors = {p.name: torch.empty(p.shape, device="meta") for p in architecture.parameters}
+        real = {x.dtype: torch.float32 if x.dtype == "weights" else getattr(torch, x.dtype) for x in program.inputs}
+        with SizeLimit():
+            Run(program, tensors, alone=True).output(
+                *(torch.empty(x.shape, dtype=real[x.dtype], device="meta") for x in program.inputs)
+            )
+    return True
 
 
 def _has_own(operand: Any) -> bool:
