@@ -123,7 +123,7 @@ def test_evaluation_mode_is_that_of_the_module(name: str) -> None:
 @pytest.mark.parametrize("name", ["dropout", "attention", "drop path", "noise"])
 def test_draws_follow_the_generator_and_networks_have_their_own(name: str) -> None:
     _, parsed, rows = _read(name)
-    x = torch.randn(4, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(24, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     rows = rows.expand(5, -1)
     before = torch.get_rng_state()
     first, again, other = (
