@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kinds import KINDS, outputs_of, read, rows, trained
+from kinds import KINDS, outputs_of, read, rows, task_of, trained
 from torch.nn import functional as F
 
 import wsflow
 from wsflow import PermutationAligner, WeightArray, save_population
 from wsflow.evaluation.connectivity import interpolate
+from wsflow.objectives.functionals import Robustness
 from wsflow.populations.population import Population
 from wsflow.running.activation_sizes import largest_activation
 from wsflow.symmetry.actions import Action
@@ -143,6 +144,11 @@ class TestInputsThatAreNotGiven:
         module(KINDS[name].inputs(1))
         found = largest_activation(read(name), KINDS[name].inputs(2))
         assert max(sizes) <= found <= 4 * max(sizes)
+
+
+def test_tokens_are_not_disturbed() -> None:
+    with pytest.raises(ValueError, match=r"inputs of real numbers.*int64"):
+        Robustness(task_of("transformer")).bind(read("transformer"), torch.Generator())
 
 
 def test_no_room_but_running_asks_how_networks_run() -> None:
