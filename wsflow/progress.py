@@ -26,7 +26,7 @@ def stages(progress: Progress | None, *lengths: int) -> list[Progress | None]:
     ]
 
 
-def counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+def counter(progress: Progress | None, total: int) -> Callable[..., None]:
     """Return what is called with the number of steps that were made since the last call."""
     done = 0
 

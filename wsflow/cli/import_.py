@@ -122,7 +122,7 @@ def _network(
     from wsflow.architecture import Architecture
 
     if module is None:
-        return {"architecture": Architecture.mlp(widths, activation)} if widths else {}
+        return {"architecture": Architecture.mlp(widths, str(activation))} if widths else {}
     import torch
 
     network, example = load_module(module).eval(), torch.zeros(2, *input_shape) if input_shape else None

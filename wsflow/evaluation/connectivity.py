@@ -227,7 +227,8 @@ def loss_path(
     start = measured(lambda index: a[firsts[index]], len(firsts))[:, first, None]
     end = measured(lambda index: b[lasts[index]], len(lasts))[:, last, None]
     inside = measured(networks_between, len(left) * n_points).reshape(2, len(left), n_points)
-    return LossPath(t, *np.concatenate([start, inside, end], axis=2), score_key(task))
+    losses, scores = np.concatenate([start, inside, end], axis=2)
+    return LossPath(t, losses, scores, score_key(task))
 
 
 def check_points(n_points: int, function: str) -> None:
