@@ -90,7 +90,7 @@ def _update(step: Step, x: Tensor, axes: tuple[int, ...], momentum: float | None
             f"in training mode a norm needs more than one value of each channel, got inputs {shape(Own(x))}"
         )
     # instance norms do not count
-    rate = _rate(step, f"{mean.name.rpartition('.')[0]}.{COUNTER}", momentum) if over_examples else momentum
+    rate: Any = _rate(step, f"{mean.name.rpartition('.')[0]}.{COUNTER}", momentum) if over_examples else momentum
     for name, batch in ((mean.name, means), (variance.name, variances * (count / (count - 1)))):
         before = step.updated.get(name, step.tensors[name])
         batch = batch.reshape(len(batch), *batch.shape[1:3]).mean(1)

@@ -140,7 +140,7 @@ def _put_into_training_mode(module: nn.Module) -> None:
     for layer in module.modules():
         if getattr(layer, "momentum", 0.0) is None:
             # its factor depends on the count of batches, which torch.export cannot follow
-            layer.momentum = CUMULATIVE
+            layer.momentum = CUMULATIVE  # type: ignore[assignment]
 
 
 @torch.no_grad()
