@@ -139,8 +139,9 @@ MODULES = {
     "convolutions": (
         nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)),
         (1, 6, 6),
-        # what the rectifier and tanh return, of which the next layers take views
-        4 * (3 * 4 * 4 + 4 * 2 * 2),
+        # what the rectifier and tanh return, of which the next layers take views; and the copies in which the input has
+        # its channels last, and what is flattened has them first again
+        4 * (3 * 4 * 4 + 4 * 2 * 2) + 4 * (6 * 6 + 4 * 2 * 2),
     ),
     "attention": (
         nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), nn.Flatten()),
