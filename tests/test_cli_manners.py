@@ -340,6 +340,8 @@ OUT_OF_REACH = re.compile(
 )
 # commands have populations, whose architecture and random_state are given; parameters are checked by options
 UNMET = (
+    "Leave them out with wsflow.running",
+    "draws random numbers",
     "Networks without an architecture",
     "fit a WeightArray",
     "of a WeightArray",

@@ -35,6 +35,21 @@ ADVICE = (
     Advice(r"(Drop|drop) such networks with on_invalid='drop'", "", r"\1 such networks, or train them again"),
     # what runs networks
     Advice(
+        r"Pass sample\(task=Task\(X, y\)\), whose X are inputs such as (.*?) \(--task on the command line\)",
+        "",
+        r"Name data such as \1 with --task",
+    ),
+    Advice(
+        r"Read them from a module: Architecture\.from_module\(module, example_input\)",
+        "",
+        "Read them with wsflow import --module FILE.py:NAME",
+    ),
+    Advice(
+        r"Read a module of (that|the other) width with Architecture\.from_module, and pass its architecture",
+        "",
+        r"Train networks of \1 width",
+    ),
+    Advice(
         r"[Pp]ass (module|template)=( \([^)]*\))?,? and example_input=",
         "module",
         "Pass --module FILE.py:NAME and example_input=",
@@ -105,6 +120,16 @@ ADVICE = (
     ),
     Advice(r"pass networks of held-out runs", "held_out", "pass networks of other runs with --held-out"),
     # flows
+    Advice(r"Use NetworkGeometry\(latent=None\)", "", "Fit without geometry.latent"),
+    Advice(r"With NetworkGeometry\(latent=\.\.\.\)", "", "With geometry.latent"),
+    Advice(r", after a PermutationAligner", "", ", of aligned networks"),
+    Advice(
+        r"The 'latent' components of a NetworkGeometry are (.*?), got kind=(.*?) and last_layer=(.*?)\. "
+        r"Use NetworkGeometry\('euclidean', latent=(\d+)\)",
+        "",
+        r"The components of geometry.latent are \1, got \2 with the last layer \3. "
+        r"Use -p geometry=euclidean -p geometry.latent=\4",
+    ),
     Advice(r"Put ScaleCanonicalizer\(.*?\) before WeightFlow \(.*? in both\)", "", "Use wsflow fit --form unit"),
     Advice(r"(velocity=)?NeuronTransformer\(identity=(?:'learned'|(None))\)", "", r"identity=<\2>"),
     Advice(r"identity=<None>", "", "identity=None"),
