@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +97,8 @@ def save_measured(population: Population, task: Task | None, path: Path) -> dict
         measured = quality(population.weights, task)
     finally:
         # digits that are the same on all machines
-        rounded = {name: round(value, 4) for name, value in measured.items()}
-        if task is not None and measured:
+        rounded = {name: round(value, 4) for name, value in measured.items() if math.isfinite(value)}
+        if task is not None and rounded:
             about = {"networks": len(population), "data": "its own" if task.held_out is task else "held-out"}
             population = replace(population, provenance={**population.provenance, "quality": {**rounded, **about}})
         save_population(population, path)
