@@ -23,6 +23,15 @@ def has_activations(architecture: Architecture) -> bool:
     return bool(architecture.layers) or (architecture.is_runnable and bool(architecture.activation_sites))
 
 
+def check_has_activations(architecture: Architecture) -> None:
+    """Refuse, by a ValueError, an architecture that says neither how to run its networks nor where to read them."""
+    if not has_activations(architecture):
+        raise ValueError(
+            "This architecture does not say where to read the activations of its neurons. Give it a module and "
+            "activation_sites, or match by weights."
+        )
+
+
 @torch.no_grad()
 def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> Activations:
     """Return the activations of weights (n, d) on inputs (b, ...); pixels and tokens are samples of their own.
@@ -34,15 +43,11 @@ def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> 
     ValueError
         If the architecture says neither how to run its networks nor where to read activations.
     """
+    check_has_activations(architecture)
     tensors = unflatten(weights, architecture)
     inputs = inputs.to(weights) if inputs.is_floating_point() else inputs.to(weights.device)
     if architecture.layers:
         return _of_layers(tensors, architecture, inputs)
-    if not has_activations(architecture):
-        raise ValueError(
-            "This architecture does not say where to read the activations of its neurons. Give it a module and "
-            "activation_sites, or match by weights."
-        )
     return _of_sites(tensors, architecture, inputs)
 
 

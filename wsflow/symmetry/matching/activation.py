@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture, Fixed
 from wsflow.running.activation_sizes import examples_for
-from wsflow.running.activation_statistics import Moments, activations
+from wsflow.running.activation_statistics import Moments, activations, check_has_activations
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.examples import chunk_size
 from wsflow.symmetry.matching.relaxation import Relaxation, Similarities
@@ -129,6 +129,7 @@ def activation_similarities(
             f"The 'statistic' of activation matching is one of {', '.join(STATISTICS)}; got {statistic!r}."
         )
     architecture = relaxation.problem.architecture
+    check_has_activations(architecture)
     reference = reference.reshape(-1, reference.shape[-1]).to(weights)
     parts: list[Similarities] = []
     for rows in torch.arange(len(weights)).split(chunk_size(weights)):
