@@ -93,7 +93,7 @@ class AffineLayers:
     def run(self, weights: Tensor, inputs: Tensor, visit: Visit) -> Tensor:
         """Return the outputs (n, b, k) of networks (n, d), with `visit` in the place of each use."""
         run = _VisitedRun(self.program, unflatten(weights, self.architecture), affine=self._affine, visit=visit)
-        outputs: Tensor = output_of(run.output(inputs))
+        outputs: Tensor = output_of(run.together(inputs))
         return outputs
 
 

@@ -94,6 +94,10 @@ class Run:
         """Return the output (n, ...) of all networks on inputs (b, ...), or (n, b, ...) one for each network."""
         if not self.alone and any(operation.base in CONVOLUTIONS for operation in self.program.operations):
             return self._one_by_one(self._checked(inputs))
+        return self.together(*inputs)
+
+    def together(self, *inputs: Tensor) -> Any:
+        """Return the output (n, ...) of all networks, each operation on all of them before the next."""
         for _ in self.operations(*inputs):
             pass
         result = self._resolved(self.program.output)
