@@ -72,7 +72,7 @@ def _population(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if quality := _quality(provenance.get("quality")):
         yield "quality", quality
     said = (*SAID, "quality") if quality else SAID
-    if further := {name: value for name, value in provenance.items() if name not in said}:
+    if further := {name: value for name, value in provenance.items() if name not in said and value is not None}:
         yield "provenance", _settings(further)
 
 
