@@ -312,6 +312,11 @@ def test_numbers_that_are_not_finite_are_null(folder, tmp_path):
     assert json.loads(merged)["loss"] is None
 
 
+def test_no_bar_is_left_of_what_failed_at_once(tmp_path):
+    result = CliRunner().invoke(main, ["populate", "iris", "--architecture", "cnn:4", "-o", str(tmp_path / "zoo.st")])
+    assert result.exit_code == 3 and "is for images" in result.stderr and "Training" not in result.stderr
+
+
 def test_choices_are_those_of_the_tables():
     assert set(options.GEOMETRIES) == {"auto", *GEOMETRIES}
     assert set(options.INITIALISATIONS) == set(INITIALISATIONS)

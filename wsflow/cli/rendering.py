@@ -71,7 +71,12 @@ class Bars:
         bars = RichProgress(*columns, console=Console(file=cast(IO[str], _Stderr())), disable=self.quiet)
         with _shown(bars, after):
             bar = bars.add_task(text, total=None)
-            yield lambda done, total: bars.update(bar, completed=done, total=total)
+            try:
+                yield lambda done, total: bars.update(bar, completed=done, total=total)
+            except Exception:
+                # what failed before a step was made has nothing to show
+                bars.update(bar, visible=bars.tasks[0].total is not None)
+                raise
             total = bars.tasks[0].total
             bars.update(bar, completed=total or 1, total=total or 1)
         self.seconds[name or text] = time.perf_counter() - start
