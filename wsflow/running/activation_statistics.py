@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from wsflow.activations import FLIP, SIGN
 from wsflow.architecture import ActivationSite, Architecture, NeuronGroup
-from wsflow.architecture.sequential import LINEAR
-from wsflow.running.execution import run_layers, run_module
+from wsflow.running.execution import evaluation_run, run_module
 from wsflow.running.rows import unflatten
+from wsflow.running.runner import Run
 
 # (name of the neuron group, activations (n, samples, neurons)); a group may be read in several layers
 Activations = list[tuple[str, Tensor]]
@@ -46,20 +46,20 @@ def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> 
     check_has_activations(architecture)
     tensors = unflatten(weights, architecture)
     inputs = inputs.to(weights) if inputs.is_floating_point() else inputs.to(weights.device)
-    if architecture.layers:
-        return _of_layers(tensors, architecture, inputs)
+    if architecture.layers and (run := evaluation_run(tensors, architecture)):
+        return _of_layers(run, architecture, inputs)
     return _of_sites(tensors, architecture, inputs)
 
 
-def _of_layers(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:
+def _of_layers(run: Run, architecture: Architecture, inputs: Tensor) -> Activations:
     spaces = {parameter.name: parameter.blocks[0].axes[0] for parameter in architecture.parameters}
-    result: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     space = None
-    for layer, hidden in run_layers(tensors, architecture, inputs):
-        space = spaces[f"{layer.name}.weight"] if layer.kind == LINEAR else space
+    for operation, _, result in run.operations(inputs):
+        space = spaces[f"{operation.layer}.weight"] if operation.base == "linear" else space
         if isinstance(space, NeuronGroup):
-            result[space.name] = hidden
-    return list(result.items())
+            found[space.name] = result.value
+    return list(found.items())
 
 
 def _of_sites(tensors: dict[str, Tensor], architecture: Architecture, inputs: Tensor) -> Activations:

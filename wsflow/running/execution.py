@@ -14,10 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
-from wsflow.activations import activation
-from wsflow.architecture import Architecture, Layer
+from wsflow.architecture import Architecture
 from wsflow.architecture.readable import unwrapped
-from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
 from wsflow.running.draws import Draws, Generators
 from wsflow.running.kernels import is_drawing
@@ -154,29 +152,6 @@ def training_run(tensors: Mapping[str, Tensor], architecture: Architecture, gene
             f"In training mode {where} draws random numbers ({drawing.base}). Pass generator=torch.Generator()."
         )
     return replace(run, draws=None if generator is None else Draws(run.n, generator), updated={})
-
-
-def run_layers(
-    tensors: Mapping[str, Tensor], architecture: Architecture, inputs: Tensor
-) -> Iterator[tuple[Layer, Tensor]]:
-    """Yield each layer of sequential networks with its outputs (n, b, neurons), on inputs (b, p) or (n, b, p)."""
-    first = next(iter(tensors.values()))
-    inputs = inputs if inputs.is_floating_point() else inputs.to(first)
-    hidden = inputs if inputs.dim() == 3 else inputs.expand(len(first), *inputs.shape)
-    for layer in architecture.layers:
-        hidden = _apply(layer, tensors, hidden)
-        yield layer, hidden
-
-
-def _apply(layer: Layer, tensors: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-    if layer.kind != LINEAR:
-        row = activation(layer.kind)
-        # slopes (n, 1, neurons), or (n, 1, 1) where all share one
-        return row(hidden, tensors[f"{layer.name}.weight"].unsqueeze(1) if row.learned else layer.argument)
-    weight = tensors[f"{layer.name}.weight"].transpose(1, 2)
-    if not layer.bias:
-        return torch.bmm(hidden, weight)
-    return torch.baddbmm(tensors[f"{layer.name}.bias"].unsqueeze(1), hidden, weight)
 
 
 def run_module(
