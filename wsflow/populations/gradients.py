@@ -14,6 +14,7 @@ from wsflow.populations.batches import Batch
 from wsflow.populations.dropout import draws, with_rate
 from wsflow.populations.hyperparameters import Runs
 from wsflow.running import losses, train_forward
+from wsflow.running.gradient_memory import kept_storages
 
 if TYPE_CHECKING:
     from wsflow.populations.problem import Problem
@@ -73,13 +74,5 @@ def activation_bytes(architecture: Architecture, inputs: Tensor) -> int:
     """Measure what the forward pass of one network keeps for its gradient, on a batch of inputs (b, ...)."""
     dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
     weights = torch.zeros(1, architecture.n_weights, dtype=dtype, requires_grad=True)
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        train_forward(weights, architecture, inputs, torch.Generator())
+    kept = kept_storages(lambda: train_forward(weights, architecture, inputs, torch.Generator()))
     return sum(kept.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -21,6 +24,13 @@ def kept_for_gradients(architecture: Architecture, inputs: Tensor) -> int:
 
 
 def _kept(row: Tensor, architecture: Architecture, inputs: Tensor) -> int:
+    sizes = kept_storages(lambda: forward(row, architecture, inputs))
+    # all networks share the inputs
+    return sum(size for place, size in sizes.items() if place != inputs.untyped_storage().data_ptr())
+
+
+def kept_storages(compute: Callable[[], Any]) -> dict[int, int]:
+    """Return the bytes of all that a computation keeps for its gradients, by their places in memory."""
     sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -28,8 +38,7 @@ def _kept(row: Tensor, architecture: Architecture, inputs: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = forward(row, architecture, inputs)
-    # all networks share the inputs
-    kept = sum(size for place, size in sizes.items() if place != inputs.untyped_storage().data_ptr())
-    del outputs
-    return kept
+        # while its result is there, no place is used twice
+        result = compute()
+    del result
+    return sizes
