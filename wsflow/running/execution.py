@@ -159,15 +159,16 @@ def run_module(
 ) -> Any:
     """Return the outputs (n, ...) of a module in evaluation mode for every network, on the same inputs.
 
-    `tensors` (n, *shape) replace parameters and buffers; those that are missing remain the module's own. `chosen`
-    returns what counts of a result (default: all of it).
+    `tensors` (n, *shape) replace parameters and buffers; those that are missing remain the module's own, and those of
+    buffers that it has no more are left out. `chosen` returns what counts of a result (default: all of it).
     """
 
     def one(state: dict[str, Tensor]) -> Any:
         result = torch.func.functional_call(module, state, inputs)
         return result if chosen is None else chosen(result)
 
-    tensors = {**_constants(module, tensors), **tensors}
+    gone = _gone(module)
+    tensors = {**_constants(module, tensors), **{name: x for name, x in tensors.items() if name not in gone}}
     with _batchable(), restored(module):
         # a convolution batched over networks is a grouped one, which takes twice the time of one after the other
         if not any(isinstance(layer, _ConvNd) for layer in module.modules()):
@@ -187,6 +188,13 @@ def _constants(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Te
         for name, buffer in module.named_buffers()
         if name not in tensors and buffer.is_floating_point()
     }
+
+
+def _gone(module: nn.Module) -> set[str]:
+    """Return the names of buffers that are None, such as statistics of norms that use those of the batch."""
+    layers = module.named_modules()
+    names = ((path, name) for path, layer in layers for name, buffer in layer._buffers.items() if buffer is None)
+    return {f"{path}.{name}" if path else name for path, name in names}
 
 
 @contextmanager

@@ -54,9 +54,15 @@ def without_statistics(architecture: Architecture) -> Architecture:
         return architecture
     check_recomputable(architecture)
     weights = tuple(p for p in architecture.parameters if p.role == "weight")
+    return replace(normalised_by_batch(architecture), parameters=weights)
+
+
+def normalised_by_batch(architecture: Architecture) -> Architecture:
+    """Return the architecture with batch norms that take the statistics of the batch, and leave their own unused."""
+    if not (architecture.is_runnable and len(architecture.statistic_columns)):
+        return architecture
     program = architecture.program and _program(architecture.program)
-    module = _module(architecture.module) if program is None else None
-    return replace(architecture, parameters=weights, program=program, module=module)
+    return replace(architecture, program=program, module=_module(architecture.module) if program is None else None)
 
 
 def check_recomputable(architecture: Architecture) -> None:
