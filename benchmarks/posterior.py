@@ -34,7 +34,7 @@ from wsflow.architecture.sequential import LINEAR
 from wsflow.evaluation import predictive_curve
 from wsflow.exceptions import NumericalError
 from wsflow.running import flatten, predictions, unflatten
-from wsflow.running.execution import run_layers
+from wsflow.running.execution import evaluation_run
 
 JOBS = ("wdbc", "mnist")
 SIZES = (1, 2, 5, 10, 20, 50, 100)
@@ -87,9 +87,11 @@ def laplace(network: WeightArray, task: Task, precision: float, n: int, generato
 
 def _last_layer(tensors: dict[str, Tensor], architecture: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """What goes into the last layer, with a one for its bias, and the probabilities that come out."""
-    outputs = [out for _, out in run_layers(tensors, architecture, inputs)]
-    before = outputs[-2][0]
-    return torch.cat([before, torch.ones_like(before[:, :1])], 1), predictions(outputs[-1], "cross_entropy")[0]
+    run = evaluation_run(tensors, architecture)
+    linear = [(step, of, out) for step, of, out in run.operations(inputs) if step.base == "linear"]
+    _, (before, *_), outputs = linear[-1]
+    features = before.value[0]
+    return torch.cat([features, torch.ones_like(features[:, :1])], 1), predictions(outputs.value, "cross_entropy")[0]
 
 
 def _curvature(features: Tensor, outputs: Tensor) -> Tensor:

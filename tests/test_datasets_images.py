@@ -16,7 +16,7 @@ from wsflow.populations.datasets import task_from_source
 from wsflow.populations.settings import architecture_of
 from wsflow.populations.training import train_population
 from wsflow.running import forward, unflatten
-from wsflow.running.execution import run_layers
+from wsflow.running.execution import evaluation_run
 from wsflow.running.initialisation import OMEGA_0, siren
 
 
@@ -105,9 +105,8 @@ def test_values_spread_alike_in_all_layers(generator):
     architecture = Architecture.mlp([2, *[128] * 4, 1], "sine")
     weights = siren(architecture, 8, generator)
     X = torch.rand(200, 2, generator=generator) * 2 - 1
-    hidden = [
-        out for layer, out in run_layers(unflatten(weights, architecture), architecture, X) if layer.kind == "linear"
-    ]
+    run = evaluation_run(unflatten(weights, architecture), architecture)
+    hidden = [result.value for operation, _, result in run.operations(X) if operation.base == "linear"]
     for values in hidden[1:-1]:
         assert float(values.var()) == pytest.approx(1 + 300 / 128, rel=0.1)
 
