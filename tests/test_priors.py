@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.covariance import LowRank, Triangular, covariance_of, fit_covariance
+from wsflow.flow.covariance import Blocks, LowRank, Scaled, Triangular, covariance_of, fit_covariance
 from wsflow.flow.frame import Frame
 from wsflow.flow.sources import Drawn, Isotropic, WrappedGaussian, frechet_mean
 from wsflow.manifolds import Euclidean, Product, Sphere
@@ -249,6 +249,22 @@ class TestCovariance:
         triangular = Triangular(torch.linalg.cholesky(dense))
         np.testing.assert_allclose(triangular.log_prob(z), expected, rtol=1e-9)
         torch.testing.assert_close(triangular.times(z), low.times(z))
+
+    def test_the_diagonal_is_that_of_the_matrix(self, both):
+        low, dense = both
+        rows = Blocks(((torch.arange(2 * len(dense)).reshape(2, -1).flip(0), low),))
+        for covariance in (low, Triangular(torch.linalg.cholesky(dense))):
+            torch.testing.assert_close(covariance.diagonal, dense.diagonal())
+            torch.testing.assert_close(Scaled(covariance, 3.0).diagonal, 9 * dense.diagonal())
+        torch.testing.assert_close(rows.diagonal, dense.diagonal().repeat(2))
+
+    @pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-6, 1e-12])
+    def test_the_ridge_is_narrow_beside_each_variance(self, spread):
+        z = torch.randn(50, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        z[:, 2] *= spread
+        found = fit_covariance(z, 0.1)
+        torch.testing.assert_close(found.diagonal, z.square().mean(0), rtol=0.011, atol=0)
+        assert found.log_prob(z).isfinite().all()
 
     def test_draws_have_the_covariance(self, both, generator):
         low, dense = both

@@ -219,11 +219,12 @@ class WeightFlow(DensityMixin, BaseEstimator):
         points = torch.cat([geometry.to_points(rows.double()) for rows in weights.split(ROWS)])
         self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
-        warn_of_unequal_spreads(geometry, points)
         held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)
         conditions, labels = read_conditions(settings.condition, y, len(points))
         n_labels = 0 if labels is None else len(labels)
         model = build_weight_flow(settings, geometry, points[~held_out], generator, n_labels)
+        if model.flow.source.units is None:
+            warn_of_unequal_spreads(geometry, points)
         known = None if conditions is None else (conditions[~held_out], conditions[held_out])
         learned = points[~held_out], points[held_out]
         try:

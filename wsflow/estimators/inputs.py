@@ -21,6 +21,7 @@ from wsflow.exceptions import (
     UnequalSpreadsWarning,
     WsflowWarning,
 )
+from wsflow.flow.sources import HARDLY
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Sphere
 from wsflow.populations.population import Population
@@ -28,8 +29,6 @@ from wsflow.weights import WeightArray
 
 # a tenth of fewer runs is no run, so that none is held out for validation
 FEW_RUNS = 10
-# of the largest spread of neurons; trained velocities on spheres are wrong by one or two hundredths of it
-SPREADS = 0.01
 # packages whose own calls of an estimator are not where a user would look
 BETWEEN = ("wsflow", "sklearn", "joblib")
 
@@ -119,16 +118,16 @@ def warn_of_few(estimator: Any, n: int, n_runs: int) -> None:
 
 
 def warn_of_unequal_spreads(geometry: Geometry, points: Tensor) -> None:
-    """Warn of spheres on which points (n, size) vary so little beside others that the error of a flow is larger."""
+    """Warn of spheres on which points (n, size) vary so little beside others that one unit for all is too coarse."""
     variances = points.var(0, correction=0)
     columns = [rows for manifold, rows in geometry.manifold.factors if isinstance(manifold, Sphere)]
     spreads = torch.cat([variances[rows].sum(-1).sqrt() for rows in columns]) if columns else points.new_zeros(1)
-    small = int((spreads < SPREADS * spreads.amax()).sum())
+    small = int((spreads < HARDLY * spreads.amax()).sum())
     if small:
         warn(
-            f"{small} of {len(spreads)} neurons vary less than {SPREADS:.0%} as much as others do. On unit spheres a "
-            f"flow is wrong by about as much, and samples of these neurons vary too much. The geometry 'euclidean', "
-            "where columns of very different scale are standardized, has them right.",
+            f"{small} of {len(spreads)} neurons vary less than {HARDLY:.0%} as much as others do, and samples of these "
+            "neurons will vary too much: this flow has one unit for all. Where neurons have names, each has its own: "
+            "use source='gaussian' and velocity=NeuronTransformer(identity='learned').",
             UnequalSpreadsWarning,
         )
 

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from wsflow.exceptions import NumericalError
 
+# the most that a ridge adds to a variance, as a share of it
+RIDGE = 1e-2
+
 
 class Covariance(Protocol):
     """What a Gaussian N(0, C) needs of its covariance."""
@@ -27,6 +30,10 @@ class Covariance(Protocol):
 
     def times(self, z: Tensor) -> Tensor:
         """C z for each row z."""
+
+    @property
+    def diagonal(self) -> Tensor:
+        """The variance of each coordinate, of shape (dimension,)."""
 
     def arrays(self) -> dict[str, Tensor]:
         """What it is made of, by field."""
@@ -67,6 +74,11 @@ class Triangular:
     def times(self, z: Tensor) -> Tensor:
         """L (L^T z)."""
         return z @ self.factor @ self.factor.T
+
+    @property
+    def diagonal(self) -> Tensor:
+        """Of L L^T."""
+        return self.factor.square().sum(1)
 
     def arrays(self) -> dict[str, Tensor]:
         """The factor."""
@@ -117,6 +129,11 @@ class LowRank:
         """U (U^T z) + variance z."""
         return z @ self.root @ self.root.T + z * self.variance
 
+    @property
+    def diagonal(self) -> Tensor:
+        """Of U U^T + diag(variance)."""
+        return self.root.square().sum(1) + self.variance
+
     def arrays(self) -> dict[str, Tensor]:
         """The root and the variances."""
         return {"root": self.root, "variance": self.variance}
@@ -165,6 +182,11 @@ class Blocks:
         """Each part's covariance times its copies."""
         return self._put([part.times(self._rows(z, columns)) for columns, part in self.parts], len(z))
 
+    @property
+    def diagonal(self) -> Tensor:
+        """Of each part's covariance, for each of its copies."""
+        return self._put([part.diagonal.expand(len(columns), -1) for columns, part in self.parts], 1)[0]
+
     def arrays(self) -> dict[str, Tensor]:
         """What the parts are made of, numbered."""
         return {f"{i}.{name}": a for i, (_, part) in enumerate(self.parts) for name, a in part.arrays().items()}
@@ -212,6 +234,11 @@ class Scaled:
         """s^2 C z."""
         return self.factor**2 * self.covariance.times(z)
 
+    @property
+    def diagonal(self) -> Tensor:
+        """s^2 times that of C."""
+        return self.factor**2 * self.covariance.diagonal
+
     def arrays(self) -> dict[str, Tensor]:
         """What C is made of, and s."""
         return {**self.covariance.arrays(), "temperature": torch.tensor(self.factor)}
@@ -234,7 +261,8 @@ def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:
     n, dimension = z.shape
     variance = z.square().mean(0)
     ridge = 1e-6 * variance.mean().clamp_min(1e-12)
-    diagonal = shrinkage * variance + ridge
+    # no wider than a coordinate that hardly varies beside the others
+    diagonal = shrinkage * variance + ridge.minimum(RIDGE * variance.clamp_min(torch.finfo(z.dtype).eps ** 2 * ridge))
     if n < dimension:
         return LowRank(((1 - shrinkage) / n) ** 0.5 * z.T.contiguous(), diagonal)
     covariance = (1 - shrinkage) / n * z.T @ z + torch.diag(diagonal)

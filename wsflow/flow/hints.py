@@ -27,8 +27,8 @@ from wsflow.manifolds import Manifold
 class GradientHints(nn.Module):
     """Three tangent vectors at (x, t): a guess u of the velocity, and the gradient g of a loss where u leads, and C g.
 
-    The loss is taken at x_1 = exp_x((1 - t) u), and C is the source's covariance. Each vector is divided by its root
-    mean square over the population, and the gradients are softly clipped.
+    The loss is taken at x_1 = exp_x((1 - t) u), and C is the source's covariance. All are in the source's units. Each
+    vector is divided by its root mean square over the population, and the gradients are softly clipped.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ class GradientHints(nn.Module):
 
     count = 3
     scale: Tensor
+    units: Tensor | None
 
     def __init__(
         self, loss: Callable[[Tensor], Tensor], manifold: Manifold, source: Source, rows: int | None = None
@@ -62,6 +63,7 @@ class GradientHints(nn.Module):
         self.manifold = manifold
         self.source = source
         self.register_buffer("scale", torch.ones(self.count, dtype=torch.float32))
+        self.register_buffer("units", source.units, persistent=False)
 
     def first_guess(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) between two Gaussians like the source, at points (n, size) and times (n,)."""
@@ -70,7 +72,7 @@ class GradientHints(nn.Module):
     def fit_scale(self, x: Tensor, t: Tensor, u: Tensor) -> None:
         """Take scales from paths: of guesses from velocities (n, size), of gradients from those at the first guess."""
         vectors = self._vectors(x, t, self.first_guess(x, t))
-        vectors[:, 0] = u
+        vectors[:, 0] = u if self.units is None else u / self.units.to(u)
         rms = vectors.square().mean((0, 2)).sqrt()
         self.scale.copy_(rms.clamp_min(torch.finfo(rms.dtype).tiny))
 
@@ -91,7 +93,10 @@ class GradientHints(nn.Module):
                 gradient = torch.cat([self._gradient(part) for part in end.detach().split(self.rows or len(end))])
         gradient = self.manifold.to_tangent(x, gradient)
         spread = self.manifold.to_tangent(x, self.source.spread(gradient))
-        return torch.stack([guess, gradient, spread], 1)
+        if self.units is None:
+            return torch.stack([guess, gradient, spread], 1)
+        units = self.units.to(x)
+        return torch.stack([guess / units, gradient * units, spread / units], 1)
 
     def _gradient(self, end: Tensor) -> Tensor:
         end = end.requires_grad_()

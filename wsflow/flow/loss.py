@@ -72,6 +72,7 @@ class FlowMatchingLoss:
         self.coupling, self.nearest = COUPLINGS[coupling], nearest
         self.times = TIMES[time]
         self.metric, self.metric_weight = metric, metric_weight
+        self.units = velocity.units
         self._scale: float | None = None
 
     def pairs(self, x1: Tensor, source: Source, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,7 +86,7 @@ class FlowMatchingLoss:
         xt, ut = self.manifold.geodesic(x0, x1, t)
         v = velocity(xt, t)
         error = v - ut
-        loss = error.square().mean(-1)
+        loss = self._in_units(error).square().mean(-1)
         if self.metric is not None:
             end = self.manifold.exp(xt, (1 - t).unsqueeze(-1) * v.detach())
             share = self.metric_weight
@@ -97,8 +98,12 @@ class FlowMatchingLoss:
         """What makes the metric's loss of the zero velocity equal to the Euclidean one; measured once."""
         if self._scale is None and self.metric is not None:
             seen = self.metric(end, self.manifold.to_tangent(end, ut), generator).square().mean()
-            self._scale = float(ut.square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny))
+            self._scale = float(self._in_units(ut).square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny))
         return self._scale or 1.0
+
+    def _in_units(self, v: Tensor) -> Tensor:
+        """v / u, with the source's units u: a metric in which what hardly varies counts as the rest does."""
+        return v if self.units is None else v / self.units.to(v)
 
     def on_batches(
         self, x1: Tensor, batch_size: int, conditions: Tensor | None = None, condition_dropout: float = 0.1

@@ -20,6 +20,10 @@ from wsflow.flow.covariance import Covariance, Scaled, fit_covariance
 from wsflow.flow.frame import Frame
 from wsflow.manifolds import Euclidean, Product, Sphere
 
+# a factor that varies less than this share of what another one does has a unit of its own; a trained velocity is wrong
+# by about a thousandth of its largest values
+HARDLY = 0.01
+
 
 class Source(Protocol):
     """What a flow needs of its source."""
@@ -52,6 +56,10 @@ class Source(Protocol):
     def spread(self, v: Tensor) -> Tensor:
         """C v for vectors v, with the source's covariance C."""
 
+    @property
+    def units(self) -> Tensor | None:
+        """What columns (size,) are measured in, where some hardly vary beside the others; None where none does."""
+
     def arrays(self) -> dict[str, Tensor]:
         """What it was fitted to be, by name."""
 
@@ -79,6 +87,7 @@ class Isotropic:
     manifold: Product
     scale: Tensor
     no_density = ""
+    units = None
 
     def __deepcopy__(self, memo: object) -> Isotropic:
         # it never changes, and copies of a flow may share it
@@ -266,6 +275,21 @@ class WrappedGaussian:
         """B C B^T v, in the basis B at m wherever v is."""
         return self.frame.vectors(self._covariance(v.dtype).times(self.frame.coordinates(v)))
 
+    @cached_property
+    def units(self) -> Tensor | None:
+        """Of copies of curved factors that vary less than `HARDLY` as much as another one: their share of that."""
+        sizes = [len(columns) * factor.dimension for factor, columns in self.manifold.factors]
+        pieces = zip(self.manifold.factors, self.covariance.diagonal.split(sizes), strict=True)
+        deviations = [part.reshape(len(columns), -1).mean(1).sqrt() for (_, columns), part in pieces]
+        curved = [bool(m.dimension) and not isinstance(m, Euclidean) for m, _ in self.manifold.factors]
+        largest = max((float(d.amax()) for d, bends in zip(deviations, curved, strict=True) if bends), default=0.0)
+        small = [bends & (d < HARDLY * largest) for d, bends in zip(deviations, curved, strict=True)]
+        if not any(which.any() for which in small):
+            return None
+        shares = [torch.where(which, d / largest, 1.0) for which, d in zip(small, deviations, strict=True)]
+        known = zip(shares, self.manifold.factors, strict=True)
+        return self.manifold.join([share.unsqueeze(1).expand(columns.shape) for share, (_, columns) in known])
+
     def _covariance(self, dtype: torch.dtype) -> Covariance:
         if dtype not in self._covariances:
             self._covariances[dtype] = self.covariance.to(dtype)
@@ -314,6 +338,7 @@ class Drawn:
 
     manifold: Product
     draw: Callable[[int, torch.Generator], Tensor]
+    units = None
     no_density = "A source that is only drawn from has no density. Use source='gaussian' or 'isotropic'."
 
     def to(self, dtype: torch.dtype) -> Drawn:

@@ -39,6 +39,7 @@ class VelocityField(nn.Module):
     """
 
     ratio: Tensor
+    units: Tensor | None
 
     def __init__(
         self,
@@ -55,11 +56,12 @@ class VelocityField(nn.Module):
         self.source = source
         self.prediction = prediction
         self.register_buffer("ratio", torch.ones((), dtype=torch.float32))
+        self.register_buffer("units", source.units, persistent=False)
 
     def fit_scale(self, x: Tensor) -> None:
         """Take the scale of points (n, size) at t = 1, that of the source, and that of hints along the way."""
         if hasattr(self.network, "fit_scale"):
-            self.network.fit_scale(x)
+            self.network.fit_scale(self._in_units(x))
         x = x[:: -(-len(x) // SCALED)]
         x0 = self.source.sample(len(x), torch.Generator().manual_seed(0)).to(x)
         after, before = (self.source.to_centre(points).var(0, correction=0).mean() for points in (x, x0))
@@ -87,7 +89,13 @@ class VelocityField(nn.Module):
         if self.hints is not None and guess is not None:
             seen["hints"] = self.hints(x, t, guess)
         drift = PREDICTIONS[self.prediction].drift(t, self.ratio.to(t)).unsqueeze(-1)
-        return self.manifold.to_tangent(x, self.network(x, t, **seen) - drift * self.source.to_centre(x))
+        found = self.network(self._in_units(x), t, **seen)
+        found = found if self.units is None else found * self.units.to(x)
+        return self.manifold.to_tangent(x, found - drift * self.source.to_centre(x))
+
+    def _in_units(self, x: Tensor) -> Tensor:
+        """x + (1/u - 1) log_m(x), in the source's units u: the network sees what hardly varies like the rest."""
+        return x if self.units is None else x + (1 / self.units.to(x) - 1) * self.source.displacement(x)
 
     def given(self, condition: Tensor, scale: float = 1.0) -> GivenVelocity:
         """This velocity under conditions of shape () or (n,), as a field of points and times."""
