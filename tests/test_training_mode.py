@@ -268,3 +268,28 @@ def test_perceptrons_are_run_by_a_program_as_well() -> None:
     for row, own, output in zip(rows, x, outputs, strict=True):
         module = WeightArray(row[None].numpy(), architecture).to_modules()[0]
         torch.testing.assert_close(output, module(own))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4, affine=False)])
+def test_norms_of_batches_are_differentiable_twice_and_under_transforms(layer):
+    """In training mode, against central differences."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.Tanh(), nn.Flatten(), nn.Linear(16, 2)).double()
+    architecture = Architecture.from_module(module, IMAGES.double())
+    weights = torch.from_numpy(np.array(WeightArray.from_modules([module, copy.deepcopy(module)], architecture)))
+    weights[1] += 0.1 * torch.rand_like(weights[1])
+    X, v = torch.randn(6, 1, 4, 4).double(), torch.randn_like(weights)
+
+    def outputs(w: Tensor) -> Tensor:
+        return forward(w, architecture, X, training=True)
+
+    def gradient(w: Tensor) -> Tensor:
+        return torch.func.grad(lambda w: outputs(w).square().sum())(w)
+
+    for function in (outputs, gradient):
+        _, found = torch.func.jvp(function, (weights,), (v,))
+        expected = (function(weights + 1e-6 * v) - function(weights - 1e-6 * v)) / 2e-6
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    steps = torch.tensor([0.0, 0.1]).double()
+    several = torch.func.vmap(lambda step: outputs(weights + step * v))(steps)
+    torch.testing.assert_close(several, torch.stack([outputs(weights + step * v) for step in steps]))

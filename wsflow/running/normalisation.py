@@ -46,9 +46,15 @@ def _channels(
 ) -> Any:
     known = value(x) if is_own(x) else value(x).unsqueeze(0)
     follows = follows_batch(step.operation, step.updated is not None)
+    is_one = not any(map(is_own, (x, weight, bias, mean, variance)))
+    if follows and is_one and mean is not None and 1 in axes:
+        return _followed(step, x, weight, bias, momentum, eps)
     if follows and mean is not None:
-        _update(step, known, axes, momentum)
-    if not any(map(is_own, (x, weight, bias, mean, variance))):
+        variances, means = torch.var_mean(known.detach(), axes, correction=0, keepdim=True)
+        count = known[0, :, 0].numel() if 1 in axes else known[0, 0, 0].numel()
+        unbiased = variances * (count / max(count - 1, 1))
+        _update(step, _over_instances(means), _over_instances(unbiased), count, momentum)
+    if is_one:
         return _fused(x, weight, bias, None if follows else (mean, variance), eps, over_examples=1 in axes)
     if follows:
         variances, means = torch.var_mean(known, axes, correction=0, keepdim=True)
@@ -69,31 +75,39 @@ def _fused(x: Tensor, weight: Any, bias: Any, statistics: Any, eps: float, over_
     return functional.batch_norm(x, mean, variance, weight, bias, statistics is None, 0.0, eps)
 
 
+def _followed(step: Step, x: Tensor, weight: Any, bias: Any, momentum: float | None, eps: float) -> Tensor:
+    """Normalise one network's batch by torch's own kernel, which gives the batch's statistics on the way."""
+    means, variances = x.new_zeros(2, x.shape[1])
+    result = functional.batch_norm(x, means, variances, weight, bias, True, 1.0, eps)
+    _update(step, means.unsqueeze(0), variances.unsqueeze(0), x[:, 0].numel(), momentum)
+    return result
+
+
 def _beside(x: Any, axes: int) -> Tensor:
     """Return numbers of channels (n, c) as (n, 1, c, 1, ...)."""
     rows = value(x) if is_own(x) else value(x).unsqueeze(0)
     return rows.reshape(len(rows), 1, -1, *(axes - 3) * (1,))
 
 
+def _over_instances(x: Tensor) -> Tensor:
+    """Average statistics (n, 1 or b, c, ...) of batches, or of instances, to (n, c)."""
+    return x.flatten(2).mean(1)
+
+
 @torch.no_grad()
-def _update(step: Step, x: Tensor, axes: tuple[int, ...], momentum: float | None) -> None:
-    """Keep the running statistics that follow from those of a batch (n, b, c, ...); those of instances are averaged."""
+def _update(step: Step, means: Tensor, variances: Tensor, count: int, momentum: float | None) -> None:
+    """Keep the running statistics that follow from means and unbiased variances (n, c) over `count` values."""
     assert step.updated is not None
     mean, variance = step.operation.arguments[3:5]
     if not isinstance(mean, ParameterValue) or not isinstance(variance, ParameterValue):
         return
-    variances, means = torch.var_mean(x.detach(), axes, correction=0, keepdim=True)
-    over_examples = 1 in axes
-    count = x[0, :, 0].numel() if over_examples else x[0, 0, 0].numel()
     if count < 2:
-        raise ValueError(
-            f"in training mode a norm needs more than one value of each channel, got inputs {shape(Own(x))}"
-        )
+        raise ValueError(f"in training mode a norm needs more than one value of each channel, got {count}")
     # instance norms do not count
-    rate: Any = _rate(step, f"{mean.name.rpartition('.')[0]}.{COUNTER}", momentum) if over_examples else momentum
-    for name, batch in ((mean.name, means), (variance.name, variances * (count / (count - 1)))):
+    counts = step.operation.base == "batch_norm"
+    rate: Any = _rate(step, f"{mean.name.rpartition('.')[0]}.{COUNTER}", momentum) if counts else momentum
+    for name, batch in ((mean.name, means), (variance.name, variances)):
         before = step.updated.get(name, step.tensors[name])
-        batch = batch.reshape(len(batch), *batch.shape[1:3]).mean(1)
         step.updated[name] = before + rate * (batch - before)
 
 
