@@ -270,7 +270,9 @@ def test_perceptrons_are_run_by_a_program_as_well() -> None:
         torch.testing.assert_close(output, module(own))
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4, affine=False)])
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(4), nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4, affine=False)]
+)
 def test_norms_of_batches_are_differentiable_twice_and_under_transforms(layer):
     """In training mode, against central differences."""
     torch.manual_seed(0)

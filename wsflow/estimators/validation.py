@@ -129,16 +129,18 @@ def viewed(values: np.ndarray) -> Tensor:
 
 
 def description(estimator: Any) -> dict[str, Any]:
-    """What every fitted estimator knows of its input, as JSON data."""
+    """What every fitted estimator knows of its input, as values that are saved."""
     architecture, names = estimator.architecture_, getattr(estimator, "feature_names_in_", None)
-    known = {"n_features": estimator.n_features_in_, "architecture": architecture and architecture.to_json()}
+    known = {"n_features": estimator.n_features_in_, "architecture": architecture}
     return known if names is None else {**known, "feature_names": names.tolist()}
 
 
 def restore_description(estimator: Any, data: dict[str, Any]) -> None:
     """The inverse of `description`."""
     estimator.n_features_in_ = data["n_features"]
-    estimator.architecture_ = Architecture.from_json(data["architecture"]) if data["architecture"] else None
+    known = data["architecture"]
+    # a text in files of 0.1
+    estimator.architecture_ = Architecture.from_json(known) if isinstance(known, str) else known
     _check_width(estimator, data)
     if "feature_names" in data:
         estimator.feature_names_in_ = np.array(data["feature_names"], dtype=object)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsflow.architecture import Architecture
+from wsflow.persistence.constants import without_constants
 from wsflow.persistence.format import Shapes, decoding, read_header, to_json
 from wsflow.persistence.models import HOLDERS, STEPS, class_of
 from wsflow.persistence.populations import RUN, checked_architecture
@@ -35,7 +36,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     population = data["kind"] == "population"
     with decoding(Path(path), data["kind"]):
         (POPULATION if population else MODEL)(data, "")
-        return {**common, **(_population(data, header.shapes) if population else _model(data))}
+        return {**common, **(_population(data, without_constants(header.shapes)) if population else _model(data))}
 
 
 def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
@@ -62,11 +63,12 @@ def _model(data: dict[str, Any]) -> dict[str, Any]:
         }
         for step in data["steps"]
     ]
-    fitted = [s["data"].get("architecture") for s in data["steps"]]
-    texts = [text for text in fitted if isinstance(text, str)]
-    architecture = str(Architecture.from_json(texts[0])) if texts else None
+    fitted = (step["data"].get("architecture") for step in data["steps"])
+    # files of 0.1 have a text
+    known = [x if isinstance(x, str) else to_json(x["$architecture"]) for x in fitted if x is not None]
+    architecture = str(Architecture.from_json(known[0])) if known else None
     last = data["steps"][-1]
-    flow = _flow(last, steps[-1]["params"], bool(texts)) if last["class"] == "WeightFlow" else {}
+    flow = _flow(last, steps[-1]["params"], bool(known)) if last["class"] == "WeightFlow" else {}
     return {"architecture": architecture, "steps": steps, **flow}
 
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.persistence.constants import is_constant, put_apart, put_back, without_constants
 from wsflow.populations.file_kinds import HEAD, OWN, SAFETENSORS, check_path, kind_of
 from wsflow.schema import Check, anything
 from wsflow.writing import check_target, write_bytes
@@ -68,8 +69,8 @@ def write(
 ) -> None:
     """Write tensors and JSON data, once they can be read and decoded; the same content gives the same bytes."""
     check_target(path)
-    stored = {name: _storable(name, array) for name, array in tensors.items()}
-    content = {**data, "kind": kind, "format": FORMAT}
+    content, constants = put_apart({**data, "kind": kind, "format": FORMAT})
+    stored = {name: _storable(name, array) for name, array in {**tensors, **constants}.items()}
     content["checksum"] = checksum(stored, content)
     encoded = _encoded(stored, to_json(content), Path(path))
     _check_readable(encoded, stored, Path(path), kind, schema, decode)
@@ -92,8 +93,9 @@ def _check_readable(encoded: bytes, tensors: Tensors, path: Path, kind: str, sch
     try:
         header = _header(io.BytesIO(encoded), path)
         with decoding(path, kind):
+            put_back(header.data, tensors)
             schema(header.data, "")
-            decode(tensors, header.data)
+            decode(without_constants(tensors), header.data)
     except InvalidInputError as error:
         reason = str(error).removeprefix(f"{path}: ").removesuffix(" Restore it from a copy.")
         raise InvalidInputError(f"{path}: nothing was written, as it could not be read again: {reason}") from error
@@ -113,14 +115,18 @@ def read(path: str | Path, kind: str, schema: Check = anything) -> tuple[Tensors
     if header.data.get("checksum") != checksum(tensors, header.data):
         raise InvalidInputError(f"{path}: the file is damaged: its checksum differs. Restore it from a copy.")
     with decoding(path, kind):
+        put_back(header.data, tensors)
         schema(header.data, "")
-    return tensors, header.data
+    return without_constants(tensors), header.data
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the header of a file, and nothing else."""
+    """Read the header of a file, and nothing else: large constants of programs are zero."""
     with _opened(Path(path)) as file:
-        return _header(file, Path(path))
+        header = _header(file, Path(path))
+    with decoding(Path(path), header.data["kind"]):
+        put_back(header.data, {e.name: np.zeros(e.shape, e.dtype) for e in header.entries if is_constant(e.name)})
+    return header
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def plain_state(step: Any) -> dict[str, Any]:
     row = PLAIN_STEPS[type(step).__name__]
     state = {name: getattr(step, name) for name in (*row.fitted, COUNT)}
     names = getattr(step, NAMES, None)
-    return {"version": row.version, "state": state if names is None else {**state, NAMES: names.tolist()}}
+    # products of matrices in another order of memory may be rounded otherwise
+    by_columns = [name for name, x in state.items() if isinstance(x, np.ndarray) and not x.flags.c_contiguous]
+    known = {"version": row.version, "state": state if names is None else {**state, NAMES: names.tolist()}}
+    return known | {"by_columns": by_columns} if by_columns else known
 
 
 def restored(kind: str, params: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
@@ -64,8 +67,9 @@ def restored(kind: str, params: Mapping[str, Any], data: Mapping[str, Any]) -> A
         raise InvalidInputError(f"a {kind} of version {data['version']}, and this wsflow reads version {row.version}.")
     step = getattr(import_module(row.home), kind)(**params)
     names = state.pop(NAMES, None)
+    by_columns = data.get("by_columns", ())
     for name, value in state.items():
-        setattr(step, name, value)
+        setattr(step, name, np.asfortranarray(value) if name in by_columns else value)
     # what does not fit together is noticed now, and not when it is used
     if not np.isfinite(step.transform(np.zeros((1, step.n_features_in_)))).all():
         raise InvalidInputError(f"a {kind} whose numbers are not finite. Fit it again.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from wsflow.architecture import Architecture
 from wsflow.architecture.description import ARCHITECTURE
 from wsflow.flow.paths import PREDICTIONS
 from wsflow.losses import LOSSES
@@ -89,7 +90,14 @@ STEP = record(
 )
 MODEL = record({**FILE, "pipeline": flag, "steps": list_of(STEP, 1)})
 
-_FITTED: dict[str, Check] = {"n_features": whole(1), "architecture": nullable(text)}
+
+def known_architecture(data: Any, field: str) -> None:
+    """Check an architecture, or the text that stands for it in files of 0.1."""
+    if not isinstance(data, Architecture):
+        text(data, field)
+
+
+_FITTED: dict[str, Check] = {"n_features": whole(1), "architecture": nullable(known_architecture)}
 _NAMED: dict[str, Check] = {"feature_names": list_of(text)}
 _HISTORY = record({"step": list_of(whole()), **dict.fromkeys(("train", "validation", "energy"), list_of(real))})
 # class of a step -> its fitted values, when they are decoded

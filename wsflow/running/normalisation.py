@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsflow.architecture.program import Operation, ParameterValue
-from wsflow.running.steps import Own, Step, aligned, is_own, rank, shape, value
+from wsflow.running.steps import Own, Step, aligned, is_own, rank, value
 
 COUNTER = "num_batches_tracked"
 
