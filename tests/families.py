@@ -93,6 +93,9 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "batch ensemble tanh": (lambda: zoo_joint.BatchEnsemble(torch.tanh), FEATURES),
     "outer gains": (zoo_joint.OuterGains, FEATURES),
     "squared gains": (zoo_joint.SquaredGains, FEATURES),
+    "maxout": (zoo_joint.Maxout, FEATURES),
+    "broadcast ensemble": (lambda: zoo_joint.BroadcastEnsemble(torch.relu), FEATURES),
+    "linear attention": (zoo_joint.LinearAttention, SEQUENCES),
     "pairs": (zoo_joint.Pairs, FEATURES),
 }
 

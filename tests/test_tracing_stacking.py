@@ -28,6 +28,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.run = run
         self.w1, self.w2, self.w3 = weight(MEMBERS, 4, 5), weight(MEMBERS, 5, 6), weight(MEMBERS, 6, 2)
+        self.w4 = weight(MEMBERS, 5, 2)
         self.b1, self.b2, self.b3 = weight(MEMBERS, 1, 5), weight(MEMBERS, 1, 6), weight(MEMBERS, 1, 2)
         self.gain, self.share = weight(MEMBERS, 1, 5), weight(MEMBERS, 1, 1)
         self.shared = nn.Linear(5, 2)
@@ -69,6 +70,18 @@ def _transposed(net: Ensemble, x: Tensor) -> Tensor:
     return x.transpose(1, 2) @ net.w3 + net.b3
 
 
+def _broadcast(net: Ensemble, x: Tensor) -> Tensor:
+    x = F.relu((x[:, :, None] * net.w1[:, None]).sum(2) + net.b1)
+    x = F.relu((x.unsqueeze(-1) * net.w2.unsqueeze(1)).sum(-2) + net.b2)
+    return (x.unsqueeze(-1) * net.w3.unsqueeze(1)).sum(-2) + net.b3
+
+
+def _broadcast_behind(net: Ensemble, x: Tensor) -> Tensor:
+    x = F.relu((net.w1.mT * x[:, None, None]).sum(-1) + net.b1[:, 0])
+    x = F.relu(torch.mul(net.w2.mT, x.unsqueeze(2)).sum(-1, keepdim=True).squeeze(-1) + net.b2[:, 0])
+    return ((net.w3.mT * x.unsqueeze(2)).sum(-1) + net.b3[:, 0]).transpose(0, 1)
+
+
 def _scaled(net: Ensemble, x: Tensor) -> Tensor:
     return net.share * _matmul(net, x)
 
@@ -91,6 +104,8 @@ ENSEMBLES: dict[str, tuple[Callable[[Ensemble, Tensor], Tensor], Counts]] = {
     "einsum": (lambda net, x: _einsum(net, x).mean(0), Counts(UNITS, 2)),
     "members behind examples": (lambda net, x: _members_last(net, x).mean(0), Counts(UNITS, 2)),
     "transposed": (lambda net, x: _transposed(net, x).mean(0), Counts(UNITS, 2)),
+    "broadcasting": (lambda net, x: _broadcast(net, x).mean(0), Counts(UNITS, 2)),
+    "broadcasting, members behind examples": (lambda net, x: _broadcast_behind(net, x).mean(0), Counts(UNITS, 2)),
     "averaged probabilities": (lambda net, x: _matmul(net, x).softmax(-1).mean(0), Counts(UNITS, 2)),
     "maximum": (lambda net, x: _matmul(net, x).amax(0), Counts(UNITS, 2)),
     "deviation": (lambda net, x: _matmul(net, x).std(0), Counts(UNITS, 2)),
@@ -99,6 +114,15 @@ ENSEMBLES: dict[str, tuple[Callable[[Ensemble, Tensor], Tensor], Counts]] = {
     # a gain scales against the weights in front of it, by signs too
     "gains": (lambda net, x: _gains(net, x).mean(0), Counts(UNITS, 3, 1)),
     "normed": (lambda net, x: _normed(net, x).mean(0), Counts(UNITS, 0, 1)),
+    # all units of all members are one group: those within members, and the members, are what blocks permute
+    "summed with their units": (
+        lambda net, x: torch.einsum("bmi,mio->bo", F.relu(torch.einsum("bi,mih->bmh", x, net.w1)), net.w4),
+        Counts({(MEMBERS, 0): 1, (5, MEMBERS): 1}, 1),
+    ),
+    "one layer, broadcasting": (
+        lambda net, x: ((x @ net.w1 + net.b1).relu().unsqueeze(-1) * net.w4[:, None]).sum(2).mean(0),
+        Counts({(MEMBERS, 0): 1, (5, MEMBERS): 1}, 1),
+    ),
     # members with places of their own: each has groups of its own
     "all outputs": (_matmul, Counts({(5, 0): MEMBERS, (6, 0): MEMBERS}, 2 * MEMBERS)),
     "temperatures": (
@@ -117,7 +141,19 @@ ENSEMBLES: dict[str, tuple[Callable[[Ensemble, Tensor], Tensor], Counts]] = {
 }
 
 
-@pytest.mark.parametrize("name", members(ENSEMBLES, "bmm", "einsum", "weighted", "temperatures", "a shared layer"))
+@pytest.mark.parametrize(
+    "name",
+    members(
+        ENSEMBLES,
+        "bmm",
+        "broadcasting",
+        "summed with their units",
+        "einsum",
+        "weighted",
+        "temperatures",
+        "a shared layer",
+    ),
+)
 def test_members_of_a_stacked_ensemble_have_units_of_their_own(name: str) -> None:
     run, expected = ENSEMBLES[name]
     assert counted(Ensemble(run), EXAMPLES) == expected
@@ -263,7 +299,9 @@ def test_what_is_stacked_grouped_or_unfolded_is_counted(name: str) -> None:
     assert counted(build(), inputs) == expected
 
 
-@pytest.mark.parametrize("name", members(["bmm", "weighted", "a shared layer", "temperatures"], "bmm"))
+@pytest.mark.parametrize(
+    "name", members(["bmm", "weighted", "a shared layer", "temperatures", "summed with their units"], "bmm")
+)
 def test_orbits_of_ensembles_are_points(name: str) -> None:
     """Members and their units, permuted and scaled at random, are found again."""
     architecture = Architecture.from_module(Ensemble(ENSEMBLES[name][0]), EXAMPLES)

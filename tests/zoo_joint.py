@@ -216,3 +216,45 @@ class Pairs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features to logits."""
         return torch.einsum("bmh,mho->bo", F.gelu(torch.einsum("bi,imh->bmh", x, self.a)), self.c)
+
+
+class Maxout(nn.Module):
+    """Two layers of maxout (Goodfellow et al. 2013)."""
+
+    def __init__(self, units: int = 4, pieces: int = 3) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.a, self.b, self.c = nn.Linear(3, units * pieces), nn.Linear(units, 5 * pieces), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features to logits."""
+        for layer in (self.a, self.b):
+            x = layer(x).unflatten(-1, (-1, self.pieces)).amax(-1)
+        return self.c(x)
+
+
+class BroadcastEnsemble(nn.Module):
+    """Members in one tensor, by products that are summed up: hidden units of each, and outputs over all of them."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], members: int = 3, hidden: int = 4) -> None:
+        super().__init__()
+        self.function = function
+        shapes = [(members, 3, hidden), (members, hidden), (members, hidden, 5), (members, 5, 2)]
+        self.a, self.ab, self.b, self.c = (nn.Parameter(torch.randn(shape)) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features to logits."""
+        x = self.function((x[:, None, :, None] * self.a).sum(2) + self.ab)
+        x = self.function((x[..., None] * self.b).sum(2))
+        return torch.einsum("bmi,mio->bo", x, self.c)
+
+
+class LinearAttention(Heads):
+    """Attention without a softmax: queries of a head scale against its values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens to logits."""
+        x = self.embed(x)
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mixed = (q @ k.transpose(-2, -1)).relu() @ v
+        return self.head(self.o(mixed.transpose(1, 2).flatten(2)))

@@ -6,6 +6,7 @@ As in an einsum, letters (integers) name the dimensions of the operands; those t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -137,24 +138,33 @@ def _summed(
 ) -> list[NeuronAxis]:
     """Return what a sum over the letters that are not in `out` leaves of neuron axes.
 
-    Neurons that are summed over have no scale of their own; where they lie in parents, the parents remain.
+    Where neurons that are summed over lie in parents, the parents remain. All in one parent scale alike, so that the
+    sum has that scale; but by no other number than one where a kept axis, whose neurons have scales of their own, lies
+    in these parents, too: the same weights would be scaled twice.
     """
     kept = {axis.dims: axis for axis in axes if set(axis.dims) <= set(out)}
     for axis in axes:
         rest = tuple(dim for dim in axis.dims if dim in out)
         if rest == axis.dims:
             continue
-        constraints.require_zero(axis.terms, axis.atoms)
-        if not rest:
-            continue
-        if rest in kept:
-            parent = kept[rest]
-        else:
+        parent = kept.get(rest)
+        scale: tuple[Term, ...] = ()
+        if rest and parent is None:
             parent = NeuronAxis(rest, constraints.new_atoms([sizes[dim] for dim in rest]))
             child = next((other for other in kept.values() if set(rest) <= set(other.dims)), None)
-            if child is None:
-                kept[rest] = parent
-            else:
+            if child is not None:
                 constraints.nest(child, parent, [sizes[dim] for dim in child.dims])
-        constraints.nest(axis, parent, [sizes[dim] for dim in axis.dims])
+            else:
+                kept[rest] = parent = _scaled(constraints, parent, axis)
+                scale = negated(parent.expand(axis.dims, axis.atoms.shape).terms)
+        constraints.require_zero([*axis.terms, *scale], axis.atoms)
+        if parent is not None:
+            constraints.nest(axis, parent, axis.atoms.shape)
     return list(kept.values())
+
+
+def _scaled(constraints: Constraints, parent: NeuronAxis, axis: NeuronAxis) -> NeuronAxis:
+    """Return the parents of the neurons of an axis with scales of their own, if those have any and none is padded."""
+    if not axis.terms or (axis.atoms == ABSENT).any():
+        return parent
+    return replace(parent, terms=((1, 1, constraints.new_variables(parent.atoms)),))

@@ -51,7 +51,7 @@ class Interpreter:
     Tensors that are not in `weights` are constants, unless they are `moving` buffers (names, and how these may be
     scaled) or a norm takes them as its statistics. `frozen` and `leaves` are names of submodules: those without
     symmetries, and those without submodules of their own. No symmetry acts on what the nodes in `opaque` compute.
-    `separate` are names of parameters whose axes are never joined.
+    `separate` and `nested` are those of a `Trace`.
     """
 
     graph: ExportedGraph
@@ -60,6 +60,7 @@ class Interpreter:
     frozen: Collection[str]
     leaves: Collection[str] = ()
     separate: Collection[str] = ()
+    nested: Collection[str] = ()
     moving: Mapping[str, Collection[str]] = field(default_factory=dict)
     opaque: Collection[Any] = ()
     trace: Trace = field(init=False)
@@ -68,7 +69,7 @@ class Interpreter:
     returned: list[AbstractTensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.trace = Trace(dict(self.shapes), self.separate)
+        self.trace = Trace(dict(self.shapes), self.separate, self.nested)
         self.values: dict[Any, Any] = {}
         self.norms: set[str] = {
             name
@@ -148,6 +149,8 @@ class Interpreter:
         unmoved = name not in RULES and not any(tensor.axes for tensor in _tensors(arguments))
         if unmoved or name in MATRIX_FUNCTIONS or self._is_frozen(layer) or node in self.opaque:
             return self._frozen(arguments, result)
+        if self._is_summed(node):
+            return list(_tensors(arguments))
         value = tree_map(_without_value, self._applied(name, arguments))
         for tensor in _tensors(value):
             for axis in tensor.axes:
@@ -163,6 +166,14 @@ class Interpreter:
         if drawn or operation(node.target).startswith(("empty", "new_empty")) or prod(self.trace.shape) > MANY:
             return False
         return all(tensor.value is not None for tensor in _tensors(arguments))
+
+    def _is_summed(self, node: Any) -> bool:
+        """Whether a node is a product of two tensors that is summed up, and no more: both are one contraction."""
+        if operation(node.target) != "mul" or len(node.users) != 1 or len(node.all_input_nodes) != 2:
+            return False
+        (user,) = node.users
+        layers = self.graph.layers
+        return operation(user.target) == "sum" and layers[user.name] == layers[node.name] and user not in self.opaque
 
     def _computed(self, node: Any) -> Any:
         def value(argument: Any) -> Any:

@@ -25,7 +25,7 @@ from wsflow.tracing.interpreter import Interpreter, UnknownLayer
 from wsflow.tracing.own_buffers import own_buffers
 from wsflow.tracing.recording import with_program
 from wsflow.tracing.rules import KNOWN
-from wsflow.tracing.solution import Solution, crossing, solve
+from wsflow.tracing.solution import Solution, crossing, solve, spread
 from wsflow.tracing.working_copy import working_copy
 
 # above this number of weights, the certificate is that of one random network
@@ -177,10 +177,10 @@ class _Network:
 
     def _built(self, interpreter: Interpreter) -> Architecture:
         solution = solve(interpreter.trace)
+        if nested := spread(interpreter.trace, solution):
+            interpreter, solution = _again(replace(interpreter, nested=nested, returned=[]))
         if separate := crossing(interpreter.trace, solution):
-            interpreter = replace(interpreter, separate=separate, returned=[])
-            interpreter.run()
-            solution = solve(interpreter.trace)
+            interpreter, solution = _again(replace(interpreter, separate=separate, returned=[]))
         return self._described(interpreter, solution)
 
     def _described(self, interpreter: Interpreter, solution: Solution) -> Architecture:
@@ -242,6 +242,11 @@ class _Network:
             except UnknownLayer as other:
                 error = other
         return (), 0
+
+
+def _again(interpreter: Interpreter) -> tuple[Interpreter, Solution]:
+    interpreter.run()
+    return interpreter, solve(interpreter.trace)
 
 
 def _corrected(

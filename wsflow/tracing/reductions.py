@@ -8,9 +8,10 @@ from typing import Any
 
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor
-from wsflow.tracing.contraction import contract
+from wsflow.tracing.contraction import Operands, contract
 from wsflow.tracing.elementwise import ELEMENTWISE, Elementwise
 from wsflow.tracing.pointwise import biased, extremum, nonlinear, pointwise_on
+from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace, scaleless
 
 
@@ -19,11 +20,18 @@ def _dims(dim: Any, rank: int) -> list[int]:
     return sorted(d % rank for d in chosen)
 
 
-def reduction(t: Trace, input: AbstractTensor, dim: Any = None, keepdim: bool = False, **_: Any) -> AbstractTensor:
-    """Sum over dimensions."""
-    rank = len(input.shape)
+def reduction(
+    t: Trace, input: AbstractTensor | Sequence[AbstractTensor], dim: Any = None, keepdim: bool = False, **_: Any
+) -> AbstractTensor:
+    """Sum over dimensions: also a product of tensors, aligned on their last dimensions, as an einsum does."""
+    factors = [input] if isinstance(input, AbstractTensor) else input
+    rank = max(len(factor.shape) for factor in factors)
     gone = _dims(dim, rank)
-    result = contract(t.constraints, [(input, range(rank))], [d for d in range(rank) if d not in gone], [1])
+    out = [d for d in range(rank) if d not in gone]
+    operands: Operands = [(factor, range(rank - len(factor.shape), rank)) for factor in factors]
+    if len(factors) > 1:
+        operands = joined(t, operands, out)
+    result = contract(t.constraints, operands, out, [1] * len(factors))
     for d in gone if keepdim else []:
         result = reshaping.insert(result, d)
     return result

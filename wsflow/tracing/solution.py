@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -70,15 +70,24 @@ def solve(trace: Trace) -> Solution:
 def crossing(trace: Trace, solution: Solution) -> set[str]:
     """Return names of parameters whose joint neurons cannot be told by one axis after the other.
 
-    They only move along with two parents, as shared units do; or they are one group over several axes, of which only
-    the permutations of each axis by itself are kept.
+    They only move along with two parents, as shared units do; or they are one group over several axes, although some
+    were nested along them.
     """
-    return {
-        name
-        for name, slices in trace.slices.items()
-        for axis in (axis for part in slices for axis in part.joint.values())
-        if _has_two_parents(solution, axis) or _is_spread(solution, axis)
-    }
+    return {name for name, axis in _joint_axes(trace) if _has_two_parents(solution, axis) or _spread(solution, axis)}
+
+
+def spread(trace: Trace, solution: Solution) -> set[str]:
+    """Return a parameter of each group that lies on several of its axes: units of members that are summed at once.
+
+    A block permutes one axis within another, so that of such a group the permutations within each coordinate of the
+    first axis, and those of its coordinates, are kept.
+    """
+    found = {group: name for name, axis in reversed(list(_joint_axes(trace))) for group in _spread(solution, axis)}
+    return set(found.values())
+
+
+def _joint_axes(trace: Trace) -> Iterator[tuple[str, NeuronAxis]]:
+    return ((n, axis) for n, slices in trace.slices.items() for part in slices for axis in part.joint.values())
 
 
 def _has_two_parents(solution: Solution, axis: NeuronAxis) -> bool:
@@ -89,8 +98,8 @@ def _has_two_parents(solution: Solution, axis: NeuronAxis) -> bool:
     )
 
 
-def _is_spread(solution: Solution, axis: NeuronAxis) -> bool:
-    """Return whether one group has its neurons along several dimensions of a joint axis."""
+def _spread(solution: Solution, axis: NeuronAxis) -> list[DraftGroup]:
+    """Return the groups that have their neurons along several dimensions of a joint axis."""
     dims: dict[DraftGroup, set[int]] = defaultdict(set)
     for dim in range(axis.atoms.ndim):
         along = np.moveaxis(axis.atoms, dim, 0)
@@ -99,7 +108,7 @@ def _is_spread(solution: Solution, axis: NeuronAxis) -> bool:
             here, there = next(((a, b) for a, b in places if a != b), (None, None))
             if here is not None and there is not None and here[0] is there[0]:
                 dims[here[0]].add(dim)
-    return any(len(found) > 1 for found in dims.values())
+    return [group for group, found in dims.items() if len(found) > 1]
 
 
 def _of_variables(unknowns: Unknowns, variables: Iterable[Array]) -> set[int]:

@@ -51,12 +51,13 @@ class FlipShear:
 class Trace:
     """The state of a trace; `parameters` has the shapes of all parameters and buffers by name.
 
-    `separate` are names of parameters whose axes are never joined. `shape` and `n_results` are those of the operation
-    at hand.
+    `separate` are names of parameters whose axes are never joined, `nested` those whose joint neurons lie in parents
+    along their first axes. `shape` and `n_results` are those of the operation at hand.
     """
 
     parameters: dict[str, tuple[int, ...]]
     separate: Collection[str] = ()
+    nested: Collection[str] = ()
     constraints: Constraints = field(default_factory=Constraints)
     slices: dict[str, list[ParameterSlice]] = field(default_factory=dict)
     statistics: set[str] = field(default_factory=set)
@@ -106,7 +107,11 @@ class Trace:
     def joint_axis(self, part: ParameterSlice, dims: tuple[int, ...]) -> NeuronAxis:
         """Return the axis of a parameter on several of its dimensions."""
         if dims not in part.joint:
-            part.joint[dims] = self._new_axis(dims, [part.tensor.shape[dim] for dim in dims])
+            sizes = [part.tensor.shape[dim] for dim in dims]
+            part.joint[dims] = self._new_axis(dims, sizes)
+            for k in range(1, len(dims)) if part.tensor.parameter in self.nested else ():
+                parents = NeuronAxis(dims[:k], self.constraints.new_atoms(sizes[:k]))
+                self.constraints.nest(part.joint[dims], parents, sizes)
         return part.joint[dims]
 
     def grouped(self, weight: AbstractTensor, groups: int) -> AbstractTensor:
