@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from wsflow.cli.rendering import Bars, echo_json, echo_table
 
 # seconds before a bar is shown
 PATIENCE = 2.0
+# names of a line
+SHOWN = 4
 
 
 @click.command(cls=Command)
@@ -52,7 +55,8 @@ def check(
 
     SOURCE is FILE.py:NAME, a function or class of yours that returns a torch module, or a population that wsflow
     wrote (with --module, where its networks do not run themselves). Outputs are compared in float64; a deviation
-    above 1e-10 is an error. What canonical forms and alignment bring only near one point is named.
+    above 1e-10 is an error. What canonical forms and alignment bring only near one point is named, and so are layers
+    that could change places with all their weights.
 
     \b
     Example:
@@ -63,11 +67,12 @@ def check(
     with Bars(quiet).stage("Reading the module", after=PATIENCE) as progress:
         network, table = _network(source, inputs, (frozen, output, progress), architecture, module)
     from wsflow.exceptions import NumericalError
-    from wsflow.tracing import certify, certify_orbits
+    from wsflow.tracing import certify, certify_orbits, exchangeable_layers
     from wsflow.tracing.certificate import TOLERANCE
 
     certificate = certify(table, network, inputs, trials, seed)
-    result = _result(table, certificate, certify_orbits(table, trials, seed))
+    alike = exchangeable_layers(table, network, inputs, trials, seed)
+    result = _result(table, certificate, certify_orbits(table, trials, seed), alike)
     if as_json:
         echo_json(result)
     else:
@@ -146,7 +151,7 @@ def _example(shapes: tuple[str, ...], seed: int) -> Any:
     return tuple(tensors) if tensors else None
 
 
-def _result(table: Any, certificate: Any, orbits: Any) -> dict[str, Any]:
+def _result(table: Any, certificate: Any, orbits: Any, alike: Sequence[Sequence[str]]) -> dict[str, Any]:
     groups = [{"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in table.groups]
     wires = [{"name": w.name, "size": w.space.total, "scalings": sorted(w.scalings)} for w in table.wires if w.scalings]
     return {
@@ -158,6 +163,7 @@ def _result(table: Any, certificate: Any, orbits: Any) -> dict[str, Any]:
         "idle": list(certificate.idle),
         "orbit_deviation": orbits.deviation,
         "approximations": list(orbits.approximations),
+        "exchangeable": [list(layers) for layers in alike],
     }
 
 
@@ -171,4 +177,12 @@ def _print(result: dict[str, Any]) -> None:
     footer += [f"Only nearly aligned: {sentence}" for sentence in result["approximations"]] or [
         f"In canonical form and aligned, members of an orbit are {result['orbit_deviation']:.1e} apart."
     ]
+    footer += [
+        f"Not aligned: {_listed(layers)} could exchange their weights, but permutations act within parameters alone."
+        for layers in result["exchangeable"]
+    ]
     echo_table(f"Symmetries of {result['weights']:,} weights", ["neurons", "number", "acts by"], rows, footer)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= SHOWN else f"{names[0]}, ..., {names[-1]}"

@@ -89,9 +89,7 @@ def certify(
     True
     """
     generator = torch.Generator().manual_seed(seed)
-    inputs = _inputs(architecture, inputs, generator)
-    inputs = tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-    check = _Check(architecture, module, inputs)
+    check = Check.of(architecture, module, inputs, generator)
     rows, before = check.with_live_outputs(n_trials, generator)
     report()
     action = Action.random(architecture, n_trials, generator)
@@ -118,6 +116,10 @@ def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator)
     return inputs if type(inputs) is tuple else (inputs,)
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
 def random_weights(architecture: Architecture, n: int, generator: torch.Generator) -> Tensor:
     """Return weights (n, d), in float64, of order one over the root of their number, with positive variances."""
     rows = torch.empty(n, architecture.n_weights, dtype=torch.float64)
@@ -134,8 +136,14 @@ def random_weights(architecture: Architecture, n: int, generator: torch.Generato
     return rows
 
 
-class _Check:
+class Check:
     """Runs networks of an architecture in float64, before and after a change of their weights."""
+
+    @classmethod
+    def of(cls, architecture: Architecture, module: nn.Module | None, inputs: Any, generator: torch.Generator) -> Check:
+        """Return that of a module, or of what else runs the networks, on inputs of any precision, or random ones."""
+        inputs = _inputs(architecture, inputs, generator)
+        return cls(architecture, module, tree_map(lambda x: x.double() if _is_real(x) else x, inputs))
 
     def __init__(self, architecture: Architecture, module: nn.Module | None, inputs: tuple[Any, ...]) -> None:
         self.architecture, self.inputs = architecture, inputs
@@ -149,7 +157,7 @@ class _Check:
                 result: Any = forward(rows, self.architecture, self.inputs[0])
             else:
                 result = self._run(self.module, rows)
-        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        leaves = [leaf for leaf in tree_leaves(result) if _is_real(leaf)]
         if not leaves:
             raise InvalidInputError(
                 "The module returns no tensor of real numbers: there is no function to compare. Return what it "
