@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import handwritten
@@ -14,14 +15,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from wsflow.activations import POSITIVE, SIGN
-from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup, Parameter, Wire
+from wsflow.architecture import Architecture, Block, DirectSum, Fixed, Layer, NeuronGroup, Parameter, Wire
 from wsflow.architecture.restriction import restricted
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import canonical_action
-from wsflow.symmetry.centring import centred
+from wsflow.symmetry.centring import compared
 from wsflow.symmetry.matching.assignment import Signs, assignment
 from wsflow.symmetry.matching.fixed_groups import fixed_groups, rows_by_fixed_groups
+from wsflow.symmetry.matching.solution import signs_and_phases
 from wsflow.symmetry.matching.subproblems import MatchingProblem
 from wsflow.symmetry.matching.universe import _best, _identity, _matrices, _transformed, between, universe_matching
 from wsflow.symmetry.matching.weight import ascend, objective, orbit_matching, weight_matching
@@ -59,6 +61,13 @@ def recurrent(size: int = 12) -> Architecture:
     )
 
 
+def periodic(*kinds: str) -> Architecture:
+    """Two hidden layers with these activations; of a sine a period is so short that biases lie several apart."""
+    first, second = (Layer(kind, kind, argument=9.0 if kind == "sine" else None) for kind in (kinds * 2)[:2])
+    linear = [Layer("linear", str(i), *sizes, bias=True) for i, sizes in enumerate([(4, 6), (6, 5), (5, 2)])]
+    return Architecture.sequential([linear[0], first, linear[1], replace(second, name="second"), linear[2]])
+
+
 def padded() -> Architecture:
     """A shortcut that pads channels: the later stream is the earlier one and new channels."""
     early, late = NeuronGroup("early", 5), NeuronGroup("late", 4)
@@ -93,6 +102,9 @@ ARCHITECTURES = {
     "tanh": Architecture.mlp([4, 6, 5, 2], "tanh", bias=False),
     "identity": Architecture.mlp([4, 6, 5, 2], "identity"),
     "sigmoid": Architecture.mlp([4, 6, 5, 2], "sigmoid"),
+    "sine": periodic("sine"),
+    "cosine": periodic("cosine"),
+    "sines behind sigmoids": periodic("sigmoid", "sine"),
     "attention": handwritten.Attention.architecture(6, 3, 4),
     "convolutional": handwritten.Convolutional.architecture(),
     "batch norm": handwritten.BatchNormed.architecture(compensated=True),
@@ -469,7 +481,7 @@ class TestUniverse:
         w = planted(architecture, 8)(w)
         one, all_of_them = orbit_matching(w, w[0], architecture), universe_matching(w, architecture)
         sums = [
-            float(weights_alone(centred(g(w), architecture), architecture).sum(0).norm()) for g in (one, all_of_them)
+            float(weights_alone(compared(g(w), architecture), architecture).sum(0).norm()) for g in (one, all_of_them)
         ]
         assert sums[1] >= sums[0]
 
@@ -484,12 +496,9 @@ class TestUniverse:
             for group, within in move.within.items():
                 parents = places[group.parent.name].repeat_interleave(group.size, 1) if group.parent else 0
                 places[group.name] = within + (group.size * parents if group.parent else 0)
-        scales = {}
-        for (wire, offset), sign in ((part, sign) for move in moves for part, sign in move.signs.items()):
-            scale = scales.setdefault(wire, torch.ones(3, architecture.wire(wire).space.total, dtype=torch.float64))
-            scale[:, offset : offset + sign.shape[1]] = sign
-        plain = Action(Architecture(architecture.parameters, architecture.wires), places, scales)
-        before, after = centred(w, architecture), centred(plain(w), architecture)
+        turned = signs_and_phases({part: sign for move in moves for part, sign in move.signs.items()}, problem, 3)
+        plain = Action(Architecture(architecture.parameters, architecture.wires), places, *turned)
+        before, after = compared(w, architecture), compared(plain(w), architecture)
         corner = _matrices(moves, problem, w)
         for subblock in problem.subblocks:
             torch.testing.assert_close(_transformed(corner, subblock, subblock.of(before)), subblock.of(after))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import permutations
 from math import pi
 
 import numpy as np
@@ -20,6 +21,9 @@ from wsflow.models.options import MLP, AdamW, NetworkGeometry, NeuronTransformer
 from wsflow.populations.training import train_population
 from wsflow.running import forward
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical.phases import with_nearest_phases
+from wsflow.symmetry.matching import activation_matching, orbit_matching
+from wsflow.symmetry.matching.weight import objective
 from wsflow.task import Task
 from wsflow.testing import assert_function_preserved
 
@@ -147,6 +151,75 @@ def test_a_law_across_the_cut_is_learned(torus):
         mean, target = (np.exp(1j * a[:, column]).mean() for a in (new, X))
         assert abs(mean - target) < 0.12
     assert ((new[:, 0] > 2.5).any(), (new[:, 0] < -2.5).any()) == (True, True)
+
+
+PLANE = Architecture.mlp([2, 5, 4, 1], "sine")
+
+
+def moved_in_orbit(w: torch.Tensor, architecture: Architecture, n: int) -> torch.Tensor:
+    """Copies (n, d) of a network (d,), their neurons permuted, with random signs, and with phases."""
+    action = Action.random(architecture, n, torch.Generator().manual_seed(1))
+    return action(w.expand(n, -1))
+
+
+@pytest.mark.parametrize("form", ["raw", "unit", "balanced"])
+@pytest.mark.parametrize("method", ["weight", "activation", "sinkhorn", "straight-through", "chain"])
+def test_an_orbit_of_sines_is_one_network_once_aligned(method, form):
+    X = torch.randn(60, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    task = Task(X.numpy(), X.sum(1).sin().numpy(), loss="mse")
+    w = rows(PLANE, 1, scale=1.5)[0]
+    copies = WeightArray(moved_in_orbit(w, PLANE, 6).numpy(), PLANE)
+    assert np.abs(copies[1:] - copies[0]).max() > 3
+    aligner = PermutationAligner(method, task=task, reference="first", form=form, random_state=0)
+    aligned = aligner.fit_transform(copies)
+    assert np.abs(aligned - aligned[0]).max() < 1e-10
+    again = ScaleCanonicalizer().fit_transform(aligned)
+    assert np.abs(again - again[0]).max() < 1e-10
+    assert_function_preserved(copies, aligned)
+    # later networks, too
+    assert np.abs(aligner.transform(copies[3:]) - aligned[0]).max() < 1e-10
+
+
+def test_biases_on_both_sides_of_the_cut_are_aligned_to_neighbours():
+    """Biases just below and just above half a period, where the canonical form jumps: alignment is not undone by it."""
+    half = omega(3.0)
+    w = rows(half, 1)[0] / 3
+    w[3:6] = pi / 6
+    near = WeightArray((w + 0.01 * rows(half, 20)).numpy(), half)
+    canonical = ScaleCanonicalizer().fit_transform(near)
+    assert np.abs(canonical[:, 3:6] - canonical[0, 3:6]).max() > pi / 3 - 0.2
+    for form in ("raw", "unit"):
+        aligned = PermutationAligner(form=form).fit_transform(near)
+        for found in (aligned, ScaleCanonicalizer().fit_transform(aligned)):
+            assert np.abs(found - found.mean(0)).max() < 0.2
+
+
+def test_weight_matching_of_one_hidden_layer_is_the_best_of_all_signs_phases_and_orders():
+    architecture = Architecture.mlp([1, 3, 1], "sine")
+    w, reference = rows(architecture, 5), rows(architecture, 1, seed=3)[0]
+    orders = torch.tensor(list(permutations(range(3))))
+    every = torch.cartesian_prod(torch.arange(len(orders)), *[torch.arange(2)] * 6)
+    action = Action(
+        architecture, {"hidden1": orders[every[:, 0]]}, {"hidden1": 1.0 - 2 * every[:, 1:4]}, {"hidden1": every[:, 4:]}
+    )
+    best = [objective(action(row.expand(len(every), -1)), reference, architecture).max() for row in w]
+    found = orbit_matching(w, reference, architecture)(w)
+    torch.testing.assert_close(objective(found, reference, architecture), torch.stack(best), rtol=1e-12, atol=1e-12)
+    assert ((found - reference)[:, 3:6].abs() <= pi + 1e-12).all()
+
+
+def test_reflections_change_no_activation():
+    generator = torch.Generator().manual_seed(0)
+    signs, phases = torch.tensor([[-1.0, 1.0, -1.0, 1.0]]), torch.tensor([[1, 0, 3, 2]])
+    reflected = Action(SIREN, {}, {"hidden1": signs}, {"hidden1": phases})
+    w = rows(SIREN, 1)
+    other = reflected(w)
+    x = torch.randn(30, 1, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(*((x @ r[:, :4] + r[:, 4:8]).sin() for r in (w, other)), rtol=1e-9, atol=1e-9)
+    back = with_nearest_phases(Action.identity(SIREN, 1), other, w)
+    torch.testing.assert_close(back(other), w, rtol=1e-12, atol=1e-12)
+    found = activation_matching(other, w, SIREN, x)
+    torch.testing.assert_close(found(other), w, rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from wsflow.running import take
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Bias, canonical_action, incoming_columns
-from wsflow.symmetry.centring import centred
+from wsflow.symmetry.centring import compared
 from wsflow.symmetry.matching import weight_matching
 from wsflow.symmetry.matching.assignment import assignment
 from wsflow.testing import (
@@ -507,12 +507,12 @@ class TestWeightMatching:
     def test_the_objective_never_falls(self, data):
         architecture = data.draw(architectures())
         w, reference = (torch.from_numpy(np.array(data.draw(weights(architecture)))) for _ in range(2))
-        # where flips are signs
-        start, end = centred(w, architecture), centred(reference, architecture)
+        # where flips and phases are signs
+        start, end = compared(w, architecture), compared(reference, architecture)
         last = inner(start, end)
         for sweeps in (1, 2, 3, 50):
             action = weight_matching(w, reference, architecture, max_sweeps=sweeps)
-            value = inner(centred(action(w), architecture), end)
+            value = inner(compared(action(w), architecture), end)
             assert (value >= last - 1e-12 * start.norm(dim=1) * end.norm(dim=1)).all()
             last = value
 

@@ -36,7 +36,7 @@ from wsflow.symmetry.matching.methods import AUTO, METHODS, Context, Method, met
 from wsflow.symmetry.matching.references import REFERENCES as COMPUTED
 from wsflow.symmetry.matching.references import STEPS as SEARCH_STEPS
 from wsflow.symmetry.matching.references import spaced
-from wsflow.symmetry.matching.snapshots import last_snapshots, permutations_and_signs
+from wsflow.symmetry.matching.snapshots import last_snapshots, without_scales
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -47,7 +47,7 @@ REPORTED = ("objective", "n_passes", "barrier_before", "barrier_after")
 
 
 class PermutationAligner(OrbitTransformer):
-    """Align networks to a reference by permutations, and signs where activations are odd.
+    """Align networks to a reference by permutations, by signs where activations are odd, and by phases of sines.
 
     Networks are compared by scale-free representatives (but see `form`), so the result does not depend on whether
     scalings are canonicalized before or after. What is equal in all networks of fit (a frozen backbone, a head, what
@@ -229,7 +229,7 @@ class PermutationAligner(OrbitTransformer):
         search, alignment, measurement = stages(self.progress, *lengths)
         self._find_reference(values, networks, search)
         matched, passes = self._align(networks, alignment)
-        aligned = permutations_and_signs(matched @ networks.scaling).rows(position)(values)
+        aligned = without_scales(matched @ networks.scaling).rows(position)(values)
         self.output_change_ = output_change(values, aligned, self.architecture_)
         self.n_passes_ = passes[position].numpy()
         everyone = len(networks.raw) == len(values)
@@ -327,7 +327,7 @@ class PermutationAligner(OrbitTransformer):
 
     def _action(self, values: np.ndarray, X: Any) -> Action:
         networks, position = self._networks(values, X)
-        return permutations_and_signs(self._align(networks, self.progress)[0] @ networks.scaling).rows(position)
+        return without_scales(self._align(networks, self.progress)[0] @ networks.scaling).rows(position)
 
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
         return wrapped(self, moved, X, aligned=True)

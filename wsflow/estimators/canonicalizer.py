@@ -27,8 +27,8 @@ class ScaleCanonicalizer(OrbitTransformer):
     """Bring networks to a canonical form: unit incoming norm, or the smallest sum of squares.
 
     The scale that a neuron gives up goes into the weights behind it, so the function is kept.
-    Neurons with odd activations get a sign (sigmoids a flip), unless they were aligned to a reference, which has
-    decided; biases of sines get within half a period of zero. Where wires feed back, such as a residual stream, the
+    Neurons with odd activations get a sign (sigmoids a flip), and biases of sines get within half a period of zero,
+    unless they were aligned to a reference, which has decided. Where wires feed back, such as a residual stream, the
     producers that come first get unit norm. A dead neuron, with no incoming weights, keeps its scale. Without an
     architecture there are no symmetries: X passes through, with a warning.
 

@@ -46,7 +46,7 @@ def canonical_action(
         Whether norms include the biases. Inside, a neuron with zero weights and a bias
         stays defined; outside is the choice of Erdogan 2025.
     signs : bool
-        Whether to apply the sign convention; no, where a reference has decided. Phases are reduced in any case.
+        Whether to apply the sign convention, and to reduce phases; no, where a reference has decided.
     form : {"unit", "balanced"}
         Unit norm of the incoming weights, or the smallest sum of squares of all weights.
 
@@ -87,7 +87,7 @@ def _steps(weights: Tensor, architecture: Architecture, bias: Bias, signs: bool)
             weights = step(weights)
             yield step
         name, scale, phases = incoming.wire.name, _scale(weights, incoming, scales, bias, signs), {}
-        if name in biases:
+        if signs and name in biases:
             phases[name] = reducing_phases(weights, *biases[name], scale)
         step = Action(architecture, {}, {name: scale}, phases)
         if adds:
@@ -101,13 +101,13 @@ def _joint_step(weights: Tensor, architecture: Architecture, wires: Sequence[Wir
     """Return one action for all these wires: what comes first among them cannot be told, and the others follow it."""
     positive = [wire.name for wire in wires if POSITIVE in wire.scalings]
     scaling = Action(architecture, {}, joint_scales(weights, architecture, positive, bias))
+    if not signs:
+        return scaling
     phases = {
         name: reducing_phases(scaling(weights), *where, torch.ones(()))
         for name, where in phase_biases(architecture).items()
     }
     action = Action(architecture, {}, {}, phases) @ scaling
-    if not signs:
-        return action
     turned = [wire.name for wire in wires if wire.scalings & {SIGN, FLIP}]
     return Action(architecture, {}, joint_signs(action(weights), architecture, turned)) @ action
 

@@ -20,6 +20,7 @@ from wsflow.architecture import Architecture, Fixed
 from wsflow.running.activation_sizes import examples_for
 from wsflow.running.activation_statistics import Moments, activations, check_has_activations
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.canonical.phases import with_nearest_phases
 from wsflow.symmetry.matching.examples import chunk_size
 from wsflow.symmetry.matching.relaxation import Relaxation, Similarities
 
@@ -86,7 +87,7 @@ def activation_matching(
             action = step @ action
         if _same(before, action):
             break
-    return action
+    return with_nearest_phases(action, weights, reference)
 
 
 def _has_sites_with_two_groups(architecture: Architecture) -> bool:

@@ -25,7 +25,7 @@ from torch import Tensor
 from wsflow.architecture import Fixed, NeuronGroup
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.assignment import Parity, rounding
-from wsflow.symmetry.matching.solution import Matching, Scores, solve, stay
+from wsflow.symmetry.matching.solution import Matching, Scores, signs_and_phases, solve, stay
 from wsflow.symmetry.matching.subblocks import ScaledSubblock, Subblock, Unfolding
 from wsflow.symmetry.matching.subproblems import MatchingProblem, Subproblem
 
@@ -36,8 +36,8 @@ DAMPING = (0.0, 0.25, 1.0, 4.0)
 class CoordinateAscent:
     """The state of the ascent: networks (n, d) on their way to a reference (1 or n, d).
 
-    Networks of scalable problems are compared after their wires are scaled (n, total). `passes` (n,) counts the sweeps
-    in which a subproblem of the network was solved.
+    They are rows in which phases are signs, see `centring.compared`. Networks of scalable problems are compared after
+    their wires are scaled (n, total). `passes` (n,) counts the sweeps in which a subproblem of the network was solved.
     """
 
     def __init__(
@@ -104,14 +104,9 @@ class CoordinateAscent:
                     self._step(number, rows)
 
     def action(self) -> Action:
-        """Return the permutations and signs since the beginning."""
-        scales: dict[str, Tensor] = {}
-        for (name, offset), sign in self.signs.items():
-            total = self.problem.architecture.wire(name).space.total
-            scale = scales.setdefault(name, torch.ones(self.n, total, dtype=sign.dtype))
-            scale[:, offset : offset + sign.shape[1]] = sign.cpu()
+        """Return the permutations, signs and phases (0 or 1) since the beginning."""
         permutations = {group.name: index.cpu() for group, index in self.permutations.items()}
-        return Action(self.problem.architecture, permutations, scales)
+        return Action(self.problem.architecture, permutations, *signs_and_phases(self.signs, self.problem, self.n))
 
     def _step(self, number: int, rows: Tensor) -> None:
         subproblem = self.problem.subproblems[number]

@@ -16,6 +16,7 @@ from wsflow.progress import Progress
 from wsflow.running import tensors_of
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
+from wsflow.symmetry.canonical.phases import with_whole_periods
 from wsflow.symmetry.matching.activation import STATISTICS, activation_matching
 from wsflow.symmetry.matching.chain import best_chain
 from wsflow.symmetry.matching.sinkhorn import LOSSES, sinkhorn_matching
@@ -111,7 +112,8 @@ class WeightMatching(Method):
     ) -> tuple[Action, Tensor]:
         """Return the action for networks (n, d), which are compared after a scaling, and the passes (n,)."""
         ascent = ascend(rows, reference, architecture, self.max_sweeps, scaling)
-        return ascent.action(), ascent.passes
+        moved = rows if scaling is None else scaling(rows)
+        return with_whole_periods(ascent.action(), moved, reference), ascent.passes
 
 
 @dataclass

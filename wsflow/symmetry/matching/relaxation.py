@@ -58,7 +58,8 @@ class Relaxation:
     @classmethod
     def of(cls, architecture: Architecture) -> Relaxation:
         """Return the relaxation of an architecture's permutations."""
-        return cls(MatchingProblem.of(architecture))
+        # a sum of points of a circle is no point of it
+        return cls(MatchingProblem.of(architecture, circles=False))
 
     @cached_property
     def groups(self) -> dict[str, NeuronGroup]:
@@ -80,7 +81,7 @@ class Relaxation:
     def signed(self) -> dict[str, WireSegment]:
         """By name of the group, the segment of a wire that alone decides its neurons' signs."""
         single = {name: next(iter(found)) for name, found in self.sign_segments.items() if len(found) == 1}
-        return {name: s for name, s in single.items() if SIGN in self.problem.architecture.wire(s[0]).scalings}
+        return {name: s for name, s in single.items() if SIGN in self.problem.architecture.wire(s.wire).scalings}
 
     def by_parents(self, name: str, matrix: Tensor) -> Tensor:
         """Return a matrix (n, total, total) over all neurons of a group cut into one for each pair of parents."""

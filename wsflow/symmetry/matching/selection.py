@@ -12,6 +12,7 @@ from wsflow.architecture import Architecture
 from wsflow.progress import Progress, stages
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate, where
+from wsflow.symmetry.canonical.phases import with_nearest_phases
 from wsflow.symmetry.matching.examples import Examples, chunk_size
 
 CHECKS = 10
@@ -44,7 +45,11 @@ class BestAction:
         return self.cost - self._ends
 
     def update(self, action: Action) -> Tensor:
-        """Take an action where it is better by more than rounding, and return the networks (n, d) after it."""
+        """Take an action where it is better by more than rounding, and return the networks (n, d) after it.
+
+        Its phases become those nearest to the reference, which change no activation.
+        """
+        action = with_nearest_phases(action, self._weights, self._reference)
         moved = action(self._weights)
         distance = (moved - self._reference).square().sum(1)
         cost = torch.zeros_like(distance)

@@ -38,7 +38,7 @@ def last_snapshots(X: Any, by: str, n: int) -> tuple[np.ndarray, Tensor]:
     return rows, torch.from_numpy(position)
 
 
-def permutations_and_signs(action: Action) -> Action:
-    """Return an action without its positive scales and phases, which alignment leaves to the canonical form."""
+def without_scales(action: Action) -> Action:
+    """Return an action without its positive scales, which alignment leaves to the canonical form."""
     signs = {name: scale.sign() for name, scale in action.scales.items() if (scale < 0).any()}
-    return Action(action.architecture, action.permutations, signs)
+    return Action(action.architecture, action.permutations, signs, action.phases)

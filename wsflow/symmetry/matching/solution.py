@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wsflow.activations import PHASE
 from wsflow.architecture import NeuronGroup
 from wsflow.symmetry.matching.assignment import Parity, Signs, assignment, picked, rounding
 from wsflow.symmetry.matching.subblocks import Subblock, WireSegment
-from wsflow.symmetry.matching.subproblems import Subproblem
+from wsflow.symmetry.matching.subproblems import MatchingProblem, Subproblem
 
 # by group and parity, scores (n, parents, neurons, neurons) of new neurons with old ones
 Scores = dict[tuple[str, Parity], Tensor]
@@ -114,3 +116,19 @@ def _signs(scores: dict[Parity, Tensor], old: Tensor) -> dict[WireSegment, Tenso
     n = len(old)
     margin = torch.stack([rounding(score) for score in scores.values()]).amax(0)
     return signs.choose({parity: picked(score, old).reshape(n, -1) for parity, score in scores.items()}, margin)
+
+
+def signs_and_phases(
+    signs: Mapping[WireSegment, Tensor], problem: MatchingProblem, n: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the scales and the phases (n, total) by wire, 1 or -1 and 0 or 1, of signs (n, neurons) by segment."""
+    scales: dict[str, Tensor] = {}
+    phases: dict[str, Tensor] = {}
+    for segment, sign in signs.items():
+        total = problem.architecture.wire(segment.wire).space.total
+        neurons = slice(segment.offset, segment.offset + sign.shape[1])
+        if segment.kind == PHASE:
+            phases.setdefault(segment.wire, torch.zeros(n, total, dtype=torch.long))[:, neurons] = (sign < 0).cpu()
+        else:
+            scales.setdefault(segment.wire, torch.ones(n, total, dtype=sign.dtype))[:, neurons] = sign.cpu()
+    return scales, phases

@@ -1,8 +1,9 @@
 """Subblocks: blocks, cut until each axis ranges over one neuron group or over fixed coordinates.
 
 Direct sums are cut into their summands, and an axis of nested neurons into one for their parents and one for
-themselves. An unfolding of a subblock along a neuron group is the matrix of its rows, one for each neuron (Kolda and
-Bader 2009, "Tensor decompositions and applications", SIAM Review 51(3)).
+themselves. Biases that phases shift are two subblocks, the coordinates of points of circles (see `centring`). An
+unfolding of a subblock along a neuron group is the matrix of its rows, one for each neuron (Kolda and Bader 2009,
+"Tensor decompositions and applications", SIAM Review 51(3)).
 """
 
 from __future__ import annotations
@@ -12,19 +13,29 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.activations import FLIP, SIGN
+from wsflow.activations import FLIP, PHASE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Space
 from wsflow.architecture.spaces import lineage
 from wsflow.symmetry.actions import block_factors
+from wsflow.symmetry.centring import bias_circles
 from wsflow.symmetry.views import as_index, broadcastable
 
-# a wire, and the coordinate at which a summand of its space begins
-WireSegment = tuple[str, int]
+
+class WireSegment(NamedTuple):
+    """A wire, the coordinate at which a summand of its space begins, and what turns its signs.
+
+    The kind is "sign" (or a flip), or "phase": an odd number of half periods.
+    """
+
+    wire: str
+    offset: int
+    kind: str = SIGN
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,23 +127,54 @@ class ScaledSubblock:
         return factor.reshape(len(factor), 1, 1, -1)
 
 
-def subblocks_of(architecture: Architecture) -> Iterator[Subblock]:
-    """Yield the subblocks of an architecture that have a neuron group; statistics are not compared."""
+def subblocks_of(architecture: Architecture, circles: bool = False) -> Iterator[Subblock]:
+    """Yield the subblocks of an architecture that have a neuron group; statistics are not compared.
+
+    With `circles` they are those of rows in which phases are signs, see `centring.compared`.
+    """
     signed = {wire.name for wire in architecture.wires if wire.scalings & {SIGN, FLIP}}
-    for parameter, block, columns in architecture.blocks:
+    biases = bias_circles(architecture) if circles else {}
+    phased = {circle.wire for circle in biases.values()}
+    for number, (parameter, block, columns) in enumerate(architecture.blocks):
         if parameter.role == "statistic":
             continue
-        for summands in product(*(_summands(space) for space in block.axes)):
-            groups = tuple(space if isinstance(space, NeuronGroup) else None for space, _ in summands)
-            if any(groups):
-                cut = tuple(
-                    slice(offset, offset + size)
-                    for (_, offset), size in zip(summands, _sizes(block, summands), strict=True)
-                )
-                odd = tuple(_odd(block, axis, offset, signed) for axis, (_, offset) in enumerate(summands))
-                parents = tuple(block.parent_axis(axis) for axis in range(len(summands)))
-                subblock = _with_axes_of_parents(columns[cut], groups, parents, odd)
+        kinds = [_turning(block, axis, signed, phased) for axis in range(len(block.axes))]
+        if number not in biases:
+            for subblock in _cut(block, columns, kinds):
                 yield replace(subblock, block=block) if subblock.columns.shape == columns.shape else subblock
+            continue
+        circle = biases[number]
+        shifted = [{(circle.wire, PHASE)} if axis == circle.axis else set() for axis in range(len(kinds))]
+        # half a period is the opposite point, and a change of sign that with the opposite sine
+        without_signs = ({turn for turn in own if turn[1] == PHASE} for own in kinds)
+        yield from _cut(block, columns, [own ^ shift for own, shift in zip(without_signs, shifted, strict=True)])
+        yield from _cut(block, circle.sines, [own ^ shift for own, shift in zip(kinds, shifted, strict=True)])
+
+
+# a wire, and whether its signs or its phases turn the signs of weights
+Turn = tuple[str, str]
+
+
+def _turning(block: Block, axis: int, signed: set[str], phased: set[str]) -> set[Turn]:
+    """Return what turns the signs of a block's weights along one of its axes."""
+    turns = [(name, SIGN) for name, on, e in block.wires if on == axis and name in signed and e % 2]
+    turns += [(name, PHASE) for name, on, e in block.wires if on == axis and name in phased and e < 0 and e % 2]
+    return {turn for turn in turns if turns.count(turn) % 2}
+
+
+def _cut(block: Block, columns: np.ndarray, turns: Sequence[set[Turn]]) -> Iterator[Subblock]:
+    """Yield the parts of a block's columns (*extents) that have one neuron group, or none, on each axis."""
+    for summands in product(*(_summands(space) for space in block.axes)):
+        groups = tuple(space if isinstance(space, NeuronGroup) else None for space, _ in summands)
+        if any(groups):
+            offsets = [offset for _, offset in summands]
+            cut = tuple(slice(o, o + size) for o, size in zip(offsets, _sizes(block, summands), strict=True))
+            odd = [
+                frozenset(WireSegment(name, offset, kind) for name, kind in own)
+                for own, offset in zip(turns, offsets, strict=True)
+            ]
+            parents = tuple(block.parent_axis(axis) for axis in range(len(summands)))
+            yield _with_axes_of_parents(columns[cut], groups, parents, odd)
 
 
 def _summands(space: Space) -> list[tuple[Space, int]]:
@@ -147,11 +189,6 @@ def _sizes(block: Block, summands: Sequence[tuple[Space, int]]) -> list[int]:
         summand.total if isinstance(space, DirectSum) else block.extent(axis)
         for axis, (space, (summand, _)) in enumerate(zip(block.axes, summands, strict=True))
     ]
-
-
-def _odd(block: Block, axis: int, offset: int, signed: set[str]) -> frozenset[WireSegment]:
-    powers = {name: sum(e for n, on, e in block.wires if (n, on) == (name, axis)) for name, _, _ in block.wires}
-    return frozenset((name, offset) for name, power in powers.items() if name in signed and power % 2)
 
 
 def _with_axes_of_parents(

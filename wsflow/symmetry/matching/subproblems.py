@@ -42,9 +42,12 @@ class MatchingProblem:
     subproblems: tuple[Subproblem, ...]
 
     @classmethod
-    def of(cls, architecture: Architecture) -> MatchingProblem:
-        """Return the matching problem of an architecture; statistics are permuted along, and not compared."""
-        subblocks = tuple(subblocks_of(architecture))
+    def of(cls, architecture: Architecture, circles: bool = True) -> MatchingProblem:
+        """Return the matching problem of an architecture; statistics are permuted along, and not compared.
+
+        With `circles` it is that of rows in which phases are signs, see `centring.compared`.
+        """
+        subblocks = tuple(subblocks_of(architecture, circles))
         drafts = [draft for draft in _drafts(architecture.groups, subblocks) if draft[2]]
         return cls(architecture, subblocks, tuple(_subproblem(draft, drafts) for draft in drafts))
 
@@ -56,7 +59,7 @@ class MatchingProblem:
 
     @cached_property
     def wire_segments(self) -> dict[WireSegment, NeuronGroup]:
-        """The group of each segment of a wire with signs."""
+        """The group of each segment of a wire with signs or phases."""
         return {
             segment: group
             for subblock in self.subblocks

@@ -24,10 +24,11 @@ from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.architecture.spaces import groups_of, lineage
 from wsflow.progress import Progress, counter
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.centring import centred
+from wsflow.symmetry.canonical.phases import with_whole_periods
+from wsflow.symmetry.centring import compared
 from wsflow.symmetry.matching.ascent import CoordinateAscent
 from wsflow.symmetry.matching.assignment import Parity
-from wsflow.symmetry.matching.solution import Matching, Scores, solve, stay
+from wsflow.symmetry.matching.solution import Matching, Scores, signs_and_phases, solve, stay
 from wsflow.symmetry.matching.subblocks import Subblock
 from wsflow.symmetry.matching.subproblems import MatchingProblem, Subproblem
 
@@ -76,7 +77,7 @@ def universe_matching(
     """
     problem = MatchingProblem.of(architecture)
     count = counter(progress, 2 * max_iter)
-    rows = centred(weights, architecture)
+    rows = compared(weights, architecture)
     start = CoordinateAscent(rows, rows[:1], problem)
     start.initialize()
     start.run(max_sweeps)
@@ -93,7 +94,7 @@ def between(action: Action, i: Any, j: Any) -> Action:
 
 
 def _act(action: Action, weights: Tensor) -> Tensor:
-    return centred(action(weights), action.architecture)
+    return compared(action(weights), action.architecture)
 
 
 def _to_the_mean(
@@ -109,7 +110,7 @@ def _to_the_mean(
             break
         action = step @ action
         count()
-    return action
+    return with_whole_periods(action, weights, action(weights)[0])
 
 
 def _frank_wolfe(
@@ -244,9 +245,7 @@ def _line_search(nodes: np.ndarray, heights: Sequence[float]) -> tuple[float, fl
 
 def _action(matchings: Sequence[Matching], problem: MatchingProblem, n: int) -> Action:
     architecture = problem.architecture
-    scales: dict[str, Tensor] = {}
-    for (name, offset), sign in ((segment, s) for matching in matchings for segment, s in matching.signs.items()):
-        scale = scales.setdefault(name, torch.ones(n, architecture.wire(name).space.total, dtype=sign.dtype))
-        scale[:, offset : offset + sign.shape[1]] = sign.cpu()
+    signs = {segment: sign for matching in matchings for segment, sign in matching.signs.items()}
     permutations = {name: index.cpu() for name, index in _permutations(matchings, problem).items()}
-    return Action(architecture, {**Action.identity(architecture, n).permutations, **permutations}, scales)
+    permutations = {**Action.identity(architecture, n).permutations, **permutations}
+    return Action(architecture, permutations, *signs_and_phases(signs, problem, n))

@@ -1,7 +1,7 @@
 """Weight matching: permutations and signs that bring networks close to a reference, by coordinate ascent.
 
-Flips are signs in the centred weights that are compared; phases are left to the canonical form, and statistics are
-permuted along without being compared.
+Flips and phases are signs in the rows that are compared (see `centring`), and statistics are permuted along without
+being compared.
 
 References
 ----------
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.symmetry.actions import Action
-from wsflow.symmetry.centring import centred
+from wsflow.symmetry.canonical.phases import with_whole_periods
+from wsflow.symmetry.centring import compared
 from wsflow.symmetry.matching.ascent import CoordinateAscent
 from wsflow.symmetry.matching.subproblems import MatchingProblem
 
 
 def weight_matching(weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50) -> Action:
-    """Find permutations (and signs, where activations are odd) that bring each row close to its reference.
+    """Find permutations (and signs, where activations are odd, and phases) that bring each row close to its reference.
 
     It starts from the rows as they are, and compares what it is given: give it canonical weights, or scalings will
     decide. Heads are matched by the best matchings of the channels within them. A group on two axes of one parameter
@@ -50,7 +51,7 @@ def weight_matching(weights: Tensor, reference: Tensor, architecture: Architectu
     """
     ascent = _ascent(weights, reference, architecture)
     ascent.run(max_sweeps)
-    return ascent.action()
+    return with_whole_periods(ascent.action(), weights, reference)
 
 
 def orbit_matching(weights: Tensor, reference: Tensor, architecture: Architecture, max_sweeps: int = 50) -> Action:
@@ -59,7 +60,8 @@ def orbit_matching(weights: Tensor, reference: Tensor, architecture: Architectur
     Weights are first compared between groups already matched, which does not depend on the order of a row's neurons;
     from the identity, members of an orbit end at different local maxima.
     """
-    return ascend(weights, reference, architecture, max_sweeps).action()
+    action = ascend(weights, reference, architecture, max_sweeps).action()
+    return with_whole_periods(action, weights, reference)
 
 
 def ascend(
@@ -97,7 +99,7 @@ def _ascent(
 
 
 def _compared(rows: Tensor, architecture: Architecture) -> Tensor:
-    """Return centred rows; a single one where a row was expanded to all of them."""
+    """Return rows in which phases are signs; a single one where a row was expanded to all of them."""
     if rows.dim() == 2 and len(rows) and rows.stride(0) == 0 and rows.shape[1] > 1:
         rows = rows[:1]
-    return centred(rows.reshape(-1, rows.shape[-1]), architecture)
+    return compared(rows.reshape(-1, rows.shape[-1]), architecture)
