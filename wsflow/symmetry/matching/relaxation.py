@@ -24,6 +24,7 @@ from wsflow.architecture import Architecture, NeuronGroup
 from wsflow.architecture.spaces import lineage
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.assignment import assignment, picked
+from wsflow.symmetry.matching.solution import signs_and_phases
 from wsflow.symmetry.matching.subblocks import Subblock, WireSegment
 from wsflow.symmetry.matching.subproblems import MatchingProblem
 
@@ -129,15 +130,8 @@ class Relaxation:
         return Action(self.problem.architecture, {name: index.cpu() for name, index in found.items()}, scales)
 
     def _scales(self, found: Mapping[str, Tensor], signs: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-        scales: dict[str, Tensor] = {}
-        for name, index in found.items():
-            if name in signs:
-                wire, offset = self.signed[name]
-                sign = picked(signs[name], index).cpu()
-                total = self.problem.architecture.wire(wire).space.total
-                scale = scales.setdefault(wire, torch.ones(n, total, dtype=sign.dtype))
-                scale[:, offset : offset + sign.shape[1]] = sign
-        return scales
+        own = {self.signed[name]: picked(signs[name], index) for name, index in found.items() if name in signs}
+        return signs_and_phases(own, self.problem, n)[0]
 
     def apply(
         self, weights: Tensor, matrices: Mapping[str, Tensor], signs: Mapping[str, Tensor] | None = None
