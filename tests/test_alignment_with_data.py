@@ -217,7 +217,7 @@ def vertex(relaxation: Relaxation, action: Action) -> tuple[dict[str, Tensor], d
             matrix = torch.where(chosen, matrix, nn.functional.one_hot(others, group.size).to(F64))
         matrices[name] = matrix
         if name in relaxation.signed:
-            wire, offset = relaxation.signed[name]
+            wire, offset, _ = relaxation.signed[name]
             sign = action.scales[wire][:, offset : offset + group.total, None].expand(-1, -1, group.total)
             signs[name] = relaxation.by_parents(name, sign)
     return matrices, signs
