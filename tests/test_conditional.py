@@ -14,7 +14,7 @@ from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, WeightA
 from wsflow.exceptions import InvalidInputError
 from wsflow.flow.loss import forgotten
 from wsflow.metanetworks.conditions import CONDITIONS
-from wsflow.metanetworks.encoders import ENCODERS
+from wsflow.metanetworks.encoders import VELOCITY_ENCODERS
 from wsflow.models.options import CHOICES, AdamW, LabelCondition, ScalarCondition
 
 MLP = Architecture.mlp([3, 4, 2])
@@ -85,7 +85,7 @@ def test_the_mean_given_a_number_is_linear_in_it(graded):
     assert np.abs(means - np.outer(values - 15, [0.3, -0.1])).max() < 0.12
 
 
-@pytest.mark.parametrize("kind", sorted(ENCODERS))
+@pytest.mark.parametrize("kind", sorted(VELOCITY_ENCODERS))
 @pytest.mark.parametrize("condition", sorted(CONDITIONS))
 def test_a_bound_velocity_interpolates_between_free_and_given(kind, condition):
     """v_s = v + s (v_c - v), in float64, for every network and every condition."""

@@ -16,7 +16,7 @@ from torch import nn
 from wsflow import WeightArray, WeightFlow
 from wsflow.architecture import Architecture, Fixed, NeuronGroup
 from wsflow.metanetworks.conditions import CONDITIONS, TimeEmbedding
-from wsflow.metanetworks.encoders import ENCODERS
+from wsflow.metanetworks.encoders import ENCODERS, VELOCITY_ENCODERS
 from wsflow.metanetworks.layers import ParameterScale
 from wsflow.metanetworks.tokens import EdgeTokens, NeuronTokens
 from wsflow.metanetworks.velocity import current_keys, velocity_network
@@ -50,7 +50,7 @@ ARCHITECTURES = {
     "depthwise": handwritten.Separable.architecture(),
     "attention": handwritten.Attention.architecture(),
 }
-EQUIVARIANT = [name for name, entry in ENCODERS.items() if entry.group == "permutations"]
+EQUIVARIANT = [name for name in VELOCITY_ENCODERS if ENCODERS[name].group == ("permutations",)]
 MATRICES = ["one hidden layer", "equal hidden layers", "deep", "without biases", "slopes"]
 CASES = [(kind, name) for kind in EQUIVARIANT for name in MATRICES]
 # heads have no weights of their own here, so that nothing reads what the last layer sends them
@@ -168,7 +168,7 @@ class TestWidths:
         for same in (network, other.at_width(narrow, 1)):
             assert torch.equal(same(x, t), before)
 
-    @pytest.mark.parametrize("kind", ENCODERS)
+    @pytest.mark.parametrize("kind", VELOCITY_ENCODERS)
     def test_names_and_places_fix_the_width(self, kind):
         network = built(kind, Architecture.mlp([4, 3, 2]), identity="learned")
         with pytest.raises(ValueError, match=r"one width.*identity=None"):
@@ -221,7 +221,7 @@ class TestNothingIsLeftOut:
     def test_rows_do_not_see_each_other(self):
         architecture = ARCHITECTURES["deep"]
         x, t = drawn(5, architecture.n_weights), torch.linspace(0, 1, 5, dtype=torch.float64)
-        for kind in ENCODERS:
+        for kind in VELOCITY_ENCODERS:
             network = built(kind, architecture)
             close(torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(5)]), network(x, t))
 
@@ -306,7 +306,7 @@ class TestParts:
         scale.fit(torch.zeros(5, 23))
         assert scale(torch.ones(5, 23)).isfinite().all()
 
-    @pytest.mark.parametrize("kind", ENCODERS)
+    @pytest.mark.parametrize("kind", VELOCITY_ENCODERS)
     def test_scalar_conditions_are_standardized(self, kind):
         architecture = Architecture.mlp([4, 3, 2])
         network, x, t = built(kind, architecture, condition=CONDITIONS["scalar"]), drawn(5, 23), torch.rand(5).double()
@@ -327,7 +327,7 @@ class TestParts:
         np.testing.assert_allclose(network.encoder.scale.mean, x.mean(0), rtol=1e-5)
         np.testing.assert_allclose(network.encoder.scale.deviation, x.std(0, correction=0), rtol=1e-5)
 
-    @pytest.mark.parametrize("kind", ENCODERS)
+    @pytest.mark.parametrize("kind", VELOCITY_ENCODERS)
     def test_the_table_builds_networks_of_the_right_size(self, kind):
         architecture = Architecture.mlp([4, 3, 2])
         network = velocity_network(kind, architecture, 1, **SIZES[kind])
@@ -393,7 +393,7 @@ class TestFilesOf01:
 class TestDropout:
     """It thins out what layers add in training, from a flow's own random numbers, and is not there afterwards."""
 
-    @pytest.mark.parametrize("kind", sorted(ENCODERS))
+    @pytest.mark.parametrize("kind", sorted(VELOCITY_ENCODERS))
     def test_it_is_for_training_only(self, kind):
         architecture = Architecture.mlp([3, 4, 2])
         plain, thinned = (built(kind, architecture, dropout=p) for p in (0.0, 0.5))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.conditions import TimeEmbedding
-from wsflow.metanetworks.layers import ColumnScale, dropout_of
+from wsflow.metanetworks.layers import ColumnScale, residual_block
 from wsflow.metanetworks.tokens import RowToken
 
 
@@ -53,10 +53,7 @@ class FlatEncoder(nn.Module):
         self.scale = ColumnScale(size)
         self.time = TimeEmbedding(dim, condition)
         self.read = nn.Linear((1 + n_hints) * size, dim)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), dropout_of(dropout))
-            for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(residual_block(dim, dropout) for _ in range(depth))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
         """Return states (n, dim) of points (n, size), times (n,), conditions (n,) and hints (n, n_hints, size)."""

@@ -68,6 +68,11 @@ class ColumnScale(nn.Module):
         self.mean.copy_(x.mean(0))
         self.deviation.copy_(x.std(0, correction=0).clamp_min(1e-6))
 
+    def ignore_constants(self) -> None:
+        """Let what is equal in all points, and tells nothing, stay near zero wherever other points differ in it."""
+        constant = self.deviation <= 1e-6 * (1 + self.mean.abs())
+        self.deviation[constant] = 1e6 * (1 + self.mean[constant].abs())
+
     def forward(self, x: Tensor) -> Tensor:
         """Return standardized points (n, size)."""
         return (x - self.mean) / self.deviation
@@ -94,6 +99,11 @@ class AdaptiveNorm(nn.Module):
 def feed_forward(dim: int, hidden: int) -> nn.Sequential:
     """Return layer norm and a network with one hidden layer."""
     return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+def residual_block(dim: int, dropout: float) -> nn.Sequential:
+    """Return layer norm and a network with one hidden layer of the same width, to be added to its input."""
+    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), dropout_of(dropout))
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

@@ -48,13 +48,14 @@ def pieces(architecture: Architecture) -> Iterator[Piece]:
     for _, block, columns in architecture.blocks:
         index = torch.from_numpy(np.asarray(columns))
         covered[index.reshape(-1)] = True
-        for parts in itertools.product(*(_summands(block, axis) for axis in range(len(block.axes)))):
+        for parts in itertools.product(*(summands(block, axis) for axis in range(len(block.axes)))):
             yield _piece(block, [space for space, _ in parts], index[tuple(rows for _, rows in parts)])
     if not covered.all():
         yield Piece((), (), (~covered).nonzero().squeeze(1))
 
 
-def _summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]:
+def summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]:
+    """Return the summands of an axis, and their positions on it; the axis itself where it is no direct sum."""
     space = block.axes[axis]
     if not isinstance(space, DirectSum):
         return [(space, slice(None))]
@@ -65,7 +66,7 @@ def _summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]
 def _piece(block: Block, spaces: list[Fixed | NeuronGroup], columns: Tensor) -> Piece:
     parents = {block.parent_axis(axis) for axis in range(len(spaces))}
     neurons = [a for a, space in enumerate(spaces) if isinstance(space, NeuronGroup) and a not in parents]
-    lines = [_line(block, axis) for axis in neurons]
+    lines = [line_of(block, axis) for axis in neurons]
     order = list(dict.fromkeys(itertools.chain(*lines)))
     rest = [axis for axis in range(len(spaces)) if axis not in order]
     columns = columns.permute((*order, *rest))
@@ -76,7 +77,7 @@ def _piece(block: Block, spaces: list[Fixed | NeuronGroup], columns: Tensor) -> 
     )
 
 
-def _line(block: Block, axis: int) -> tuple[int, ...]:
-    """The axes of a group's parents, the outermost first, and its own."""
+def line_of(block: Block, axis: int) -> tuple[int, ...]:
+    """Return the axes of a group's parents, the outermost first, and its own."""
     parent = block.parent_axis(axis)
-    return (axis,) if parent is None else (*_line(block, parent), axis)
+    return (axis,) if parent is None else (*line_of(block, parent), axis)

@@ -1,15 +1,19 @@
-"""Equivariant readouts: from the states of an encoder to vectors at the points that it read.
+"""Readouts: from the states of an encoder to vectors at the points that it read, or to numbers.
 
-Each starts at zero. A readout of hints also adds each hint, times a learned factor: it follows gradients as far as that
-helped in training.
+Equivariant ones, to vectors, start at zero. A readout of hints also adds each hint, times a learned factor: it follows
+gradients as far as that helped in training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from wsflow.metanetworks.layers import ColumnScale, ParameterScale, linear, zero_initialized
+from wsflow.metanetworks.layers import ColumnScale, ParameterScale, dropout_of, linear, zero_initialized
 from wsflow.metanetworks.tensors import TensorReadout
 from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens, NeuronTokens, RowToken, take_each
 
@@ -106,3 +110,26 @@ class FlatReadout(nn.Module):
         if hints is None or self.hint_factors is None:
             return out
         return out + (self.hint_factors(states).unsqueeze(-1) * hints).sum(1)
+
+
+class InvariantReadout(nn.Module):
+    """Numbers from the means and maxima of states over tokens, by a network with one hidden layer."""
+
+    def __init__(self, width: int, n_outputs: int, dropout: float = 0.0, hidden: int = 128) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), dropout_of(dropout), nn.Linear(hidden, n_outputs)
+        )
+
+    def forward(self, states: Any) -> Tensor:
+        """Return numbers (n, outputs) from states (n, *tokens, dim), one tensor of them or several in any structure."""
+        return self.network(pooled(tree_leaves(states)))
+
+
+def pooled(states: Sequence[Tensor]) -> Tensor:
+    """Return means and maxima over tokens (n, *tokens, dim) side by side; what has no tokens as it is."""
+    found: list[Tensor] = []
+    for h in states:
+        tokens = h.flatten(1, -2) if h.dim() > 2 else h
+        found += [tokens] if h.dim() == 2 else [tokens.mean(1), tokens.amax(1)]
+    return torch.cat(found, 1)

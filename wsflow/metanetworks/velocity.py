@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
-from wsflow.metanetworks.encoders import ENCODERS
+from wsflow.metanetworks.encoders import ENCODERS, VELOCITY_ENCODERS
 
 
 class VelocityNetwork(nn.Module):
@@ -88,13 +88,18 @@ def velocity_network(name: str, architecture: Architecture | int, n_extra: int =
     Parameters
     ----------
     name : str
-        A key of `wsflow.metanetworks.encoders.ENCODERS`.
+        One of `wsflow.metanetworks.encoders.VELOCITY_ENCODERS`.
     architecture : Architecture or int
         Of the networks; "mlp" also takes the size of plain vectors.
     n_extra : int
         Coordinates behind the weights, such as the log-norm of a polar output layer.
     **options
         Parameters of the encoder.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no equivariant readout.
 
     Examples
     --------
@@ -104,6 +109,11 @@ def velocity_network(name: str, architecture: Architecture | int, n_extra: int =
     torch.Size([2, 6])
     """
     encoder_class, readout_class = ENCODERS[name].classes()
+    if readout_class is None:
+        raise ValueError(
+            f"The encoder {name!r} has no equivariant readout: it serves predictors. Velocity networks are built of "
+            f"{', '.join(VELOCITY_ENCODERS)}."
+        )
     encoder: Any = encoder_class(architecture, n_extra, **options)
     return VelocityNetwork(encoder, readout_class(encoder.tokens, encoder.dim, encoder.n_hints))
 

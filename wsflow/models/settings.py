@@ -222,7 +222,7 @@ def _check_architecture(values: Mapping[str, Any], architecture: Architecture | 
 
 def knows_names(velocity: NeuronTransformer | MLP) -> bool:
     """Whether a velocity network tells neurons apart: by learned names, or as every column has its own place."""
-    return velocity.identity == "learned" or ENCODERS[velocity.encoder].group == "trivial"
+    return velocity.identity == "learned" or not ENCODERS[velocity.encoder].group
 
 
 def _geometry(value: Any, architecture: Architecture | None) -> NetworkGeometry | None:
