@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wsflow.estimators.aligner import PermutationAligner as PermutationAligner
     from wsflow.estimators.canonicalizer import ScaleCanonicalizer as ScaleCanonicalizer
     from wsflow.estimators.flow import WeightFlow as WeightFlow
+    from wsflow.estimators.predictors import MetaClassifier as MetaClassifier
+    from wsflow.estimators.predictors import MetaRegressor as MetaRegressor
     from wsflow.estimators.sampling import sample as sample
     from wsflow.estimators.scoring import EnergyScorer as EnergyScorer
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
@@ -48,6 +50,8 @@ _HOMES = {
     "Descent": "wsflow.flow.guidance",
     "EnergyScorer": "wsflow.estimators.scoring",
     "Guidance": "wsflow.objectives.guidance",
+    "MetaClassifier": "wsflow.estimators.predictors",
+    "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",
     "Population": "wsflow.populations.population",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",

@@ -66,6 +66,21 @@ class NullTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class EncoderTable(SphinxDirective):
+    """The encoders: what each computes, the group that it respects, and what it costs."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list-table, one row for each encoder."""
+        from wsflow.metanetworks.encoders import ENCODERS
+
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - ``metanetwork``", "     - what it computes"]
+        lines += ["     - group", "     - a pass takes", "     - reference"]
+        for name, row in ENCODERS.items():
+            lines += [f"   * - ``{name}``", f"     - {row.formula}", f"     - {', '.join(row.group) or 'none'}"]
+            lines += [f"     - {row.cost}", f"     - {row.reference}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class LossTable(SphinxDirective):
     """The losses: what their targets and outputs are, and the formula."""
 
@@ -204,6 +219,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("activation-table", ActivationTable)
     app.add_directive("symmetry-table", SymmetryTable)
     app.add_directive("null-table", NullTable)
+    app.add_directive("encoder-table", EncoderTable)
     app.add_directive("loss-table", LossTable)
     app.add_directive("measure-table", MeasureTable)
     app.add_directive("options-table", OptionsTable)

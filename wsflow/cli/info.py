@@ -89,13 +89,17 @@ def _quality(data: Any) -> str:
 def _model(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     steps = [step["class"] for step in data["steps"]]
     if "training" in data:
-        yield "task", _task(data["task"])
+        if "task" in data:
+            yield "task", _task(data["task"])
         known = data["networks"] is not None
         yield (
             "fitted to",
             f"{data['networks']} networks of {data['runs']} runs" if known else "unknown, as in files of 0.1",
         )
-        yield "geometry", str(data["geometry"])
+        if "geometry" in data:
+            yield "geometry", str(data["geometry"])
+        else:
+            yield "predicts", "a number" if data["labels"] is None else f"one of {_short(data['labels'])}"
         yield "trained", _training(data["training"])
     yield "steps", ", then ".join(steps)
     changed = {(step["class"], name): value for step in data["steps"] for name, value in step["changed"].items()}

@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
     _get_feature_names,
     check_array,
     check_random_state,
+    column_or_1d,
     validate_data,
 )
 from torch import Tensor
@@ -201,6 +202,18 @@ def runs_of(X: Any, groups: Any, n: int) -> np.ndarray:
     if runs.shape != (n,):
         raise ValueError(f"The groups of {n} rows are {n} labels, got shape {runs.shape}.")
     return runs
+
+
+def check_targets(estimator: Any, y: Any, n: int) -> np.ndarray:
+    """y as a plain array (n,), one value for each network."""
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None: one value for each network.")
+    with _of_input():
+        values = column_or_1d(y, warn=True)
+    if len(values) != n:
+        raise InvalidInputError(f"The y of {name} has {len(values)} values, one for each network, but X has {n} rows.")
+    return values
 
 
 def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,14 @@ from wsflow.evaluation.nulls import NULLS
 from wsflow.evaluation.ood_detection import ood_auroc
 from wsflow.evaluation.pareto import Frontier, compare_frontiers, dominates
 from wsflow.evaluation.prdc import PRDC, compute_prdc
+from wsflow.evaluation.prediction import (
+    HyperparameterBaseline,
+    OrbitScore,
+    hyperparameter_baseline,
+    kendall_tau,
+    orbit_score,
+    tau_ceiling,
+)
 from wsflow.evaluation.predictive import Predictive, predict
 from wsflow.evaluation.repair import repair_channels
 from wsflow.evaluation.report import Report, evaluate
@@ -32,8 +40,10 @@ __all__ = [
     "Dispersion",
     "Evaluator",
     "Frontier",
+    "HyperparameterBaseline",
     "LossPath",
     "Novelty",
+    "OrbitScore",
     "Predictive",
     "PredictiveCurve",
     "Reliability",
@@ -50,8 +60,10 @@ __all__ = [
     "fixed_pairs",
     "foreign",
     "frontier",
+    "hyperparameter_baseline",
     "interpolate",
     "intersection_over_union",
+    "kendall_tau",
     "loss_barrier",
     "loss_path",
     "max_iou",
@@ -60,9 +72,11 @@ __all__ = [
     "mmd_test",
     "null_wins",
     "ood_auroc",
+    "orbit_score",
     "predict",
     "predictive_curve",
     "recompute_batch_norm",
     "reliability",
     "repair_channels",
+    "tau_ceiling",
 ]

@@ -68,8 +68,33 @@ def _model(data: dict[str, Any]) -> dict[str, Any]:
     known = [x if isinstance(x, str) else to_json(x["$architecture"]) for x in fitted if x is not None]
     architecture = str(Architecture.from_json(known[0])) if known else None
     last = data["steps"][-1]
-    flow = _flow(last, steps[-1]["params"], bool(known)) if last["class"] == "WeightFlow" else {}
-    return {"architecture": architecture, "steps": steps, **flow}
+    fitted_to: dict[str, Any] = {}
+    if last["class"] == "WeightFlow":
+        fitted_to = _flow(last, steps[-1]["params"], bool(known))
+    elif "histories" in last["data"]:
+        fitted_to = _predictor(last["data"], steps[-1]["params"])
+    return {"architecture": architecture, "steps": steps, **fitted_to}
+
+
+def _predictor(data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return to what a predictor was fitted, and how: losses are means over its metanetworks."""
+    networks, runs = data["fitted_to"]
+    histories = data["histories"]
+    losses = {
+        f"{name}_loss": sum(last) / len(last) if (last := [h[name][-1] for h in histories if h[name]]) else None
+        for name in ("train", "validation")
+    }
+    return {
+        "networks": networks,
+        "runs": runs,
+        "metanetwork": params["metanetwork"],
+        "labels": data.get("labels"),
+        "training": {
+            "steps": max((h["step"] or [0])[-1] for h in histories),
+            "best_step": max(h["best_step"] for h in histories),
+            **losses,
+        },
+    }
 
 
 def _flow(step: Mapping[str, Any], params: Mapping[str, Any], of_networks: bool) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from wsflow.populations.population import versions
 
 # name of a class -> the module that defines it, imported when a model is saved or loaded
 STEPS: dict[str, str] = {
+    "MetaClassifier": "wsflow.estimators.predictors",
+    "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
     "WeightFlow": "wsflow.estimators.flow",
@@ -39,6 +41,10 @@ HOLDERS: dict[str, str] = {
             "EnergyMatching", "ScalarCondition", "LabelCondition", "AdamW",
         ),
         "wsflow.models.options",
+    ),
+    **dict.fromkeys(
+        ("Statistics", "DeepSets", "Convolutional", "NeuralGraph", "ScaleEquivariant", "Probe"),
+        "wsflow.models.metanetworks",
     ),
     **dict.fromkeys(
         ("WeightMatching", "ActivationMatching", "SinkhornMatching", "StraightThroughMatching", "ChainMatching"),
@@ -93,7 +99,8 @@ def save_model(model: Any, path: str | Path) -> None:
 
     Parameters
     ----------
-    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, StandardScaler, PCA, ..., or a Pipeline of these
+    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, MetaRegressor, MetaClassifier, StandardScaler, PCA, ...
+        Or a Pipeline of these.
     path : str or Path
 
     Raises

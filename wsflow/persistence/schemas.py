@@ -100,6 +100,17 @@ def known_architecture(data: Any, field: str) -> None:
 _FITTED: dict[str, Check] = {"n_features": whole(1), "architecture": nullable(known_architecture)}
 _NAMED: dict[str, Check] = {"feature_names": list_of(text)}
 _HISTORY = record({"step": list_of(whole()), **dict.fromkeys(("train", "validation", "energy"), list_of(real))})
+_PREDICTOR: dict[str, Check] = {
+    **_FITTED,
+    "histories": list_of(
+        record(
+            {"step": list_of(whole()), "best_step": whole(), **dict.fromkeys(("train", "validation"), list_of(real))}
+        ),
+        1,
+    ),
+    "fitted_to": row(whole(1), whole(1)),
+    "n_members": whole(1),
+}
 # class of a step -> its fitted values, when they are decoded
 FITTED: Mapping[str, Check] = MappingProxyType(
     {
@@ -119,6 +130,8 @@ FITTED: Mapping[str, Check] = MappingProxyType(
                 "fitted_to": row(whole(1), whole(1)),
             },
         ),
+        "MetaRegressor": record({**_PREDICTOR, "residual_std": number}, _NAMED),
+        "MetaClassifier": record({**_PREDICTOR, "labels": list_of(label, 2)}, _NAMED),
         "PermutationAligner": record(
             {
                 **_FITTED,
@@ -134,7 +147,7 @@ FITTED: Mapping[str, Check] = MappingProxyType(
 # class of a step -> its arrays
 ARRAYS: Mapping[str, Check] = MappingProxyType(
     {
-        "WeightFlow": mapping(array("fib", *range(8))),
+        **dict.fromkeys(("WeightFlow", "MetaRegressor", "MetaClassifier"), mapping(array("fib", *range(8)))),
         "PermutationAligner": record(
             {
                 "reference": array("f", 1),
