@@ -302,7 +302,7 @@ class TestProbes:
 
     @pytest.mark.slow
     def test_probes_that_networks_do_not_take_are_refused(self) -> None:
-        with pytest.raises(InvalidInputError, match=r"not finite.*Probe\(inputs=x\)"):
+        with pytest.raises(InvalidInputError, match="Give the probe inputs of theirs"):
             built("probe", traced("neighbours"))
 
     @pytest.mark.slow

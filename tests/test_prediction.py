@@ -113,7 +113,7 @@ def test_refusals_are_sentences():
         kendall_tau([1, 2], [1, 2, 3])
     with pytest.raises(InvalidInputError, match="two finite numbers or more"):
         tau_ceiling([np.nan, 1])
-    with pytest.raises(InvalidInputError, match="pass a WeightArray"):
+    with pytest.raises(InvalidInputError, match="pass networks with an architecture"):
         orbit_score(Blind(), np.zeros((3, 26)), np.zeros(3))
     with pytest.raises(InvalidInputError, match="pass one for each network"):
         hyperparameter_baseline({"rate": [1.0, 2.0]}, [1.0])

@@ -200,7 +200,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("y", "error"),
         [
-            (np.zeros(5), r"has 5 values, one for each network, but X has 40 rows"),
+            (np.zeros(5), "takes one y for each network, got 5 for 40 networks"),
             (np.full(40, np.nan), "one finite number for each network"),
             (["a"] * 40, "one finite number for each network"),
             (np.zeros((40, 2)), "1d array"),

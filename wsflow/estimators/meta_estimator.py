@@ -80,7 +80,7 @@ class MetaEstimator(BaseEstimator):
         values = fit_array(self, X, ensure_min_samples=2)
         targets = self._targets(check_targets(self, y, len(values)))
         if self.architecture_ is None and isinstance(self.metanetwork, str) and self.metanetwork == "auto":
-            warn_of_plain(self, "reads plain vectors, and neither permutes nor canonicalizes (metanetwork='mlp')")
+            warn_of_plain(self, "reads plain vectors, and knows no symmetry of networks")
         settings = self._settings()
         generator = torch_generator(self.random_state)
         runs = runs_of(X, groups, len(values))

@@ -212,7 +212,7 @@ def check_targets(estimator: Any, y: Any, n: int) -> np.ndarray:
     with _of_input():
         values = column_or_1d(y, warn=True)
     if len(values) != n:
-        raise InvalidInputError(f"The y of {name} has {len(values)} values, one for each network, but X has {n} rows.")
+        raise InvalidInputError(f"{name} takes one y for each network, got {len(values)} for {n} networks.")
     return values
 
 

@@ -140,7 +140,7 @@ def orbit_score(
     """
     if not isinstance(X, WeightArray) or not (X.architecture.groups or X.architecture.wires):
         raise InvalidInputError(
-            "orbit_score moves networks by the symmetries of their architecture: pass a WeightArray of an architecture "
+            "orbit_score moves networks by the symmetries of their architecture: pass networks with an architecture "
             "that has some."
         )
 

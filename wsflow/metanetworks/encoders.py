@@ -145,7 +145,7 @@ ENCODERS: dict[str, EncoderEntry] = {
     ),
     "deep_sets": EncoderEntry(
         deep_sets,
-        formula="rho(mean_i phi(h_i)), where h_i has the weights of neuron i, those of its edges as a mean",
+        formula="rho (mean_i phi (h_i)), where h_i has the weights of neuron i, those of its edges as a mean",
         reference="Zaheer et al. 2017, arXiv:1703.06114",
         cost="weights x width",
     ),
@@ -153,7 +153,7 @@ ENCODERS: dict[str, EncoderEntry] = {
         statistics,
         formula="mean, variance and five quantiles of each parameter",
         reference="Unterthiner et al. 2020, arXiv:2002.11448",
-        cost="weights x log(weights)",
+        cost="weights x log (weights)",
     ),
     "convolutional": EncoderEntry(
         convolutional,
@@ -175,7 +175,7 @@ ENCODERS: dict[str, EncoderEntry] = {
         probe,
         group=("function",),
         reads=("outputs",),
-        formula="a residual network on f_w(z_1), ..., f_w(z_m), for learned or given inputs z",
+        formula="a residual network on f_w (z_1), ..., f_w (z_m), for learned or given inputs z",
         reference="Herrmann, Faccio and Schmidhuber 2024, arXiv:2403.11998",
         cost="one run of each network on m inputs",
     ),

@@ -87,7 +87,7 @@ class ProbeEncoder(nn.Module):
         if not outputs.isfinite().all():
             raise InvalidInputError(
                 "Outputs on the probe inputs are not finite: what was drawn for them is nothing that these networks "
-                "take. Pass inputs of theirs, Probe(inputs=x)."
+                "take. Give the probe inputs of theirs."
             )
         self.scale.fit(outputs)
         self.scale.ignore_constants()
@@ -115,8 +115,8 @@ def _drawn(architecture: Architecture, n: int) -> list[tuple[Tensor, ...]]:
     first = example_inputs(architecture, n, generator, torch.float32)
     if first is None:
         raise InvalidInputError(
-            "The encoder 'probe' runs networks, and this architecture does not say how. Read it from a module with "
-            "Architecture.from_module(module, example_input), or use an encoder that reads weights, such as 'neuron'."
+            "The encoder 'probe' runs networks, and this architecture does not say how. Read it from a module, "
+            "or use an encoder that reads weights, such as 'neuron'."
         )
     rest = max(0, math.ceil(n / max(1, len(first[0]))) - 1)
     more = [example_inputs(architecture, n, generator, torch.float32) for _ in range(rest)]
