@@ -33,6 +33,7 @@ FLOORS = {
     "tracing": 3,
     "symmetry": 3,
     "geometry": 3,
+    "layers": 3,
     "objectives": 3,
     "metanetworks": 3,
     "models": 4,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.fixed_entries import difference
 from wsflow.architecture.modules import check_alike
 from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.state_rows import infer_architecture, rows_of_states
@@ -163,8 +164,12 @@ class WeightArray(np.ndarray):
         """
         if not arrays:
             raise InvalidInputError("There is nothing to concatenate: at least one array is needed.")
-        if any(a.architecture != arrays[0].architecture for a in arrays):
-            raise InvalidInputError("Only arrays of one architecture can be concatenated.")
+        other = next((a for a in arrays if a.architecture != arrays[0].architecture), None)
+        if other is not None:
+            raise InvalidInputError(
+                "Only arrays of one architecture can be concatenated."
+                f"{difference(arrays[0].architecture, other.architecture)}"
+            )
         joined: Any = np.concatenate(arrays)
         return joined
 

@@ -12,6 +12,7 @@ import numpy as np
 from wsflow import hooks
 from wsflow.architecture import modules, serialization, state_dicts
 from wsflow.architecture.checks import check
+from wsflow.architecture.fixed_entries import FixedEntries, fixed_entries
 from wsflow.architecture.parameters import ActivationSite, Block, Parameter
 from wsflow.architecture.program import Program
 from wsflow.architecture.readable import check_readable, unwrapped
@@ -289,6 +290,27 @@ class Architecture:
     def statistic_columns(self) -> np.ndarray:
         """The columns of statistics, which are transformed along but not modelled."""
         return self._columns([p.name for p in self.parameters if p.role == "statistic"])
+
+    @cached_property
+    def fixed_entries(self) -> dict[str, FixedEntries]:
+        """The entries of parameters in whose places the program puts constants, and these, by the parameter's name.
+
+        In a row of weights they have no effect; where wsflow makes the row, they are the constants.
+        """
+        shapes = {parameter.name: parameter.shape for parameter in self.parameters}
+        return {} if self.program is None else fixed_entries(self.program, shapes)
+
+    @cached_property
+    def fixed_columns(self) -> np.ndarray:
+        """The columns of entries in whose places the program puts constants."""
+        columns = np.arange(self.n_weights)
+        parts = [columns[self.slices[n]][e.fixed.reshape(-1)] for n, e in self.fixed_entries.items()]
+        return np.concatenate([*parts, columns[:0]])
+
+    @cached_property
+    def fixed_values(self) -> np.ndarray:
+        """The constants of the fixed columns."""
+        return np.concatenate([*(e.values[e.fixed] for e in self.fixed_entries.values()), np.empty(0)])
 
     def _columns(self, names: Sequence[str]) -> np.ndarray:
         columns = np.arange(self.n_weights)

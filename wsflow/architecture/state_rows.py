@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.fixed_entries import other_constants
 from wsflow.architecture.state_names import COUNTER, Match, matches_by_name, misfits, shared_prefix, unwrapped
 from wsflow.architecture.state_order import matches_by_order
 from wsflow.exceptions import InvalidInputError
@@ -107,6 +108,10 @@ def rows_of_states(
     found = [_found(name, state, architecture, problems) for name, state in zip(names, states, strict=True)]
     for name, state in zip(names, found, strict=True):
         problems += [f"{name} {problem}" for problem in _conflicts(state, found[0], architecture)]
+        problems += [
+            f"{name} has other constants in {key!r} than the architecture, so that it is not comparable"
+            for key in other_constants(architecture, state)
+        ]
     if problems:
         raise misfit_error(problems)
     for name, state in zip(names, found, strict=True):
@@ -118,6 +123,7 @@ def rows_of_states(
     rows = np.empty((len(states), architecture.n_weights), dtype)
     for row, state in zip(rows, resolved, strict=True):
         np.concatenate([state[name].reshape(-1) for name in architecture.names], out=row, casting="same_kind")
+    rows[:, architecture.fixed_columns] = architecture.fixed_values
     return rows
 
 

@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.architecture.fixed_entries import difference
 from wsflow.estimators.inputs import as_networks
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
@@ -77,7 +78,7 @@ def returned_array(estimator: Any, X: Any) -> np.ndarray:
     if isinstance(X, WeightArray) and fitted is not None and X.architecture != fitted:
         raise InvalidInputError(
             f"{type(estimator).__name__} was fitted to networks {fitted}, but X holds networks {X.architecture}. "
-            "Fit it again, or pass networks of the same architecture."
+            f"Fit it again, or pass networks of the same architecture.{difference(fitted, X.architecture)}"
         )
     with _of_input():
         if _get_feature_names(X) is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsflow.architecture.fixed_entries import difference
 from wsflow.evaluation.predictive import chunked_outputs, example_weights, score_key
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.arguments import takes_networks
@@ -82,7 +83,11 @@ def row_pairs(a: WeightArray, b: WeightArray, pairs: Any = None) -> tuple[np.nda
     A single row goes with every row of the other.
     """
     if not (isinstance(a, WeightArray) and isinstance(b, WeightArray)) or a.architecture != b.architecture:
-        raise InvalidInputError(f"A line needs pairs of networks of one architecture, got {a!s:.80} and {b!s:.80}.")
+        known = isinstance(a, WeightArray) and isinstance(b, WeightArray)
+        raise InvalidInputError(
+            f"A line needs pairs of networks of one architecture, got {a!s:.80} and {b!s:.80}."
+            f"{difference(a.architecture, b.architecture) if known else ''}"
+        )
     if pairs is None and len(a) != len(b) and 1 not in (len(a), len(b)):
         raise InvalidInputError(
             f"A line needs pairs of networks of one architecture, got {a} and {b}. Index both by fixed_pairs."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wsflow.architecture.fixed_entries import difference
 from wsflow.evaluation.novelty import check_held_out
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.running.compatibility import warn_of_classes
@@ -58,6 +59,7 @@ def check_networks(
             raise InvalidInputError(
                 f"The {name} are {weights.architecture}, but the training networks are {train.architecture}: "
                 "evaluate compares networks of one architecture."
+                f"{difference(train.architecture, weights.architecture)}"
             )
     for name, weights in (("training networks", train), ("held-out networks", held_out)):
         lost = np.flatnonzero(~np.isfinite(np.asarray(weights)).all(axis=1))

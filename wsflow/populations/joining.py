@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.architecture.fixed_entries import difference
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.population import Population
 from wsflow.weights import WeightArray
@@ -82,7 +83,7 @@ def _check_architectures(arrays: Sequence[WeightArray]) -> None:
     if other is not None:
         raise InvalidInputError(
             f"Networks {arrays[0].architecture} and {other.architecture} are of different architectures: join "
-            "populations of one."
+            f"populations of one.{difference(arrays[0].architecture, other.architecture)}"
         )
 
 

@@ -116,6 +116,9 @@ class _Sources:
             if self.has_activations(operation):
                 self.activations.add(operation.name)
             source = self(operation.arguments[0]) if operation.base in VIEWS and operation.arguments else None
+            if operation.base == "where" and operation.name not in self.activations:
+                # a weight with constants in some places
+                source = next(filter(None, map(self, operation.arguments[1:])), None)
             if source is not None:
                 self.known[operation.name] = source[0], source[1] ^ (operation.base in TRANSPOSED)
 

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from wsflow.activations import activation
 from wsflow.architecture import Architecture, Layer
+from wsflow.architecture.fixed_entries import other_constants
 from wsflow.architecture.readable import unwrapped
 from wsflow.architecture.sequential import LINEAR
 from wsflow.exceptions import InvalidInputError
@@ -46,6 +47,12 @@ def _of_template(architecture: Architecture, state: Mapping[str, Tensor], templa
         raise ValueError(
             f"The template is not one of this architecture: only one of them has {wrong[0]!r}. Pass a module of "
             "the class whose networks these are."
+        )
+    own = {name: x.detach().cpu().numpy() for name, x in unwrapped(module).state_dict().items() if name in known}
+    if wrong := list(other_constants(architecture, own)):
+        raise ValueError(
+            f"The template has other constants in {wrong[0]!r} than these networks. Build it with the seed of their "
+            "constants, or leave out template=."
         )
     return module
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from wsflow.activations import activation as activation_row
 from wsflow.architecture import Architecture
+from wsflow.architecture.fixed_entries import difference
 from wsflow.architecture.state_rows import misfit_error, rows_of_states
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.choice import Choice, choose
@@ -248,4 +249,5 @@ def _check_architectures(files: list[File], expected: Architecture) -> None:
             raise InvalidInputError(
                 f"These networks do not have one architecture: {files[0].name} is {expected}, but {file.name} is "
                 f"{file.content.architecture}. Pass networks of one architecture, or say it with architecture=."
+                f"{difference(expected, file.content.architecture)}"
             )
