@@ -36,6 +36,36 @@ def restricted(architecture: Architecture, groups: Collection[str], wires: Colle
     )
 
 
+def in_order(architecture: Architecture, scalings: Mapping[str, frozenset[str]]) -> Architecture:
+    """Return an architecture whose neurons all stay in order, with these wires, scaled in these ways.
+
+    A wire over a nested group is left out, for its neurons are on two axes of a parameter.
+
+    Examples
+    --------
+    >>> from wsflow.architecture import Architecture
+    >>> from wsflow.architecture.restriction import in_order
+    >>> in_order(Architecture.mlp([4, 3, 2]), {"hidden1": frozenset({"positive"})}).wires
+    (Wire(name='hidden1', space=Fixed(size=3, name=''), scalings=frozenset({'positive'})),)
+    """
+    fixed = dict.fromkeys((group.name for group in architecture.groups), "")
+    wires = [wire for wire in architecture.wires if scalings.get(wire.name) and not _is_nested(wire.space)]
+    known = {wire.name for wire in wires}
+    return replace(
+        architecture,
+        parameters=tuple(_restricted_parameter(parameter, fixed, known) for parameter in architecture.parameters),
+        wires=tuple(
+            replace(w, space=_restricted_space(w.space, fixed, w.space.total), scalings=scalings[w.name]) for w in wires
+        ),
+        activation_sites=(),
+    )
+
+
+def _is_nested(space: Space) -> bool:
+    parts = space.parts if isinstance(space, DirectSum) else (space,)
+    return any(isinstance(part, NeuronGroup) and part.parent is not None for part in parts)
+
+
 def _moved_with(space: Space) -> set[str]:
     """Return the names of the groups whose neurons a space ranges over, without their parents."""
     parts = space.parts if isinstance(space, DirectSum) else (space,)

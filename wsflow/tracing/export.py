@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,19 @@ class ExportedGraph:
     constants: dict[str, Tensor]
     aliases: dict[str, tuple[str, ...]]
     layers: dict[str, str]
+
+    def with_named_constants(self, moving: Container[str]) -> tuple[ExportedGraph, dict[str, Tensor]]:
+        """Return the graph with names for all constants, and by these the masks and reals with more than one number.
+
+        Those that `moving` names are none.
+        """
+        tensors = {**{node: node for node in self.constants}, **self.tensors}
+        constants = {
+            tensors[node]: constant
+            for node, constant in self.constants.items()
+            if constant.numel() > 1 and (constant.is_floating_point() or constant.dtype == torch.bool)
+        }
+        return replace(self, tensors=tensors), {name: x for name, x in constants.items() if name not in moving}
 
     @property
     def unused(self) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,25 +14,19 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.readable import check_readable, unwrapped
-from wsflow.architecture.spaces import groups_of
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.progress import Progress, counter
 from wsflow.running.outputs import ChosenOutput
-from wsflow.tracing.builder import Builder
 from wsflow.tracing.certificate import TOLERANCE, Certificate, certify, without
-from wsflow.tracing.export import ExportedGraph, exported_graph, kind_of
-from wsflow.tracing.interpreter import Interpreter, UnknownLayer
-from wsflow.tracing.own_buffers import own_buffers
+from wsflow.tracing.export import ExportedGraph, exported_graph
+from wsflow.tracing.network import BY_HAND, TracedNetwork, with_scalings
 from wsflow.tracing.recording import with_program
+from wsflow.tracing.remaining import RemainingSymmetries, remaining_symmetries
 from wsflow.tracing.rules import KNOWN
-from wsflow.tracing.solution import Solution, crossing, solve, spread
 from wsflow.tracing.working_copy import working_copy
 
 # above this number of weights, the certificate is that of one random network
 MANY = 1_000_000
-# layers whose freezing is tried before an error advises to freeze them
-LAYERS = 8
-BY_HAND = "describe the network by hand with Architecture(parameters=..., wires=...)"
 
 
 def architecture_of_module(
@@ -85,7 +79,7 @@ def _certified(
     inputs = _as_weights(module, example_input if type(example_input) is tuple else (example_input,))
     working, graph = _exported(module, inputs, output)
     report()
-    architecture = _Network(working, graph, frozenset(frozen)).architecture()
+    architecture = with_scalings(TracedNetwork(working, graph, frozenset(frozen)))
     report()
     n_trials = 1 if architecture.n_weights > MANY else 3
     chosen = tree_map(_random, inputs)
@@ -140,113 +134,36 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], output: str | int | No
     return working, graph
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A module and its graph, from which an architecture is built by abstract interpretation."""
+def remaining_of_module(
+    module: nn.Module, example_input: Any, frozen: Collection[str] = (), output: str | int | None = None
+) -> tuple[RemainingSymmetries, Architecture] | None:
+    """Return which symmetries the constants of a module leave, and its architecture as if these were weights.
 
-    module: nn.Module
-    graph: ExportedGraph
-    frozen: frozenset[str]
+    Constants are buffers, and numbers in the code, at axes of neurons; None is returned where there are none.
 
-    def architecture(self) -> Architecture:
-        """Return the architecture, or refuse by name a layer that is not understood."""
-        try:
-            return self._built(self._interpreted())
-        except UnknownLayer as error:
-            raise InvalidInputError(self._refusal(error)) from error
+    Raises
+    ------
+    InvalidInputError
+        If the module cannot be exported.
 
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """The tensors of the state dict, by name."""
-        state = self.module.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-
-    def _learned(self) -> set[str]:
-        return {n for n, x in self.state.items() if isinstance(x, nn.Parameter) and x.is_floating_point()}
-
-    def _interpreted(self, frozen: frozenset[str] = frozenset(), opaque: Collection[Any] = ()) -> Interpreter:
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
-        leaves = {name for name, child in self.module.named_modules() if name and not list(child.children())}
-        weights = self._learned() & set(self.graph.tensors.values())
-        moving = {name: buffer.scalings for name, buffer in own_buffers(self.module).items()}
-        interpreter = Interpreter(
-            self.graph, shapes, weights, self.frozen | frozen, leaves, moving=moving, opaque=opaque
-        )
-        interpreter.run()
-        return interpreter
-
-    def _built(self, interpreter: Interpreter) -> Architecture:
-        solution = solve(interpreter.trace)
-        if nested := spread(interpreter.trace, solution):
-            interpreter, solution = _again(replace(interpreter, nested=nested, returned=[]))
-        if separate := crossing(interpreter.trace, solution):
-            interpreter, solution = _again(replace(interpreter, separate=separate, returned=[]))
-        return self._described(interpreter, solution)
-
-    def _described(self, interpreter: Interpreter, solution: Solution) -> Architecture:
-        aliases = {other for others in self.graph.aliases.values() for other in others}
-        counters = {name for name in self.state if name.endswith("num_batches_tracked")}
-        own = own_buffers(self.module)
-        interpreter.trace.statistics |= {name for name, buffer in own.items() if buffer.statistic}
-        # parameters that the forward pass does not use are weights as well, which no symmetry moves
-        names = (self._learned() | interpreter.norms | set(own) | interpreter.trace.statistics | counters) - aliases
-        order = [name for name in self.state if name in names]
-        builder = Builder(interpreter.trace, order, interpreter.layer_outputs, solution)
-        built = builder.architecture(outputs=interpreter.outputs, aliases=self.graph.aliases)
-        fixed = {
-            p.name
-            for p in built.parameters
-            if p.name in own and own[p.name].needs_neurons and not any(groups_of(s) for b in p.blocks for s in b.axes)
-        }
-        constants = tuple(name for name in self.state if name not in names - fixed | aliases)
-        parameters = tuple(p for p in built.parameters if p.name not in fixed)
-        if not any(p.role == "weight" for p in parameters):
-            raise InvalidInputError(
-                f"This {type(self.module).__name__} has no weights of its own that are real numbers."
-            )
-        if not built.groups and len(interpreter.returned) > 1:
-            warnings.warn(
-                f"No neurons of this {type(self.module).__name__} can change places. It returns "
-                f"{len(interpreter.returned)} tensors, and all of them count as outputs: if only one does, choose it "
-                "with output=0, or another position or name.",
-                stacklevel=5,
-            )
-        return replace(built, parameters=parameters, constants=constants)
-
-    def _refusal(self, error: UnknownLayer) -> str:
-        kind = kind_of(error.node) or type(self.module).__name__
-        where = f"The layer {error.layer!r} ({kind})" if error.layer else f"The module itself ({kind})"
-        what = f"{where} uses {error.what}, whose symmetries wsflow does not know."
-        layers, found = self._frozen_from(error)
-        if not found:
-            return (
-                f"{what} No neurons are left that could change places if no symmetry acts there, so freezing it is no "
-                f"way on: {BY_HAND}, or rewrite that operation."
-            )
-        remedy = f"Freeze it with frozen={layers!r}" if layers else ""
-        remedy = remedy or "Put it into a submodule, and freeze that"
-        return f"{what} {remedy}, so that no symmetry acts there; or {BY_HAND}."
-
-    def _frozen_from(self, error: UnknownLayer) -> tuple[tuple[str, ...], int]:
-        """Return the layers to be frozen for the module to be read, and the number of neuron groups that remain."""
-        layers: list[str] = []
-        nodes: list[Any] = []
-        for _ in range(LAYERS):
-            if error.layer:
-                layers.append(error.layer)
-            else:
-                nodes.append(error.node)
-            try:
-                interpreter = self._interpreted(frozenset(layers), tuple(nodes))
-                return tuple(layers) if not nodes else (), len(self._built(interpreter).groups)
-            except UnknownLayer as other:
-                error = other
-        return (), 0
-
-
-def _again(interpreter: Interpreter) -> tuple[Interpreter, Solution]:
-    interpreter.run()
-    return interpreter, solve(interpreter.trace)
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from wsflow.layers import asymmetrize
+    >>> from wsflow.tracing import remaining_of_module
+    >>> net, x = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)), torch.zeros(2, 8)
+    >>> print(remaining_of_module(asymmetrize(net, x), x)[0])
+    no symmetries: proven
+    """
+    module = unwrapped(module)
+    inputs = _as_weights(module, example_input if type(example_input) is tuple else (example_input,))
+    working, graph = _exported(module, inputs, output)
+    found = TracedNetwork(working, graph, frozenset(frozen)).as_if_weights()
+    if found is None:
+        return None
+    table, constants = found
+    return remaining_symmetries(table, constants), table
 
 
 def _corrected(

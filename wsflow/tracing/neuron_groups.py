@@ -173,7 +173,7 @@ def _first(of_atom: Array) -> Array:
     return np.unique(of_atom, return_index=True)[1]
 
 
-def _mix(values: Array) -> Array:
+def mixed(values: Array) -> Array:
     """Return hashes of 64 bits (splitmix64), so that sums of hashes stand for multisets."""
     x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -189,26 +189,26 @@ def _cells(relations: list[tuple[Array, Array]], count: int) -> Array:
             common, a, b = np.intersect1d(children, others, return_indices=True)
             cells = np.stack([parents[a], second[b]], 1)
             _, inverse, sizes = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-            marks[common] += _mix(sizes[inverse.reshape(-1)])
+            marks[common] += mixed(sizes[inverse.reshape(-1)])
     return marks
 
 
 def _refined(constraints: Constraints, of_atom: Array, pairs: Array, marks: Array) -> Array:
     """Return colours of neurons: the same only if they occur alike, in like parents and with like children."""
     for event, (atoms, own) in enumerate(constraints.marks):
-        names = _mix(_mix(np.full(len(atoms), event)) + own.reshape(-1).astype(np.uint64))
+        names = mixed(mixed(np.full(len(atoms), event)) + own.reshape(-1).astype(np.uint64))
         np.add.at(marks, of_atom[atoms.reshape(-1)], names)
     for event, (children, parents, positions) in enumerate(constraints.nested):
         # where a parent occurs more than once, its neurons at one place and another are not alike
         times = _occurrences(of_atom[parents], positions)
-        names = _mix(_mix(np.full(len(children), -1 - event)) + times.astype(np.uint64))
+        names = mixed(mixed(np.full(len(children), -1 - event)) + times.astype(np.uint64))
         np.add.at(marks, of_atom[children], names)
     colours = np.unique(marks, return_inverse=True)[1]
     child, parent = pairs[:, 0], pairs[:, 1]
     while True:
-        marks = _mix(colours)
-        np.add.at(marks, child, _mix(_mix(colours[parent]) + np.uint64(1)))
-        np.add.at(marks, parent, _mix(_mix(colours[child]) + np.uint64(2)))
+        marks = mixed(colours)
+        np.add.at(marks, child, mixed(mixed(colours[parent]) + np.uint64(1)))
+        np.add.at(marks, parent, mixed(mixed(colours[child]) + np.uint64(2)))
         refined = np.unique(marks, return_inverse=True)[1]
         if refined.max(initial=0) == colours.max(initial=0):
             return refined
