@@ -30,6 +30,7 @@ SHOWN = 12
 @click.option(
     "-k", "--networks", default=10, show_default=True, type=click.IntRange(1), help="How many networks of each file."
 )
+@click.option("--identify", is_flag=True, help="Also say how many neurons resemble most those of their place.")
 @options.common
 def barrier(
     file: Path,
@@ -37,6 +38,7 @@ def barrier(
     task_name: str | None,
     n_points: int,
     networks: int,
+    identify: bool,
     module: str | None,
     plot: Path | None,
     seed: int,
@@ -47,7 +49,9 @@ def barrier(
 
     The barrier of two networks is the largest excess of the loss, on the task's training data, over the straight line
     between their own losses, along the straight line between their weights. The figure is the matrix of barriers, or
-    the loss along the line where there are two networks only. Nothing here is random: --seed changes nothing.
+    the loss along the line where there are two networks only. With --identify, it says which share of neurons have
+    their best match in the other network, by correlations of activations, in the neuron of the same place: near one
+    over the width where nothing tells neurons apart. Nothing here is random: --seed changes nothing.
 
     \b
     Example:
@@ -68,6 +72,8 @@ def barrier(
             write_figure(_figure(matrix, rows, columns, task, n_points), plot)
     finally:
         result = _numbers(matrix, n_points)
+        if identify:
+            result["identifiability"] = _identifiability(matrix, rows, columns, task)
         if as_json:
             echo_json({"path": str(file), **({"other": str(other)} if other else {}), **result})
         else:
@@ -83,6 +89,16 @@ def _figure(matrix: BarrierMatrix, rows: Any, columns: Any, task: Any, n_points:
     names = str(left[0]), str(right[0])
     a, b = rows[left], (rows if columns is None else columns)[right]
     return plot_path(a, b, task, n_points, names=names).figure_
+
+
+def _identifiability(matrix: BarrierMatrix, rows: Any, columns: Any, task: Any) -> float:
+    """Return the mean share of neurons that resemble most those of their place, over the pairs of networks."""
+    import numpy as np
+
+    from wsflow.evaluation.identifiability import neuron_identifiability
+
+    pairs = np.stack(matrix.pairs, axis=1)
+    return float(neuron_identifiability(rows, rows if columns is None else columns, task, pairs).mean())
 
 
 def _numbers(matrix: BarrierMatrix, n_points: int) -> dict[str, Any]:
@@ -106,9 +122,12 @@ def _numbers(matrix: BarrierMatrix, n_points: int) -> dict[str, Any]:
 def _echo(matrix: BarrierMatrix, result: dict[str, Any], title: str) -> None:
     score = "" if result["score_mean"] is None else f"; mean fall of {result['score']} {result['score_mean']:.3f}"
     footer = [f"Mean of {result['pairs']} pairs: {result['mean']:.4f}, largest {result['largest']:.4f}{score}."]
+    if "identifiability" in result:
+        share = result["identifiability"]
+        footer.append(f"{share:.1%} of neurons have their best match in the neuron of the same place.")
     rows, columns = matrix.losses.shape
     if max(rows, columns) > SHOWN:
-        click.echo(f"{title}. {footer[0]} All of them: --json or --plot.")
+        click.echo(f"{title}. {' '.join(footer)} All of them: --json or --plot.")
         return
     table = [[str(i), *(f"{value:.3f}" for value in row)] for i, row in enumerate(matrix.losses)]
     echo_table(title, ["", *map(str, range(columns))], table, footer)

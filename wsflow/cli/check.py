@@ -56,7 +56,8 @@ def check(
     SOURCE is FILE.py:NAME, a function or class of yours that returns a torch module, or a population that wsflow
     wrote (with --module, where its networks do not run themselves). Outputs are compared in float64; a deviation
     above 1e-10 is an error. What canonical forms and alignment bring only near one point is named, and so are layers
-    that could change places with all their weights.
+    that could change places with all their weights. Where constants tell neurons apart, as in asymmetric layers, it
+    says which symmetries remain: none, if that is proven.
 
     \b
     Example:
@@ -73,6 +74,7 @@ def check(
     certificate = certify(table, network, inputs, trials, seed)
     alike = exchangeable_layers(table, network, inputs, trials, seed)
     result = _result(table, certificate, certify_orbits(table, trials, seed), alike)
+    result["constants"] = _remaining(table, network, inputs, (frozen, output))
     if as_json:
         echo_json(result)
     else:
@@ -151,6 +153,30 @@ def _example(shapes: tuple[str, ...], seed: int) -> Any:
     return tuple(tensors) if tensors else None
 
 
+def _remaining(table: Any, module: Any, example: Any, reading: tuple[Any, ...]) -> str | None:
+    """Say which symmetries the networks' constants leave, or nothing where they have none."""
+    import torch
+
+    from wsflow.exceptions import InvalidInputError
+    from wsflow.tracing import remaining_of_module
+
+    program = table.program
+    module = module or table.executable
+    if module is None or not (table.constants or (program is not None and program.constants)):
+        return None
+    if example is None:
+        if program is None or any(known.dtype != "weights" for known in program.inputs):
+            return None
+        generator = torch.Generator().manual_seed(0)
+        example = tuple(torch.randn(known.shape, generator=generator) for known in program.inputs)
+    try:
+        found = remaining_of_module(module, example, *reading)
+    except InvalidInputError:
+        # it could be read before, and does without what this would say
+        return None
+    return None if found is None else str(found[0])
+
+
 def _result(table: Any, certificate: Any, orbits: Any, alike: Sequence[Sequence[str]]) -> dict[str, Any]:
     groups = [{"name": g.name, "size": g.size, "parent": g.parent.name if g.parent else None} for g in table.groups]
     wires = [{"name": w.name, "size": w.space.total, "scalings": sorted(w.scalings)} for w in table.wires if w.scalings]
@@ -181,6 +207,7 @@ def _print(result: dict[str, Any]) -> None:
         f"Not aligned: {_listed(layers)} could exchange their weights, but permutations act within parameters alone."
         for layers in result["exchangeable"]
     ]
+    footer += [f"Constants tell neurons apart: {result['constants']}."] if result["constants"] else []
     echo_table(f"Symmetries of {result['weights']:,} weights", ["neurons", "number", "acts by"], rows, footer)
 
 

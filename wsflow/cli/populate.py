@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,18 @@ def _hyperparameter(
 )
 @click.option("--snapshot-every", default=4, show_default=True, type=click.IntRange(1), help="Iterations between them.")
 @click.option(
+    "--asymmetric",
+    "asymmetry",
+    type=options.Choice(["weights", "activations", "mask"]),
+    help="Constants that all networks share and that tell neurons apart.",
+)
+@click.option("--kappa", type=float, help="Standard deviation of these constants.")
+@click.option("--n-fixed", type=click.IntRange(1), help="Constants of each output.")
+@click.option("--constants-seed", default=0, show_default=True, type=click.IntRange(0), help="Which constants.")
+@click.option("--anchor", is_flag=True, help="Train the constants as well, as mere first values.")
+@click.option("--shared-initialisation", is_flag=True, help="Let all runs begin with the same weights.")
+@click.option("--keep-initial", is_flag=True, help="Keep first weights too, as step 0.")
+@click.option(
     "--first-run", default=0, show_default=True, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
@@ -128,6 +141,10 @@ def populate(
     module: str | None,
     cycles: int,
     snapshots: int,
+    asymmetry: str | None,
+    kappa: float | None,
+    n_fixed: int | None,
+    constants_seed: int,
     jobs: int | None,
     seed: int,
     as_json: bool,
@@ -150,6 +167,7 @@ def populate(
       wsflow populate mnist -n 500 --hidden 10 --epochs 5 --checkpoint half_done --resume -o mnist.safetensors
       wsflow populate mnist -n 1000 --architecture cnn:16,16,16 --steps 300 --batch-size 32 --jobs 2 -o cnns.safetensors
       wsflow populate digits -n 100 --module networks.py:make_network --dropout 0:0.5 -o own.safetensors
+      wsflow populate mnist -n 4 --module networks.py:make_network --asymmetric weights -o asymmetric.safetensors
       wsflow populate digit:7 -n 50 --architecture siren:32,32 --learning-rate 1e-4 -o sirens.safetensors
     """
     import wsflow
@@ -172,6 +190,7 @@ def populate(
             module=own,
             cycles=cycles,
             snapshots=snapshots,
+            asymmetry=_asymmetry(asymmetry, kappa, n_fixed, constants_seed),
             random_state=seed,
             n_jobs=jobs,
             progress=progress,
@@ -196,6 +215,18 @@ def populate(
             f"{'held-out' if loaded.held_out is not loaded else 'its own'} data {score} {result[score]:.3f}, "
             f"loss {result['loss']:.3f}."
         )
+
+
+def _asymmetry(name: str | None, kappa: float | None, n_fixed: int | None, seed: int) -> Any:
+    """Return which constants the networks have."""
+    from wsflow.populations.asymmetry import asymmetry_of
+
+    given = {key: value for key, value in (("kappa", kappa), ("n_fixed", n_fixed)) if value is not None}
+    if name is None:
+        if given or seed:
+            raise click.UsageError("--kappa, --n-fixed and --constants-seed go with --asymmetric.")
+        return None
+    return replace(asymmetry_of(name), seed=seed, **given)  # type: ignore[type-var]
 
 
 def check_name(task: str) -> None:

@@ -27,7 +27,10 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Networks:
-    """An architecture, how its networks begin by default, and what builds modules of it; and how it was given."""
+    """An architecture, how its networks begin by default, and what builds modules of it; and how it was given.
+
+    `module` is the one that was read, if any.
+    """
 
     architecture: Architecture
     initialisation: str
@@ -35,6 +38,7 @@ class Networks:
     hidden: tuple[int, ...] | None = None
     name: str | None = None
     activation: str | None = None
+    module: nn.Module | None = None
 
     def initial(self, seeds: Sequence[int]) -> np.ndarray:
         """Return the weights (n, d) of modules that are built with the seeds."""
@@ -112,16 +116,17 @@ def _of_name(task: Task, name: str, activation: str | None, image: Sequence[int]
     row = NAMED_ARCHITECTURES[parse_architecture(name)[0]]
     with _seeded(0):
         built = build_architecture(name, task, activation, image)
-    if isinstance(built, nn.Module):
+    module = built if isinstance(built, nn.Module) else None
+    if module is not None:
         # its program runs it
-        built = replace(_read(built, task), module=None)
-    return Networks(built, row.initialisation, name=name, activation=activation or row.activation)
+        built = replace(_read(module, task), module=None)
+    return Networks(built, row.initialisation, name=name, activation=activation or row.activation, module=module)
 
 
 def _of_module(task: Task, module: Any) -> Networks:
     """Return the networks of a module, or of a function that builds one, which is called twice."""
     if isinstance(module, nn.Module):
-        return Networks(_read(module, task), "torch", lambda: module)
+        return Networks(_read(module, task), "torch", lambda: module, module=module)
     if not callable(module):
         raise ValueError(
             f"The 'module' of train_population is a torch module, or a function without arguments that builds one, got "
@@ -136,7 +141,7 @@ def _of_module(task: Task, module: Any) -> Networks:
             f"The networks of a population have one architecture, but two calls of 'module' build {names[0]!r} of "
             f"shapes {found}. Let it build the same layers every time."
         )
-    return Networks(_read(first, task), OF_MODULE, module)
+    return Networks(_read(first, task), OF_MODULE, module, module=first)
 
 
 def _read(module: nn.Module, task: Task) -> Architecture:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import NumericalError
+from wsflow.populations.asymmetry import Start
 from wsflow.populations.batches import Batches
 from wsflow.populations.chunk_optimizer import ChunkOptimizer
 from wsflow.populations.gradients import Gradients, activation_bytes
@@ -54,15 +55,20 @@ class _Chunk:
         self.streams = list(streams)
         drawn = problem.drawn(runs)
         weights = _initial(problem, self.runs, seeds)
-        _rescale(weights, drawn["initialisation_scale"], problem.architecture)
+        _rescale(weights, drawn["initialisation_scale"], _plain(problem))
+        weights = weights if problem.start is None else _started(weights, problem.start)
         dtype = torch.float64 if problem.dtype == np.float64 else torch.float32
         self.weights = weights.to(settings.device, dtype)
         self.statistics = torch.from_numpy(problem.architecture.statistic_columns).to(settings.device)
+        self.fixed = torch.from_numpy(problem.architecture.fixed_columns).to(settings.device)
+        self.constants = torch.from_numpy(problem.architecture.fixed_values).to(self.weights)
+        self._put_constants()
         self.batches = Batches(problem, runs, drawn["data_fraction"])
         self.optimizer = ChunkOptimizer(problem, self.weights, runs, drawn)
         self.gradients = Gradients(problem, runs, drawn["dropout"], self.weights)
         self.steps = problem.kept(self.optimizer.totals)
         self.kept = np.empty((*self.steps.shape, problem.architecture.n_weights), problem.dtype)
+        self._keep()
 
     def train_epoch(self, epoch: int) -> None:
         """Train the networks through the data once, or to their ends."""
@@ -74,12 +80,18 @@ class _Chunk:
             self.optimizer(step.gradients)
             # no optimizer moves them
             self.weights[:, self.statistics] = step.statistics
+            self._put_constants()
             ends = (self.optimizer.totals == self.optimizer.step).any()
             if ends or index == n_batches - 1:
                 _check_converged(self.weights, step.losses, self.runs[self.rows], epoch)
             self._keep()
             if ends:
                 self._go_on(np.flatnonzero(self.optimizer.totals > self.optimizer.step))
+
+    def _put_constants(self) -> None:
+        """Put back constants, which no gradient moves, but decay and noise."""
+        if len(self.fixed):
+            self.weights[:, self.fixed] = self.constants
 
     def _keep(self) -> None:
         """Copy the networks that are kept at this step."""
@@ -102,7 +114,19 @@ def _initial(problem: Problem, runs: np.ndarray, seeds: Sequence[int]) -> Tensor
         return torch.tensor(problem.initial[runs - problem.settings.first_run])
     # drawn on the CPU, so that a run starts from the same weights on every device
     scheme = INITIALISATIONS[problem.settings.initialisation]
-    return torch.cat([scheme(problem.architecture, 1, torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.cat([scheme(_plain(problem), 1, torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def _plain(problem: Problem) -> Architecture:
+    """Return the architecture as whose networks the runs begin."""
+    return problem.architecture if problem.start is None else problem.start.plain
+
+
+def _started(weights: Tensor, start: Start) -> Tensor:
+    """Return first weights (n, d) from those of networks without constants."""
+    weights = weights[:, torch.from_numpy(start.order)]
+    weights[:, torch.from_numpy(start.anchored)] = torch.from_numpy(start.values).to(weights)
+    return weights
 
 
 def _rescale(weights: Tensor, scale: np.ndarray, architecture: Architecture) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
+from wsflow.populations.asymmetry import Start
 from wsflow.populations.hyperparameters import RANGES, Runs, draw_hyperparameters
 from wsflow.populations.settings import PopulationSettings
 
@@ -26,6 +27,7 @@ class Problem:
     settings: PopulationSettings
     weights: np.ndarray | None = None  # of the examples (b,), or (runs, b) as the targets
     initial: np.ndarray | None = None  # first weights (runs, d), where no scheme of the table draws them
+    start: Start | None = None  # of networks with common constants, which begin as those without
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -55,7 +57,9 @@ class Problem:
     def stream(self, run: int) -> tuple[np.random.Generator, int]:
         """Return the random numbers of a run, and the seed of its first weights, which are the first of them."""
         stream = np.random.default_rng((self.settings.random_state, int(run)))
-        return stream, int(stream.integers(2**63))
+        seed = int(stream.integers(2**63))
+        # with one start for all runs, that of run 0
+        return stream, self.stream(0)[1] if self.settings.shared_initialisation and run else seed
 
     def drawn(self, runs: Runs) -> dict[str, np.ndarray]:
         """Return the hyperparameters (len(runs),) of runs, by name."""

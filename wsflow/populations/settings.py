@@ -59,6 +59,10 @@ class PopulationSettings:
     first_run: int
     device: str
     chunk_size: int | None
+    asymmetry: Any = None
+    anchor: bool = False
+    shared_initialisation: bool = False
+    keep_initial: bool = False
 
     def __post_init__(self) -> None:
         for name in (*COUNTS, *NUMBERS):
@@ -88,7 +92,8 @@ class PopulationSettings:
 
     def kept(self, total: int) -> list[int]:
         """Return the iterations, of so many, after which snapshots are taken; the last is the end of training."""
-        return snapshot_steps(self.cycles, total, self.snapshots, self.snapshot_every)
+        first = [0] if self.keep_initial else []
+        return first + snapshot_steps(self.cycles, total, self.snapshots, self.snapshot_every)
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as JSON data."""

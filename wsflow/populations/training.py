@@ -14,6 +14,7 @@ from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
 from wsflow.populations.architectures import Networks, as_read, networks_of
+from wsflow.populations.asymmetry import Asymmetry, Start, asymmetric, asymmetry_of, described
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
@@ -55,6 +56,10 @@ def train_population(
     snapshots: int = 1,
     snapshot_every: int = 4,
     targets: Any = None,
+    asymmetry: str | Asymmetry | None = None,
+    anchor: bool = False,
+    shared_initialisation: bool = False,
+    keep_initial: bool = False,
     random_state: int = 0,
     first_run: int = 0,
     device: str = "cpu",
@@ -108,6 +113,17 @@ def train_population(
     targets : array-like of shape (n_runs, b) or (n_runs, b, k), optional
         Targets of its own for each run, instead of ``task.y`` and with the task's classes and weights: every run fits
         an image of its own, say.
+    asymmetry : {"weights", "activations", "mask"} or Asymmetry, optional
+        Constants that all networks have in common and that tell their neurons apart, see `wsflow.layers`: in weights,
+        as gates in the place of activations, or the mask of those in weights alone, whose constants are zero. A row of
+        weights holds the constants where they are, and they have no effect there.
+    anchor : bool
+        Whether the constants are mere first values, which are trained as all others: the control.
+    shared_initialisation : bool
+        Whether all runs begin with the first weights of run 0 and differ in the order of the data only: the other
+        control.
+    keep_initial : bool
+        Whether first weights are kept as well, as networks of step 0.
     first_run : int
         Number of the first run.
     device : str
@@ -169,10 +185,12 @@ def train_population(
         networks.hidden, networks.name, n_runs, networks.activation, activation_argument,
         initialisation or networks.initialisation, initialisation_scale, optimizer, learning_rate, momentum,
         weight_decay, temperature, dropout, data_fraction, schedule, cycles, epochs, steps, batch_size, snapshots,
-        snapshot_every, random_state, first_run, device, chunk_size,
+        snapshot_every, random_state, first_run, device, chunk_size, described(asymmetry_of(asymmetry)), anchor,
+        shared_initialisation, keep_initial,
     )  # fmt: skip
+    networks, start = _with_constants(networks, task, asymmetry_of(asymmetry), anchor)
     task = as_read(task, networks.architecture)
-    problem = _problem(task, targets, networks, given)
+    problem = _problem(task, targets, networks, given, start)
     _check_memory(problem)
     if resume and checkpoint is None:
         raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
@@ -187,7 +205,23 @@ def train_population(
     return Population(weights, task, _provenance(problem))
 
 
-def _problem(task: Task, targets: Any, networks: Networks, settings: PopulationSettings) -> Problem:
+def _with_constants(
+    networks: Networks, task: Task, asymmetry: Asymmetry | None, anchor: bool
+) -> tuple[Networks, Start | None]:
+    """Return networks with common constants, or with an anchor, and how they begin."""
+    if asymmetry is None:
+        if anchor:
+            raise ValueError("The 'anchor' of train_population goes with 'asymmetry', which says what the anchor is.")
+        return networks, None
+    if anchor and asymmetry.kind != "weights":
+        raise ValueError("The 'anchor' of train_population is one of weights: choose asymmetry='weights'.")
+    table, start = asymmetric(networks, task, asymmetry, anchor)
+    return replace(networks, architecture=table), start
+
+
+def _problem(
+    task: Task, targets: Any, networks: Networks, settings: PopulationSettings, start: Start | None
+) -> Problem:
     architecture = networks.architecture
     X = _cast(task.X, architecture)
     size = settings.chunk_size or default_chunk_size(architecture, X, settings.batch_size, settings.device)
@@ -204,10 +238,11 @@ def _problem(task: Task, targets: Any, networks: Networks, settings: PopulationS
         X, y, weights = X[kept], y[kept] if targets is None else y[:, kept], weights[..., kept]
     # the program does without the module, which other processes might not know
     runnable = architecture if architecture.program is None else replace(architecture, module=None)
-    problem = Problem(X, y, targets is not None, task.loss, runnable, settings, weights)
+    problem = Problem(X, y, targets is not None, task.loss, runnable, settings, weights, None, start)
     if settings.initialisation != OF_MODULE:
         return problem
-    return replace(problem, initial=networks.initial([problem.stream(run)[1] for run in problem.runs]))
+    first = networks if start is None else replace(networks, architecture=start.plain)
+    return replace(problem, initial=first.initial([problem.stream(run)[1] for run in problem.runs]))
 
 
 def _cast(X: np.ndarray, architecture: Architecture) -> np.ndarray:
@@ -259,7 +294,7 @@ def _provenance(problem: Problem) -> dict[str, Any]:
 
 def _check_memory(problem: Problem) -> None:
     settings, d = problem.settings, problem.architecture.n_weights
-    n_runs, snapshots = settings.n_runs, settings.snapshots * settings.cycles
+    n_runs, snapshots = settings.n_runs, settings.snapshots * settings.cycles + settings.keep_initial
     check_memory(
         f"{n_runs} runs of {snapshots} snapshots of {d} weights",
         4 * n_runs * snapshots * d,

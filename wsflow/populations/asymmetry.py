@@ -1,0 +1,144 @@
+"""Populations of networks without symmetries: the constants that all their networks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from wsflow.options import Options, one_of, whole
+
+if TYPE_CHECKING:
+    from wsflow.architecture import Architecture
+    from wsflow.populations.architectures import Networks
+    from wsflow.task import Task
+
+KINDS = ("weights", "activations")
+# what a weight is called once torch parametrizes it
+ORIGINAL = (".parametrizations.", ".original")
+
+
+@dataclass
+class Asymmetry(Options):
+    """Say which constants the networks of a population have in common, as `wsflow.layers.asymmetrize` puts them in.
+
+    Parameters
+    ----------
+    kind : {"weights", "activations"}
+        Constants in the weights, or gates by fixed matrices in the place of elementwise activations.
+    n_fixed : int, or mapping of str to int, optional
+        Constants of each output, of all layers or by the name of the layer (default: the share of the paper).
+    kappa : float, optional
+        Their standard deviation; 0 leaves the mask alone (default: the variance of the paper's, whatever the width).
+    seed : int
+        Networks that are compared have one seed.
+
+    References
+    ----------
+    Lim et al. 2024, arXiv:2405.20231.
+
+    Examples
+    --------
+    >>> from wsflow.populations.asymmetry import Asymmetry, asymmetry_of
+    >>> asymmetry_of("mask") == Asymmetry(kappa=0.0)
+    True
+    """
+
+    kind: str = "weights"
+    n_fixed: int | Mapping[str, int] | None = None
+    kappa: float | None = None
+    seed: int = 0
+
+    CONSTRAINTS: ClassVar = {"kind": one_of(*KINDS), "seed": whole(0)}
+
+
+ASYMMETRIES: dict[str, Asymmetry] = {
+    "activations": Asymmetry("activations"),
+    "mask": Asymmetry(kappa=0.0),
+    "weights": Asymmetry(),
+}
+
+
+def asymmetry_of(given: str | Asymmetry | None) -> Asymmetry | None:
+    """Return the asymmetry that a string stands for, or None.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or one of its parameters is out of its range.
+    """
+    if isinstance(given, str) and given in ASYMMETRIES:
+        return ASYMMETRIES[given]
+    if given is not None and not isinstance(given, Asymmetry):
+        raise ValueError(
+            f"The 'asymmetry' of train_population is one of {', '.join(ASYMMETRIES)}, or an Asymmetry(...), got "
+            f"{given!r}."
+        )
+    if given is not None:
+        given.check()
+    return given
+
+
+@dataclass(frozen=True)
+class Start:
+    """How networks begin that are told apart by constants: as networks of the same layers without them.
+
+    `plain` is the architecture of those, and `order` has their column for each column of the weights; an anchor has its
+    `values` in the columns `anchored`.
+    """
+
+    plain: Architecture
+    order: np.ndarray
+    anchored: np.ndarray
+    values: np.ndarray
+
+
+def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: bool) -> tuple[Architecture, Start]:
+    """Return the architecture of networks with common constants, or with an anchor, and how they begin.
+
+    Raises
+    ------
+    InvalidInputError
+        If a network has no layer that can have constants, or what it computes with them cannot be kept as a program.
+    """
+    from wsflow.architecture import Architecture
+    from wsflow.exceptions import InvalidInputError
+    from wsflow.layers import asymmetrize
+    from wsflow.populations.architectures import as_read, first_inputs
+    from wsflow.weights import WeightArray
+
+    plain = networks.architecture
+    module = networks.module
+    if module is None:
+        (module,) = WeightArray(np.zeros((1, plain.n_weights), np.float32), plain).to_modules()
+    inputs = first_inputs(as_read(task, plain))
+    keywords: dict[str, Any] = {"kappa": asymmetry.kappa, "seed": asymmetry.seed}
+    keywords |= {"n_fixed": asymmetry.n_fixed} if asymmetry.kind == "weights" else {}
+    table = Architecture.from_module(asymmetrize(module, inputs, asymmetry.kind, **keywords), inputs)
+    if table.program is None:
+        raise InvalidInputError("What these networks compute with constants could not be kept as a program.")
+    order, without = _order(table, plain), replace(plain, module=None)
+    if anchor:
+        every, anchored = np.arange(plain.n_weights), order[table.fixed_columns]
+        return plain, Start(without, every, anchored, table.fixed_values)
+    return replace(table, module=None), Start(without, order, table.fixed_columns[:0], table.fixed_values[:0])
+
+
+def _order(table: Architecture, plain: Architecture) -> np.ndarray:
+    """Return the column of the networks without constants for each column of those that have some."""
+    return np.concatenate([np.arange(plain.n_weights)[plain.slices[_plain_name(name)]] for name in table.names])
+
+
+def _plain_name(name: str) -> str:
+    before, after = ORIGINAL
+    return name.replace(before, ".").removesuffix(after) if before in name else name
+
+
+def described(asymmetry: Asymmetry | None) -> Any:
+    """Return an asymmetry as JSON data."""
+    if asymmetry is None:
+        return None
+    own = asymmetry.n_fixed
+    return {**asymmetry.get_params(), "n_fixed": dict(own) if isinstance(own, Mapping) else own}
