@@ -14,6 +14,11 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 WIDTH = 100
+# of benchmarks/asymmetric.py: its measures, and its columns in the order in which they are read
+ASYMMETRIC = {"midpoint": "midpoint barrier", "midpoint_largest": "largest", "accuracy": "accuracy"}
+ASYMMETRIC |= {"identified": "identifiable neurons"}
+ASYMMETRIC_ROWS = ("standard", "weight matching", "default chain", "sigma", "W", "mask alone", "anchor")
+ASYMMETRIC_ROWS += ("shared initialisation",)
 MARKS = {"positive": "every s > 0", "sign": "s = -1", "flip": "flip", "phase": "phase"}
 
 
@@ -186,6 +191,36 @@ class BarrierTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class AsymmetricTable(SphinxDirective):
+    """What ``benchmarks/asymmetric.py`` wrote: barriers of networks with constants and of controls, with settings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A sentence, and a list-table with a row for each column of the benchmark, means over seeds."""
+        name, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(name)
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        settings, machine = found["settings"], found["hardware"]
+        widths = "-".join([str(settings["width"])] * settings["depth"])
+        images = f"{settings['images']:,}" if settings["images"] else "all"
+        examples = f"{settings['examples']:,}" if settings["examples"] else "all"
+        text = (
+            f"``{settings['task']}``, hidden layers {widths} with layer norms and GELU, {settings['networks']} "
+            f"networks a seed ({', '.join(map(str, settings['seeds']))}), {settings['epochs']} epochs on "
+            f"{images} training examples, measured on {examples} test examples; Python {machine['python']}, torch "
+            f"{machine['versions']['torch']}:"
+        )
+        lines = [text, "", ".. list-table::", "   :header-rows: 1", "", "   * - networks"]
+        lines += [f"     - {title}" for title in ASYMMETRIC.values()]
+        for column in ASYMMETRIC_ROWS:
+            own = [rows[column] for rows in found["rows"].values()]
+            lines += [f"   * - {column}"]
+            lines += [f"     - {sum(row[key] for row in own) / len(own):.3f}" for key in ASYMMETRIC]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class CommandHelp(SphinxDirective):
     """What each command says with ``--help``."""
 
@@ -225,5 +260,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("options-table", OptionsTable)
     app.add_directive("merging-table", MergingTable)
     app.add_directive("barrier-table", BarrierTable)
+    app.add_directive("asymmetric-table", AsymmetricTable)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
