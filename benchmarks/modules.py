@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -74,9 +75,18 @@ def resnet() -> nn.Module:
     )
 
 
+def resnet20() -> nn.Module:
+    """Nine residual blocks of three widths with batch norms (He et al. 2016), 272,186 weights."""
+    widths = [16, *(3 * [16]), *(3 * [32]), *(3 * [64])]
+    blocks = [Residual(a, b, 1 + (b > a)) for a, b in itertools.pairwise(widths)]
+    first = [nn.Conv2d(1, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*first, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "cnn": cnn,
     "resnet": resnet,
+    "resnet20": resnet20,
     "vit": VisionTransformer,
 }
 

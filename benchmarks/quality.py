@@ -88,6 +88,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "cnn": {**IMAGES, "task": "mnist", "module": "cnn", "runs": 1000},
     "resnet": {**IMAGES, "task": "fashion_mnist", "module": "resnet", "runs": 500},
+    "resnet20": {
+        **IMAGES,
+        "task": "fashion_mnist",
+        "module": "resnet20",
+        "runs": 3,
+        "held_out": 3,
+        "training": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 500, "batch_size": 64},
+        "snapshots": {"snapshots": 20, "snapshot_every": 5},
+        "flow": {"geometry": "euclidean", "geometry.latent": 30},
+    },
     "vit": {**IMAGES, "task": "mnist", "module": "vit", "runs": 1000},
     "siren": {
         **IMAGES,
@@ -175,6 +185,7 @@ CONDITIONS: dict[str, dict[str, Condition]] = {
         "must": Condition(-0.06, math.inf, relative=True),
         "aim": Condition(-0.02, math.inf, relative=True),
     },
+    "resnet20": {"aim": Condition(-0.02, math.inf, novelty=0.5, relative=True)},
     "siren": {
         "must": Condition(novelty=0.9, dispersion=0.9, decibels=-6.0),
         "aim": Condition(novelty=0.9, dispersion=0.9, decibels=-2.0),
