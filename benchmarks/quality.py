@@ -55,6 +55,7 @@ IMAGES: dict[str, Any] = {
     "form": "raw",
     "minutes": 30,
 }
+SHORT_IMAGES = {"learning_rate": 1e-2, "schedule": "cosine", "steps": 300, "batch_size": 64, "n_jobs": 2}
 RECIPES: dict[str, dict[str, Any]] = {
     "wdbc": {
         "task": "breast_cancer",
@@ -86,8 +87,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         # scales are part of what these networks have learned, and flows without them are worse
         "form": "raw",
     },
-    "cnn": {**IMAGES, "task": "mnist", "module": "cnn", "runs": 1000},
-    "resnet": {**IMAGES, "task": "fashion_mnist", "module": "resnet", "runs": 500},
+    "cnn": {
+        **IMAGES,
+        "task": "mnist",
+        "module": "cnn",
+        "runs": 1000,
+        "training": {**IMAGES["training"], "learning_rate": 2e-2, "batch_size": 128},
+        "flow": {**IMAGES["flow"], "source.shrinkage": 0.02},
+    },
+    "resnet": {**IMAGES, "task": "fashion_mnist", "module": "resnet", "runs": 400, "training": SHORT_IMAGES},
     "resnet20": {
         **IMAGES,
         "task": "fashion_mnist",
@@ -98,7 +106,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "snapshots": {"snapshots": 20, "snapshot_every": 5},
         "flow": {"geometry": "euclidean", "geometry.latent": 30},
     },
-    "vit": {**IMAGES, "task": "mnist", "module": "vit", "runs": 1000},
+    "vit": {**IMAGES, "task": "mnist", "module": "vit", "runs": 600, "training": {**SHORT_IMAGES, "steps": 600}},
     "siren": {
         **IMAGES,
         "task": "photograph",
