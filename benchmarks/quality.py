@@ -104,7 +104,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "held_out": 3,
         "training": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 500, "batch_size": 64},
         "snapshots": {"snapshots": 20, "snapshot_every": 5},
-        "flow": {"geometry": "euclidean", "geometry.latent": 30},
+        # hints and the function metric run each network of a batch at each step
+        "flow": {"geometry": "euclidean", "geometry.latent": 30, "hints": None, "metric": "euclidean"},
     },
     "vit": {**IMAGES, "task": "mnist", "module": "vit", "runs": 600, "training": {**SHORT_IMAGES, "steps": 600}},
     "siren": {
