@@ -215,6 +215,27 @@ def transfer_lines(found: Row) -> list[str]:
     return [*lines, *list_table(["start", "steps", "accuracy after one epoch"], cells)]
 
 
+def metanetworks_lines(found: Row) -> list[str]:
+    """What ``benchmarks/metanetworks.py`` wrote: scores of networks as they are, and moved."""
+    settings, by_name = found["settings"], {}
+    for key, row in found["rows"].items():
+        by_name.setdefault(key.partition("/")[2], []).append(row)
+    said = f"{settings['train']:,} networks to learn from and {settings['test']:,} of other runs"
+    numbers = {"R2 or accuracy": "clean", "moved": "moved", "tau": "tau", "tau, moved": "tau_moved"}
+    numbers |= {"90% covered": "covered", "width": "width"}
+    rows = [
+        [
+            name,
+            *(
+                over_seeds([row | {"clean": row.get("clean", row.get("score"))} for row in seeds], key)
+                for key in numbers.values()
+            ),
+        ]
+        for name, seeds in by_name.items()
+    ]
+    return [headline(found, said), "", *list_table(["predictor", *numbers], rows)]
+
+
 def by_gradients(names: Iterable[str]) -> list[str]:
     """Names that end with a number of gradients, those of one number together."""
     return sorted(names, key=lambda name: (int(name.rpartition(", ")[2]), name))
@@ -423,6 +444,7 @@ TABLES: dict[str, Callable[[Row], list[str]]] = {
     "posterior-table": posterior_lines,
     "transfer-table": transfer_lines,
     "differences-table": differences_lines,
+    "metanetworks-table": metanetworks_lines,
 }
 """Directives, and what makes their text."""
 

@@ -15,6 +15,10 @@ Command = Callable[..., Any]
 # as in tables that are too heavy for the help of a command; a test holds them together
 GEOMETRIES = ("auto", "euclidean", "normalized", "geometric")
 INITIALISATIONS = ("kaiming", "normal", "siren", "siren_small", "torch", "uniform")
+METANETWORKS = (
+    "auto", "neuron", "relational", "neural_graph", "scale_equivariant", "deep_sets", "statistics", "convolutional",
+    "mlp", "probe",
+)  # fmt: skip
 REFERENCES = ("auto", "first", "mean", "medoid", "universe")
 STATISTICS = ("recompute", "average", "keep")
 
