@@ -135,8 +135,10 @@ def test_wrong_asymmetries_are_refused() -> None:
         trained(asymmetry="both")
     with pytest.raises(ValueError, match="goes with 'asymmetry'"):
         trained(anchor=True)
-    with pytest.raises(ValueError, match="is one of weights"):
+    with pytest.raises(ValueError, match="choose the asymmetry 'weights'"):
         trained(asymmetry="activations", anchor=True)
+    with pytest.raises(ValueError, match="neither an anchor nor fixed entries"):
+        wsflow.train_population(TASK, module=network, **SETTINGS, asymmetry=Asymmetry("activations", n_fixed=2))
     with pytest.raises(ValueError, match="'seed' parameter of Asymmetry"):
         asymmetry_of(Asymmetry(seed=-1))
 

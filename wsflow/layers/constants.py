@@ -60,8 +60,8 @@ def fixed_entries(rows: int, columns: int, n_fixed: int, seed: int, name: str) -
     """
     if isinstance(n_fixed, bool) or not 1 <= n_fixed < columns or int(n_fixed) != n_fixed:
         raise ValueError(
-            f"The 'n_fixed' of {_named(name)} is a whole number from 1 to {columns - 1}, for each output has {columns} "
-            f"inputs, of which at least one is fixed and one is free; got {n_fixed}."
+            f"Of the {columns} inputs of each output of {_named(name)}, at least one is fixed and one is free: n_fixed "
+            f"is a whole number from 1 to {columns - 1}, got {n_fixed}."
         )
     if comb(columns, int(n_fixed)) < rows:
         raise ValueError(
@@ -120,7 +120,7 @@ def default_pattern(
     if kappa is None:
         kappa = (variance / (n_fixed * kernel)) ** 0.5
     if not 0 <= kappa < float("inf"):
-        raise ValueError(f"The 'kappa' of fixed entries is a standard deviation from 0 on, got {kappa}.")
+        raise ValueError(f"Constants have a standard deviation kappa from 0 on, got {kappa}.")
     return Pattern(n_fixed, float(kappa))
 
 

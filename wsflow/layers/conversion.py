@@ -93,11 +93,11 @@ def asymmetrize(
     )
     """
     if kind not in KINDS:
-        raise ValueError(f"The 'kind' of asymmetrize is one of {', '.join(KINDS)}; got {kind!r}.")
+        raise ValueError(f"Constants are put into {' or '.join(KINDS)}, got {kind!r}.")
     result = copied(unwrapped(module))
     if kind == "activations":
         if anchor or n_fixed is not None:
-            raise ValueError("Neither 'anchor' nor 'n_fixed' goes with kind='activations': leave them out.")
+            raise ValueError("Gated activations have neither an anchor nor fixed entries of rows: leave both out.")
         _replace_activations(result, example_input, kappa, seed)
         return result
     architecture = Architecture.from_module(module, example_input)
@@ -146,7 +146,7 @@ def _by_weight(n_fixed: int | Mapping[str, int] | None, names: Sequence[str]) ->
     layers = {name: name.rpartition(".")[0] for name in names}
     if unknown := next((key for key in n_fixed if key not in layers.values() and key not in layers), None):
         raise ValueError(
-            f"The 'n_fixed' of asymmetrize names {unknown!r}, which is none of the layers "
+            f"Fixed entries are given for a layer {unknown!r}, which is none of "
             f"{', '.join(map(repr, layers.values()))}."
         )
     return {name: n_fixed.get(name, n_fixed.get(layer)) for name, layer in layers.items()}
@@ -188,8 +188,8 @@ def _replace_activations(root: nn.Module, example_input: Any, kappa: float | Non
         handle.remove()
     if not shapes:
         raise InvalidInputError(
-            f"This {type(root).__name__} has no module of an elementwise activation, such as nn.ReLU(), to replace: "
-            "use modules instead of functions, or kind='weights'."
+            f"This {type(root).__name__} has no module of an elementwise activation, such as nn.ReLU, to replace: "
+            "use modules instead of functions, or constants in weights."
         )
     for name, shape in shapes.items():
         parent, _, key = name.rpartition(".")

@@ -54,10 +54,10 @@ class FiGLU(nn.Module):
     ) -> None:
         super().__init__()
         if dim not in (-1, 1):
-            raise ValueError(f"The 'dim' of FiGLU is -1, or 1 for channels, got {dim}.")
+            raise ValueError(f"FiGLU gates the last dimension, -1, or channels, 1; got the dimension {dim}.")
         kappa = (WIDTH / features) ** 0.5 if kappa is None else kappa
         if not 0 < kappa < float("inf"):
-            raise ValueError(f"The 'kappa' of FiGLU is a positive standard deviation, got {kappa}.")
+            raise ValueError(f"FiGLU has a matrix of a positive standard deviation, got a kappa of {kappa}.")
         self.features, self.kappa, self.dim, self.seed, self.name = features, float(kappa), dim, seed, name
         self.register_buffer("gate", normal_constants((features, features), self.kappa, seed, name))
 

@@ -73,7 +73,7 @@ def asymmetry_of(given: str | Asymmetry | None) -> Asymmetry | None:
         return ASYMMETRIES[given]
     if given is not None and not isinstance(given, Asymmetry):
         raise ValueError(
-            f"The 'asymmetry' of train_population is one of {', '.join(ASYMMETRIES)}, or an Asymmetry(...), got "
+            f"The 'asymmetry' of train_population is one of {', '.join(ASYMMETRIES)}, or an object Asymmetry, got "
             f"{given!r}."
         )
     if given is not None:
@@ -114,9 +114,8 @@ def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: boo
     if module is None:
         (module,) = WeightArray(np.zeros((1, plain.n_weights), np.float32), plain).to_modules()
     inputs = first_inputs(as_read(task, plain))
-    keywords: dict[str, Any] = {"kappa": asymmetry.kappa, "seed": asymmetry.seed}
-    keywords |= {"n_fixed": asymmetry.n_fixed} if asymmetry.kind == "weights" else {}
-    table = Architecture.from_module(asymmetrize(module, inputs, asymmetry.kind, **keywords), inputs)
+    settings = {name: value for name, value in asymmetry.get_params().items() if name != "kind"}
+    table = Architecture.from_module(asymmetrize(module, inputs, asymmetry.kind, **settings), inputs)
     if table.program is None:
         raise InvalidInputError("What these networks compute with constants could not be kept as a program.")
     order, without = _order(table, plain), replace(plain, module=None)

@@ -214,7 +214,9 @@ def _with_constants(
             raise ValueError("The 'anchor' of train_population goes with 'asymmetry', which says what the anchor is.")
         return networks, None
     if anchor and asymmetry.kind != "weights":
-        raise ValueError("The 'anchor' of train_population is one of weights: choose asymmetry='weights'.")
+        raise ValueError(
+            "The 'anchor' of train_population has its constants in weights: choose the asymmetry 'weights'."
+        )
     table, start = asymmetric(networks, task, asymmetry, anchor)
     return replace(networks, architecture=table), start
 
