@@ -52,11 +52,12 @@ def activations(weights: Tensor, architecture: Architecture, inputs: Tensor) -> 
 
 
 def _of_layers(run: Run, architecture: Architecture, inputs: Tensor) -> Activations:
-    spaces = {parameter.name: parameter.blocks[0].axes[0] for parameter in architecture.parameters}
+    # a block may view one number without an axis
+    spaces = {p.name: next(iter(p.blocks[0].axes), None) for p in architecture.parameters if p.blocks}
     found: dict[str, Tensor] = {}
     space = None
     for operation, _, result in run.operations(inputs):
-        space = spaces[f"{operation.layer}.weight"] if operation.base == "linear" else space
+        space = spaces.get(f"{operation.layer}.weight") if operation.base == "linear" else space
         if isinstance(space, NeuronGroup):
             found[space.name] = result.value
     return list(found.items())
