@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import wsflow
 from wsflow import Architecture, WeightArray
-from wsflow.architecture.fixed_entries import layers_that_differ
+from wsflow.architecture.fixed_entries import array_of, layers_that_differ
+from wsflow.architecture.program import Constant
 from wsflow.exceptions import InvalidInputError
 from wsflow.layers import AsymmetricConv1d, AsymmetricConv2d, AsymmetricLinear, FiGLU, asymmetrize
 from wsflow.layers.constants import default_pattern, fixed_entries, normal_constants
@@ -258,3 +259,12 @@ def test_networks_of_different_constants_are_refused_by_name() -> None:
 def test_the_pinned_constants_are_those_of_this_process() -> None:
     drawn = normal_constants((40, 30), 0.5, 7, "body.3"), fixed_entries(40, 30, 4, 7, "body.3")
     assert [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in drawn] == list(PINNED.values())
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool]
+)
+def test_numbers_of_constants_are_those_of_torch(dtype):
+    x = torch.tensor([[1.5, -0.25, 0.0], [3e-5, -2.0, 7.0]]).to(dtype)
+    constant = Constant("c", str(dtype).removeprefix("torch."), (2, 3), x.view(torch.uint8).numpy().tobytes())
+    np.testing.assert_array_equal(array_of(constant), x.double().numpy() if x.is_floating_point() else x.numpy())

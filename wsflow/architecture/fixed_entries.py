@@ -43,7 +43,11 @@ def fixed_entries(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> di
 
 def array_of(constant: Constant) -> np.ndarray:
     """Return the numbers of a constant."""
-    dtype = {"weights": "float64", "bfloat16": "uint16"}.get(constant.dtype, constant.dtype)
+    if constant.dtype == "bfloat16":
+        # the upper half of the bits of a float32
+        bits = np.frombuffer(constant.data, dtype=np.uint16).astype(np.uint32) << 16
+        return bits.view(np.float32).reshape(constant.shape)
+    dtype = "float64" if constant.dtype == "weights" else constant.dtype
     return np.frombuffer(constant.data, dtype=dtype).reshape(constant.shape)
 
 
