@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from counting import Counts, counted, members
 from torch import Tensor, nn
+
+from wsflow import Architecture, WeightArray
+from wsflow.running import forward
 
 BATCH, TOKENS, HEADS, CHANNELS = 3, 4, 2, 4
 TOKENS_IN = torch.zeros(BATCH, TOKENS, 5)
@@ -154,3 +158,37 @@ def test_a_mask_of_units_that_all_share_leaves_them_exchangeable() -> None:
             return self.b((F.relu(self.a(x)) * kept * torch.ones(6)).sum(1))
 
     assert counted(Masked(), (TOKENS_IN, PADDED)) == Counts({(6, 0): 1}, positive=1)
+
+
+class MaskedEncoder(nn.Module):
+    """A causal mask in a buffer, which torch's encoder would look at to see whether it is causal."""
+
+    def __init__(self, layers: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.triu(torch.full((5, 5), float("-inf")), 1), persistent=False)
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Sequences to logits of each place."""
+        return self.head(self.encoder(x, mask=self.mask))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_causal_masks_of_encoders_are_read(layers):
+    torch.manual_seed(0)
+    module, x = MaskedEncoder(layers).eval(), torch.randn(3, 5, 8)
+    architecture = Architecture.from_module(module, x)
+    sizes = {group.name: group.total for group in architecture.groups}
+    heads = {name: size for name, size in sizes.items() if name.endswith("heads")}
+    assert heads == {f"encoder.layers.{i}.self_attn.heads": 2 for i in range(layers)}
+    assert architecture.certify(module, x) < 1e-12
+    weights = torch.from_numpy(np.array(WeightArray.from_modules([module], architecture)))
+    torch.testing.assert_close(forward(weights, architecture, x)[0], module(x), rtol=1e-5, atol=1e-5)
+    # it is causal: the first place does not see the last one
+    other = x.clone()
+    other[:, -1] += 1
+    torch.testing.assert_close(
+        forward(weights, architecture, other)[0, :, :-1], module(x)[:, :-1], rtol=1e-5, atol=1e-5
+    )

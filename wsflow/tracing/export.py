@@ -14,11 +14,13 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.nn.modules import transformer
 from torch.utils._pytree import tree_leaves
 
 from wsflow.exceptions import InvalidInputError
@@ -86,7 +88,6 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     Raises
     ------
     InvalidInputError
-        check_example(module, inputs, _plain_error(module, inputs))
         If the forward pass fails, or depends on the values of tensors, or uses weights that the state dict lacks.
     """
     inputs = [full_length(value) for value in inputs]
@@ -132,18 +133,23 @@ def operation(target: Any) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let torch export without warnings, logs and fused attention."""
+    """Let torch export without warnings, logs, fused attention, and a look at the values of masks."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     loud = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), patch.object(transformer, "_detect_is_causal_mask", _causal):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(loud)
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _causal(mask: Tensor | None, is_causal: bool | None = None, size: int | None = None) -> bool:
+    """Whether a mask is said to be causal; torch else looks at its values, to choose a kernel of the same function."""
+    return bool(is_causal)
 
 
 def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
