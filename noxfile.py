@@ -39,6 +39,7 @@ def kernels(session: nox.Session) -> None:
     """The tests under each set of kernels, with one thread and two, and with ten draws of examples: some hours."""
     session.install("-e", ".[test]")
     chosen = session.posargs or PARALLEL
+    session.env["WSFLOW_EXAMPLES"] = "2000"
     for capability in KERNELS:
         for threads in ("1", "2"):
             session.run("pytest", *chosen, env={"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads})

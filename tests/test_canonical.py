@@ -1,7 +1,11 @@
-"""Canonical forms: one point of each orbit of scalings, signs, flips and phases, and the same point twice."""
+"""Canonical forms: one point of each orbit of scalings, signs, flips and phases, and the same point twice.
+
+WSFLOW_EXAMPLES=2000 moves this many random networks.
+"""
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 import handwritten
@@ -28,6 +32,7 @@ from wsflow.symmetry.centring import centred
 from wsflow.testing import actions, architectures, assert_function_preserved, rounding_error, weights
 from wsflow.weights import WeightArray
 
+EXAMPLES = int(os.environ.get("WSFLOW_EXAMPLES", "400"))
 FORMS = ["unit", "balanced"]
 MOVING = [name for name, row in ACTIVATIONS.items() if row.scalings]
 
@@ -118,8 +123,8 @@ class TestCanonicalForms:
 
     @pytest.mark.slow
     @given(data=st.data(), form=st.sampled_from(FORMS))
-    @settings(max_examples=2000)
-    def test_two_thousand_examples(self, data, form):
+    @settings(max_examples=EXAMPLES)
+    def test_random_architectures(self, data, form):
         architecture = data.draw(st.one_of(architectures(), st.just(mixed())))
         w = data.draw(weights(architecture, degenerate=False))
         action = data.draw(actions(architecture))

@@ -1,4 +1,7 @@
-"""Reading modules: the groups that theory gives, certified; and what is refused."""
+"""Reading modules: the groups that theory gives, certified; and what is refused.
+
+WSFLOW_EXAMPLES=2000 reads this many random networks.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ from wsflow.tracing import certify
 from wsflow.tracing.certificate import random_weights, without
 from wsflow.tracing.modules import certified_architecture
 
+EXAMPLES = int(os.environ.get("WSFLOW_EXAMPLES", "400"))
 IMAGES = torch.zeros(2, 3, 8, 8)
 TOKENS = torch.tensor([[1, 2, 3, 4, 5], [6, 0, 1, 2, 3]])
 
@@ -489,8 +493,8 @@ def test_random_networks_have_programs(network: nn.Module) -> None:
 @pytest.mark.filterwarnings("ignore:Some symmetries:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-def test_two_thousand_random_networks_are_read_and_certified(part: int) -> None:
-    drawn = settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_many_random_networks_are_read_and_certified(part: int) -> None:
+    drawn = settings(max_examples=EXAMPLES // 4, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     seed(part)(drawn(given(modules())(check_random_module)))()
 
 
