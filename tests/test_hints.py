@@ -16,7 +16,7 @@ from wsflow.manifolds import Euclidean, Product
 from wsflow.metanetworks.encoders import READ_HINTS
 from wsflow.metanetworks.velocity import velocity_network
 from wsflow.models import options
-from wsflow.models.options import NeuronTransformer, RelationalTransformer
+from wsflow.models.options import ConsensusHints, NeuronTransformer, RelationalTransformer
 from wsflow.models.settings import settings_of
 from wsflow.objectives.consensus import Consensus, fit_consensus
 from wsflow.running import forward
@@ -164,6 +164,11 @@ class TestFlows:
     def test_asking_for_them_needs_a_task_and_a_network_that_reads_them(self, changes):
         with pytest.raises(ValueError, match="hints='gradient'"):
             self.fitted(hints="gradient", **changes)
+
+    def test_they_look_at_so_many_inputs(self):
+        for n, expected in ((3, 3), (10_000, len(task().X))):
+            model = self.fitted(hints=ConsensusHints(n)).model_
+            assert model.consensus is not None and len(model.consensus.inputs) == expected
 
     def test_other_widths_have_them_too(self):
         wide = Architecture.mlp([4, 8, 6, 2])

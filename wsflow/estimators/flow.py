@@ -81,7 +81,7 @@ class WeightFlow(DensityMixin, BaseEstimator):
         How errors of the velocity are weighed: by their length, or by the change of the networks' outputs that they
         cause where the velocity leads. The minimizer is the same; the metric decides which errors a network of limited
         capacity makes smallest. "auto" is "function" where a task is known.
-    hints : {"auto", "gradient", None}
+    hints : {"auto", "gradient", None} or ConsensusHints
         Whether the velocity network sees, beside x_t, gradients of the networks' distance from what the population
         predicts on average on inputs of the task: see `wsflow.flow.hints`. It learns how to use them. "auto" is
         "gradient" where a task is known and the velocity network reads hints.

@@ -9,7 +9,6 @@ from wsflow.memory import check_memory
 from wsflow.models.flow_training import METRIC_INPUTS
 from wsflow.models.options import MLP, ExchangeableSource, GaussianSource, NeuronTransformer
 from wsflow.models.settings import FlowSettings
-from wsflow.models.weight_flow import HINT_INPUTS
 from wsflow.running.gradient_memory import kept_for_gradients
 
 COPIES = 5  # of the weights in training: themselves, gradients, two moments of Adam, and the moving average
@@ -59,8 +58,12 @@ def check_gradients(settings: FlowSettings, architecture: Architecture | None, n
         return
     kept = kept_for_gradients(architecture, torch.from_numpy(settings.task.X[:1]))
     if settings.hints is not None:
-        inputs = min(len(settings.task.X), HINT_INPUTS)
-        check_memory(f"Hints of a network on {inputs} inputs of the task", inputs * kept, "Choose hints=None.")
+        inputs = min(len(settings.task.X), settings.hints.n_inputs)
+        check_memory(
+            f"Hints of a network on {inputs} inputs of the task",
+            inputs * kept,
+            "Lower the 'n_inputs' of the hints, or choose hints=None.",
+        )
     if settings.metric == "function":
         batch = min(settings.training.batch_size, n_networks)
         check_memory(
@@ -75,7 +78,7 @@ def bytes_in_file(settings: FlowSettings, n_networks: int, n_weights: int) -> in
     source, task = settings.source, settings.task
     is_factored = isinstance(source, GaussianSource) and not isinstance(source, ExchangeableSource)
     columns = min(n_networks, n_weights) if is_factored else 1
-    inputs = 0 if task is None or settings.hints is None else min(len(task.X), HINT_INPUTS) * task.X[0].size
+    inputs = 0 if task is None or settings.hints is None else min(len(task.X), settings.hints.n_inputs) * task.X[0].size
     return SINGLE * (n_parameters(settings.velocity) + inputs) + DOUBLE * n_weights * columns
 
 

@@ -22,6 +22,7 @@ from wsflow.models.options import (
     MLP,
     STRINGS,
     AdamW,
+    ConsensusHints,
     EnergyMatching,
     GaussianSource,
     IsotropicSource,
@@ -49,8 +50,7 @@ class FlowSettings:
         A key of `wsflow.flow.couplings.COUPLINGS`.
     task : Task or None
     metric : {"euclidean", "function"}
-    hints : {"gradient", None}
-    energy, condition : Options or None
+    hints, energy, condition : Options or None
     training : AdamW
     solver : RungeKutta or DormandPrince
     density : TraceEstimator
@@ -65,7 +65,7 @@ class FlowSettings:
     coupling: str
     task: Task | None
     metric: str
-    hints: str | None
+    hints: ConsensusHints | None
     energy: EnergyMatching | None
     condition: ScalarCondition | None
     training: AdamW
@@ -253,14 +253,14 @@ def _metric(value: str, runs: bool) -> str:
     return value
 
 
-def _hints(value: str | None, runs: bool, reads: bool) -> str | None:
-    if value == "gradient" and not (reads and runs):
+def _hints(value: Any, runs: bool, reads: bool) -> ConsensusHints | None:
+    if value == "auto":
+        return ConsensusHints() if reads and runs else None
+    if value is not None and not (reads and runs):
         raise ValueError(
             "hints='gradient' runs the networks: it needs task=Task(X, y), networks that run by themselves, "
             f"and a velocity network that reads hints ({' or '.join(map(repr, READ_HINTS))})."
         )
-    if value == "auto":
-        return "gradient" if reads and runs else None
     return value
 
 

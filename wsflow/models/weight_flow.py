@@ -35,9 +35,6 @@ from wsflow.symmetry.canonical import canonical_action
 from wsflow.training.loop import seeded
 
 TRIED = 3  # points, when a model is loaded
-# inputs on which hints are measured, drawn once; with 128 samples are a little worse, and no other value is better by
-# more than another random state is (docs/results/ablation_*-short.json)
-HINT_INPUTS = 512
 
 
 @in_a_line
@@ -243,7 +240,8 @@ def build_weight_flow(
     source = fit_source(settings.source, geometry, settings.space, points)
     consensus = None
     if settings.hints is not None and settings.task is not None and geometry.architecture is not None:
-        consensus = fit_consensus(settings.task, geometry.architecture, geometry, points, HINT_INPUTS, generator)
+        n_inputs = settings.hints.n_inputs
+        consensus = fit_consensus(settings.task, geometry.architecture, geometry, points, n_inputs, generator)
     velocity = _velocity(settings, geometry, source, consensus, generator, n_labels)
     velocity.fit_scale(points.float())
     flow = ContinuousFlow(geometry.manifold, source, velocity, settings.solver, settings.density)

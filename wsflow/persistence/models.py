@@ -38,7 +38,7 @@ HOLDERS: dict[str, str] = {
         (
             "NetworkGeometry", "NeuronTransformer", "RelationalTransformer", "MLP", "GaussianSource",
             "ExchangeableSource", "IsotropicSource", "InitialSource",
-            "EnergyMatching", "ScalarCondition", "LabelCondition", "AdamW",
+            "ConsensusHints", "EnergyMatching", "ScalarCondition", "LabelCondition", "AdamW",
         ),
         "wsflow.models.options",
     ),
