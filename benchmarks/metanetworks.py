@@ -26,6 +26,7 @@ from wsflow import MetaClassifier, MetaRegressor, ScaleCanonicalizer, Task, Weig
 from wsflow.evaluation import hyperparameter_baseline, kendall_tau, orbit_score, predict, tau_ceiling
 from wsflow.metanetworks.statistics import weight_statistics
 from wsflow.models.metanetworks import METANETWORKS
+from wsflow.populations.representations import train_representations
 
 RANGES: dict[str, Any] = {
     "learning_rate": (5e-4, 5e-2),
@@ -60,22 +61,12 @@ def images(data: str, n: int, seed: int, steps: list[int], **networks: Any) -> d
     """Sirens of n runs, each of which holds an image, and the images' classes."""
     task = small_images(data)
     side = int(task.X.shape[1] ** 0.5)
-    axis = np.linspace(-1, 1, side)
-    places = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
     chosen = np.random.default_rng(seed).permutation(len(task.X))[:n]
-    values = task.X[chosen].astype(np.float32)
-    values = ((values - values.min()) / np.ptp(values))[:, :, None]
-    known = wsflow.train_population(
-        Task(places, values[0], loss="mse"),
-        n_runs=len(chosen),
-        targets=values,
-        steps=steps[-1],
-        batch_size=len(places),
-        learning_rate=1e-3,
-        random_state=seed,
-        **networks,
-    )
-    return {"X": known.weights, "y": task.y[chosen], "hyperparameters": None}
+    values = task.X[chosen].reshape(-1, side, side)
+    values = (values - values.min()) / np.ptp(values)
+    settings = {"steps": steps[-1], "learning_rate": 1e-3, "random_state": seed, **networks}
+    known = train_representations(values, task.y[chosen], **settings)
+    return {"X": known.weights, "y": known.labels, "hyperparameters": None}
 
 
 JOBS: dict[str, tuple[Any, dict[str, Any]]] = {

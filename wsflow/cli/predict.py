@@ -33,7 +33,8 @@ MEASURED = ("score", "loss")
 @click.option(
     "--target",
     metavar="NAME",
-    help="What to fit a model of: score or loss on held-out data, a hyperparameter of the runs, or FILE.csv:COLUMN.",
+    help="What to fit a model of: score or loss on held-out data, a hyperparameter or the label of the runs, or "
+    "FILE.csv:COLUMN.",
 )
 @click.option("-o", "--out", type=OutputFile("a model", RESULTS), help="File to write the fitted model to.")
 @click.option("--metanetwork", default="auto", show_default=True, type=options.Choice(options.METANETWORKS))
@@ -134,7 +135,8 @@ def _values(target: str | None, path: Path, loaded: Population, classes: bool) -
 
     name = str(target)
     file, colon, column = name.rpartition(":")
-    known = loaded.hyperparameters
+    labels = loaded.labels
+    known = loaded.hyperparameters | ({} if labels is None else {"label": labels})
     if colon:
         texts = _column(Path(file), column, len(loaded))
         return np.array(texts) if classes else _as_numbers(texts, name)
@@ -150,7 +152,7 @@ def _values(target: str | None, path: Path, loaded: Population, classes: bool) -
             f"The target {name!r} is none of {', '.join(expected)}, nor a FILE.csv:COLUMN."
             f"{did_you_mean(name, expected)}"
         )
-    return np.asarray(known[name], dtype=None if classes else float)
+    return known[name] if classes else _as_numbers(known[name], name)
 
 
 def _column(path: Path, column: str, n: int) -> list[str]:
@@ -167,7 +169,7 @@ def _column(path: Path, column: str, n: int) -> list[str]:
     return [row[column] for row in rows]
 
 
-def _as_numbers(texts: list[str], name: str) -> np.ndarray:
+def _as_numbers(texts: Any, name: str) -> np.ndarray:
     import numpy as np
 
     try:

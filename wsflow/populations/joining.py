@@ -135,17 +135,19 @@ def _task(populations: Sequence[Population]) -> Any:
 
 
 def _provenance(populations: Sequence[Population], numbers: Sequence[np.ndarray]) -> dict[str, Any]:
-    drawn = [_hyperparameters(p, runs) for p, runs in zip(populations, numbers, strict=True)]
     joined: dict[str, Any] = {"joined": [p.provenance for p in populations]}
-    if not drawn[0] or any(columns.keys() != drawn[0].keys() for columns in drawn):
-        return joined
-    rows = {row[0]: row for columns in drawn for row in zip(*columns.values(), strict=True)}
-    values = zip(*rows.values(), strict=True)
-    return {**joined, "hyperparameters": dict(zip(drawn[0], map(list, values), strict=True))}
+    for what in ("hyperparameters", "labels"):
+        known = [_of_runs(p, what, runs) for p, runs in zip(populations, numbers, strict=True)]
+        if known[0] and all(columns.keys() == known[0].keys() for columns in known):
+            rows = {row[0]: row for columns in known for row in zip(*columns.values(), strict=True)}
+            values = zip(*rows.values(), strict=True)
+            joined[what] = dict(zip(known[0], map(list, values), strict=True))
+    return joined
 
 
-def _hyperparameters(population: Population, runs: np.ndarray) -> dict[str, list[Any]]:
-    """Return what the runs of a population drew, by their numbers in the joined one."""
-    columns = population.hyperparameters
+def _of_runs(population: Population, what: str, runs: np.ndarray) -> dict[str, list[Any]]:
+    """Return hyperparameters or labels of the runs of a population, by their numbers in the joined one."""
+    found = getattr(population, what)
+    columns = {"label": found} if isinstance(found, np.ndarray) else found
     first = np.unique(runs, return_index=True)[1]
     return {"run": runs[first].tolist(), **{k: v[first].tolist() for k, v in columns.items()}} if columns else {}

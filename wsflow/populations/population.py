@@ -12,12 +12,13 @@ from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table, rows_about, summary
-from wsflow.schema import list_of, mapping, real
+from wsflow.schema import Check, label, list_of, mapping, real
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # the runs, and a number for each of them
 HYPERPARAMETERS = mapping(list_of(real))
+LABELS = mapping(list_of(label))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +81,33 @@ class Population:
 
         Empty if all runs share their settings.
         """
-        drawn = self.provenance.get("hyperparameters", {})
+        drawn = self._of_runs("hyperparameters", HYPERPARAMETERS)
+        return {name: np.asarray(values, dtype=np.float64) for name, values in drawn.items()}
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The label (n,) of each network, such as the class of the image that its run was trained on; None without."""
+        known = self._of_runs("labels", LABELS)
+        return np.asarray(known["label"]) if "label" in known else None
+
+    def _of_runs(self, what: str, check: Check) -> dict[str, list[Any]]:
+        """Return what the provenance has of runs, by its names: a value for each network."""
+        known = self.provenance.get(what, {})
         try:
-            HYPERPARAMETERS(drawn, "provenance.hyperparameters")
+            check(known, f"provenance.{what}")
         except ValueError as error:
-            raise InvalidInputError(f"{error} Give the numbers yourself.") from error
-        drawn = dict(drawn)
-        positions = {run: i for i, run in enumerate(drawn.pop("run", ()))}
+            raise InvalidInputError(f"{error} Give them yourself.") from error
+        known = dict(known)
+        positions = {run: i for i, run in enumerate(known.pop("run", ()))}
         runs = self.weights.runs.tolist()
-        if drawn and (unknown := next((run for run in runs if run not in positions), None)) is not None:
+        if known and (unknown := next((run for run in runs if run not in positions), None)) is not None:
             raise InvalidInputError(
-                f"The provenance has no hyperparameters of run {unknown}. Give the population the provenance of all "
-                "its runs, or give the numbers yourself."
+                f"The provenance has no {what} of run {unknown}. Give the population the provenance of all its runs, "
+                "or give them yourself."
             )
-        rows = [positions[run] for run in runs] if drawn else []
-        if short := [name for name, values in drawn.items() if len(values) < len(positions)]:
-            raise InvalidInputError(f"The provenance has fewer numbers of {short[0]!r} than runs: give them yourself.")
-        return {name: np.asarray(values, dtype=np.float64)[rows] for name, values in drawn.items()}
+        if short := [name for name, values in known.items() if len(values) < len(positions)]:
+            raise InvalidInputError(f"The provenance has fewer values of {short[0]!r} than runs: give them yourself.")
+        return {name: [values[positions[run]] for run in runs] for name, values in known.items()}
 
     @property
     def shape(self) -> tuple[int, ...]:
