@@ -21,7 +21,8 @@ from wsflow.flow.sources import Drawn, Isotropic, WrappedGaussian
 from wsflow.flow.velocity import VelocityField
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.metanetworks.velocity import velocity_network
-from wsflow.training.loop import Schedule, train
+from wsflow.training.loop import train
+from wsflow.training.state import Schedule
 
 PLANE, SPHERE = Product.of(Euclidean(2)), Product.of(Sphere(3))
 # an expansion by a and b, and a rotation about an axis by an angle
@@ -257,7 +258,8 @@ from wsflow.flow.loss import FlowMatchingLoss
 from wsflow.flow.sources import Isotropic
 from wsflow.flow.velocity import VelocityField
 from wsflow.manifolds import Product, Sphere
-from wsflow.training.loop import Schedule, train
+from wsflow.training.loop import train
+from wsflow.training.state import Schedule
 
 class Network(torch.nn.Linear):
     def forward(self, x, t):

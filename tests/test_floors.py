@@ -22,7 +22,7 @@ HOMES = {
     "ot": {"flow"},
     "matplotlib": {"plotting"},
     # its own files, and those of other tools
-    "safetensors": {"persistence", "populations"},
+    "safetensors": {"persistence", "populations", "training"},
     "onnx": {"populations"},
     "torch_geometric": {"metanetworks"},
 }

@@ -21,7 +21,8 @@ from wsflow.flow.sources import Isotropic, WrappedGaussian
 from wsflow.flow.velocity import VelocityField
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.metanetworks.velocity import VelocityNetwork, velocity_network
-from wsflow.training.loop import History, Schedule, train
+from wsflow.training.loop import train
+from wsflow.training.state import History, Schedule
 
 PLANE = Product([(Euclidean(2), torch.tensor([[0, 1]]))])
 CIRCLE = Product([(Sphere(2), torch.tensor([[0, 1]]))])

@@ -17,7 +17,8 @@ from wsflow.exceptions import NumericalError
 from wsflow.flow.loss import FlowMatchingLoss
 from wsflow.models import flow_training
 from wsflow.models.options import MLP, AdamW, EnergyMatching
-from wsflow.training.loop import Schedule, train
+from wsflow.training.loop import train
+from wsflow.training.state import Schedule
 
 X = np.random.default_rng(0).normal(size=(60, 2))
 CALL = FlowMatchingLoss.__call__

@@ -157,7 +157,7 @@ def test_resumers_that_write_at_the_same_moment_do_not_fail_each_other(iris, tmp
         try:
             for _ in range(30):
                 start.wait()
-                Checkpoint.open(tmp_path, description, resume=True).save(0, weights)
+                Checkpoint.begin(tmp_path, description, resume=True).save(0, weights)
         except Exception as error:
             failed.append(error)
             start.abort()
@@ -168,7 +168,7 @@ def test_resumers_that_write_at_the_same_moment_do_not_fail_each_other(iris, tmp
     for thread in threads:
         thread.join()
     assert not failed and files(tmp_path) == DONE[::2]
-    saved = Checkpoint.open(tmp_path, description, resume=True).load(0, weights.shape)
+    saved = Checkpoint.begin(tmp_path, description, resume=True).load(0, weights.shape)
     np.testing.assert_array_equal(saved, weights)
 
 

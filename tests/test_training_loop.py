@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from wsflow.exceptions import NumericalError
-from wsflow.training.loop import Schedule, TrainingInterrupted, seeded, train
+from wsflow.training.loop import TrainingInterrupted, seeded, train
+from wsflow.training.state import Schedule
 
 
 class Point(nn.Module):

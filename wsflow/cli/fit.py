@@ -8,11 +8,12 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.errors import INTERRUPTED, CommandError
-from wsflow.cli.files import Command, check_room
+from wsflow.cli.files import Command, OutputFolder, check_room
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
-from wsflow.exceptions import NumericalError
+from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.training.checkpoints import DESCRIPTION
 
 
 @click.command(cls=Command)
@@ -32,6 +33,8 @@ from wsflow.exceptions import NumericalError
     type=options.Choice(["unit", "balanced", "raw"]),
     help="Scales of neurons: unit incoming norms, which spheres need; the smallest sum of squares; or as they are.",
 )
+@click.option("--checkpoint", type=OutputFolder(), help="Folder for the state of the fit, every 100 steps.")
+@click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
 @parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")
 @options.common
 def fit(
@@ -41,6 +44,8 @@ def fit(
     iterations: int,
     reference: str,
     form: str,
+    checkpoint: Path | None,
+    resume: bool,
     parameters: Parameters,
     seed: int,
     as_json: bool,
@@ -52,6 +57,7 @@ def fit(
     Example:
       wsflow fit zoo.safetensors -o model.st
       wsflow fit zoo.safetensors -o flat.st --geometry euclidean --form raw -p max_iter=3000
+      wsflow fit zoo.safetensors -o model.st --checkpoint half_done --resume
     """
     from sklearn.pipeline import make_pipeline
 
@@ -64,6 +70,8 @@ def fit(
     loaded = wsflow.load_population(population)
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
     architecture = without_statistics(loaded.architecture)
+    _check_checkpoint(checkpoint, resume)
+    flow.set_params(checkpoint=checkpoint)
     settings = settings_of(architecture, **{name: getattr(flow, name) for name in DEFAULTS})
     check_flow(settings, architecture, architecture.n_weights)
     check_room(out, bytes_in_file(settings, len(loaded), architecture.n_weights))
@@ -104,3 +112,10 @@ def fit(
             f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
             f"{'validation' if history.validation else 'training'} loss {result['loss']:.4f}."
         )
+
+
+def _check_checkpoint(folder: Path | None, resume: bool) -> None:
+    if folder is None and resume:
+        raise InvalidInputError("There is nothing to resume without --checkpoint: give its folder.")
+    if folder is not None and not resume and (folder / DESCRIPTION).exists():
+        raise InvalidInputError(f"{folder}: there is a checkpoint already. Give --resume, or another folder.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.checkpoints import FitCheckpoint
 from wsflow.estimators.conditions import condition_value, read_conditions
 from wsflow.estimators.flow_state import restored, state_of
 from wsflow.estimators.inputs import (
@@ -38,7 +40,7 @@ from wsflow.exceptions import IncomparableScoresWarning, NumericalError
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
-from wsflow.models.flow_training import FlowHistory, train_weight_flow
+from wsflow.models.flow_training import FlowHistory, take_over, train_weight_flow
 from wsflow.models.memory import check_flow, check_gradients, check_samples
 from wsflow.models.options import DEFAULTS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
@@ -106,6 +108,13 @@ class WeightFlow(DensityMixin, BaseEstimator):
     random_state : int, RandomState or None
     progress : callable, optional
         Called with the training steps done and their number.
+    checkpoint : str or Path, optional
+        A folder in which `fit` puts its state away, and from which it takes it up again after it was interrupted or
+        killed: it ends with the same numbers. With other data or settings it says what differs, and does nothing.
+    checkpoint_every : int
+        Training steps between states.
+    warm_start : bool
+        Whether `fit` begins with the velocity network of the last `fit`, whose sizes must be the same.
 
     Attributes
     ----------
@@ -161,6 +170,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         device: str = "auto",
         random_state: Any = None,
         progress: Callable[[int, int], None] | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 100,
+        warm_start: bool = False,
     ) -> None:
         self.geometry = geometry
         self.velocity = velocity
@@ -179,6 +191,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
         self.progress = progress
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.warm_start = warm_start
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> WeightFlow:
         """Learn the distribution of the rows.
@@ -216,6 +231,9 @@ class WeightFlow(DensityMixin, BaseEstimator):
         weights = weights_alone(tensor(values), self.architecture_)
         geometry = settings.geometry_for(modelled(self.architecture_), weights.shape[1], weights)
         generator = torch_generator(self.random_state)
+        before = self.model_.velocity if self.warm_start and hasattr(self, "model_") else None
+        data = {"networks": values, "runs": runs_of(X, groups, len(values)), "conditions": y, "start": before}
+        checkpoint = self._checkpoint(settings, data, generator)
         points = torch.cat([geometry.to_points(rows.double()) for rows in weights.split(ROWS)])
         self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
@@ -225,10 +243,12 @@ class WeightFlow(DensityMixin, BaseEstimator):
         model = build_weight_flow(settings, geometry, points[~held_out], generator, n_labels)
         if model.flow.source.units is None:
             warn_of_unequal_spreads(geometry, points)
+        if before is not None:
+            take_over(model.velocity, before)
         known = None if conditions is None else (conditions[~held_out], conditions[held_out])
         learned = points[~held_out], points[held_out]
         try:
-            history = train_weight_flow(model, *learned, generator, known, self.progress)
+            history = train_weight_flow(model, *learned, generator, known, self.progress, checkpoint)
         except TrainingInterrupted as stop:
             self._finish(model, stop.history, labels, values.dtype)
             raise
@@ -241,6 +261,15 @@ class WeightFlow(DensityMixin, BaseEstimator):
         settings = settings_of(architecture, prediction=prediction, **parameters)
         check_flow(settings, architecture, self.n_features_in_)
         return settings
+
+    def _checkpoint(
+        self, settings: FlowSettings, data: dict[str, Any], generator: torch.Generator
+    ) -> tuple[FitCheckpoint, int] | None:
+        if self.checkpoint is None:
+            return None
+        check_scalar(self.checkpoint_every, "checkpoint_every", Integral, min_val=1)
+        found = FitCheckpoint.begin(self.checkpoint, settings, self.architecture_, data, self.random_state, generator)
+        return found, int(self.checkpoint_every)
 
     def _finish(self, model: WeightFlowModel, history: Any, labels: np.ndarray | None, dtype: Any) -> None:
         self.model_: WeightFlowModel = model

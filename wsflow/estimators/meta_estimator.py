@@ -36,7 +36,8 @@ from wsflow.models.predictor import (
     canonical_form,
     train_predictor,
 )
-from wsflow.training.loop import History, TrainingInterrupted
+from wsflow.training.loop import TrainingInterrupted
+from wsflow.training.state import History
 
 
 class MetaEstimator(BaseEstimator):

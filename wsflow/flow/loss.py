@@ -73,7 +73,7 @@ class FlowMatchingLoss:
         self.times = TIMES[time]
         self.metric, self.metric_weight = metric, metric_weight
         self.units = velocity.units
-        self._scale: float | None = None
+        self.measured: dict[str, float] = {}
 
     def pairs(self, x1: Tensor, source: Source, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw coupled source points, target points and times for targets (n, size)."""
@@ -96,10 +96,11 @@ class FlowMatchingLoss:
 
     def _normalization(self, end: Tensor, ut: Tensor, generator: torch.Generator) -> float:
         """What makes the metric's loss of the zero velocity equal to the Euclidean one; measured once."""
-        if self._scale is None and self.metric is not None:
+        if not self.measured and self.metric is not None:
             seen = self.metric(end, self.manifold.to_tangent(end, ut), generator).square().mean()
-            self._scale = float(self._in_units(ut).square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny))
-        return self._scale or 1.0
+            scale = self._in_units(ut).square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny)
+            self.measured["normalization"] = float(scale)
+        return self.measured.get("normalization") or 1.0
 
     def _in_units(self, v: Tensor) -> Tensor:
         """v / u, with the source's units u: a metric in which what hardly varies counts as the rest does."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wsflow.flow.energy import energy_matching_loss
 from wsflow.flow.loss import FlowMatchingLoss
+from wsflow.flow.velocity import VelocityField
 from wsflow.models.options import EnergyMatching
 from wsflow.models.orbits import nearest_in_orbit
 from wsflow.models.settings import FlowSettings
@@ -16,7 +18,9 @@ from wsflow.models.weight_flow import WeightFlowModel
 from wsflow.objectives.function_metric import function_metric, predictions_of
 from wsflow.progress import Progress, stages
 from wsflow.representation import in_a_line
-from wsflow.training.loop import History, Loss, Schedule, TrainingInterrupted, train
+from wsflow.training.checkpoints import CheckpointFolder, Stage
+from wsflow.training.loop import Loss, TrainingInterrupted, train
+from wsflow.training.state import History, Schedule
 
 # These are no parameters of WeightFlow: over three seeds on breast cancer and on MNIST no other value that was tried
 # makes samples better by more than another random state does (docs/results/ablation_*-short.json). Nor does another
@@ -29,6 +33,8 @@ METRIC_WEIGHT = 0.9
 METRIC_INPUTS = 32
 # of the learning rate, for energy matching: the velocity is trained already
 ENERGY_RATE = 0.25
+STAGES = ("matching", "energy")
+Checkpointing = tuple[CheckpointFolder, int]
 
 
 @in_a_line
@@ -46,6 +52,7 @@ def train_weight_flow(
     generator: torch.Generator,
     conditions: tuple[Tensor, Tensor] | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpointing | None = None,
 ) -> FlowHistory:
     """Train a model in place: by flow matching, and then by energy matching where its settings say so.
 
@@ -60,6 +67,8 @@ def train_weight_flow(
         Of the points and of the validation points.
     progress : callable, optional
         Called with the steps done and their number.
+    checkpoint : pair of CheckpointFolder and int, optional
+        Where training is put away, after so many steps each, and taken up again: the rest must be as it was.
 
     Raises
     ------
@@ -78,11 +87,13 @@ def train_weight_flow(
     batches = loss.on_batches(points, settings.training.batch_size, learned, dropout)
     first, second = stages(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
     history = FlowHistory()
+    matched, fitted = (None if checkpoint is None else Stage(*checkpoint, name, loss) for name in STAGES)
     try:
         validate = loss.on_validation(validation, generator, held_out)
         schedule = _schedule(settings)
         what = "The loss of the flow"
-        found = train(velocity, batches, schedule, generator, validate=validate, progress=first, what=what)
+        watched: dict[str, Any] = {"progress": first, "what": what, "stage": matched}
+        found = train(velocity, batches, schedule, generator, validate=validate, **watched)
         history = FlowHistory(**vars(found))
         if settings.energy is not None:
             matching = _energy_matching_loss(model, settings.energy, batches, points, learned)
@@ -93,7 +104,8 @@ def train_weight_flow(
                 patience=None,
             )
             what = "The energy distance of predictions"
-            found = train(velocity, matching, schedule, generator, progress=second, is_trained=True, what=what)
+            watched = {"progress": second, "what": what, "stage": fitted}
+            found = train(velocity, matching, schedule, generator, is_trained=True, **watched)
             history.energy = found.train
             if found.stopped_at is not None:
                 history.stopped_at = settings.max_iter + found.stopped_at
@@ -103,6 +115,17 @@ def train_weight_flow(
     finally:
         velocity.eval().requires_grad_(False)
     return history
+
+
+def take_over(velocity: VelocityField, before: VelocityField) -> None:
+    """Begin with the weights of another velocity network of the same sizes; scales and hints stay as they are."""
+    try:
+        velocity.network.load_state_dict(before.network.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "warm_start=True begins with the velocity network of the last fit, and this one has other sizes. Use "
+            "warm_start=False, or the same architecture, velocity, hints and condition."
+        ) from error
 
 
 def _schedule(settings: FlowSettings) -> Schedule:

@@ -22,7 +22,8 @@ from wsflow.metanetworks.invariant import InvariantNetwork, invariant_network
 from wsflow.models.options import AdamW
 from wsflow.progress import Progress, stages
 from wsflow.symmetry.canonical import Form, canonical_action
-from wsflow.training.loop import History, Loss, Schedule, TrainingInterrupted, seeded, train
+from wsflow.training.loop import Loss, TrainingInterrupted, seeded, train
+from wsflow.training.state import History, Schedule
 
 # networks that are predicted at once
 ROWS = 256

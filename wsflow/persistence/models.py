@@ -68,8 +68,8 @@ def _aligner(params: Parameters) -> Parameters:
 
 # name of a class -> a function from parameters that any earlier wsflow saved to those of today
 MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {"PermutationAligner": _aligner}
-# a callback that watches a fit is no part of the model
-NOT_SAVED = ("progress",)
+# a callback that watches a fit, and the folder of its checkpoint, are no part of the model
+NOT_SAVED = ("progress", "checkpoint")
 # what an aligner measured, which is NaN where it could not be
 MEASURED = ("barrier_before", "barrier_after")
 

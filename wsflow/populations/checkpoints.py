@@ -1,38 +1,19 @@
-"""Checkpoints of a training: a folder with the weights of the chunks that are done, and what was trained."""
+"""Checkpoints of the training of a population: the weights of the chunks that are done."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsflow.exceptions import InvalidInputError, OutputError
 from wsflow.populations.hyperparameters import HYPERPARAMETERS
 from wsflow.populations.settings import COUNTS, NUMBERS, TABLES
-from wsflow.schema import (
-    either,
-    expect,
-    list_of,
-    mapping,
-    nullable,
-    number,
-    one_of,
-    record,
-    row,
-    shortened,
-    text,
-    whole,
-)
-from wsflow.writing import remove_abandoned, write_bytes
+from wsflow.schema import either, expect, list_of, mapping, nullable, number, one_of, record, row, text, whole
+from wsflow.training.checkpoints import CheckpointFolder
+from wsflow.writing import write_bytes
 
-DESCRIPTION = "training.json"
-KEY = "wsflow"
-MENTIONED = 3
 _RANGE = either(row(number, number), number)
 # what is trained may have further fields, which are compared
 TRAINING = record(
@@ -55,80 +36,23 @@ TRAINING = record(
 )
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The folder of one training; a file in it is complete, or is not there."""
-
-    folder: Path
-    fingerprint: str  # the SHA-256 of what is trained, which the file of each chunk repeats
+class Checkpoint(CheckpointFolder):
+    """The folder of one population, with the weights of the chunks that are done."""
 
     @classmethod
-    def open(cls, folder: str | Path, description: Mapping[str, Any], resume: bool) -> Checkpoint:
-        """Begin a checkpoint, or resume one, which must be of the same training: settings, data and versions."""
-        folder = Path(folder)
-        text = json.dumps(description, sort_keys=True, indent=1)
-        checkpoint = cls(folder, hashlib.sha256(text.encode()).hexdigest())
-        described = folder / DESCRIPTION
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(folder)
-            # listed first: another process may begin, with its description, at any time
-            chunks = next(folder.glob("chunk-*.safetensors"), None)
-            before = described.read_bytes() if described.exists() else None
-        except OSError as error:
-            raise OutputError(f"{folder}: {error.strerror or error}. Give another folder.") from error
-        if before is None and chunks is not None:
-            raise InvalidInputError(f"{chunks}: no {DESCRIPTION} beside it says what was trained. Give another folder.")
-        if before is None:
-            write_bytes(described, text.encode())
-        else:
-            _check_same(folder, before, json.loads(text), resume)
-        return checkpoint
+    def begin(cls, folder: str | Path, description: Mapping[str, Any], resume: bool) -> Checkpoint:
+        """Begin a checkpoint, or resume one of the same settings, data and versions."""
+        return cls.open(folder, description, resume, TRAINING)
 
     def load(self, index: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Load the weights of a chunk; None if it is not done or its file is damaged, as it is trained again."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            content = self._path(index).read_bytes()
-            weights = load(content)["weights"]
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return None
-        return weights if weights.shape == shape and self._pack(weights) == content else None
+        found = self.unpack(self._path(index))
+        weights = None if found is None else found[0].get("weights")
+        return weights.numpy() if weights is not None and tuple(weights.shape) == shape else None
 
     def save(self, index: int, weights: np.ndarray) -> None:
         """Save the weights of a chunk, of shape (n, d)."""
-        write_bytes(self._path(index), self._pack(weights))
+        write_bytes(self._path(index), self.pack({"weights": weights}))
 
     def _path(self, index: int) -> Path:
         return self.folder / f"chunk-{index:06d}.safetensors"
-
-    def _pack(self, weights: np.ndarray) -> bytes:
-        from safetensors.numpy import save
-
-        checksum = hashlib.sha256(weights.tobytes()).hexdigest()
-        content = json.dumps({"checksum": checksum, "training": self.fingerprint}, sort_keys=True)
-        return save({"weights": weights}, metadata={KEY: content})
-
-
-def _check_same(folder: Path, before: bytes, now: dict[str, Any], resume: bool) -> None:
-    try:
-        then = json.loads(before)
-        TRAINING(then, "")
-    except (ValueError, RecursionError) as error:
-        what = str(error).rstrip(".")
-        raise InvalidInputError(f"{folder / DESCRIPTION}: it is damaged ({what}). Give another folder.") from error
-    if not resume:
-        raise InvalidInputError(f"{folder}: there is a checkpoint already. Resume it, or give another folder.")
-    differences = [
-        f"{name!r} was {shortened(then.get(name))} and is {shortened(now.get(name))}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
-    if differences:
-        more = f" (and {len(differences) - MENTIONED} more)" if len(differences) > MENTIONED else ""
-        raise InvalidInputError(
-            f"{folder}: this checkpoint is of another training: {'; '.join(differences[:MENTIONED])}{more}. Resume it "
-            "with what it was begun with, or give another folder."
-        )

@@ -196,7 +196,7 @@ def train_population(
         raise ValueError("There is nothing to resume without a 'checkpoint': give its folder.")
     if checkpoint is not None:
         check_saved(task)
-    saved = None if checkpoint is None else Checkpoint.open(checkpoint, _described(task, problem), resume)
+    saved = None if checkpoint is None else Checkpoint.begin(checkpoint, _described(task, problem), resume)
     runs, size = problem.runs, problem.settings.chunk_size or 1
     chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
     rows = np.concatenate(run_chunks(problem, chunks, saved, n_jobs, progress))
