@@ -13,7 +13,6 @@ from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.training.checkpoints import DESCRIPTION
 
 
 @click.command(cls=Command)
@@ -115,6 +114,8 @@ def fit(
 
 
 def _check_checkpoint(folder: Path | None, resume: bool) -> None:
+    from wsflow.training.checkpoints import DESCRIPTION
+
     if folder is None and resume:
         raise InvalidInputError("There is nothing to resume without --checkpoint: give its folder.")
     if folder is not None and not resume and (folder / DESCRIPTION).exists():
