@@ -51,10 +51,16 @@ def with_settings(flow, **settings):
     return copy.copy(flow).set_params(**settings)
 
 
+def precision(flow):
+    """That of the velocity along which a flow scores: estimates are less precise than float32."""
+    own = flow._model().flow
+    return torch.float64 if own.divergence.divergence(own.manifold.size).is_exact else own.solver.dtype
+
+
 def rounding_of_scores(flow, X):
     """How far apart ways to compute scores may be: as far as rounding the velocity's weights moves them."""
     flow = copy.deepcopy(flow)
-    parameters = list(flow.velocity_.double().parameters())
+    parameters = list(flow.velocity_.to(precision(flow)).parameters())
 
     def scores(rows):
         found = []
@@ -116,7 +122,7 @@ class TestBatches:
         order = np.random.default_rng(1).permutation(24)
         error = rounding_of_scores(flow, canonical)
         # far less than what batches of other rows, probes or steps would change
-        assert error < 1e-9
+        assert error < (1e-9 if precision(flow) == torch.float64 else 0.01)
         np.testing.assert_allclose(alone, found[[0, 7, 23]], rtol=0, atol=error)
         np.testing.assert_allclose(flow.score_samples(canonical[order]), found[order], rtol=0, atol=error)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.solvers import TABLEAUX, RatedField, RungeKutta, Tableau
+from wsflow.flow.solvers import TABLEAUX, RatedField, RungeKutta, Tableau, rate_of
 from wsflow.manifolds import Manifold
 from wsflow.options import Options, between
 
@@ -157,8 +157,8 @@ class _Course:
         # the stages' shares of a step add up to one but for rounding
         time = self.start + self.direction * done.clamp(max=self.span)
         velocity, rate = self.field(x, time.to(x))
-        rate = x.new_zeros(len(x)) if rate is None else rate
-        return self.direction * velocity, self.direction * rate
+        found = x.new_zeros(len(x)) if rate is None else rate_of(rate)
+        return self.direction * velocity, self.direction * found
 
     def _first_length(self) -> Tensor:
         """A hundredth of the time that it takes to move as far as the tolerance's scale is, times |x|."""

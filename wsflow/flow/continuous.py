@@ -145,7 +145,7 @@ class ContinuousFlow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Draw points (n, size) with their log-densities (n,), in float64; the seed is that of the probes."""
         source = self.source if temperature == 1.0 else self.source.at_temperature(temperature)
-        field, rates = self._velocity(torch.float64), self.divergence.rates(self.manifold.size, seed)
+        field, rates = self._rated_velocity(), self.divergence.rates(self.manifold.size, seed)
         blocks = []
         for x0, _ in self._starts(n, temperature, generator):
             rate = rates(self.divergence.row_seeds(x0.double(), seed))
@@ -178,7 +178,7 @@ class ContinuousFlow(nn.Module):
     def log_prob_and_error(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Log-densities (n,) of points (n, size), and their standard errors over the probes (n,)."""
         x = x.double()
-        field, rates = self._velocity(torch.float64), self.divergence.rates(self.manifold.size, seed)
+        field, rates = self._rated_velocity(), self.divergence.rates(self.manifold.size, seed)
 
         def estimates(chunk: Tensor, seeds: Tensor) -> Tensor:
             return log_density(field, chunk, self.manifold, self.source, rates(seeds), self.solver)
@@ -187,6 +187,18 @@ class ContinuousFlow(nn.Module):
 
     def _summed(self, estimates: Tensor) -> tuple[Tensor, Tensor]:
         return mean_and_error(estimates, self.divergence.divergence(self.manifold.size).is_exact)
+
+    def _rated_velocity(self) -> Field:
+        """The velocity at points in float64, along which sums are in float64.
+
+        Estimates are by far less precise than float32, and their velocity is in the precision of samples.
+        """
+        is_exact = self.divergence.divergence(self.manifold.size).is_exact
+        dtype = torch.float64 if is_exact else self.solver.dtype
+        field = self._velocity(dtype)
+        if dtype == torch.float64 or not isinstance(self.velocity, nn.Module):
+            return field
+        return lambda x, t: field(x.to(dtype), t.to(dtype)).to(x)
 
     def _velocity(self, dtype: torch.dtype) -> Field:
         if dtype == torch.float32 or not isinstance(self.velocity, nn.Module):

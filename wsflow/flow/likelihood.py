@@ -12,6 +12,8 @@ Mathieu and Nickel 2020, arXiv:2006.10605 (manifolds).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -81,17 +83,16 @@ def sample_with_log_density(
 
 
 def rated(field: Field, manifold: Manifold, divergence: Rate) -> RatedField:
-    """A velocity with its divergence (n, k) as the rate, without a graph.
+    """A velocity with its divergence (n, k) as the rate, which is computed when it is asked for, without a graph.
 
     The velocity is asked for on the manifold only, and its normal part does not count.
     """
 
-    def velocity(points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity(points: Tensor, t: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             nearest = manifold.projection(points)
             v = manifold.to_tangent(nearest, field(nearest, t))
-            rate = divergence(points, v)
-        return v.detach(), rate.detach()
+        return v.detach(), lambda: divergence(points, v).detach()
 
     return velocity

@@ -19,7 +19,9 @@ from wsflow.manifolds import Manifold
 from wsflow.options import Options, one_of, whole
 
 Field = Callable[[Tensor, Tensor], Tensor]
-RatedField = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+# a rate may be a function, which computes it where a stage counts: half of the midpoint method's have no weight
+Rates = Tensor | Callable[[], Tensor] | None
+RatedField = Callable[[Tensor, Tensor], tuple[Tensor, Rates]]
 # solver(field, x, manifold, start=0.0, stop=1.0), as `integrate` with its settings bound
 Solver = Callable[..., tuple[Tensor, Tensor]]
 
@@ -51,8 +53,8 @@ def integrate(
 ) -> tuple[Tensor, Tensor]:
     """Follow dx/dt = v(x, t), and integrate a rate along the way.
 
-    ``field(x, t)`` with x (n, size) and t (n,) gives the velocity (n, size) and a rate (n, ...) or None. It runs from
-    `start` to `stop`, backwards where that is earlier, by a method of `TABLEAUX`. Returned are the end (n, size) and
+    ``field(x, t)`` with x (n, size) and t (n,) gives the velocity (n, size) and a rate (n, ...), a function that
+    computes it, or None. It runs from `start` to `stop`, backwards where that is earlier, by a method of `TABLEAUX`. Returned are the end (n, size) and
     the integral of the rate (n, ...), zeros (n,) without one. A NumericalError names the time, the step and the share
     of points that are not finite any more.
 
@@ -84,9 +86,14 @@ def _step(
         stage = manifold.projection(_advance(x, h, row, velocities))
         velocity, rate = field(stage, x.new_full((len(x),), start + h * sum(row)))
         velocities.append(velocity)
-        if rate is not None:
-            total = total + h * weight * rate
+        if rate is not None and weight:
+            total = total + h * weight * rate_of(rate)
     return manifold.projection(_advance(x, h, tableau.weights, velocities)), total
+
+
+def rate_of(rate: Tensor | Callable[[], Tensor]) -> Tensor:
+    """The rate that a field gave, or that it gave a function for."""
+    return rate() if callable(rate) else rate
 
 
 def _advance(x: Tensor, h: float, weights: tuple[float, ...], velocities: list[Tensor]) -> Tensor:
