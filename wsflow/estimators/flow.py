@@ -380,9 +380,10 @@ class WeightFlow(DensityMixin, BaseEstimator):
 
         A row's score depends on the other rows by rounding only, because matrix kernels treat a row differently by its
         place. Velocities are in double precision where divergences are exact, and in single precision, as those of
-        samples are, where they are estimated; sums are in double precision. With an adaptive solver rounding may decide whether a step is accepted, and then scores differ by the
-        solver's tolerances. What is equal in all networks of `fit` is no dimension: the density is that of the others,
-        and zero, with a score of minus infinity, for networks that differ in it. Running statistics have no part in it.
+        samples are, where they are estimated; sums are in double precision. With an adaptive solver rounding may decide
+        whether a step is accepted, and then scores differ by the solver's tolerances. What is equal in all networks of
+        `fit` is no dimension: the density is that of the others, and zero, with a score of minus infinity, for networks
+        that differ in it. Running statistics have no part in it.
 
         Parameters
         ----------
