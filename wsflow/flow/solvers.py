@@ -54,9 +54,9 @@ def integrate(
     """Follow dx/dt = v(x, t), and integrate a rate along the way.
 
     ``field(x, t)`` with x (n, size) and t (n,) gives the velocity (n, size) and a rate (n, ...), a function that
-    computes it, or None. It runs from `start` to `stop`, backwards where that is earlier, by a method of `TABLEAUX`. Returned are the end (n, size) and
-    the integral of the rate (n, ...), zeros (n,) without one. A NumericalError names the time, the step and the share
-    of points that are not finite any more.
+    computes it, or None. It runs from `start` to `stop`, backwards where that is earlier, by a method of `TABLEAUX`.
+    Returned are the end (n, size) and the integral of the rate (n, ...), zeros (n,) without one. A NumericalError names
+    the time, the step and the share of points that are not finite any more.
 
     Examples
     --------
