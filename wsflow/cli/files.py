@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from wsflow.cli.inputs import Input
 from wsflow.exceptions import OutputError
@@ -39,6 +40,10 @@ class Output(click.ParamType):
     def files(self, path: Path) -> Iterator[Path]:
         """Yield the files that are written."""
         yield path
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete the path."""
+        return [CompletionItem(incomplete, type="dir" if isinstance(self, OutputFolder) else "file")]
 
     def check(self, path: Path) -> None:
         """Refuse a path that cannot be written."""

@@ -56,7 +56,7 @@ def fit(
     Example:
       wsflow fit zoo.safetensors -o model.st
       wsflow fit zoo.safetensors -o flat.st --geometry euclidean --form raw -p max_iter=3000
-      wsflow fit zoo.safetensors -o model.st --checkpoint half_done --resume
+      wsflow fit zoo.safetensors -o large.st --checkpoint half_done --resume
     """
     from sklearn.pipeline import make_pipeline
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class Input(click.ParamType):
@@ -22,6 +23,10 @@ class Input(click.ParamType):
     def files(self, value: Any) -> Iterator[Path]:
         """Yield the files that are read."""
         raise NotImplementedError
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete the path."""
+        return [CompletionItem(incomplete, type="file")]
 
     def takes(self, value: Any, path: Path) -> bool:
         """Whether a file would be read if it were there."""
@@ -51,6 +56,13 @@ class TaskName(Input):
         """Yield the file of data."""
         if Path(value).suffix:
             yield Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names of tasks, and else paths."""
+        from wsflow.populations.datasets import TASKS
+
+        names = [CompletionItem(name) for name in TASKS if name.startswith(incomplete)]
+        return names or super().shell_complete(ctx, param, incomplete)
 
 
 class OwnCode(Input):

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "barrier": ("wsflow.cli.barrier", "Loss barriers between networks."),
     "merge": ("wsflow.cli.merge", "Merge networks into one."),
     "info": ("wsflow.cli.info", "What is in a file."),
+    "doctor": ("wsflow.cli.doctor", "Whether this machine has what wsflow needs."),
 }
 
 

@@ -123,8 +123,8 @@ def take_over(velocity: VelocityField, before: VelocityField) -> None:
         velocity.network.load_state_dict(before.network.state_dict())
     except RuntimeError as error:
         raise ValueError(
-            "warm_start=True begins with the velocity network of the last fit, and this one has other sizes. Use "
-            "warm_start=False, or the same architecture, velocity, hints and condition."
+            "A warm start begins with the velocity network of the last fit, and this one has other sizes. Fit without "
+            "one, or with the same architecture, velocity, hints and condition."
         ) from error
 
 

@@ -73,6 +73,12 @@ class ImageDataset:
         source = {"name": name, "seed": seed}
         return Task(first.X, first.y, validation=validation, test=_images(*test), source=source)
 
+    def folder(self) -> Path | None:
+        """Where the four files are; None where they are not, and would be downloaded."""
+        path = Path(os.environ.get(FOLDER_VARIABLE, ""), self.subfolder)
+        files = [file for part in ("train", "t10k") for _, file in _idx_files(path, part)]
+        return path if FOLDER_VARIABLE in os.environ and all(files) else None
+
     def _parts(self) -> tuple[Examples, Examples]:
         folder = os.environ.get(FOLDER_VARIABLE)
         if not folder:
@@ -95,17 +101,22 @@ class ImageDataset:
         return (X[:n], y[:n]), (X[n:], y[n:])
 
 
+def _idx_files(folder: Path, part: str) -> list[tuple[Path, Path | None]]:
+    """The paths of the images and the labels of one part, and the files there, which may be zipped, or None."""
+    paths = [folder / f"{part}-{kind}-idx{axes}-ubyte" for kind, axes in (("images", 3), ("labels", 1))]
+    return [(p, next((q for q in (p, p.with_name(f"{p.name}.gz")) if q.is_file()), None)) for p in paths]
+
+
 def _idx_pair(folder: Path, part: str) -> Examples:
     """Read the images and labels of one part from files with their original names."""
-    paths = [folder / f"{part}-{kind}-idx{axes}-ubyte" for kind, axes in (("images", 3), ("labels", 1))]
-    files = [next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None) for path in paths]
-    for path, file in zip(paths, files, strict=True):
+    found = _idx_files(folder, part)
+    for path, file in found:
         if file is None:
             raise InvalidInputError(
                 f"{path}: there is no such file, nor {path.name}.gz. Put the four idx files there, or unset "
                 f"{FOLDER_VARIABLE} to download them."
             )
-    images, labels = (read_idx(file, axes) for file, axes in zip(files, (3, 1), strict=True) if file is not None)
+    images, labels = (read_idx(file, axes) for (_, file), axes in zip(found, (3, 1), strict=True) if file is not None)
     if len(images) != len(labels) or not len(images):
         raise InvalidInputError(
             f"{folder}: {len(images)} images and {len(labels)} labels of {part!r} do not go together."
