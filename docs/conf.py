@@ -18,24 +18,35 @@ release = version = __version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "sphinx_design",
     "made_from_code",
     "made_from_results",
+    "mathml",
     "plain_mathematics",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 # `name` in a docstring is a link where there is something of that name
 default_role = "py:obj"
-html_theme = "alabaster"
+html_math_renderer = "mathml"
+html_title = f"wsflow {version}"
+html_theme = "pydata_sphinx_theme"
 html_theme_options = {
-    "description": "Flow matching over neural-network weights",
-    "page_width": "1080px",
-    "fixed_sidebar": True,
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+    "footer_start": ["copyright"],
+    "footer_end": [],
 }
+html_sidebars = {"index": [], "install": [], "results": [], "api": []}
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 html_show_sphinx = False
+html_show_sourcelink = False
 
 # the numbers behind the verdict, so that what is said of them cannot go stale
 rst_epilog = "\n".join(
