@@ -93,9 +93,24 @@ RECIPES: dict[str, dict[str, Any]] = {
         "module": "cnn",
         "runs": 1000,
         "training": {**IMAGES["training"], "learning_rate": 2e-2, "batch_size": 128},
-        "flow": {**IMAGES["flow"], "source.shrinkage": 0.02},
+        # fewer inputs for hints, which is where the time goes, and more steps
+        "flow": {
+            **IMAGES["flow"],
+            "source.shrinkage": 0.02,
+            "hints": "gradient",
+            "hints.n_inputs": 192,
+            "max_iter": 1200,
+            "energy.n_steps": 250,
+        },
     },
-    "resnet": {**IMAGES, "task": "fashion_mnist", "module": "resnet", "runs": 400, "training": SHORT_IMAGES},
+    "resnet": {
+        **IMAGES,
+        "task": "fashion_mnist",
+        "module": "resnet",
+        "runs": 400,
+        "training": SHORT_IMAGES,
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 96, "energy.n_steps": 100},
+    },
     "resnet20": {
         **IMAGES,
         "task": "fashion_mnist",
@@ -107,7 +122,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         # hints and the function metric run each network of a batch at each step
         "flow": {"geometry": "euclidean", "geometry.latent": 30, "hints": None, "metric": "euclidean"},
     },
-    "vit": {**IMAGES, "task": "mnist", "module": "vit", "runs": 600, "training": {**SHORT_IMAGES, "steps": 600}},
+    "vit": {
+        **IMAGES,
+        "task": "mnist",
+        "module": "vit",
+        "runs": 600,
+        "training": {**SHORT_IMAGES, "steps": 600},
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 192},
+    },
     "siren": {
         **IMAGES,
         "task": "photograph",
