@@ -13,6 +13,7 @@ from wsflow import hooks
 if TYPE_CHECKING:
     from wsflow.architecture import Architecture as Architecture
     from wsflow.estimators.aligner import PermutationAligner as PermutationAligner
+    from wsflow.estimators.autoencoder import MetaAutoencoder as MetaAutoencoder
     from wsflow.estimators.canonicalizer import ScaleCanonicalizer as ScaleCanonicalizer
     from wsflow.estimators.flow import WeightFlow as WeightFlow
     from wsflow.estimators.predictors import MetaClassifier as MetaClassifier
@@ -50,6 +51,7 @@ _HOMES = {
     "Descent": "wsflow.flow.guidance",
     "EnergyScorer": "wsflow.estimators.scoring",
     "Guidance": "wsflow.objectives.guidance",
+    "MetaAutoencoder": "wsflow.estimators.autoencoder",
     "MetaClassifier": "wsflow.estimators.predictors",
     "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",

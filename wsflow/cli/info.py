@@ -98,6 +98,8 @@ def _model(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
         if "geometry" in data:
             yield "geometry", str(data["geometry"])
+        elif data["components"] is not None:
+            yield "encodes", f"a network as {data['components']} numbers"
         else:
             yield "predicts", "a number" if data["labels"] is None else f"one of {_short(data['labels'])}"
         yield "trained", _training(data["training"])

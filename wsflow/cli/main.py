@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("wsflow.cli.sample", "Draw new networks from a fitted model."),
     "score": ("wsflow.cli.score", "Log-densities of networks under a fitted model."),
     "predict": ("wsflow.cli.predict", "What networks are like, predicted from their weights."),
+    "encode": ("wsflow.cli.encode", "Networks as latents that no symmetry changes, and back."),
     "evaluate": ("wsflow.cli.evaluate", "Compare networks with training networks and nulls."),
     "align": ("wsflow.cli.align", "Permute neurons so that networks lie close together."),
     "canonicalize": ("wsflow.cli.canonicalize", "Bring networks to one of all scalings and signs."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsflow.cli import options
+from wsflow.cli.encode import load_autoencoder
 from wsflow.cli.files import Command, write_figure
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import check_runnable, check_task_known, load_with_task, quality, save_measured
@@ -24,6 +25,14 @@ DRAWN = 5
 @click.command(cls=Command)
 @click.argument("file", type=InputFile())
 @options.out
+@click.option(
+    "--method",
+    default="mean",
+    show_default=True,
+    type=options.Choice(options.MERGES),
+    help="The mean of weights, or the network of the mean latent.",
+)
+@click.option("--autoencoder", type=InputFile(), help="For --method latent: what wsflow encode fitted.")
 @click.option("--align", is_flag=True, help="Align the networks with the first one before.")
 @click.option(
     "--statistics",
@@ -38,6 +47,8 @@ DRAWN = 5
 def merge(
     file: Path,
     out: Path,
+    method: str,
+    autoencoder: Path | None,
     align: bool,
     statistics: str,
     repair: bool,
@@ -52,7 +63,8 @@ def merge(
 
     The merged network is the mean of the networks' weights, which is of use where their neurons correspond: say --align
     unless they are aligned. Batch-norm statistics are gathered anew on the task's training data. The figure shows the
-    loss between the networks, before and after alignment.
+    loss between the networks, before and after alignment. With --method latent an autoencoder makes the network of the
+    mean of their latents, which needs no alignment.
 
     \b
     Example:
@@ -60,11 +72,14 @@ def merge(
     """
     import wsflow
 
+    latent = method == "latent"
+    if latent != (autoencoder is not None) or (latent and (align or repair)):
+        raise click.UsageError("--method latent and --autoencoder FILE go together, without --align and --repair.")
     population, task = load_with_task(file, module, task_name)
     if plot is not None:
         check_task_known(task, file)
     weights = population.weights
-    recomputed = statistics == "recompute" and len(weights.architecture.statistic_columns) > 0
+    recomputed = not latent and statistics == "recompute" and len(weights.architecture.statistic_columns) > 0
     if repair or recomputed or (align and task is not None):
         check_runnable(population, file, ", or leave statistics as they are with --statistics average")
     if align:
@@ -73,8 +88,9 @@ def merge(
             aligner = wsflow.PermutationAligner(task=task, reference="first", random_state=seed, progress=progress)
             weights = aligner.fit_transform(weights)
     with Bars(quiet).stage("Merging networks"):
-        merged = wsflow.merge(weights, task, statistics=statistics, repair=repair)
-    provenance = {"merged": str(file), "align": align, "statistics": statistics, "repair": repair}
+        model = None if autoencoder is None else load_autoencoder(autoencoder)
+        merged = wsflow.merge(weights, task, method=method, autoencoder=model, statistics=statistics, repair=repair)
+    provenance = {"merged": str(file), "method": method, "align": align, "statistics": statistics, "repair": repair}
     measured = save_measured(wsflow.Population(merged, task, provenance), task, out)
     result = {"path": str(out), "networks": len(weights), **measured}
     result |= {f"{name}_of_networks": value for name, value in quality(population.weights, task).items()}

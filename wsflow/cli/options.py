@@ -19,6 +19,7 @@ METANETWORKS = (
     "auto", "neuron", "relational", "neural_graph", "scale_equivariant", "deep_sets", "statistics", "convolutional",
     "mlp", "probe",
 )  # fmt: skip
+MERGES = ("mean", "latent")
 REFERENCES = ("auto", "first", "mean", "medoid", "universe")
 STATISTICS = ("recompute", "average", "keep")
 

@@ -91,13 +91,15 @@ def predict(
 
 
 def set_metanetwork_parameters(estimator: Any, parameters: Parameters) -> None:
-    """Set parameters of a predictor and of the objects that its strings stand for."""
+    """Set parameters of an estimator and of the objects that its strings stand for."""
     from wsflow.models.metanetworks import metanetwork_of
-    from wsflow.models.options import resolved
+    from wsflow.models.options import MLP, resolved
 
     name = type(estimator).__name__
 
     def resolve(path: tuple[str, ...], text: str) -> Any:
+        if path[0] == "decoder":
+            return MLP() if text == "mlp" else text
         # commands are about networks, whose architecture is known
         return metanetwork_of(text, name, True) if path[0] == "metanetwork" else resolved(path[0], text, name)
 

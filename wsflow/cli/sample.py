@@ -86,9 +86,11 @@ def sample(
     if gradients is not None and guide is None:
         raise click.UsageError("--gradients belong to a guidance: say by which task with --guide.")
     loaded, flow = load_flow(model)
-    if flow.architecture_ is None:
+    # the points of a flow over latents are none, but what they are decoded to
+    known = getattr(loaded[0], "architecture_", None) if hasattr(loaded, "steps") else flow.architecture_
+    if known is None or (flow.architecture_ is None and (hidden or guide)):
         raise InvalidInputError(f"{model}: the points of this flow are no networks. Fit one with wsflow fit.")
-    architecture = flow.architecture_ if hidden is None else of_hidden(flow.architecture_, hidden)
+    architecture = known if hidden is None else of_hidden(known, hidden)
     check_size(number, max(architecture.n_weights, flow.n_features_in_), out)
     guidance = None
     if guide:
@@ -96,13 +98,13 @@ def sample(
         descent = wsflow.Descent(gradients, flow_steps=min(gradients, FLOW_STEPS)) if gradients else None
         guidance = wsflow.Guidance(wsflow.load_task(guide), strength, descent=descent)
     if guidance is not None and isinstance(guidance.task, Task):
-        check_task(flow.architecture_, guidance.task)
+        check_task(known, guidance.task)
     arguments: dict[str, Any] = {"guidance": guidance, "temperature": temperature, "noise": noise}
     if hidden is not None:
         arguments["architecture"] = architecture
     if task_name is not None:
         arguments["task"] = wsflow.load_task(task_name)
-        check_task(flow.architecture_, arguments["task"])
+        check_task(known, arguments["task"])
     bars = Bars(quiet)
     with bars.stage("Sampling networks"):
         drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)

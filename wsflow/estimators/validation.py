@@ -50,7 +50,7 @@ def fit_array(estimator: Any, X: Any, ensure_min_samples: int = 1) -> np.ndarray
     """X (n, d) as a validated plain array; sets `n_features_in_` and `architecture_`."""
     X = as_networks(estimator, X)
     architecture = architecture_of(estimator, X)
-    with _of_input():
+    with of_input():
         values = validate_data(
             estimator, _plain(X), dtype=FLOATS, ensure_min_samples=ensure_min_samples, ensure_all_finite=False
         )
@@ -66,7 +66,7 @@ def later_array(estimator: Any, X: Any) -> np.ndarray:
     if isinstance(X, WeightArray):
         # its architecture names the columns
         return returned_array(estimator, X)
-    with _of_input():
+    with of_input():
         values = validate_data(estimator, X, dtype=FLOATS, reset=False, ensure_all_finite=False)
     _check_finite(values, estimator.architecture_)
     return values
@@ -80,7 +80,7 @@ def returned_array(estimator: Any, X: Any) -> np.ndarray:
             f"{type(estimator).__name__} was fitted to networks {fitted}, but X holds networks {X.architecture}. "
             f"Fit it again, or pass networks of the same architecture.{difference(fitted, X.architecture)}"
         )
-    with _of_input():
+    with of_input():
         if _get_feature_names(X) is not None:
             _check_feature_names(estimator, X, reset=False)
         values = check_array(_plain(X), dtype=FLOATS, ensure_all_finite=False, estimator=estimator, input_name="X")
@@ -159,7 +159,7 @@ def _check_width(estimator: Any, data: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _of_input() -> Iterator[None]:
+def of_input() -> Iterator[None]:
     """Turn what scikit-learn says of an array into an error of the input, which is no wrong use of a parameter."""
     try:
         yield
@@ -210,7 +210,7 @@ def check_targets(estimator: Any, y: Any, n: int) -> np.ndarray:
     name = type(estimator).__name__
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None: one value for each network.")
-    with _of_input():
+    with of_input():
         values = column_or_1d(y, warn=True)
     if len(values) != n:
         raise InvalidInputError(f"{name} takes one y for each network, got {len(values)} for {n} networks.")

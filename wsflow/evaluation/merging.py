@@ -18,6 +18,7 @@ from wsflow.populations.arguments import takes_networks
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
+METHODS = ("mean", "latent")
 STATISTICS = ("recompute", "average", "keep")
 
 
@@ -26,21 +27,28 @@ def merge(
     weights: WeightArray,
     task: Task | None = None,
     *,
+    method: str = "mean",
+    autoencoder: Any = None,
     groups: Any = None,
     statistics: str = "recompute",
     repair: bool = False,
     module: Any = None,
     batch_size: int = BATCH_SIZE,
 ) -> WeightArray:
-    """Merge two or many networks into one: the mean of their weights, with its activations put right.
+    """Merge two or many networks into one: the mean of their weights, with its activations put right, or of latents.
 
-    Align the networks first: the mean of networks whose neurons do not correspond is no good network.
+    Align the networks first for the mean of their weights: that of networks whose neurons do not correspond is no good
+    network. Latents of an autoencoder are those of functions, and need no alignment.
 
     Parameters
     ----------
     task : Task, optional
         Statistics are computed over its inputs: needed for ``repair=True``, and for ``statistics="recompute"``
         where the networks have batch norms.
+    method : {"mean", "latent"}
+        "latent" decodes the mean of the networks' latents.
+    autoencoder : MetaAutoencoder, optional
+        A fitted one, for ``method="latent"``.
     groups : array-like of shape (n,), optional
         Labels: the networks of each label are merged into one (default: all networks are one group), in the order of
         the labels' first rows, whose runs and steps it has.
@@ -59,12 +67,13 @@ def merge(
     InvalidInputError
         If there is no network, not one label for each, or what runs the networks or their task is needed and missing.
     ValueError
-        If `statistics` or `batch_size` has a wrong value.
+        If a parameter has a wrong value, or goes with another method.
 
     References
     ----------
     Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin", arXiv:2209.04836; Jordan, Sedghi, Saukh, Entezari and
-    Neyshabur 2023, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", arXiv:2211.08403.
+    Neyshabur 2023, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", arXiv:2211.08403; Boufalis et
+    al. 2025, arXiv:2511.12601 (merging by an autoencoder).
 
     Examples
     --------
@@ -77,6 +86,7 @@ def merge(
     >>> merge(weights, Task(rng.normal(size=(50, 4)), rng.integers(2, size=50)), repair=True).shape
     (1, 23)
     """
+    _check_method(method, autoencoder, repair)
     if statistics not in STATISTICS:
         raise ValueError(f"The 'statistics' of merge are one of {', '.join(STATISTICS)}, got {statistics!r}.")
     if not isinstance(weights, WeightArray) or not len(weights):
@@ -86,6 +96,9 @@ def merge(
     recompute = statistics == "recompute" and len(columns) > 0
     share = np.eye(len(first))[:, label]
     share = share / share.sum(1, keepdims=True)
+    if method == "latent":
+        decoded = autoencoder.inverse_transform(share @ autoencoder.transform(weights))
+        return weights[first].like(decoded, aligned=True)
     mean = share @ np.asarray(weights, dtype=np.float64)
     if statistics == "keep":
         mean[:, columns] = np.asarray(weights)[first][:, columns]
@@ -99,6 +112,17 @@ def merge(
     if repair:
         merged = repair_channels(merged, weights, share, task, module=module, batch_size=batch_size)
     return recompute_batch_norm(merged, task, module=module, batch_size=batch_size) if recompute else merged
+
+
+def _check_method(method: str, autoencoder: Any, repair: bool) -> None:
+    if method not in METHODS:
+        raise ValueError(f"The 'method' of merge is one of {', '.join(METHODS)}, got {method!r}.")
+    if method == "mean" and autoencoder is not None:
+        raise ValueError("The 'autoencoder' of merge goes with method='latent'.")
+    if method == "latent" and not (hasattr(autoencoder, "transform") and hasattr(autoencoder, "inverse_transform")):
+        raise ValueError("Merging with method='latent' needs an autoencoder: pass a fitted MetaAutoencoder.")
+    if method == "latent" and repair:
+        raise ValueError("REPAIR takes neurons of the networks for those of the merged one: use method='mean' with it.")
 
 
 def _labels(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -80,6 +80,14 @@ class ProbeEncoder(nn.Module):
         self.read = nn.Linear(size, dim)
         self.blocks = nn.ModuleList(residual_block(dim, dropout) for _ in range(depth))
 
+    @torch.no_grad()
+    def begin_at(self, inputs: Tensor, generator: torch.Generator) -> None:
+        """Let learned probes begin at some of these inputs (b, ...), where they are of that shape."""
+        order = torch.randperm(len(inputs), generator=generator)
+        for probe in self.parameters(recurse=False):
+            if probe.shape[1:] == inputs.shape[1:]:
+                probe.copy_(inputs[order[torch.arange(len(probe)) % len(order)]])
+
     def fit_scale(self, x: Tensor) -> None:
         """Take means and standard deviations of the outputs from networks (n, d)."""
         with torch.no_grad():

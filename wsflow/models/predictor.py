@@ -8,6 +8,7 @@ Unterthiner et al. 2020, "Predicting neural network accuracy from weights", arXi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,21 +146,22 @@ def build_predictor(settings: PredictorSettings, generator: torch.Generator) -> 
     InvalidInputError
         If the encoder does not read such networks.
     """
-    known: Any = settings.n_features if settings.architecture is None else settings.architecture
+    known = settings.architecture or settings.n_features
     outputs = settings.n_classes or 1
-    options = settings.metanetwork.sizes()
     with seeded(generator):
-        try:
-            members = [
-                invariant_network(settings.metanetwork.encoder, known, outputs, **options)
-                for _ in range(settings.n_members)
-            ]
-        except InvalidInputError:
-            raise
-        except ValueError as error:
-            # such as a relational transformer and kernels of convolutions
-            raise InvalidInputError(f"{error}".replace("velocity=", "metanetwork=")) from error
+        members = [build_member(settings.metanetwork, known, outputs) for _ in range(settings.n_members)]
     return WeightPredictor(settings, members)
+
+
+def build_member(metanetwork: Any, known: Architecture | int, n_outputs: int) -> InvariantNetwork:
+    """Build an invariant network of an encoder for an architecture, or for so many columns."""
+    try:
+        return invariant_network(metanetwork.encoder, known, n_outputs, **metanetwork.sizes())
+    except InvalidInputError:
+        raise
+    except ValueError as error:
+        # such as a relational transformer and kernels of convolutions
+        raise InvalidInputError(f"{error}".replace("velocity=", "metanetwork=")) from error
 
 
 def train_predictor(
@@ -228,20 +230,29 @@ def train_predictor(
 
 
 def _on_batches(x: Tensor, y: Tensor, size: int, is_random: bool) -> Loss:
-    """Return the loss of batches of networks, each of which comes once before any comes again."""
-    waiting: list[Tensor] = []
+    """Return the loss of batches of networks."""
+    draw = batches_of(len(x), size)
 
     def loss(network: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        if not waiting:
-            order = torch.randperm(len(x), generator=generator)
-            # a short batch at the end would weigh its networks more
-            waiting.extend(order.split(size)[: max(1, len(x) // size)])
-        chosen = waiting.pop()
+        chosen = draw(generator)
         with seeded(generator, is_random):
             value = _loss(network.of_prepared(x[chosen]), y[chosen]).mean()
         return value, value.detach()
 
     return loss
+
+
+def batches_of(n: int, size: int) -> Callable[[torch.Generator], Tensor]:
+    """Return what draws batches of n networks, each of which comes once before any comes again."""
+    waiting: list[Tensor] = []
+
+    def draw(generator: torch.Generator) -> Tensor:
+        if not waiting:
+            # a short batch at the end would weigh its networks more
+            waiting.extend(torch.randperm(n, generator=generator).split(size)[: max(1, n // size)])
+        return waiting.pop()
+
+    return draw
 
 
 def _mean_loss(network: Any, x: Tensor, y: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from wsflow.architecture import Architecture
 from wsflow.flow.energy import Predictions
 from wsflow.flow.loss import Metric
 from wsflow.geometry import Geometry
+from wsflow.losses import Loss
 from wsflow.running import forward, matched
+from wsflow.running.metrics import mean
 from wsflow.task import Task
 
 # inputs on which predictions are compared in each step of energy matching
@@ -47,6 +49,16 @@ def function_metric(task: Task, architecture: Architecture, geometry: Geometry, 
         return criterion.change(found, change).flatten(1)
 
     return metric
+
+
+def prediction_divergence(outputs: Tensor, others: Tensor, criterion: Loss) -> Tensor:
+    """Return the mean over inputs of KL(p || q), for the predictions p and q of outputs (n, b, k) and of others: (n,).
+
+    Of numbers, whose predictions have no variance, it is the squared error. The first outputs have no gradient.
+    """
+    outputs = outputs.detach()
+    moments = criterion.moments(outputs)
+    return mean(criterion.expected(others, moments) - criterion.expected(outputs, moments))
 
 
 def predictions_of(task: Task, architecture: Architecture, geometry: Geometry) -> Predictions:

@@ -89,6 +89,7 @@ def _predictor(data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
         "runs": runs,
         "metanetwork": params["metanetwork"],
         "labels": data.get("labels"),
+        "components": params.get("n_components"),
         "training": {
             "steps": max((h["step"] or [0])[-1] for h in histories),
             "best_step": max(h["best_step"] for h in histories),

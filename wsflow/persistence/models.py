@@ -24,6 +24,7 @@ from wsflow.populations.population import versions
 
 # name of a class -> the module that defines it, imported when a model is saved or loaded
 STEPS: dict[str, str] = {
+    "MetaAutoencoder": "wsflow.estimators.autoencoder",
     "MetaClassifier": "wsflow.estimators.predictors",
     "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",
@@ -99,7 +100,7 @@ def save_model(model: Any, path: str | Path) -> None:
 
     Parameters
     ----------
-    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, MetaRegressor, MetaClassifier, StandardScaler, PCA, ...
+    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, MetaAutoencoder, MetaRegressor, StandardScaler, PCA, ...
         Or a Pipeline of these.
     path : str or Path
 

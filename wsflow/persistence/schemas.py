@@ -100,7 +100,7 @@ def known_architecture(data: Any, field: str) -> None:
 _FITTED: dict[str, Check] = {"n_features": whole(1), "architecture": nullable(known_architecture)}
 _NAMED: dict[str, Check] = {"feature_names": list_of(text)}
 _HISTORY = record({"step": list_of(whole()), **dict.fromkeys(("train", "validation", "energy"), list_of(real))})
-_PREDICTOR: dict[str, Check] = {
+_TRAINED: dict[str, Check] = {
     **_FITTED,
     "histories": list_of(
         record(
@@ -109,8 +109,8 @@ _PREDICTOR: dict[str, Check] = {
         1,
     ),
     "fitted_to": row(whole(1), whole(1)),
-    "n_members": whole(1),
 }
+_PREDICTOR: dict[str, Check] = {**_TRAINED, "n_members": whole(1)}
 # class of a step -> its fitted values, when they are decoded
 FITTED: Mapping[str, Check] = MappingProxyType(
     {
@@ -130,6 +130,7 @@ FITTED: Mapping[str, Check] = MappingProxyType(
                 "fitted_to": row(whole(1), whole(1)),
             },
         ),
+        "MetaAutoencoder": record({**_TRAINED, "loss": one_of(*LOSSES), "dtype": one_of("float32", "float64")}, _NAMED),
         "MetaRegressor": record({**_PREDICTOR, "residual_std": number}, _NAMED),
         "MetaClassifier": record({**_PREDICTOR, "labels": list_of(label, 2)}, _NAMED),
         "PermutationAligner": record(
@@ -147,7 +148,9 @@ FITTED: Mapping[str, Check] = MappingProxyType(
 # class of a step -> its arrays
 ARRAYS: Mapping[str, Check] = MappingProxyType(
     {
-        **dict.fromkeys(("WeightFlow", "MetaRegressor", "MetaClassifier"), mapping(array("fib", *range(8)))),
+        **dict.fromkeys(
+            ("WeightFlow", "MetaAutoencoder", "MetaRegressor", "MetaClassifier"), mapping(array("fib", *range(8)))
+        ),
         "PermutationAligner": record(
             {
                 "reference": array("f", 1),
