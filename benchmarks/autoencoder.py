@@ -123,7 +123,7 @@ def fitted(data: Data, options: argparse.Namespace, path: Path) -> dict[str, Any
         task=data.train.task,
         training=AdamW(batch_size=64),
         max_iter=options.steps,
-        random_state=0,
+        random_state=options.seed,
     )
     with clock("fit"):
         model.fit(data.train.weights)
@@ -216,7 +216,8 @@ def latents(data: Data, model: MetaAutoencoder, steps: int) -> dict[str, Any]:
     with clock("others"):
         n = min(MIXED, len(z) // 10)
         widths = (0.1, 0.2, 0.4)
-        best = max(widths, key=lambda width: KernelDensity(bandwidth=width).fit(z).score(z_test[:128]))
+        part = len(z) // 20
+        best = max(widths, key=lambda width: KernelDensity(bandwidth=width).fit(z[part:]).score(z[:part]))
         laws |= {
             "Gaussian": _drawn(model, GaussianMixture(1, random_state=0).fit(z)),
             f"mixture of {MIXED} Gaussians": _drawn(model, GaussianMixture(n, reg_covar=1e-3, random_state=0).fit(z)),
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--network-steps", type=int, default=SETTINGS["steps"])
     parser.add_argument("--steps", type=int, default=3000, help="of the autoencoder")
     parser.add_argument("--flow-steps", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0, help="of the autoencoder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True, help="where populations and models are kept")
     parser.add_argument("--again", action="store_true", help="measure rows that the file has, too")
@@ -264,7 +266,7 @@ def main() -> None:
     if options.quick:
         options.data, options.train, options.test, options.network_steps = "digits", 150, 20, 10
         options.steps = options.flow_steps = 5
-    names = ("data", "train", "test", "network_steps", "steps", "flow_steps", "encoder")
+    names = ("data", "train", "test", "network_steps", "steps", "flow_steps", "encoder", "seed")
     settings = {name: getattr(options, name) for name in names}
     file = ResultsFile(options.out or RESULTS / f"autoencoder_{options.encoder}.json", settings, options.again)
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -236,6 +236,37 @@ def metanetworks_lines(found: Row) -> list[str]:
     return [headline(found, said), "", *list_table(["predictor", *numbers], rows)]
 
 
+def autoencoder_lines(found: Row) -> list[str]:
+    """What ``benchmarks/autoencoder.py`` wrote: what is kept, what is merged, and what laws of latents draw."""
+    rows, settings = found["rows"], found["settings"]
+    kept, minutes = rows["reconstruction"], rows["fit"]["seconds"]["fit"] / 60
+    components = "as many principal components of the functions"
+    laws, winner = rows["latents"]["laws"], rows["latents"]["winner"]
+    merged = {"two runs of one image": rows["runs"]}
+    merged |= {f"a copy, moved, with noise {level}": row for level, row in rows["noise"].items()}
+    numbers = ("mean", "aligned", "latent", "barrier", "functions")
+    cells = [[name, *(f"{row[key]:.4f}" for key in numbers)] for name, row in merged.items()]
+    header = ["squared error of", "mean", "aligned mean", "latent mean", "its barrier", "both functions"]
+    drawn = [[name, f"{row['score']:.2f}", f"{row['novelty']:.2f}"] for name, row in laws.items()]
+    return [
+        f"Encoder ``{settings['encoder']!r}``, seed {settings['seed']}; {settings['train']:,} networks to learn from "
+        f"and {settings['test']:,} of other images; {settings['steps']:,} steps in {minutes:.0f} minutes; "
+        f"{machines(rows.values())}.",
+        "",
+        f"Reconstructions of new networks have a mean squared error of {kept['mse']:.4f} as functions, where "
+        f"{components}, which are no networks, have {kept['mse_of_functions']:.4f} and the mean function "
+        f"{kept['mse_of_mean']:.4f}. A classifier of images recognises {kept['judge']:.3f} of the digits that they "
+        f"show, and {kept['judge_of_networks']:.3f} of those of the networks. Random symmetries of a network change "
+        f"its latent by {kept['orbit']['latents']:.0e} of the largest number, and the weights of its reconstruction by "
+        f"{kept['orbit']['reconstructions']:.0e}.",
+        "",
+        *list_table(header, cells),
+        *list_table(["drawn", "score", "novelty"], drawn),
+        f"Of what is drawn at a novelty of at least .85, the {winner} has the highest score.",
+        "",
+    ]
+
+
 def by_gradients(names: Iterable[str]) -> list[str]:
     """Names that end with a number of gradients, those of one number together."""
     return sorted(names, key=lambda name: (int(name.rpartition(", ")[2]), name))
@@ -445,6 +476,7 @@ TABLES: dict[str, Callable[[Row], list[str]]] = {
     "transfer-table": transfer_lines,
     "differences-table": differences_lines,
     "metanetworks-table": metanetworks_lines,
+    "autoencoder-table": autoencoder_lines,
 }
 """Directives, and what makes their text."""
 
