@@ -333,7 +333,7 @@ class TestRefusals:
     def test_arrays_of_another_decoder(self, tmp_path):
         model = MetaAutoencoder(3, task=TASK, **FAST).fit(networks())
         model.decoder = MLP(8, 1)
-        with pytest.raises(InvalidInputError, match="are not those of its metanetwork"):
+        with pytest.raises(InvalidInputError, match="are not those of its networks"):
             wsflow.save_model(model, tmp_path / "model.st")
 
 
