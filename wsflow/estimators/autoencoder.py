@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.inputs import as_networks, warn_of_plain
-from wsflow.estimators.statistics import check_statistics, modelled, weights_alone, with_statistics
+from wsflow.estimators.statistics import modelled, weights_alone, with_statistics
 from wsflow.estimators.validation import (
     description,
     fit_array,
@@ -176,7 +176,11 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             warn_of_plain(self, "compares weights, and knows no symmetry of networks")
         elif self.task is not None:
             check_task(architecture, self.task)
-        check_statistics(self.architecture_, self.task)
+        if self.task is None and self.architecture_ is not None and len(self.architecture_.statistic_columns):
+            raise InvalidInputError(
+                "Decoded networks get the running statistics of their batch norms from inputs of a task, and this "
+                "MetaAutoencoder has none: give it the task that the networks are for."
+            )
         generator = torch_generator(self.random_state)
         self._loss = "mse" if self.task is None else self.task.loss
         settings = self._settings()
