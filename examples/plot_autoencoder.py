@@ -19,7 +19,6 @@ from sklearn.decomposition import PCA
 
 import wsflow
 from wsflow import MetaAutoencoder, PermutationAligner, WeightArray
-from wsflow.models.options import MLP
 from wsflow.populations.representations import train_representations
 from wsflow.running import forward
 from wsflow.symmetry.actions import Action
@@ -94,8 +93,3 @@ for line, (title, networks) in zip(axes, rows.items(), strict=True):
         ax.set_xlabel(f"{np.mean((shown(network)[0] - image) ** 2):.3f}")
     line[0].set_ylabel(title)
 plt.show()
-
-# %%
-# The decoder is a network of its own, whose size is a choice: ``decoder=MLP(512)``.
-
-print(MLP(512))

@@ -339,7 +339,7 @@ class TestRefusals:
 
 def test_a_wider_probe_reads_any_architecture_that_runs():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
-    architecture = Architecture.from_module(module, torch.zeros(1, 1, 4, 4))
+    architecture = Architecture.from_module(module, torch.zeros(2, 1, 4, 4))
     X = networks(20, architecture)
     task = Task(np.random.default_rng(0).normal(size=(9, 1, 4, 4)), np.arange(9) % 2)
     model = MetaAutoencoder(3, task=task, **FAST).fit(X)

@@ -243,7 +243,8 @@ def autoencoder_lines(found: Row) -> list[str]:
     components = "as many principal components of the functions"
     laws, winner = rows["latents"]["laws"], rows["latents"]["winner"]
     merged = {"two runs of one image": rows["runs"]}
-    merged |= {f"a copy, moved, with noise {level}": row for level, row in rows["noise"].items()}
+    noise = {level: row for level, row in rows["noise"].items() if level != "hardware"}
+    merged |= {f"a copy, moved, with noise {level}": row for level, row in noise.items()}
     numbers = ("mean", "aligned", "latent", "barrier", "functions")
     cells = [[name, *(f"{row[key]:.4f}" for key in numbers)] for name, row in merged.items()]
     header = ["squared error of", "mean", "aligned mean", "latent mean", "its barrier", "both functions"]
