@@ -26,6 +26,7 @@ from wsflow.estimators.validation import (
     runs_of,
     tensor,
     torch_generator,
+    viewed,
 )
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.models.autoencoder import (
@@ -190,7 +191,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         held_out = held_out_rows(None, runs, len(runs), settings.training.validation_fraction, generator)
         rows = weights_alone(tensor(values).double(), self.architecture_)
         model = build_autoencoder(settings, inputs, generator)
-        everything = inputs if self.task is None or inputs is None else torch.from_numpy(self.task.X)
+        everything = inputs if self.task is None or inputs is None else viewed(self.task.X)
         self._dtype = values.dtype
         try:
             history = train_autoencoder(model, rows[~held_out], rows[held_out], everything, generator, self.progress)

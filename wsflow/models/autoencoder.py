@@ -271,6 +271,6 @@ def _disturbed(model: WeightAutoencoder, x: Tensor, generator: torch.Generator) 
     """Return prepared networks (n, d) with noise of a strength of its own for each, and prepared again."""
     if model.settings.noise == 0:
         return x
-    strength = model.settings.noise * torch.rand(len(x), 1, generator=generator)
-    noise = torch.randn(x.shape, generator=generator) * model.decoder.scale.deviation
+    strength = model.settings.noise * torch.rand(len(x), 1, generator=generator, dtype=x.dtype)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * model.decoder.scale.deviation
     return model.prepare(x + strength * noise)
