@@ -16,11 +16,11 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.estimators.checkpoints import FitCheckpoint
 from wsflow.estimators.conditions import condition_value, read_conditions
+from wsflow.estimators.fitted_flow import FittedFlow
 from wsflow.estimators.flow_state import restored, state_of
 from wsflow.estimators.inputs import (
     as_networks,
     check_device,
-    warn,
     warn_of_few,
     warn_of_plain,
     warn_of_unequal_spreads,
@@ -30,16 +30,12 @@ from wsflow.estimators.statistics import check_statistics, guided_task, modelled
 from wsflow.estimators.validation import (
     fit_array,
     held_out_rows,
-    later_array,
     restore_description,
     runs_of,
     tensor,
     torch_generator,
 )
-from wsflow.exceptions import IncomparableScoresWarning, NumericalError
-from wsflow.flow.sources import Source
-from wsflow.flow.velocity import VelocityField
-from wsflow.geometry import Geometry
+from wsflow.exceptions import NumericalError
 from wsflow.models.flow_training import FlowHistory, take_over, train_weight_flow
 from wsflow.models.memory import check_flow, check_gradients, check_samples
 from wsflow.models.options import DEFAULTS, resolved
@@ -57,7 +53,7 @@ from wsflow.training.loop import TrainingInterrupted
 ROWS = 64
 
 
-class WeightFlow(DensityMixin, BaseEstimator):
+class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
     """A continuous normalizing flow over the weights of networks, trained by flow matching.
 
     A string stands for an object of `wsflow.models.options` with its defaults: ``WeightFlow(velocity="neuron")`` is
@@ -375,58 +371,6 @@ class WeightFlow(DensityMixin, BaseEstimator):
             )
         return rows if own is None else with_statistics(rows, own, task)
 
-    def score_samples(self, X: Any, return_std: bool = False, condition: Any = None) -> Any:
-        """Compute the log-density of networks, with respect to the Riemannian volume of their canonical forms.
-
-        A row's score depends on the other rows by rounding only, because matrix kernels treat a row differently by its
-        place. Velocities are in double precision where divergences are exact, and in single precision, as those of
-        samples are, where they are estimated; sums are in double precision. With an adaptive solver rounding may decide
-        whether a step is accepted, and then scores differ by the solver's tolerances. What is equal in all networks of
-        `fit` is no dimension: the density is that of the others, and zero, with a score of minus infinity, for networks
-        that differ in it. Running statistics have no part in it.
-
-        Parameters
-        ----------
-        X : WeightArray or array-like of shape (n, d)
-        return_std : bool
-            Whether to return standard errors too.
-        condition : float or label, optional
-            Of all rows, for a flow with a condition; None takes the law over all.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n,)
-            In nats. They compare within one geometry and one preprocessing only.
-        standard_error : ndarray of shape (n,)
-            Only if `return_std`: of the mean over the probes, from the spread of their own estimates. It is zero with
-            the exact divergence, and not a number with a single probe. It has ``n_probes - 1`` degrees of freedom: with
-            4 probes 86% of the means lie within two standard errors. Errors of the solver are not in it.
-
-        Raises
-        ------
-        ValueError
-            If there is no density: for the normalized geometry and for a source that is only drawn from.
-        """
-        rows = weights_alone(tensor(later_array(self, X)), self.architecture_)
-        found, error = self._model(condition).log_prob_and_error(rows)
-        return (found.numpy(), error.numpy()) if return_std else found.numpy()
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Compute the mean log-density of networks; y is ignored.
-
-        Scores of other geometries, or behind other preprocessing, are with respect to other volumes and do not compare:
-        a search over these takes a `wsflow.EnergyScorer` as its `scoring`. Where `set_params` has changed the
-        geometry, as a search does, an ``IncomparableScoresWarning`` says so.
-        """
-        if getattr(self, "_other_geometry", False):
-            warn(
-                "Log-densities of flows in different geometries are with respect to different volumes, so their order "
-                "means nothing, and the geometry of this flow was set by set_params, as a search over geometries does. "
-                "Search with scoring=wsflow.EnergyScorer(task), which compares samples.",
-                IncomparableScoresWarning,
-            )
-        return float(self.score_samples(X).mean())
-
     def set_params(self, **params: Any) -> WeightFlow:
         """Set parameters, and note where the geometry is another one, whose scores do not compare."""
         before = repr(self.geometry)
@@ -434,38 +378,6 @@ class WeightFlow(DensityMixin, BaseEstimator):
         if repr(self.geometry) != before:
             self._other_geometry = True
         return self
-
-    @property
-    def geometry_(self) -> Geometry:
-        """The fitted geometry."""
-        return self.model_.geometry
-
-    @property
-    def velocity_(self) -> VelocityField:
-        """The trained velocity."""
-        return self.model_.velocity
-
-    @property
-    def source_(self) -> Source:
-        """The distribution at t = 0."""
-        return self.model_.flow.source
-
-    @property
-    def manifold_(self) -> Any:
-        """The flow's manifold as a geomstats ProductManifold."""
-        return self.geometry_.manifold.geomstats()
-
-    def to_manifold(self, X: Any) -> np.ndarray:
-        """Map networks to points of `manifold_`, an array of shape (n, ambient size).
-
-        Parameters
-        ----------
-        X : WeightArray or array-like of shape (n, d)
-        """
-        check_is_fitted(self)
-        rows = weights_alone(tensor(later_array(self, X)), self.architecture_)
-        points = self.geometry_.to_points(rows.double())
-        return points[:, self.geometry_.manifold.varying].numpy()
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return state_of(self)
