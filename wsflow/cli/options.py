@@ -14,7 +14,7 @@ from wsflow.cli.wording import did_you_mean
 Command = Callable[..., Any]
 # as in tables that are too heavy for the help of a command; a test holds them together
 GEOMETRIES = ("auto", "euclidean", "normalized", "geometric")
-INITIALISATIONS = ("kaiming", "normal", "siren", "siren_small", "torch", "uniform")
+INITIALISATIONS = ("he", "kaiming", "normal", "siren", "siren_small", "torch", "uniform")
 METANETWORKS = (
     "auto", "neuron", "relational", "neural_graph", "scale_equivariant", "deep_sets", "statistics", "convolutional",
     "mlp", "probe",

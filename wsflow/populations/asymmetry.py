@@ -11,6 +11,8 @@ import numpy as np
 from wsflow.options import Options, one_of, whole
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wsflow.architecture import Architecture
     from wsflow.populations.architectures import Networks
     from wsflow.task import Task
@@ -93,6 +95,12 @@ class Start:
     order: np.ndarray
     anchored: np.ndarray
     values: np.ndarray
+
+    def of(self, weights: Tensor) -> Tensor:
+        """Return first weights (n, d) from those of networks without constants."""
+        weights = weights[:, self.order]
+        weights[:, self.anchored] = weights.new_tensor(self.values)
+        return weights
 
 
 def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: bool) -> tuple[Architecture, Start]:

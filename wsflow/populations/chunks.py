@@ -10,7 +10,6 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import NumericalError
-from wsflow.populations.asymmetry import Start
 from wsflow.populations.batches import Batches
 from wsflow.populations.chunk_optimizer import ChunkOptimizer
 from wsflow.populations.gradients import Gradients, activation_bytes
@@ -56,7 +55,7 @@ class _Chunk:
         drawn = problem.drawn(runs)
         weights = _initial(problem, self.runs, seeds)
         _rescale(weights, drawn["initialisation_scale"], _plain(problem))
-        weights = weights if problem.start is None else _started(weights, problem.start)
+        weights = weights if problem.start is None else problem.start.of(weights)
         dtype = torch.float64 if problem.dtype == np.float64 else torch.float32
         self.weights = weights.to(settings.device, dtype)
         self.statistics = torch.from_numpy(problem.architecture.statistic_columns).to(settings.device)
@@ -120,13 +119,6 @@ def _initial(problem: Problem, runs: np.ndarray, seeds: Sequence[int]) -> Tensor
 def _plain(problem: Problem) -> Architecture:
     """Return the architecture as whose networks the runs begin."""
     return problem.architecture if problem.start is None else problem.start.plain
-
-
-def _started(weights: Tensor, start: Start) -> Tensor:
-    """Return first weights (n, d) from those of networks without constants."""
-    weights = weights[:, torch.from_numpy(start.order)]
-    weights[:, torch.from_numpy(start.anchored)] = torch.from_numpy(start.values).to(weights)
-    return weights
 
 
 def _rescale(weights: Tensor, scale: np.ndarray, architecture: Architecture) -> None:

@@ -214,6 +214,8 @@ def _with_norms(weights: Tensor, architecture: Architecture) -> Tensor:
 
 
 INITIALISATIONS: dict[str, Callable[[Architecture, int, torch.Generator], Tensor]] = {
+    # one scheme under its author's two names
+    "he": kaiming,
     "kaiming": kaiming,
     "normal": normal,
     "siren": siren,
