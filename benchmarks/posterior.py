@@ -1,16 +1,18 @@
-"""Model averages of a flow's samples, beside deep ensembles, SGLD, SGHMC and a Laplace approximation.
+"""Model averages of a flow's samples, beside deep ensembles, SGLD, SGHMC, Laplace and variational approximations.
 
 Every source gives networks of one architecture, and averages of 1, 2, 5, ... of them are judged alike: accuracy,
 negative log-likelihood, Brier score and calibration error on the test part, and how well their entropy tells foreign
 inputs. These are Fashion-MNIST for MNIST; for the breast-cancer data, its own rows with the values of each feature
-shuffled by themselves. Step sizes of the samplers and the prior of the Laplace approximation are the ones with the
-best likelihood on the validation part, for each seed; nothing else is selected. Seconds are those of the call that
+shuffled by themselves. Step sizes of the samplers, the prior of the Laplace approximation and the weight of the KL of
+variational networks are the ones with the best likelihood on the validation part, for each seed; nothing else is
+selected. Seconds are those of the call that
 makes the networks: of a flow with its population, of a sampler with the step size that was taken. What else could be
 had for the cost of a flow is ``affordable``, a number of training runs; its population is a deep ensemble already, and
 is averaged whole. Writes a row for each seed. MNIST is where ``WSFLOW_DATA`` says, or is downloaded.
 
 References: Welling and Teh 2011 (SGLD); Chen, Fox and Guestrin 2014, arXiv:1402.4102 (SGHMC); Daxberger et al. 2021,
-arXiv:2106.14806 (Laplace approximations of the last layer).
+arXiv:2106.14806 (Laplace approximations of the last layer); Tomczak, Swaroop and Turner 2020 (variational networks of
+low rank).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +28,13 @@ import numpy as np
 import torch
 from demo_seeds import RESULTS
 from quality import RECIPES, fitted, population, quick
-from results_file import Clock, ResultsFile
-from torch import Tensor
+from results_file import Clock, ResultsFile, plain
 
 import wsflow
 from wsflow import Task, WeightArray
-from wsflow.architecture.sequential import LINEAR
 from wsflow.evaluation import predictive_curve
 from wsflow.exceptions import NumericalError
-from wsflow.running import flatten, predictions, unflatten
-from wsflow.running.execution import evaluation_run
+from wsflow.populations.laplace import last_layer_laplace
 
 JOBS = ("wdbc", "mnist")
 SIZES = (1, 2, 5, 10, 20, 50, 100)
@@ -44,6 +44,11 @@ EPOCHS = {"wdbc": 400, "mnist": 10}
 RATES = {"sgld": (0.03, 0.1, 0.3, 1.0), "sghmc": (0.003, 0.01, 0.03, 0.1)}
 PRIOR_VARIANCE = 1.0  # of the weights, for the samplers
 PRECISIONS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+# by their rank, and the weights of the KL that are tried
+VARIATIONAL = {"variational, rank 4": 4, "variational, mean-field": 0}
+KNOBS = ("learning_rate", "prior_precision", "kl_weight")
+KL_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)
+STEPS = {"wdbc": 2000, "mnist": 4000}
 
 
 def foreign(task: Task, seed: int) -> np.ndarray:
@@ -63,47 +68,6 @@ def chains(task: Task, recipe: dict[str, Any], optimizer: str, rate: float, seed
         weight_decay=1 / (PRIOR_VARIANCE * len(task.X)), temperature=1.0, snapshots=each,
         snapshot_every=max(1, steps // (2 * each)), random_state=seed, **training,
     ).weights[:n]  # fmt: skip
-
-
-def laplace(network: WeightArray, task: Task, precision: float, n: int, generator: torch.Generator) -> WeightArray:
-    """Networks whose last layer is drawn from a Gaussian around a trained one; the other layers are its own.
-
-    The precision is that of the prior plus the curvature of the cross-entropy of all examples in the last layer's
-    weights W and biases, sum_n (diag p_n - p_n p_n^T) (x) f_n f_n^T, with the features f and a one for the bias.
-    """
-    architecture = network.architecture
-    tensors = unflatten(torch.from_numpy(np.array(network[:1], dtype=np.float64)), architecture)
-    last = [layer for layer in architecture.layers if layer.kind == LINEAR][-1]
-    features, outputs = _last_layer(tensors, architecture, torch.from_numpy(task.X).double())
-    curvature = _curvature(features, outputs)
-    factor = torch.linalg.cholesky(curvature + precision * torch.eye(len(curvature), dtype=torch.float64))
-    noise = torch.randn(len(curvature), n, generator=generator, dtype=torch.float64)
-    change = torch.linalg.solve_triangular(factor.mT, noise, upper=True).mT.reshape(n, last.outputs, last.inputs + 1)
-    moved = {name: tensor.expand(n, *tensor.shape[1:]).clone() for name, tensor in tensors.items()}
-    moved[f"{last.name}.weight"] += change[..., :-1]
-    moved[f"{last.name}.bias"] += change[..., -1]
-    return WeightArray(flatten(moved, architecture).numpy().astype(np.float32), architecture)
-
-
-def _last_layer(tensors: dict[str, Tensor], architecture: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into the last layer, with a one for its bias, and the probabilities that come out."""
-    run = evaluation_run(tensors, architecture)
-    linear = [(step, of, out) for step, of, out in run.operations(inputs) if step.base == "linear"]
-    _, (before, *_), outputs = linear[-1]
-    features = before.value[0]
-    return torch.cat([features, torch.ones_like(features[:, :1])], 1), predictions(outputs.value, "cross_entropy")[0]
-
-
-def _curvature(features: Tensor, outputs: Tensor) -> Tensor:
-    """The curvature in the last layer, of shape (outputs * features, outputs * features)."""
-    k, p = outputs.shape[1], features.shape[1]
-    total = torch.zeros(k, p, k, p, dtype=features.dtype)
-    for f, q in zip(features.split(5000), outputs.split(5000), strict=True):
-        # one class at a time: all at once are (5000, k, k)
-        for i in range(k):
-            share = q[:, i : i + 1] * (torch.eye(k, dtype=q.dtype)[i] - q)
-            total[i] += torch.einsum("nj,na,nb->ajb", share, f, f)
-    return total.reshape(k * p, k * p)
 
 
 def best(makers: dict[float, Callable[[], WeightArray]], task: Task) -> tuple[float, WeightArray, float]:
@@ -146,7 +110,7 @@ def sources(
         made[name] = (networks, {"seconds": seconds, "learning_rate": rate})
 
     def drawn(precision: float) -> WeightArray:
-        return laplace(unseen, task, precision, n, torch.Generator().manual_seed(seed))
+        return last_layer_laplace(unseen[:1], task, n, prior_precision=precision, random_state=seed)
 
     precision, networks, seconds = best({p: lambda p=p: drawn(p) for p in PRECISIONS}, task)
     made["Laplace, last layer"] = (networks, {"seconds": seconds + ensemble / n, "prior_precision": precision})
@@ -157,6 +121,29 @@ def measured(job: str, recipe: dict[str, Any], seed: int, n: int, epochs: int, d
     """The row of one seed: a curve for each source."""
     task = wsflow.load_task(recipe["task"])
     made, affordable = sources(task, recipe, seed, n, epochs)
+    return {"sources": curves(made, task, seed, n, draws), "affordable": affordable}
+
+
+def variational(recipe: dict[str, Any], seed: int, n: int, steps: int, draws: int, names: list[str]) -> dict[str, Any]:
+    """The curves of variational networks, each a single training."""
+    task, made = wsflow.load_task(recipe["task"]), {}
+    for name in names:
+
+        def drawn(weight: float, rank: int = VARIATIONAL[name]) -> WeightArray:
+            model = wsflow.VariationalNetwork(
+                recipe["hidden"], rank, kl_weight=weight, max_iter=steps, learning_rate=5e-3, random_state=seed
+            )
+            return model.fit(task.X, task.y).sample(n, random_state=seed)
+
+        weight, networks, seconds = best({weight: partial(drawn, weight) for weight in KL_WEIGHTS}, task)
+        made[name] = (networks, {"seconds": seconds, "kl_weight": weight})
+    return curves(made, task, seed, n, draws)
+
+
+def curves(
+    made: dict[str, tuple[WeightArray, dict[str, float]]], task: Task, seed: int, n: int, draws: int
+) -> dict[str, Any]:
+    """The measures of averages of each source, by their size, and what its networks cost."""
     outside, rows = foreign(task, seed), {}
     for name, (networks, cost) in made.items():
         # of the population, all at once
@@ -168,14 +155,16 @@ def measured(job: str, recipe: dict[str, Any], seed: int, n: int, epochs: int, d
             if part != "sizes"
         }
         rows[name] = {"sizes": curve.sizes, **numbers, "networks": len(networks), **cost}
-    return {"sources": rows, "affordable": affordable}
+    return rows
 
 
 def show(job: str, seed: int, row: dict[str, Any]) -> None:
     """What was measured, on the screen."""
     print(f"{job}, seed {seed}: the flow costs as much as {row['affordable']:.0f} training runs")
     for name, found in row["sources"].items():
-        knobs = ", ".join(f"{key} {found[key]:g}" for key in ("learning_rate", "prior_precision") if key in found)
+        knobs = ", ".join(
+            f"{key} {found[key]:g}" for key in ("learning_rate", "prior_precision", "kl_weight") if key in found
+        )
         print(f"  {name} ({found['seconds']:.1f} s{', ' if knobs else ''}{knobs})")
         for i, size in enumerate(found["sizes"]):
             print(f"    {size:5}  " + "  ".join(f"{key} {values[i]:.3f}" for key, values in found["mean"].items()))
@@ -197,8 +186,9 @@ def main() -> None:
     if options.quick and options.out is None:
         parser.error("--quick needs --out: what it measures says nothing")
     recipe, n, epochs, draws = RECIPES[options.job], options.networks, EPOCHS[options.job], options.draws
+    steps = STEPS[options.job]
     if options.quick:
-        recipe, n, epochs, draws = quick(recipe), 10, 4, 2
+        recipe, n, epochs, draws, steps = quick(recipe), 10, 4, 2, 5
     settings = {
         "job": options.job, **recipe, "networks": n, "draws": draws, "epochs": epochs, "chains": CHAINS,
         "rates": RATES, "prior_variance": PRIOR_VARIANCE, "precisions": PRECISIONS,
@@ -206,6 +196,9 @@ def main() -> None:
     file = ResultsFile(options.out or RESULTS / f"posterior_{options.job}.json", settings, options.again)
     for seed in options.seeds:
         row = file.measure(str(seed), lambda s=seed: measured(options.job, recipe, s, n, epochs, draws))
+        if missing := [name for name in VARIATIONAL if name not in row["sources"]]:
+            row["sources"] |= plain(variational(recipe, seed, n, steps, draws, missing))
+            file.write()
         show(options.job, seed, row)
 
 

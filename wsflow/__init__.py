@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsflow.estimators.predictors import MetaRegressor as MetaRegressor
     from wsflow.estimators.sampling import sample as sample
     from wsflow.estimators.scoring import EnergyScorer as EnergyScorer
+    from wsflow.estimators.variational import VariationalNetwork as VariationalNetwork
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
     from wsflow.evaluation.connectivity import interpolate as interpolate
     from wsflow.evaluation.detection import detect as detect
@@ -58,6 +59,7 @@ _HOMES = {
     "Population": "wsflow.populations.population",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
     "Task": "wsflow.task",
+    "VariationalNetwork": "wsflow.estimators.variational",
     "WeightArray": "wsflow.weights",
     "WeightFlow": "wsflow.estimators.flow",
     "concatenate": "wsflow.populations.joining",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,9 +136,9 @@ class PredictiveCurve:
     sd: dict[str, np.ndarray]
 
 
-@takes_networks("weights")
+@takes_networks("weights", named=True)
 def predictive_curve(
-    weights: WeightArray,
+    weights: WeightArray | Mapping[str, WeightArray],
     task: Task,
     sizes: Sequence[int] = SIZES,
     *,
@@ -146,13 +146,14 @@ def predictive_curve(
     ood_score: str = "entropy",
     draws: int = DRAWS,
     random_state: int = 0,
-) -> PredictiveCurve:
+) -> Any:
     """Measure model averages on held-out data, by the number of networks in them (Lakshminarayanan et al. 2017).
 
     Parameters
     ----------
-    weights : WeightArray of shape (n, d)
-        Samples of a flow, a deep ensemble of trained networks, or what else is to be averaged.
+    weights : WeightArray of shape (n, d), or mapping from names to such
+        Samples of a flow or of a `VariationalNetwork`, a deep ensemble of trained networks, or what else is to be
+        averaged; several sources have a curve each, as `wsflow.plotting.PredictiveDisplay` takes them.
     sizes : sequence of int
         Those above n are left out.
     ood : ndarray of shape (b, p), optional
@@ -161,6 +162,10 @@ def predictive_curve(
         As in `wsflow.evaluation.ood_auroc`.
     draws : int
         How many times to draw networks, without replacement, for each size.
+
+    Returns
+    -------
+    PredictiveCurve, or dict from names to PredictiveCurve
 
     Raises
     ------
@@ -177,6 +182,9 @@ def predictive_curve(
     >>> curve.sizes, bool(curve.mean["nll"][-1] < curve.mean["nll"][0])
     ((1, 2, 5), True)
     """
+    if isinstance(weights, Mapping):
+        options: Any = {"ood": ood, "ood_score": ood_score, "draws": draws, "random_state": random_state}
+        return {name: predictive_curve(each, task, sizes, **options) for name, each in weights.items()}
     check_task(weights.architecture, task)
     possible = tuple(sorted(size for size in set(sizes) if 1 <= size <= len(weights)))
     if not possible:

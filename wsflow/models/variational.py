@@ -31,9 +31,9 @@ from wsflow.training.loop import History, Loss, Schedule, train
 
 # of the prior's standard deviation, at the start: noise that 16 layers pass on without drowning what they compute
 START = 0.05
-# Adam's steps are as long as the learning rate, which suits means, and is little on a logarithm or in units of the start
+# Adam's steps are as long as the learning rate, which suits means, and is little on a logarithm or in such units
 RATE = 10.0
-# networks drawn in each step, which share out its batch: the same number of products, and a quarter of the variance
+# networks drawn in each step, which share out its batch: gradients vary less by the draw, and cost no more products
 DRAWS = 4
 
 
@@ -212,9 +212,7 @@ def train_posterior(
     settings = posterior.settings
     schedule = Schedule(settings.max_iter, settings.learning_rate, weight_decay=0.0)
     try:
-        return train(
-            posterior, _negative_elbo(task, settings), schedule, generator, progress=progress, what="The ELBO"
-        )
+        return train(posterior, _negative_elbo(task, settings), schedule, generator, progress=progress, what="The ELBO")
     finally:
         posterior.eval().requires_grad_(False)
 

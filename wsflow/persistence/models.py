@@ -29,9 +29,11 @@ STEPS: dict[str, str] = {
     "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
+    "VariationalNetwork": "wsflow.estimators.variational",
     "WeightFlow": "wsflow.estimators.flow",
 }
 HOLDERS: dict[str, str] = {
+    "Asymmetry": "wsflow.populations.asymmetry",
     "TraceEstimator": "wsflow.flow.divergence",
     "RungeKutta": "wsflow.flow.solvers",
     "DormandPrince": "wsflow.flow.adaptive",
@@ -100,8 +102,8 @@ def save_model(model: Any, path: str | Path) -> None:
 
     Parameters
     ----------
-    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, MetaAutoencoder, MetaRegressor, StandardScaler, PCA, ...
-        Or a Pipeline of these.
+    model : PermutationAligner, ScaleCanonicalizer, WeightFlow, MetaAutoencoder, MetaRegressor, VariationalNetwork, ...
+        Or StandardScaler, PCA, or a Pipeline of these.
     path : str or Path
 
     Raises

@@ -133,6 +133,17 @@ FITTED: Mapping[str, Check] = MappingProxyType(
         "MetaAutoencoder": record({**_TRAINED, "loss": one_of(*LOSSES), "dtype": one_of("float32", "float64")}, _NAMED),
         "MetaRegressor": record({**_PREDICTOR, "residual_std": number}, _NAMED),
         "MetaClassifier": record({**_PREDICTOR, "labels": list_of(label, 2)}, _NAMED),
+        "VariationalNetwork": record(
+            {
+                "n_features": whole(1),
+                "architecture": known_architecture,
+                "history": record({"step": list_of(whole()), "train": list_of(real), "best_step": whole()}),
+                "seed": whole(0, 2**31),
+                "is_column": flag,
+                "labels": nullable(list_of(label, 1)),
+            },
+            _NAMED,
+        ),
         "PermutationAligner": record(
             {
                 **_FITTED,
@@ -160,5 +171,8 @@ ARRAYS: Mapping[str, Check] = MappingProxyType(
             }
         ),
         "ScaleCanonicalizer": record({}),
+        "VariationalNetwork": record(
+            {"row": array("f", 1), "mean": array("f", 1), "log_ratio": array("f", 1), "loadings": array("f", 2)}
+        ),
     }
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from wsflow.exceptions import InvalidInputError
@@ -15,8 +15,12 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def takes_networks(*names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+def takes_networks(
+    *names: str, named: bool = False
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Let a function take a Population where it has a parameter of that name that is a WeightArray.
+
+    With `named` it takes a mapping from names to networks as well.
 
     Examples
     --------
@@ -41,8 +45,11 @@ def takes_networks(*names: str) -> Callable[[Callable[Parameters, Result]], Call
                 # said by the function itself, with its name
                 return function(*args, **kwargs)
             for name in names:
-                if bound.arguments.get(name) is not None:
-                    bound.arguments[name] = _weights(bound.arguments[name], name, function.__name__)
+                given = bound.arguments.get(name)
+                if named and isinstance(given, Mapping):
+                    bound.arguments[name] = {k: _weights(each, name, function.__name__) for k, each in given.items()}
+                elif given is not None:
+                    bound.arguments[name] = _weights(given, name, function.__name__)
             return function(*bound.args, **bound.kwargs)
 
         return called

@@ -103,6 +103,28 @@ class Start:
         return weights
 
 
+def with_constants(
+    networks: Networks, task: Task, asymmetry: Asymmetry | None, anchor: bool
+) -> tuple[Networks, Start | None]:
+    """Return networks with common constants, or with an anchor, and how they begin; or as they are.
+
+    Raises
+    ------
+    ValueError
+        If an anchor has no constants, or none in weights.
+    InvalidInputError
+        As `asymmetric` says.
+    """
+    if asymmetry is None:
+        if anchor:
+            raise ValueError("An 'anchor' goes with an 'asymmetry', which says what the anchor is.")
+        return networks, None
+    if anchor and asymmetry.kind != "weights":
+        raise ValueError("An 'anchor' has its constants in weights: choose the asymmetry 'weights'.")
+    table, start = asymmetric(networks, task, asymmetry, anchor)
+    return replace(networks, architecture=table), start
+
+
 def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: bool) -> tuple[Architecture, Start]:
     """Return the architecture of networks with common constants, or with an anchor, and how they begin.
 

@@ -14,7 +14,7 @@ from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
 from wsflow.populations.architectures import Networks, as_read, networks_of
-from wsflow.populations.asymmetry import Asymmetry, Start, asymmetric, asymmetry_of, described
+from wsflow.populations.asymmetry import Asymmetry, Start, asymmetry_of, described, with_constants
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import chunk_size as default_chunk_size
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
@@ -188,7 +188,7 @@ def train_population(
         snapshot_every, random_state, first_run, device, chunk_size, described(asymmetry_of(asymmetry)), anchor,
         shared_initialisation, keep_initial,
     )  # fmt: skip
-    networks, start = _with_constants(networks, task, asymmetry_of(asymmetry), anchor)
+    networks, start = with_constants(networks, task, asymmetry_of(asymmetry), anchor)
     task = as_read(task, networks.architecture)
     problem = _problem(task, targets, networks, given, start)
     _check_memory(problem)
@@ -203,22 +203,6 @@ def train_population(
     kept = problem.kept(problem.totals(problem.drawn(runs)))
     weights = WeightArray(rows, networks.architecture, runs=runs.repeat(kept.shape[1]), steps=kept.ravel())
     return Population(weights, task, _provenance(problem))
-
-
-def _with_constants(
-    networks: Networks, task: Task, asymmetry: Asymmetry | None, anchor: bool
-) -> tuple[Networks, Start | None]:
-    """Return networks with common constants, or with an anchor, and how they begin."""
-    if asymmetry is None:
-        if anchor:
-            raise ValueError("The 'anchor' of train_population goes with 'asymmetry', which says what the anchor is.")
-        return networks, None
-    if anchor and asymmetry.kind != "weights":
-        raise ValueError(
-            "The 'anchor' of train_population has its constants in weights: choose the asymmetry 'weights'."
-        )
-    table, start = asymmetric(networks, task, asymmetry, anchor)
-    return replace(networks, architecture=table), start
 
 
 def _problem(

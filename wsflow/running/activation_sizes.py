@@ -19,18 +19,25 @@ LEAST = 16
 
 
 class _Largest(TorchDispatchMode):
-    """Measures the largest tensor, of inputs and what is computed; views of weights do not count."""
+    """Measures the largest tensor, of inputs and what is computed from them: weights with constants do not count."""
 
-    def __init__(self, weights: Tensor, inputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor) -> None:
         super().__init__()
-        self.weights, self.numbers = weights.untyped_storage().data_ptr(), inputs.numel()
+        self.numbers = inputs.numel()
+        # by their memory, which is kept so that no other tensor takes its address
+        self.of_inputs = {inputs.untyped_storage().data_ptr(): inputs}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() != self.weights:
+        if any(x.untyped_storage().data_ptr() in self.of_inputs for x in _tensors((args, kwargs))):
+            for x in _tensors(result):
+                self.of_inputs[x.untyped_storage().data_ptr()] = x
                 self.numbers = max(self.numbers, x.numel())
         return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
 
 
 def runs_in_one_product(architecture: Architecture) -> bool:
@@ -61,7 +68,7 @@ def largest_activation(architecture: Architecture, inputs: Tensor) -> int:
     example = inputs[:2]
     zeros = torch.zeros(1, architecture.n_weights, dtype=torch.float32)
     example = example.to(zeros) if example.is_floating_point() else example
-    with torch.no_grad(), _Largest(zeros, example) as seen:
+    with torch.no_grad(), _Largest(example) as seen:
         forward(zeros, architecture, example)
     return max(1, -(-seen.numbers // max(len(example), 1)))
 
