@@ -86,16 +86,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure rows that the file has, too")
-    parser.add_argument("--out", type=Path, default=RESULTS / "variational.json")
+    parser.add_argument("--quick", action="store_true", help="digits and 2 steps: to see that it runs")
+    parser.add_argument("--out", type=Path, help="default: docs/results/variational.json; none with --quick")
     options = parser.parse_args()
+    if options.quick and options.out is None:
+        parser.error("--quick needs --out: what it measures says nothing")
+    if options.quick:
+        options.task, options.steps = "digits", 2
     torch.set_num_threads(options.threads)
     task = flat(wsflow.load_task(options.task))
     settings = {"task": options.task, "depth": DEPTH, "width": WIDTH, "steps": options.steps, **TRAINING}
-    file = ResultsFile(options.out, settings, options.again)
+    file = ResultsFile(options.out or RESULTS / "variational.json", settings, options.again)
     for seed in options.seeds:
         for rank in sorted(options.ranks, key=lambda rank: rank != RANK):
             for arm in (arm for arm in options.arms if rank == RANK or arm in RANKED):
-                key = f"{arm}; rank {rank}; seed {seed}"
+                key = f"{seed}/{arm}, rank {rank}"
                 row = file.measure(key, lambda a=arm, r=rank, s=seed: measured(a, r, s, options.steps, task))
                 numbers = "  ".join(f"{name} {row[name]:.3f}" for name in (*MEASURES, "kl"))
                 print(f"{key:40} {numbers}  {row['seconds']:.0f} s", flush=True)

@@ -23,6 +23,7 @@ SCRIPTS = {
     "runs": ["--seeds", "0", "1"],
     "transfer": ["--seeds", "0"],
     "posterior": ["--seeds", "0"],
+    "variational": ["--seeds", "0", "1", "--ranks", "4", "0"],
     "ablation": ["--seeds", "0", "--variants", "defaults", "hints=None", "temperature=0.7"],
 }
 

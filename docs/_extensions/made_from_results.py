@@ -24,6 +24,10 @@ GUIDED = ("accuracy", "loss", "average")
 CHANGED = ("accuracy", "loss", "novelty", "dispersion", "copies")
 # of model averages: key -> title
 SCORES = {key: row.label for key, row in (FORECASTS | OOD).items() if row.only == "classification"}
+# of variational networks: their order, and key -> title
+VARIATIONAL = ("standard", "He", "W", "anchor", "mask alone", "W on He")
+VARIATIONAL += tuple(f"{arm}, norms" for arm in VARIATIONAL[:3])
+FORECAST = {key: FORECASTS[key].label for key in ("accuracy", "nll", "ece")}
 # the picture of runs: title -> label -> where in a row the number is
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "accuracy": {
@@ -327,6 +331,18 @@ def posterior_cells(rows: Sequence[Row], size: int) -> list[str]:
     return [*(over_seeds(scores, key) for key in SCORES), over_seeds(rows, "seconds", 1)]
 
 
+def variational_lines(found: Row) -> list[str]:
+    """What ``benchmarks/variational.py`` wrote: a row for each kind of network and rank, over seeds."""
+    settings, rows = found["settings"], found["rows"]
+    network = f"{settings['depth']} hidden layers of {settings['width']}, {settings['steps']} steps"
+    kinds = {tuple(key.partition("/")[2].split(", rank ")) for key in rows}
+    cells = []
+    for arm, rank in sorted(kinds, key=lambda kind: (VARIATIONAL.index(kind[0]), int(kind[1]))):
+        own = [row for key, row in rows.items() if key.partition("/")[2] == f"{arm}, rank {rank}"]
+        cells.append([arm, rank, *(over_seeds(own, key) for key in FORECAST), over_seeds(own, "seconds", 0)])
+    return [headline(found, network), "", *list_table(["networks", "rank", *FORECAST.values(), "seconds"], cells)]
+
+
 def draw_runs(found: Row, path: Path) -> None:
     """The picture of quality against the number of runs: a point for each seed, lines through their means."""
     from matplotlib.figure import Figure
@@ -474,6 +490,7 @@ TABLES: dict[str, Callable[[Row], list[str]]] = {
     "quality-table": quality_lines,
     "width-table": width_lines,
     "posterior-table": posterior_lines,
+    "variational-table": variational_lines,
     "transfer-table": transfer_lines,
     "differences-table": differences_lines,
     "metanetworks-table": metanetworks_lines,
