@@ -13,12 +13,12 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, check_random_state, check_scalar, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, check_random_state, check_scalar
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
-from wsflow.estimators.validation import FLOATS, of_input, tensor, torch_generator
+from wsflow.estimators.examples import classes_of, classifies, fit_examples, later_examples
+from wsflow.estimators.validation import tensor, torch_generator
 from wsflow.evaluation.model_averaging import posterior_predictive
 from wsflow.evaluation.predictive import chunked_outputs
 from wsflow.exceptions import InvalidInputError
@@ -27,21 +27,12 @@ from wsflow.models.variational import LowRankGaussian, VariationalSettings, trai
 from wsflow.populations.architectures import networks_of
 from wsflow.populations.asymmetry import ASYMMETRIES, Asymmetry, asymmetry_of, with_constants
 from wsflow.running import predictions
-from wsflow.running.example_inputs import declared_input
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.task import Task
 from wsflow.training.loop import History, TrainingInterrupted
 from wsflow.weights import WeightArray
 
 SEEDS = 2**31
-
-
-def _classifies(estimator: Any) -> bool:
-    return isinstance(estimator.loss, str) and estimator.loss in LOSSES and _is_classification(estimator.loss)
-
-
-def _is_classification(loss: str) -> bool:
-    return "classification" in LOSSES[loss].kinds
 
 
 class VariationalNetwork(BaseEstimator):
@@ -119,6 +110,7 @@ class VariationalNetwork(BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden": ["array-like", None],
         "rank": [Interval(Integral, 0, None, closed="left")],
         "architecture": [Architecture, str, None],
         "activation": [StrOptions(set(ACTIVATIONS)), None],
@@ -216,63 +208,31 @@ class VariationalNetwork(BaseEstimator):
 
     def _task(self, X: Any, y: Any) -> Task:
         """Return the data as a task, whose classes are numbers."""
-        is_classifier = _classifies(self)
-        if y is None:
-            raise ValueError("VariationalNetwork requires y to be passed, but the target y is None.")
-        with of_input():
-            X, y = validate_data(self, X, y, **self._reading(), multi_output=True, y_numeric=not is_classifier)
-        y = _column(y)
-        if is_classifier:
-            check_classification_targets(y)
-            y = self._codes(y)
+        X, y = fit_examples(self, X, y)
+        classes = None
+        if classifies(self):
+            self.classes_, y = classes_of(self, y)
+            classes = np.arange(len(self.classes_)) if y.ndim == 1 else None
         self._is_column = y.ndim == 1
-        return Task(X, y, self.loss, classes=np.arange(len(self.classes_)) if is_classifier and y.ndim == 1 else None)
-
-    def _codes(self, y: np.ndarray) -> np.ndarray:
-        if y.ndim == 2:
-            self.classes_ = np.arange(y.shape[1])
-            return y
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "VariationalNetwork needs examples of two classes or more, and all of y is one class, "
-                f"{self.classes_.tolist()[0]!r}."
-            )
-        return codes
-
-    def _reading(self) -> dict[str, Any]:
-        """Return how X is validated: other architectures than perceptrons may read images, or tokens."""
-        known = declared_input(self.architecture) if isinstance(self.architecture, Architecture) else None
-        reads_tokens = known is not None and known.dtype != "weights"
-        return {"dtype": [np.int64, np.int32] if reads_tokens else FLOATS, "allow_nd": self.architecture is not None}
+        return Task(X, y, self.loss, classes=classes)
 
     def _settings(self) -> VariationalSettings:
         return VariationalSettings(
-            self.architecture_,
-            int(self.rank),
-            float(self.prior_scale),
-            float(self.kl_weight),
-            float(self.warm_up),
-            float(self.learning_rate),
-            int(self.batch_size),
-            int(self.max_iter),
-        )
+            self.architecture_, int(self.rank), float(self.prior_scale), float(self.kl_weight), float(self.warm_up),
+            float(self.learning_rate), int(self.batch_size), int(self.max_iter),
+        )  # fmt: skip
 
     def _finish(self, model: LowRankGaussian, history: History) -> None:
         self.model_, self.history_ = model, history
         self.n_iter_ = history.step[-1] if history.step else 0
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> WeightArray:
-        """Draw networks.
+        """Draw networks, a `WeightArray` of shape (n_samples, d).
 
         Parameters
         ----------
         n_samples : int
         random_state : int, RandomState or None
-
-        Returns
-        -------
-        WeightArray of shape (n_samples, d)
         """
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
@@ -284,44 +244,34 @@ class VariationalNetwork(BaseEstimator):
 
     def _average(self, X: Any) -> np.ndarray:
         """The average prediction (b, k) of the same networks at every call, computed in the precision of X."""
-        check_is_fitted(self)
-        with of_input():
-            X = validate_data(self, X, reset=False, **self._reading())
+        X = later_examples(self, X)
         networks = self._drawn(self.n_networks, self._seed)
         dtype = X.dtype if X.dtype.kind == "f" else np.float32
         parts = [predictions(outputs, self.loss).sum(0) for outputs in chunked_outputs(networks, X, dtype)]
         average: np.ndarray = (torch.stack(parts).sum(0) / len(networks)).numpy()
         return average
 
-    @available_if(_classifies)
+    @available_if(classifies)
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict the probabilities of the classes, or of each label: the mean over networks.
+        """Predict the probability (b, classes) of each class, or of each label: the mean over networks.
 
         Parameters
         ----------
         X : array-like of shape (b, p)
-
-        Returns
-        -------
-        ndarray of shape (b, classes)
         """
         found = self._average(X).astype(np.float64)
         # single precision rounds sums
         return found / found.sum(1, keepdims=True) if self._is_column else found
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the most probable classes, or the expected targets.
+        """Predict the most probable classes, or the expected targets, (b,) or (b, m).
 
         Parameters
         ----------
         X : array-like of shape (b, p)
-
-        Returns
-        -------
-        ndarray of shape (b,) or (b, m)
         """
         average = self._average(X)
-        if not _classifies(self):
+        if not classifies(self):
             return average[:, 0] if self._is_column else average
         found: np.ndarray = self.classes_[average.argmax(1)] if self._is_column else (average > 0.5).astype(np.int64)
         return found
@@ -335,7 +285,7 @@ class VariationalNetwork(BaseEstimator):
         y : array-like of shape (b,) or (b, m)
         sample_weight : array-like of shape (b,), optional
         """
-        measure = accuracy_score if _classifies(self) else r2_score
+        measure = accuracy_score if classifies(self) else r2_score
         return float(measure(y, self.predict(X), sample_weight=sample_weight))
 
     def evaluate(self, X: Any, y: Any) -> dict[str, float]:
@@ -356,18 +306,15 @@ class VariationalNetwork(BaseEstimator):
         ----------
         Guo et al. 2017, arXiv:1706.04599 (calibration error).
         """
-        check_is_fitted(self)
-        with of_input():
-            X, y = validate_data(self, X, y, reset=False, **self._reading(), multi_output=True)
-        classes = self.classes_ if _classifies(self) and self._is_column else None
-        return posterior_predictive(
-            self._drawn(self.n_networks, self._seed), Task(X, _column(y), self.loss, classes=classes)
-        ).numbers
+        X, y = later_examples(self, X, y)
+        classes = self.classes_ if classifies(self) and self._is_column else None
+        task = Task(X, y, self.loss, classes=classes)
+        return posterior_predictive(self._drawn(self.n_networks, self._seed), task).numbers
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        if _classifies(self):
+        if classifies(self):
             tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
         else:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
@@ -382,7 +329,7 @@ class VariationalNetwork(BaseEstimator):
             "history": {name: getattr(history, name) for name in ("step", "train", "best_step")},
             "seed": self._seed,
             "is_column": self._is_column,
-            "labels": self.classes_.tolist() if _classifies(self) else None,
+            "labels": self.classes_.tolist() if classifies(self) else None,
         }
         return arrays, data if names is None else {**data, "feature_names": names.tolist()}
 
@@ -400,8 +347,3 @@ class VariationalNetwork(BaseEstimator):
             why = str(error).splitlines()[-1].strip()
             raise InvalidInputError(f"The arrays of a VariationalNetwork are not of its network: {why}") from error
         self._finish(model.eval().requires_grad_(False), History(**data["history"]))
-
-
-def _column(y: np.ndarray) -> np.ndarray:
-    """Return targets (b, 1) as (b,), with scikit-learn's warning, and others as they are."""
-    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
