@@ -273,7 +273,7 @@ class TestEstimator:
         ({"rank": -1}, (X, Y), "'rank' parameter of VariationalNetwork"),
         ({"initialisation": "xavier"}, (X, Y), "'initialisation' parameter of VariationalNetwork"),
         ({"hidden": "abc"}, (X, Y), "'hidden' parameter of VariationalNetwork"),
-        ({"anchor": True}, (X, Y), "'anchor' goes with an 'asymmetry'"),
+        ({"anchor": True}, (X, Y), "'anchor' goes with 'asymmetry'"),
         ({"kl_weight": -0.1}, (X, Y), "'kl_weight' parameter"),
         ({"loss": "hinge"}, (X, Y), "'loss' parameter"),
         ({}, (X, np.zeros(150)), "two classes or more.*one class, 0.0"),

@@ -117,7 +117,7 @@ def with_constants(
     """
     if asymmetry is None:
         if anchor:
-            raise ValueError("An 'anchor' goes with an 'asymmetry', which says what the anchor is.")
+            raise ValueError("An 'anchor' goes with 'asymmetry', which says what the anchor is.")
         return networks, None
     if anchor and asymmetry.kind != "weights":
         raise ValueError("An 'anchor' has its constants in weights: choose the asymmetry 'weights'.")

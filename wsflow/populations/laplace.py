@@ -24,7 +24,7 @@ ITERATIONS = 200  # of the fixed point, which settles in about ten
 SMALLER = "Take networks with fewer features in front of the last layer."
 NOT_LINEAR = (
     "The outputs of these networks are not those of a linear layer of their own, so that no Laplace approximation is "
-    "known. Draw networks by a VariationalNetwork, or by train_population(optimizer='sghmc')."
+    "known. Draw networks by variational inference, or by SGHMC."
 )
 
 
