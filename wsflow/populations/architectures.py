@@ -107,7 +107,9 @@ def _check_details(details: dict[str, Any], given: dict[str, Any], named: bool) 
     takes = own if named or (given["architecture"] is None and given["module"] is None) else set()
     if wrong := [name for name, value in details.items() if value is not None and name not in takes]:
         what = "module" if given["module"] is not None else "architecture" if given["architecture"] else "hidden"
-        raise ValueError(f"The {wrong[0]!r} of train_population does not go with {what!r}, which says all: leave it out.")
+        raise ValueError(
+            f"The {wrong[0]!r} of train_population does not go with {what!r}, which says all: leave it out."
+        )
 
 
 def _of_name(task: Task, name: str, activation: str | None, image: Sequence[int] | None) -> Networks:
