@@ -41,7 +41,8 @@ from wsflow.models.options import MLP, resolved
 from wsflow.models.predictor import canonical_form
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
-from wsflow.training.loop import History, TrainingInterrupted
+from wsflow.training.loop import TrainingInterrupted
+from wsflow.training.state import History
 
 
 class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -29,7 +29,8 @@ from wsflow.populations.asymmetry import ASYMMETRIES, Asymmetry, asymmetry_of, w
 from wsflow.running import predictions
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.task import Task
-from wsflow.training.loop import History, TrainingInterrupted
+from wsflow.training.loop import TrainingInterrupted
+from wsflow.training.state import History
 from wsflow.weights import WeightArray
 
 SEEDS = 2**31

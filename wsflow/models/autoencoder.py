@@ -37,7 +37,8 @@ from wsflow.running import forward, matched
 from wsflow.running.example_inputs import example_inputs
 from wsflow.symmetry.canonical import Form, canonical_action
 from wsflow.task import Task
-from wsflow.training.loop import History, Schedule, seeded, train
+from wsflow.training.loop import seeded, train
+from wsflow.training.state import History, Schedule
 
 # inputs on which functions are compared in a step of training, and after it
 TRAINED_ON, COMPARED_ON = 256, 512

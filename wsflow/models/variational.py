@@ -27,7 +27,8 @@ from wsflow.progress import Progress
 from wsflow.running import losses, matched, tensors_of, train_forward
 from wsflow.running.layer_types import layer_types
 from wsflow.task import Task
-from wsflow.training.loop import History, Loss, Schedule, train
+from wsflow.training.loop import Loss, train
+from wsflow.training.state import History, Schedule
 
 # of the prior's standard deviation, at the start: noise that 16 layers pass on without drowning what they compute
 START = 0.05
