@@ -30,6 +30,7 @@ from wsflow import (
     merge,
     save_population,
 )
+from wsflow.activations import ACTIVATIONS
 from wsflow.architecture.operations import OPERATIONS
 from wsflow.architecture.program import Constant, ConstantValue, Input, Operation, Program, Value
 from wsflow.exceptions import InvalidInputError
@@ -37,6 +38,7 @@ from wsflow.populations.population import Population
 from wsflow.running import forward, train_forward, unflatten
 from wsflow.running.execution import run_module
 from wsflow.running.program import ProgramModule
+from wsflow.running.sequential import program_of_layers
 from wsflow.running.steps import function_of
 from wsflow.tracing.rules import RULES
 
@@ -367,3 +369,23 @@ def test_sizes_beyond_memory_are_refused_before_anything_is_allocated() -> None:
 def test_operands_that_do_not_fit_are_refused_by_name(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"'y'.*reshape\.default"):
         ProgramModule(_with_program([Operation("y", "reshape.default", arguments)]))
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_the_first_run_of_a_perceptron_may_be_inside_a_transform(name: str) -> None:
+    """What a transform wraps must not get into a program, which is kept for all runs to come."""
+    architecture = Architecture.mlp([3, 4, 2], name)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    row = torch.randn(architecture.n_weights, generator=generator, dtype=torch.float64)
+
+    def total(w: Tensor) -> Tensor:
+        return forward(w.unsqueeze(0), architecture, x).square().sum()
+
+    program_of_layers.cache_clear()
+    inside = torch.func.grad(total)(row)
+    torch.func.vmap(torch.func.grad(total))(row.expand(2, -1))
+    program_of_layers.cache_clear()
+    start = row.clone().requires_grad_()
+    (outside,) = torch.autograd.grad(total(start), start)
+    torch.testing.assert_close(inside, outside, rtol=1e-12, atol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +44,12 @@ def _linear(layer: Layer, x: Value) -> Operation:
 
 
 def _activation(layer: Layer, position: int, x: Value) -> list[Operation]:
+    # the transforms of torch.func belong to a thread: in one of its own they wrap no operand
+    with ThreadPoolExecutor(1) as outside:
+        return outside.submit(_recorded, layer, position, x).result()
+
+
+def _recorded(layer: Layer, position: int, x: Value) -> list[Operation]:
     row = activation(layer.kind)
     z = torch.empty(2, 2, device="meta")
     argument = torch.empty(2, device="meta") if row.learned else layer.argument
