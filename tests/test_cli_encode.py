@@ -102,7 +102,7 @@ def test_the_card_says_what_it_is(folder):
         (["encode", "zoo.st", "--model", "zoo.st", "-o", "new.csv"], "population"),
         (["encode", "zoo.st", "-o", "new.st", "-p", "size=3"], "size"),
         (["merge", "zoo.st", "-o", "new.st", "--method", "latent"], "go together"),
-        (["merge", "zoo.st", "-o", "new.st", "--autoencoder", "auto.st"], "go together"),
+        (["merge", "zoo.st", "-o", "new.st", "--autoencoder", "auto.st", "--method", "mean"], "together"),
         (["merge", "zoo.st", "-o", "new.st", "--method", "latent", "--autoencoder", "auto.st", "--repair"], "together"),
     ],
 )  # fmt: skip

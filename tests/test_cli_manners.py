@@ -167,8 +167,9 @@ def run(*line, code=0):
     return result
 
 
+OF_MODELS = ("model", "autoencoder")
 SWAPPED = [
-    (command, param, "zoo.safetensors" if param.name == "model" else "model.st")
+    (command, param, "zoo.safetensors" if param.name in OF_MODELS else "model.st")
     for command, param in INPUTS
     if isinstance(param.type, InputFile | Reference) and command != "info" and param.name != "architecture"
 ]
@@ -182,7 +183,7 @@ SWAPPED = [
 def test_a_model_is_no_population_and_a_population_no_model(folder, monkeypatch, command, param, other):
     monkeypatch.chdir(folder)
     error = run(*arguments(command, param, other), code=3).stderr
-    meant, given = ("model", "population") if param.name == "model" else ("population", "model")
+    meant, given = ("model", "population") if param.name in OF_MODELS else ("population", "model")
     assert f"{other}: this is a {given}, not a {meant}" in error and "load_" not in error
 
 

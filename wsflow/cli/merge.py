@@ -27,12 +27,10 @@ DRAWN = 5
 @options.out
 @click.option(
     "--method",
-    default="mean",
-    show_default=True,
     type=options.Choice(options.MERGES),
-    help="The mean of weights, or the network of the mean latent.",
+    help="The mean of weights, or the network of the mean latent (default: latent with --autoencoder).",
 )
-@click.option("--autoencoder", type=InputFile(), help="For --method latent: what wsflow encode fitted.")
+@click.option("--autoencoder", type=InputFile(), help="For the mean latent: what wsflow encode fitted.")
 @click.option("--align", is_flag=True, help="Align the networks with the first one before.")
 @click.option(
     "--statistics",
@@ -47,7 +45,7 @@ DRAWN = 5
 def merge(
     file: Path,
     out: Path,
-    method: str,
+    method: str | None,
     autoencoder: Path | None,
     align: bool,
     statistics: str,
@@ -72,6 +70,7 @@ def merge(
     """
     import wsflow
 
+    method = method or ("mean" if autoencoder is None else "latent")
     latent = method == "latent"
     if latent != (autoencoder is not None) or (latent and (align or repair)):
         raise click.UsageError("--method latent and --autoencoder FILE go together, without --align and --repair.")
