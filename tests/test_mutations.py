@@ -33,6 +33,7 @@ from torch import nn
 
 import wsflow
 from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
+from wsflow.estimators.checkpoints import DESCRIPTION, FitCheckpoint
 from wsflow.exceptions import InvalidInputError, WsflowError
 from wsflow.flow.solvers import RungeKutta
 from wsflow.models import options
@@ -332,7 +333,7 @@ def training_file(name: str) -> Callable[[Path], list[bytes]]:
 
 def resumed(path: Path) -> Checkpoint:
     description = json.loads(trained(path.parent.parent)["training.json"])
-    return Checkpoint.open(path.parent, description, resume=True)
+    return Checkpoint.begin(path.parent, description, resume=True)
 
 
 def chunk(path: Path) -> np.ndarray | None:
@@ -342,6 +343,32 @@ def chunk(path: Path) -> np.ndarray | None:
     loaded = Checkpoint(path.parent, fingerprint).load(0, expected.shape)
     assert loaded is None or loaded.tobytes() == expected.tobytes()
     return loaded
+
+
+@cache
+def fitted(folder: Path) -> dict[str, bytes]:
+    """The files of the state of a fit of five steps."""
+    rows = np.random.default_rng(0).normal(size=(6, 2))
+    given = {"max_iter": 5, "random_state": 0, "checkpoint": folder / "fit"}
+    wsflow.WeightFlow("euclidean", velocity=options.MLP(4, 1), **given).fit(rows)
+    return {path.name: path.read_bytes() for path in sorted((folder / "fit").iterdir())}
+
+
+def fit_file(name: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [fitted(folder)[name]]
+
+
+def described(path: Path) -> dict[str, Any] | None:
+    return FitCheckpoint.described(path.parent, DESCRIPTION)
+
+
+def stage(path: Path) -> dict[str, Any] | None:
+    """The state of a fit: whole, or none."""
+    files = fitted(path.parent.parent)
+    folder = FitCheckpoint(path.parent, hashlib.sha256(files["training.json"]).hexdigest())
+    found = folder.unpack(path)
+    assert found is None or folder.pack(*found) == files[path.name]
+    return found
 
 
 BOTH = (of_bytes, of_metadata, of_metadata, of_metadata)
@@ -361,6 +388,8 @@ READERS: dict[str, Reader] = {
     "csv": Reader(tables, "data.csv", load_task, use_task),
     "npz of a task": Reader(arrays, "data.npz", load_task, use_task),
     "training": Reader(training_file("training"), "training/training.json", resumed, repr, (of_bytes, of_json)),
+    "fit": Reader(fit_file("training.json"), "fit/training.json", described, repr, (of_bytes, of_json)),
+    "stage": Reader(fit_file("stage-matching.safetensors"), "fit/stage-matching.safetensors", stage, repr, BOTH),
     "chunk": Reader(training_file("chunk-000000"), "training/chunk-000000.safetensors", chunk, repr),
     **{
         suffix: Reader(layouts(suffix), f"net{suffix}", networks, use_population)

@@ -250,7 +250,7 @@ class TestTargets:
             f"pipe{name_of(param)}": "device or a pipe",
             f"link{name_of(param)}": "symbolic link",
             "new.txt": f"ends in {' or '.join(s for s in param.type.suffixes if s)}",
-            "new.npz": "ends in",
+            "new.gz": "ends in",
         }.items():
             refused(folder, [*arguments(command, param, path), "--force"], message)
 
