@@ -170,7 +170,8 @@ class Mixture:
 def chunked_outputs(weights: WeightArray, inputs: np.ndarray, dtype: Any = np.float32) -> Iterator[Tensor]:
     """Yield the outputs (m, b, k) of a few networks at a time, computed in `dtype`, so that memory stays bounded."""
     architecture = weights.architecture
-    x = torch.from_numpy(np.asarray(inputs, dtype=dtype if inputs.dtype.kind == "f" else np.int64))
+    # torch warns of memory that may not be written to
+    x = torch.from_numpy(np.require(inputs, dtype if inputs.dtype.kind == "f" else np.int64, "W"))
     rows, examples = networks_and_examples(architecture, x, CHUNK_NUMBERS)
     with torch.no_grad():
         for start in range(0, len(weights), rows):
