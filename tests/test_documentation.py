@@ -193,3 +193,8 @@ def test_the_package_runs_as_a_module(monkeypatch, capsys):
         runpy.run_module("wsflow", run_name="__main__")
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith("Usage: wsflow ")
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.MULTILINE).group(1) == wsflow.__version__
