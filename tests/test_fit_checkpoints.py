@@ -251,3 +251,8 @@ def test_the_command_goes_on_where_it_was_told_to(tmp_path: Path) -> None:
     assert (tmp_path / "one.st").read_bytes() == (tmp_path / "two.st").read_bytes()
     other = run("three.st", "--resume", "--seed", "5")
     assert other.exit_code == InvalidInputError.exit_code and "'seed' was" in other.output
+
+
+def test_targets_that_are_ignored_are_no_part_of_it(whole: WeightFlow, tmp_path: Path) -> None:
+    flow(tmp_path).fit(networks(), np.arange(len(ROWS)))
+    same(flow(tmp_path).fit(networks(), np.zeros(len(ROWS))), whole)

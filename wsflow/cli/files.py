@@ -28,6 +28,9 @@ LEAST = 2**20  # bytes that any file may take
 class Output(click.ParamType):
     """What a command writes."""
 
+    # what shells complete it with
+    completed = "file"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Make a path of the text, which must not stand for the standard output."""
         if str(value) == "-":
@@ -43,7 +46,7 @@ class Output(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Let the shell complete the path."""
-        return [CompletionItem(incomplete, type="dir" if isinstance(self, OutputFolder) else "file")]
+        return [CompletionItem(incomplete, type=self.completed)]
 
     def check(self, path: Path) -> None:
         """Refuse a path that cannot be written."""
@@ -80,6 +83,7 @@ class OutputFolder(Output):
     """A folder, which is made if it is not there, for files of some names."""
 
     name = "folder"
+    completed = "dir"
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -233,9 +233,9 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         with of_input():
             latents = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        if latents.shape[1] != self.n_components:
+        if latents.shape[1] != self._n_features_out:
             raise InvalidInputError(
-                f"The latents of this MetaAutoencoder have {self.n_components} columns, got {latents.shape[1]}."
+                f"The latents of this MetaAutoencoder have {self._n_features_out} columns, got {latents.shape[1]}."
             )
         with np.errstate(over="ignore"):
             rows = self.model_.decode(tensor(latents)).numpy().astype(self._dtype)
@@ -279,7 +279,8 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.n_components)
+        # n_components may be another one by now
+        return self.model_.settings.n_latent
 
     def _rows(self, X: Any) -> Tensor:
         return weights_alone(tensor(later_array(self, X)).double(), self.architecture_)

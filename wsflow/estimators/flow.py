@@ -228,7 +228,8 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         geometry = settings.geometry_for(modelled(self.architecture_), weights.shape[1], weights)
         generator = torch_generator(self.random_state)
         before = self.model_.velocity if self.warm_start and hasattr(self, "model_") else None
-        data = {"networks": values, "runs": runs_of(X, groups, len(values)), "conditions": y, "start": before}
+        data = {"networks": values, "runs": runs_of(X, groups, len(values)), "start": before}
+        data["conditions"] = None if settings.condition is None else y
         checkpoint = self._checkpoint(settings, data, generator)
         points = torch.cat([geometry.to_points(rows.double()) for rows in weights.split(ROWS)])
         self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
