@@ -11,6 +11,7 @@ from wsflow.architecture.names import check_names
 from wsflow.architecture.parameters import Parameter
 from wsflow.architecture.sequential import check_shapes
 from wsflow.architecture.spaces import NeuronGroup, Wire
+from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
 
 DOUBLE = 8  # bytes of a number
@@ -20,6 +21,10 @@ def check(architecture: Any) -> None:
     """Raise a ValueError that names what is wrong with an architecture."""
     if not architecture.parameters:
         raise ValueError("An architecture needs parameters: it is empty.")
+    if empty := [p for p in architecture.parameters if p.role == "weight" and not p.size]:
+        raise InvalidInputError(
+            f"{empty[0].name!r} has shape {tuple(empty[0].shape)}, without a number. Leave out layers without neurons."
+        )
     check_names("parameter", [name for p in architecture.parameters for name in (p.name, *p.aliases)])
     check_names("wire", [wire.name for wire in architecture.wires])
     check_names("constant", architecture.constants)

@@ -69,7 +69,7 @@ def save_population(population: Population, path: str | Path) -> None:
         raise InvalidInputError(f"The parameter name {reserved[0]!r} is reserved for wsflow. Rename the parameter.")
     rows = np.asarray(weights)
     for parameter in architecture.parameters:
-        tensors[parameter.name] = rows[:, architecture.slices[parameter.name]].reshape(-1, *parameter.shape)
+        tensors[parameter.name] = rows[:, architecture.slices[parameter.name]].reshape(len(rows), *parameter.shape)
     data = {
         "architecture": json.loads(architecture.to_json()),
         "aligned": weights.aligned,
