@@ -128,7 +128,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "module": "vit",
         "runs": 600,
         "training": {**SHORT_IMAGES, "steps": 600},
-        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 192},
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 128, "energy.n_steps": 120},
     },
     "siren": {
         **IMAGES,

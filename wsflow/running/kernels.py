@@ -15,7 +15,8 @@ from torch import Tensor
 from wsflow.architecture.operations import BY_KIND
 from wsflow.architecture.program import Operation
 from wsflow.running.normalisation import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from wsflow.running.steps import Own, Step, aligned, is_own, rank, shape, stacked, value
+from wsflow.running.products import CONVOLUTIONS, convolution, linear
+from wsflow.running.steps import Own, Step, aligned, is_own, rank, shape, value
 
 Kernel = Callable[..., Any]
 
@@ -34,36 +35,6 @@ def item(step: Step, values: Any, index: Any) -> Any:
 def size(step: Step, x: Any, axis: int | None = None) -> Any:
     """Return the size of an axis."""
     return shape(x) if axis is None else shape(x)[axis]
-
-
-def linear(step: Step, x: Any, weight: Any, bias: Any = None) -> Own:
-    """Multiply by the matrix of each network, all networks in one product."""
-    if not is_own(weight) or not (bias is None or is_own(bias)):
-        return step.mapped(x, weight, bias)
-    inner = shape(x)[:-1]
-    rows = value(x) if rank(x) == 2 else value(x).reshape(*(step.n,) * is_own(x), -1, value(x).shape[-1])
-    rows = rows if is_own(x) else rows.expand(step.n, *rows.shape)
-    matrix = weight.value.transpose(1, 2)
-    result = torch.bmm(rows, matrix) if bias is None else torch.baddbmm(bias.value.unsqueeze(1), rows, matrix)
-    return Own(result if rank(x) == 2 else result.reshape(step.n, *inner, -1))
-
-
-def convolution(step: Step, x: Any, weight: Any, bias: Any = None, *settings: Any, **keywords: Any) -> Any:
-    """Convolve network by network: on a CPU, convolutions of all networks in one take longer."""
-    if not any(map(is_own, (x, weight, bias))):
-        return _channels_last(step.function(_channels_last(x), weight, bias, *settings, **keywords))
-    given = [operand.value.unbind() if is_own(operand) else [operand] * step.n for operand in (x, weight, bias)]
-    return Own(stacked(step.function(*each, *settings, **keywords) for each in zip(*given, strict=True)))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Put the channels of images last in memory, with which float32 kernels take less time, above all backwards."""
-    if x.dim() != 4 or x.dtype != torch.float32:
-        return x
-    # not by a memory format, which torch does not batch; of one channel only a copy has the strides that are meant
-    last = x.permute(0, 2, 3, 1)
-    last = last.contiguous() if x.shape[1] > 1 else last.clone(memory_format=torch.contiguous_format)
-    return last.permute(0, 3, 1, 2)
 
 
 def reshape(step: Step, x: Any, sizes: Any) -> Own:
@@ -174,7 +145,6 @@ def rrelu(step: Step, x: Any, lower: float = 1 / 8, upper: float = 1 / 3, traini
     return Own(torch.where(value(x) < 0, slopes * value(x), value(x)))
 
 
-CONVOLUTIONS = frozenset(f"{kind}{n}d" for kind in ("conv", "conv_transpose") for n in (1, 2, 3)) | {"convolution"}
 DRAWN: dict[str, Callable[..., Tensor]] = {
     "bernoulli": _bernoulli,
     "uniform": _uniform,

@@ -26,7 +26,8 @@ from wsflow.architecture.program import (
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import physical_memory
 from wsflow.running.draws import Draws
-from wsflow.running.kernels import CONVOLUTIONS, computed
+from wsflow.running.kernels import computed
+from wsflow.running.products import is_sliding
 from wsflow.running.steps import Own, Step, is_own, value
 
 # what an operation raises where its operands are not what it takes
@@ -92,7 +93,7 @@ class Run:
 
     def output(self, *inputs: Tensor) -> Any:
         """Return the output (n, ...) of all networks on inputs (b, ...), or (n, b, ...) one for each network."""
-        if not self.alone and any(operation.base in CONVOLUTIONS for operation in self.program.operations):
+        if not self.alone and any(is_sliding(operation, self.tensors) for operation in self.program.operations):
             return self._one_by_one(self._checked(inputs))
         return self.together(*inputs)
 
