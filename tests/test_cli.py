@@ -127,6 +127,7 @@ def test_demo_writes_its_files_and_its_report(tmp_path):
         "model.st",
         "samples.safetensors",
         "report.png",
+        "report.html",
         "report.json",
     }
     assert {path.name for path in (tmp_path / "demo").iterdir()} == names

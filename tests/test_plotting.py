@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from wsflow.architecture import Architecture
+from wsflow.evaluation.barrier import BarrierMatrix
 from wsflow.evaluation.report import Report, evaluate
-from wsflow.plotting import EvaluationDisplay
+from wsflow.plotting import BarrierMatrixDisplay, EvaluationDisplay, plot_path
+from wsflow.plotting.alignment import AlignmentDisplay
+from wsflow.plotting.evaluation import _spread
+from wsflow.plotting.panels import null_style
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -49,12 +54,65 @@ def test_four_panels_name_what_they_show():
 def test_the_clouds_are_the_networks_and_the_markers_their_means():
     ax = EvaluationDisplay.from_report(REPORT).axes_[0, 0]
     clouds = {c.get_label(): c.get_offsets().data for c in ax.collections}
-    np.testing.assert_allclose(clouds["samples, each"][:, 0], REPORT.predictive["samples"].losses)
-    # accuracies are spread by less than half of their spacing
-    assert np.abs(clouds["samples, each"][:, 1] - REPORT.predictive["samples"].scores).max() < 0.5 / 30
+    (each,) = (points for label, points in clouds.items() if label.startswith("samples, each ("))
+    found = REPORT.predictive["samples"]
+    np.testing.assert_allclose(each[:, 0], found.losses)
+    # accuracies are spread by less than half of their spacing, and none is above the best
+    assert np.abs(each[:, 1] - found.scores).max() < 0.5 / 30
+    assert found.scores.min() <= each[:, 1].min() and each[:, 1].max() <= found.scores.max()
     mean = REPORT.samples["loss"], REPORT.samples["accuracy"]
     np.testing.assert_allclose(clouds["samples, mean"], [mean])
     assert len(clouds["null: noise (0.02, 0.1, 0.3, 1)"]) == 4
+
+
+def test_no_accuracy_is_drawn_above_one_or_below_zero():
+    scores = np.array([1.0] * 50 + [0.9] * 30 + [0.0] * 20)
+    spread = _spread(scores)
+    assert spread.max() <= 1 and spread.min() >= 0 and len(np.unique(spread)) == 100
+    assert np.abs(spread - scores).max() <= 0.1 / 3 + 1e-12
+    np.testing.assert_array_equal(_spread(scores[:50]), scores[:50])
+
+
+def test_networks_that_are_not_drawn_are_counted():
+    """Of 200 samples two are far below every mean, and their accuracies outside the axes."""
+    predictive = replace(REPORT.predictive["samples"], scores=np.array([0.6] * 198 + [0.0] * 2), losses=np.ones(200))
+    report = replace(REPORT, predictive={**REPORT.predictive, "samples": predictive})
+    ax = EvaluationDisplay.from_report(report).axes_[0, 0]
+    assert "samples, each (198 of 200)" in texts(ax)
+    barriers = {"before": np.array([0.1] * 199 + [9.0]), "after": np.full(200, 0.1)}
+    ax = EvaluationDisplay.from_report(replace(REPORT, barriers=barriers)).axes_[0, 1]
+    assert "mean 0.144, 199 of 200" in texts(ax) and "mean 0.100, 200" in texts(ax)
+
+
+def test_nulls_differ_in_colour_or_marker():
+    styles = [tuple(null_style(index).items()) for index in range(28)]
+    assert len(set(styles)) == 28
+    for key in ("color", "marker"):
+        assert len({null_style(index)[key] for index in range(4)}) == 4
+    ax = EvaluationDisplay.from_report(REPORT).axes_[0, 0]
+    nulls = [c for c in ax.collections if c.get_label().startswith("null: ")]
+    assert len({(tuple(c.get_edgecolor()[0]), len(c.get_paths()[0].vertices)) for c in nulls}) == len(nulls) == 6
+
+
+@pytest.mark.parametrize(("lowest", "ends"), [(-1.0, (-2.0, 2.0)), (-0.01, (0.0, 2.0)), (0.0, (0.0, 2.0))])
+def test_maps_of_barriers_are_centred_on_zero_or_begin_there(lowest, ends):
+    matrix = BarrierMatrix(np.array([[0.0, 2.0], [lowest, 0.0]]), np.zeros((2, 2)))
+    (image,) = BarrierMatrixDisplay.from_matrix(matrix).ax_.images
+    assert image.get_clim() == ends
+    if lowest == -1:
+        red, green, blue, _ = image.cmap(image.norm(0.0))
+        assert min(red, green, blue) > 0.95
+    assert BarrierMatrixDisplay.from_matrix(matrix, largest=4.0).ax_.images[0].get_clim()[1] == 4
+
+
+def test_every_figure_has_a_title():
+    matrix = BarrierMatrix(np.zeros((2, 2)), np.zeros((2, 2)))
+    axes = [BarrierMatrixDisplay.from_matrix(matrix).ax_, *EvaluationDisplay.from_report(REPORT).axes_.flat]
+    axes += [*REPORT.plot().axes_.flat, AlignmentDisplay(np.ones(3), np.ones(3), "distance").plot().ax_]
+    line = Architecture.mlp([1, 1])
+    a, b = WeightArray([[0.0, 0.0]], line), WeightArray([[2.0, 0.0]], line)
+    axes.append(plot_path(a, b, Task(np.ones((1, 1)), [0.0], loss="mse"), n_points=1).ax_)
+    assert all(ax.get_title() for ax in axes)
 
 
 def test_the_line_of_likely_copies_is_the_held_out_quantile():

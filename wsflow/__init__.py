@@ -124,11 +124,25 @@ def _orbit_approximations(*arguments: Any) -> tuple[str, ...]:
     return certify_orbits(*arguments).approximations
 
 
+def _display_of_report(report: Any) -> Any:
+    from wsflow.plotting.report import ReportDisplay
+
+    return ReportDisplay.from_report(report)
+
+
+def _page_of_report(*arguments: Any) -> str:
+    from wsflow.plotting.page import report_page
+
+    return report_page(*arguments)
+
+
 hooks.read_module = _read_module
 hooks.module_of_program = _module_of_program
 hooks.try_program = _try_program
 hooks.largest_deviation = _largest_deviation
 hooks.orbit_approximations = _orbit_approximations
+hooks.display_of_report = _display_of_report
+hooks.page_of_report = _page_of_report
 
 
 def __dir__() -> list[str]:

@@ -18,3 +18,7 @@ module_of_program: Callable[..., Any]
 try_program: Callable[..., bool]
 # an architecture -> sentences on the parts of networks that are only near one point of their orbits
 orbit_approximations: Callable[..., tuple[str, ...]]
+# a report -> its `ReportDisplay`
+display_of_report: Callable[..., Any]
+# a report, further facts and the training curve of the flow -> its page of HTML
+page_of_report: Callable[..., str]

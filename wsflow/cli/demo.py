@@ -21,7 +21,7 @@ POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safete
     "--out",
     default=Path("wsflow-demo"),
     show_default=True,
-    type=OutputFolder(*POPULATIONS, "model.st", "report.png", "report.json"),
+    type=OutputFolder(*POPULATIONS, "model.st", "report.png", "report.html", "report.json"),
     help="Folder for the results.",
 )
 @click.option("--runs", default=2000, show_default=True, type=click.IntRange(10), help="Networks to learn from.")
@@ -96,6 +96,8 @@ def demo(
         wsflow.save_model(model, out / "model.st")
         curve = {"step": flow.history_.step, "train": flow.history_.train, "validation": flow.history_.validation}
         write_figure(EvaluationDisplay.from_report(report, curve=curve).figure_, out / "report.png")
+        about = {"model": f"{flow.geometry_.name} flow of {flow.n_iter_} steps"}
+        write_bytes(out / "report.html", report.to_html(about, curve).encode())
     seconds = {name: round(value, 2) for name, value in {"total": bars.total, **bars.seconds}.items()}
     result: dict[str, Any] = {"seed": seed, "geometry": flow.geometry, "seconds": seconds, **report.to_dict()}
     write_bytes(out / "report.json", f"{json.dumps(result, indent=2)}\n".encode())
@@ -104,4 +106,5 @@ def demo(
         return
     echo_report(report, f"{samples} new networks {population.architecture}, on held-out data and beside held-out runs")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    click.echo(f"Time: {spent}.\nSee {out / 'report.png'}; the files beside it are the population, model and samples.")
+    figures = f"{out / 'report.html'} and {out / 'report.png'}"
+    click.echo(f"Time: {spent}.\nSee {figures}; the files beside them are the population, model and samples.")

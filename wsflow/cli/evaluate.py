@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from wsflow.cli import options
-from wsflow.cli.files import Command, write_figure
+from wsflow.cli.files import Command, OutputFile, write_figure
 from wsflow.cli.inputs import InputFile, TaskName
 from wsflow.cli.networks import check_task_known
 from wsflow.cli.rendering import Bars, echo_json, echo_report
@@ -18,6 +20,7 @@ from wsflow.cli.rendering import Bars, echo_json, echo_report
 @click.option("--train", type=InputFile(), required=True, help="The networks that the model was fitted to.")
 @click.option("--held-out", type=InputFile(), help="Networks of other runs.")
 @click.option("--task", "task_name", type=TaskName(), metavar="TASK", help="Another task than the training networks'.")
+@click.option("-o", "--out", type=OutputFile("a report", (".html",)), help="File for the report as a page (.html).")
 @options.plot("File for the report on one page (.png, .pdf, .svg).")
 @options.common
 def evaluate(
@@ -25,6 +28,7 @@ def evaluate(
     train: Path,
     held_out: Path | None,
     task_name: str | None,
+    out: Path | None,
     plot: Path | None,
     seed: int,
     as_json: bool,
@@ -38,6 +42,7 @@ def evaluate(
     \b
     Example:
       wsflow evaluate new.safetensors --train zoo.safetensors --held-out held_out.safetensors
+      wsflow evaluate new.safetensors --train zoo.safetensors -o report.html
     """
     import wsflow
 
@@ -47,12 +52,25 @@ def evaluate(
     with Bars(quiet).stage("Evaluating networks", "steps") as progress:
         report = wsflow.evaluate(samples.weights, training.weights, others, task, random_state=seed, progress=progress)
     try:
-        if plot is not None:
-            from wsflow.plotting import ReportDisplay
+        if out is not None:
+            from wsflow.writing import write_bytes
 
-            write_figure(ReportDisplay.from_report(report).figure_, plot)
+            files = {"file of samples": population, "file of training": train, "file of held-out runs": held_out}
+            write_bytes(out, report.to_html(_checksums(files)).encode())
+        if plot is not None:
+            write_figure(report.plot().figure_, plot)
     finally:
         if as_json:
             echo_json(report.to_dict())
         else:
             echo_report(report, f"{population}: {len(samples)} networks on held-out data")
+
+
+def _checksums(files: Mapping[str, Path | None]) -> dict[str, str]:
+    """Describe the files that were given by their names and checksums."""
+    found = {}
+    for name, path in files.items():
+        if path is not None:
+            with path.open("rb") as file:
+                found[name] = f"{path}, SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsflow import hooks
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
 from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, class_forecasts, reliability
@@ -25,6 +26,7 @@ from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
 from wsflow.populations.arguments import takes_networks
+from wsflow.populations.population import described, versions
 from wsflow.progress import Progress, counter
 from wsflow.representation import html_table, text_table
 from wsflow.symmetry.matching import orbit_matching
@@ -70,6 +72,18 @@ class Report:
         The barriers of each pair, ``"before"`` and ``"after"``.
     reliability : dict from str to Reliability
         Of the model average of ``"samples"`` and of ``"training"`` networks; empty for a regression.
+    provenance : dict
+        What was evaluated, and how: architecture, task, seed and versions.
+
+    Examples
+    --------
+    >>> import wsflow
+    >>> task = wsflow.load_task("iris")
+    >>> weights = wsflow.train_population(task, hidden=(4,), n_runs=12, epochs=2).weights
+    >>> report = wsflow.evaluate(weights[:4], weights[:8], weights[8:], task, nulls=False)
+    >>> page = report.to_html({"made by": "me"})  # pathlib.Path("report.html").write_text(page) writes it
+    >>> page[:15]
+    '<!DOCTYPE html>'
     """
 
     training: Row
@@ -86,6 +100,7 @@ class Report:
     nearest: dict[str, NearestDistances] = field(default_factory=dict, repr=False)
     barriers: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     reliability: dict[str, Reliability] = field(default_factory=dict, repr=False)
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -113,9 +128,26 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data; numbers that do not exist are None."""
         names = ("training", "held_out", "samples", "nulls", "barrier", "verdict", "counts", "score", "distribution")
+        names += ("provenance",)
         curves = {name: self._curve(curve) for name, curve in self.frontiers.items()}
         result: dict[str, Any] = _jsonable({name: getattr(self, name) for name in names} | {"frontiers": curves})
         return result
+
+    def plot(self) -> Any:
+        """Draw the report in one figure, as a `wsflow.plotting.ReportDisplay`."""
+        return hooks.display_of_report(self)
+
+    def to_html(self, about: Mapping[str, Any] | None = None, curve: Mapping[str, Any] | None = None) -> str:
+        """Return the report as one page of HTML, with tables and figures, that needs no other file and no network.
+
+        Parameters
+        ----------
+        about : mapping from str, optional
+            Further facts for its last table, such as ``{"model": "model.st"}``.
+        curve : mapping from str to array-like, optional
+            The training of the flow, as `wsflow.plotting.EvaluationDisplay` takes it.
+        """
+        return hooks.page_of_report(self, about, curve)
 
     def _curve(self, curve: Frontier) -> dict[str, Any]:
         """Return the levels of a curve, where it is as good as the samples, and the rows that stand nowhere else."""
@@ -211,7 +243,14 @@ def evaluate(
         advance()
     counts = {"training": len(train), "training_runs": len(np.unique(train.runs)), "held_out": len(held_out)}
     counts |= {"held_out_runs": len(np.unique(held_out.runs)), "samples": len(samples), "not_finite": dropped}
-    report = _report(measured, own, distribution, barriers, counts, evaluator, notes)
+    provenance = {
+        "architecture": str(train.architecture),
+        "task": described(task),
+        "judged on": f"{len(task.held_out.X)} held-out examples",
+        "seed": random_state,
+        "versions": versions("torch", "numpy", "scikit-learn"),
+    }
+    report = _report(measured, own, distribution, barriers, counts, evaluator, notes, provenance)
     advance()
     return report
 
@@ -224,6 +263,7 @@ def _report(
     counts: dict[str, int],
     evaluator: Evaluator,
     notes: list[str],
+    provenance: dict[str, Any],
 ) -> Report:
     rows, score = {name: found.row for name, found in measured.items()}, evaluator.score
     nulls = {name: row for name, row in rows.items() if name not in ("samples", "held_out", "training")}
@@ -250,6 +290,7 @@ def _report(
         nearest={name: measured[name].nearest for name in ("samples", "held_out")},
         barriers=barriers,
         reliability=_reliability(measured, evaluator.task.held_out),
+        provenance=provenance,
     )
 
 

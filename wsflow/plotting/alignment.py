@@ -39,6 +39,7 @@ class AlignmentDisplay:
             self.ax_.hist(values, bins=bins, color=colour, alpha=0.7, label=label)
             self.ax_.axvline(values.mean(), color=colour, lw=1.5)
         self.ax_.set(xlabel=self.label, ylabel="networks")
+        self.ax_.set_title(f"{len(self.before)} networks before and after alignment")
         hide_spines(self.ax_)
         self.ax_.legend(frameon=False)
         return self

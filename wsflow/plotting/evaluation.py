@@ -10,10 +10,8 @@ import numpy as np
 from wsflow.evaluation.measures import MEASURES
 from wsflow.evaluation.report import Report
 from wsflow.evaluation.verdict import comparable
-from wsflow.plotting.panels import draw_nearest, shared_bins, write
-from wsflow.plotting.style import BLUE, GREY, ORANGE, VERMILION, hide_spines, label_of, logarithmic, new_axes
-
-_MARKERS = "Ds^vPXph*<>d"
+from wsflow.plotting.panels import draw_barriers, draw_nearest, draw_training, null_style
+from wsflow.plotting.style import BLUE, GREY, hide_spines, label_of, logarithmic, new_axes
 
 
 class EvaluationDisplay:
@@ -60,18 +58,23 @@ class EvaluationDisplay:
         if self.axes_.size != 4:
             raise ValueError(f"The 'axes' of EvaluationDisplay.plot are 4, got {self.axes_.size}.")
         self.figure_ = self.axes_.flat[0].figure
-        for draw, ax in zip((self._performance, self._barriers, self._curve), self.axes_.flat, strict=False):
-            draw(ax)
-        draw_nearest(self.axes_.flat[3], self.report)
+        performance, barriers, curve, nearest = self.axes_.flat
+        self._performance(performance)
+        draw_barriers(barriers, self.report)
+        draw_training(curve, self.curve)
+        draw_nearest(nearest, self.report)
         hide_spines(*self.axes_.flat)
         return self
 
     def _performance(self, ax: Any) -> None:
         report = self.report
         clouds = (("training", "training networks", GREY, 0.25), ("samples", "samples", BLUE, 0.5))
+        low, high = _limits([report.training, report.samples, *report.nulls.values()], report)
         for row, label, colour, alpha in clouds:
             found = report.predictive[row]
-            ax.scatter(found.losses, _jittered(found.scores), s=9, c=colour, alpha=alpha, lw=0, label=f"{label}, each")
+            shown, n = int((found.scores >= low).sum()), len(found.scores)
+            label = f"{label}, each ({shown} of {n})" if shown < n else f"{label}, each ({n})"
+            ax.scatter(found.losses, _spread(found.scores), s=9, c=colour, alpha=alpha, lw=0, label=label)
         for row, label, colour, _ in clouds:
             at = getattr(report, row)
             ax.scatter(
@@ -79,7 +82,7 @@ class EvaluationDisplay:
             )
         self._null_markers(ax)
         logarithmic(ax.xaxis)
-        ax.set_ylim(*_limits([report.training, report.samples, *report.nulls.values()], report))
+        ax.set_ylim(low, high)
         ax.set(xlabel="loss on held-out data", ylabel=f"{label_of(MEASURES[report.score])} on held-out data")
         ax.set_title("Samples, training networks and nulls")
         # low loss with a low score does not occur: that corner is free
@@ -91,47 +94,20 @@ class EvaluationDisplay:
         report = self.report
         level = comparable(report.nulls, report.samples)
         families = list(dict.fromkeys(name.split()[0] for name in report.nulls))
-        for family, marker in zip(families, _MARKERS, strict=False):
+        for index, family in enumerate(families):
+            style = null_style(index)
             names = [name for name in report.nulls if name.split()[0] == family]
             rows = [report.nulls[name] for name in names]
             ax.scatter(
                 [row["loss"] for row in rows],
                 [row[report.score] for row in rows],
                 s=[35 + 35 * i for i in range(len(rows))],
-                marker=marker,
-                facecolors=[VERMILION if name in level else "none" for name in names],
-                edgecolors=VERMILION,
+                marker=style["marker"],
+                facecolors=[style["color"] if name in level else "none" for name in names],
+                edgecolors=style["color"],
                 zorder=5,
                 label=_family_label(family, names),
             )
-
-    def _barriers(self, ax: Any) -> None:
-        values = self.report.barriers
-        bins = shared_bins([values["before"], values["after"]])
-        for key, colour in (("before", ORANGE), ("after", BLUE)):
-            mean = float(values[key].mean())
-            ax.hist(values[key], bins, color=colour, alpha=0.6, label=f"{key} alignment, mean {mean:.3f}")
-            ax.axvline(mean, color=colour, linewidth=2)
-        ax.set(xlabel="midpoint loss barrier on training data", ylabel="pairs of training runs")
-        ax.set_title("Loss barriers between training runs")
-        ax.legend(frameon=False)
-
-    def _curve(self, ax: Any) -> None:
-        ax.set_title("Training of the flow")
-        if self.curve is None or not len(self.curve.get("step", ())):
-            write(ax, "no training curve was given")
-            return
-        step = np.asarray(self.curve["step"], dtype=float)
-        for key, label, colour in (("train", "training runs", GREY), ("validation", "held-out runs", BLUE)):
-            if len(self.curve.get(key, ())):
-                loss = np.asarray(self.curve[key], dtype=float)
-                known = np.isfinite(loss)
-                ax.plot(step[known], loss[known], color=colour, linewidth=1.5, label=label)
-        low, high = ax.dataLim.intervaly
-        if 0 < 10 * low < high:
-            logarithmic(ax.yaxis)
-        ax.set(xlabel="optimisation step", ylabel="flow-matching loss")
-        ax.legend(frameon=False)
 
 
 def _family_label(family: str, names: Sequence[str]) -> str:
@@ -140,11 +116,17 @@ def _family_label(family: str, names: Sequence[str]) -> str:
     return f"null: {label} ({', '.join(levels)})" if levels else f"null: {label}"
 
 
-def _jittered(scores: np.ndarray) -> np.ndarray:
-    """Spread accuracies, which coincide on few inputs, by a third of their spacing, the same way every time."""
+def _spread(scores: np.ndarray) -> np.ndarray:
+    """Spread accuracies, which coincide on few inputs, by a third of their spacing, the same way every time.
+
+    None is drawn above the best or below the worst, so that no accuracy is above 1.
+    """
     values = np.unique(scores)
     step = np.diff(values).min() if 1 < len(values) < len(scores) else 0.0
-    return scores + step / 3 * np.random.default_rng(0).uniform(-1, 1, len(scores))
+    if not step:
+        return scores
+    moved = scores + step / 3 * np.random.default_rng(0).uniform(-1, 1, len(scores))
+    return values[-1] - np.abs(values[-1] - values[0] - np.abs(moved - values[0]))
 
 
 def _limits(rows: Sequence[Mapping[str, float]], report: Report) -> tuple[float, float]:

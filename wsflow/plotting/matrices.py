@@ -9,12 +9,14 @@ import numpy as np
 
 from wsflow.evaluation.barrier import BarrierMatrix, barrier_matrix
 from wsflow.evaluation.measures import MEASURES
-from wsflow.plotting.style import SEQUENTIAL, label_of, new_axes
+from wsflow.plotting.style import DIVERGING, SEQUENTIAL, label_of, new_axes
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # larger matrices have no numbers in their cells
 NUMBERED = 12
+# a barrier that is lower than minus this share of the largest is no rounding and no luck of a few examples
+NEGATIVE = 0.05
 
 
 class BarrierMatrixDisplay:
@@ -84,19 +86,23 @@ class BarrierMatrixDisplay:
         return cls.from_matrix(barrier_matrix(weights, task, n_points, others=others), **options)
 
     def plot(self, ax: Any = None, *, largest: float | None = None) -> BarrierMatrixDisplay:
-        """Draw the map on axes, or in a new figure; the barrier `largest` has the lightest colour."""
+        """Draw the map on axes, or in a new figure; colours end at the barrier `largest`.
+
+        They begin at 0, or where some barriers are clearly negative go from -largest to largest, with 0 in the middle.
+        """
         values = self.matrix.losses if self.quantity == "loss" else self.matrix.scores
         rows, columns = values.shape
         if ax is None:
             ax = new_axes((2.6 + 0.55 * min(columns, 16), 1.8 + 0.55 * min(rows, 16)))
         self.ax_, self.figure_ = ax, ax.figure
-        image = ax.imshow(values, cmap=SEQUENTIAL, vmax=largest)
+        image = ax.imshow(values, **_colours(values, largest))
         measured = "loss barrier" if self.quantity == "loss" else f"{label_of(MEASURES[self.matrix.score])} barrier"
         self.figure_.colorbar(image, ax=ax, label=measured, shrink=0.9)
         for axis, names in ((ax.xaxis, self.others), (ax.yaxis, self.names)):
             every = max(1, len(names) // 16)
             axis.set_ticks(range(0, len(names), every), names[::every])
         ax.set(xlabel="network", ylabel="network")
+        ax.set_title(f"{measured[0].upper()}{measured[1:]}s between networks")
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         if max(rows, columns) <= NUMBERED:
@@ -110,6 +116,14 @@ class BarrierMatrixDisplay:
             dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
             style = {"ha": "center", "va": "center", "color": "white" if dark else "black", "fontsize": 8.5}
             self.ax_.text(column, row, f"{value:.2g}", **style)
+
+
+def _colours(values: np.ndarray, largest: float | None) -> dict[str, Any]:
+    """Return the map of colours and its ends: of two sides around 0 where there are values on both."""
+    top = float(np.nanmax(np.abs(values))) if largest is None else largest
+    if np.nanmin(values) < -NEGATIVE * top:
+        return {"cmap": DIVERGING, "vmin": -top, "vmax": top}
+    return {"cmap": SEQUENTIAL, "vmin": 0, "vmax": top or 1}
 
 
 def plot_barrier_matrix(
@@ -136,7 +150,7 @@ def plot_barrier_matrix(
     names : sequence of str, optional
         Of the networks.
     largest : float, optional
-        The barrier that has the lightest colour, where several matrices are compared (default: the largest).
+        The barrier at which colours end, where several matrices are compared (default: the largest).
 
     Raises
     ------

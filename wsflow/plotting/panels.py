@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 
 from wsflow.evaluation.measures import MEASURES
-from wsflow.evaluation.pareto import Frontier
+from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.report import Report
 from wsflow.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, label_of, logarithmic
 
+LEVEL_STYLES = (
+    {"color": BLUE, "marker": "o"},
+    {"color": VERMILION, "marker": "s", "ls": "--"},
+    {"color": GREEN, "marker": "^", "ls": "-."},
+)
+# of different lengths: 28 nulls differ in colour or marker, the first four in both
 NULL_COLOURS = (VERMILION, ORANGE, PURPLE, SKY)
-NULL_MARKERS = "s^vD"
+NULL_MARKERS = "s^vDPX*"
+
+
+def null_style(index: int) -> dict[str, str]:
+    """Return the colour and the marker of a null, by its place among them."""
+    return {"color": NULL_COLOURS[index % len(NULL_COLOURS)], "marker": NULL_MARKERS[index % len(NULL_MARKERS)]}
 
 
 def draw_nearest(ax: Any, report: Report) -> None:
@@ -24,6 +35,7 @@ def draw_nearest(ax: Any, report: Report) -> None:
     bins = shared_bins(list(distances.values()))
     for name, label, colour in (("held_out", "networks of held-out runs", GREEN), ("samples", "samples", BLUE)):
         weight = np.full(len(distances[name]), 1 / len(distances[name]))
+        label = f"{label}, {_shown(distances[name], bins)}"
         ax.hist(distances[name], bins, weights=weight, color=colour, alpha=0.55, label=label)
     line = np.quantile(distances["held_out"], 0.01)
     ax.axvline(line, ymax=0.77, color="black", ls="--", label="held-out 1% quantile (left: likely copies)")
@@ -34,13 +46,11 @@ def draw_nearest(ax: Any, report: Report) -> None:
     ax.legend(loc="upper left", frameon=False)
 
 
-def draw_frontiers(ax: Any, report: Report, x: str, y: str) -> None:
+def draw_frontiers(ax: Any, report: Report, x: str, y: str, legend: bool = False) -> None:
     """Draw two measures against each other: nulls as curves, samples and held-out runs as points."""
     nulls = [curve for name, curve in report.frontiers.items() if name != "samples"]
     for index, curve in enumerate(nulls):
-        colour = NULL_COLOURS[index % len(NULL_COLOURS)]
-        marker = NULL_MARKERS[index % len(NULL_MARKERS)]
-        _curve(ax, curve, x, y, color=colour, marker=marker, label=f"null: {curve.name.replace('_', ' ')}")
+        _curve(ax, curve, x, y, label=f"null: {curve.name.replace('_', ' ')}", **null_style(index))
     if "samples" in report.frontiers:
         _curve(ax, report.frontiers["samples"], x, y, color=BLUE, marker="o", label="samples, at all levels")
     for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
@@ -48,7 +58,59 @@ def draw_frontiers(ax: Any, report: Report, x: str, y: str) -> None:
     if y == "loss":
         # null losses reach over orders of magnitude, and what matters is near the smallest
         logarithmic(ax.yaxis)
-    ax.set(xlabel=label_of(MEASURES[x]), ylabel=f"{label_of(MEASURES[y])} on held-out data")
+    name = label_of(MEASURES[y])
+    ax.set(xlabel=label_of(MEASURES[x]), ylabel=f"{name} on held-out data")
+    ax.set_title(f"{name[0].upper()}{name[1:]} at {label_of(MEASURES[x])}")
+    if legend:
+        ax.legend(loc="best", fontsize=8, framealpha=0.8, edgecolor="none")
+
+
+def draw_levels(ax: Any, report: Report) -> None:
+    """Draw the score, the novelty and the dispersion of samples at each level of their generator's knob."""
+    curve = report.frontiers["samples"]
+    knob = curve.names[0].rpartition(" ")[0] or "level"
+    levels = [float(name.rpartition(" ")[2]) for name in curve.names]
+    for key, style in zip((report.score, *DIVERSITY), LEVEL_STYLES, strict=True):
+        ax.plot(levels, [row[key] for row in curve.rows], label=label_of(MEASURES[key]), **style)
+    ax.axhline(1, color="black", lw=0.8, ls=":", label="1: as newly trained networks")
+    ax.set(xlabel=knob, ylabel="samples at this level")
+    ax.set_title("Samples at several levels")
+    ax.legend(frameon=False)
+
+
+def draw_barriers(ax: Any, report: Report) -> None:
+    """Draw the loss barriers of pairs of training runs, before and after alignment."""
+    values = report.barriers
+    bins = shared_bins([values["before"], values["after"]])
+    for key, colour in (("before", ORANGE), ("after", BLUE)):
+        mean = float(values[key].mean())
+        label = f"{key} alignment, mean {mean:.3f}, {_shown(values[key], bins)}"
+        ax.hist(values[key], bins, color=colour, alpha=0.6, label=label)
+        ax.axvline(mean, ymax=0.8, color=colour, linewidth=2)
+    ax.set(xlabel="midpoint loss barrier on training data", ylabel="pairs of training runs")
+    ax.set_title("Loss barriers between training runs")
+    # room for the legend, above bars
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
+    ax.legend(loc="upper right", frameon=False)
+
+
+def draw_training(ax: Any, curve: Mapping[str, Any] | None) -> None:
+    """Draw the loss of a flow over the steps of its training, where it was measured."""
+    ax.set_title("Training of the flow")
+    if curve is None or not len(curve.get("step", ())):
+        write(ax, "no training curve was given")
+        return
+    step = np.asarray(curve["step"], dtype=float)
+    for key, label, colour in (("train", "training runs", GREY), ("validation", "held-out runs", BLUE)):
+        if len(curve.get(key, ())):
+            loss = np.asarray(curve[key], dtype=float)
+            known = np.isfinite(loss)
+            ax.plot(step[known], loss[known], color=colour, linewidth=1.5, label=label)
+    low, high = ax.dataLim.intervaly
+    if 0 < 10 * low < high:
+        logarithmic(ax.yaxis)
+    ax.set(xlabel="optimisation step", ylabel="flow-matching loss")
+    ax.legend(frameon=False)
 
 
 def draw_iou(ax: Any, report: Report) -> None:
@@ -58,7 +120,7 @@ def draw_iou(ax: Any, report: Report) -> None:
         write(ax, "this task has no classes to be wrong about")
         return
     if "noise" in report.frontiers:
-        _curve(ax, report.frontiers["noise"], "iou", "accuracy", color=VERMILION, marker="s", label="noise frontier")
+        _curve(ax, report.frontiers["noise"], "iou", "accuracy", label="noise frontier", **null_style(0))
     for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
         ax.scatter(row["iou"], row["accuracy"], s=90, c=colour, edgecolors="black", zorder=5, label=label)
     ax.set(xlabel=f"{MEASURES['iou'].label} ({MEASURES['iou'].reading})", ylabel="accuracy on held-out data")
@@ -94,6 +156,12 @@ def shared_bins(values: Sequence[np.ndarray]) -> np.ndarray:
     joined = np.concatenate(values)
     low, high = float(joined.min()), float(np.quantile(joined, 0.99))
     return np.linspace(low, high if high > low else low + 1.0, 41)
+
+
+def _shown(values: np.ndarray, bins: np.ndarray) -> str:
+    """Say how many of some values are within the bins, where others are left out."""
+    inside = int(((values >= bins[0]) & (values <= bins[-1])).sum())
+    return f"{inside} of {len(values)}" if inside < len(values) else str(len(values))
 
 
 def _curve(ax: Any, curve: Frontier, x: str, y: str, **style: Any) -> None:

@@ -66,5 +66,6 @@ class PredictiveDisplay:
         ticks = sorted({size for curve in self.curves.values() for size in curve.sizes})
         ax.set_xticks(ticks, [str(size) for size in ticks])
         ax.minorticks_off()
-        ax.set(xlabel="networks averaged", ylabel=label_of((FORECASTS | OOD)[key]))
+        label = label_of((FORECASTS | OOD)[key])
+        ax.set(xlabel="networks averaged", ylabel=label, title=f"{label[0].upper()}{label[1:]}")
         hide_spines(ax)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.measures import MEASURES
 from wsflow.evaluation.pareto import DIVERSITY
 from wsflow.evaluation.report import Report
 from wsflow.plotting.panels import draw_frontiers, draw_iou, draw_nearest, draw_reliability
-from wsflow.plotting.style import hide_spines, label_of, new_axes
+from wsflow.plotting.style import hide_spines, new_axes
 
 COLUMNS, LINES, FONT = 64, 30, 8.5
 
@@ -52,10 +51,7 @@ class ReportDisplay:
         report, axes = self.report, self.axes_
         for row, y in enumerate((report.score, "loss")):
             for column, x in enumerate(DIVERSITY):
-                draw_frontiers(axes[row, column], report, x, y)
-                name = label_of(MEASURES[y])
-                axes[row, column].set_title(f"{name[0].upper()}{name[1:]} at {label_of(MEASURES[x])}")
-        axes[0, 0].legend(loc="best", fontsize=8, framealpha=0.8, edgecolor="none")
+                draw_frontiers(axes[row, column], report, x, y, legend=row == column == 0)
         for draw, ax in ((draw_nearest, axes[0, 2]), (draw_iou, axes[0, 3]), (draw_reliability, axes[1, 2])):
             draw(ax, report)
         hide_spines(*axes.flat)

@@ -11,6 +11,8 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "
 GREY = "#8C8C8C"
 # dark to light as the value grows
 SEQUENTIAL = "cividis"
+# blue below the middle, red above it
+DIVERGING = "RdBu_r"
 
 
 def new_axes(size: tuple[float, float], rows: int = 1, columns: int = 1) -> Any:

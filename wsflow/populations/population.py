@@ -135,11 +135,12 @@ class Population:
 
     def _repr_html_(self) -> str:
         known = {name: summary(value) for name, value in self.provenance.items() if value is not None}
-        rows = [*rows_about(self.weights), ("task", _described(self.task)), *known.items()]
+        rows = [*rows_about(self.weights), ("task", described(self.task)), *known.items()]
         return html_table("Population", rows)
 
 
-def _described(task: Task | None) -> str:
+def described(task: Task | None) -> str:
+    """Describe a task in a line: its name, its sizes and its loss."""
     if task is None:
         return "none"
     name = task.source.get("name") or task.source.get("path") or "of one's own data"
