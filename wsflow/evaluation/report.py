@@ -127,8 +127,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data; numbers that do not exist are None."""
-        names = ("training", "held_out", "samples", "nulls", "barrier", "verdict", "counts", "score", "distribution")
-        names += ("provenance",)
+        names = ["training", "held_out", "samples", "nulls", "barrier", "verdict", "counts", "score", "distribution"]
+        names.append("provenance")
         curves = {name: self._curve(curve) for name, curve in self.frontiers.items()}
         result: dict[str, Any] = _jsonable({name: getattr(self, name) for name in names} | {"frontiers": curves})
         return result
