@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from wsflow.architecture import Architecture
 from wsflow.evaluation.barrier import BarrierMatrix
+from wsflow.evaluation.nulls import NULLS
 from wsflow.evaluation.report import Report, evaluate
 from wsflow.plotting import BarrierMatrixDisplay, EvaluationDisplay, plot_path
 from wsflow.plotting.alignment import AlignmentDisplay
@@ -84,14 +86,18 @@ def test_networks_that_are_not_drawn_are_counted():
     assert "mean 0.144, 199 of 200" in texts(ax) and "mean 0.100, 200" in texts(ax)
 
 
-def test_nulls_differ_in_colour_or_marker():
-    styles = [tuple(null_style(index).items()) for index in range(28)]
-    assert len(set(styles)) == 28
-    for key in ("color", "marker"):
-        assert len({null_style(index)[key] for index in range(4)}) == 4
-    ax = EvaluationDisplay.from_report(REPORT).axes_[0, 0]
-    nulls = [c for c in ax.collections if c.get_label().startswith("null: ")]
-    assert len({(tuple(c.get_edgecolor()[0]), len(c.get_paths()[0].vertices)) for c in nulls}) == len(nulls) == 6
+def test_nulls_differ_in_colour_and_marker_and_have_theirs_in_every_figure():
+    styles = [null_style(name) for name in (*NULLS, "one's own")]
+    assert len({style["marker"] for style in styles}) == len(styles)
+    assert len({style["color"] for style in styles[:-1]}) == len(NULLS)
+    assert null_style("noise 0.1") == null_style("noise")
+    four, page = EvaluationDisplay.from_report(REPORT).axes_[0, 0], REPORT.plot().axes_[0, 0]
+    lines = {line.get_label(): line for line in page.lines}
+    clouds = {cloud.get_label().partition(" (")[0]: cloud for cloud in four.collections}
+    for name in ("noise", "gaussian diagonal", "gaussian full", "dirichlet"):
+        line, cloud = lines[f"null: {name}"], clouds[f"null: {name}"]
+        assert line.get_color() == to_hex(cloud.get_edgecolor()[0]).upper()
+        assert line.get_marker() == null_style(name.replace(" ", "_"))["marker"]
 
 
 @pytest.mark.parametrize(("lowest", "ends"), [(-1.0, (-2.0, 2.0)), (-0.01, (0.0, 2.0)), (0.0, (0.0, 2.0))])

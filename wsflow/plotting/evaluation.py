@@ -94,8 +94,8 @@ class EvaluationDisplay:
         report = self.report
         level = comparable(report.nulls, report.samples)
         families = list(dict.fromkeys(name.split()[0] for name in report.nulls))
-        for index, family in enumerate(families):
-            style = null_style(index)
+        for family in families:
+            style = null_style(family)
             names = [name for name in report.nulls if name.split()[0] == family]
             rows = [report.nulls[name] for name in names]
             ax.scatter(

@@ -8,23 +8,38 @@ from typing import Any
 import numpy as np
 
 from wsflow.evaluation.measures import MEASURES
+from wsflow.evaluation.nulls import NULLS
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.report import Report
-from wsflow.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, label_of, logarithmic
+from wsflow.plotting.style import (
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    OLIVE,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    label_of,
+    logarithmic,
+)
 
 LEVEL_STYLES = (
     {"color": BLUE, "marker": "o"},
     {"color": VERMILION, "marker": "s", "ls": "--"},
     {"color": GREEN, "marker": "^", "ls": "-."},
 )
-# of different lengths: 28 nulls differ in colour or marker, the first four in both
-NULL_COLOURS = (VERMILION, ORANGE, PURPLE, SKY)
-NULL_MARKERS = "s^vDPX*"
+# of different lengths: no two of many nulls have both in common
+NULL_COLOURS = (VERMILION, BROWN, ORANGE, PURPLE, SKY, OLIVE)
+NULL_MARKERS = "sP^vDX*"
 
 
-def null_style(index: int) -> dict[str, str]:
-    """Return the colour and the marker of a null, by its place among them."""
-    return {"color": NULL_COLOURS[index % len(NULL_COLOURS)], "marker": NULL_MARKERS[index % len(NULL_MARKERS)]}
+def null_style(name: str) -> dict[str, str]:
+    """Return the colour and the marker of a null, or of one of its levels, which are those of it in every figure."""
+    family, known = name.split()[0], list(NULLS)
+    place = known.index(family) if family in known else len(known)
+    return {"color": NULL_COLOURS[place % len(NULL_COLOURS)], "marker": NULL_MARKERS[place % len(NULL_MARKERS)]}
 
 
 def draw_nearest(ax: Any, report: Report) -> None:
@@ -49,8 +64,8 @@ def draw_nearest(ax: Any, report: Report) -> None:
 def draw_frontiers(ax: Any, report: Report, x: str, y: str, legend: bool = False) -> None:
     """Draw two measures against each other: nulls as curves, samples and held-out runs as points."""
     nulls = [curve for name, curve in report.frontiers.items() if name != "samples"]
-    for index, curve in enumerate(nulls):
-        _curve(ax, curve, x, y, label=f"null: {curve.name.replace('_', ' ')}", **null_style(index))
+    for curve in nulls:
+        _curve(ax, curve, x, y, label=f"null: {curve.name.replace('_', ' ')}", **null_style(curve.name))
     if "samples" in report.frontiers:
         _curve(ax, report.frontiers["samples"], x, y, color=BLUE, marker="o", label="samples, at all levels")
     for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
@@ -120,7 +135,7 @@ def draw_iou(ax: Any, report: Report) -> None:
         write(ax, "this task has no classes to be wrong about")
         return
     if "noise" in report.frontiers:
-        _curve(ax, report.frontiers["noise"], "iou", "accuracy", label="noise frontier", **null_style(0))
+        _curve(ax, report.frontiers["noise"], "iou", "accuracy", label="noise frontier", **null_style("noise"))
     for row, label, colour in ((report.held_out, "held-out runs", GREEN), (report.samples, "samples", BLUE)):
         ax.scatter(row["iou"], row["accuracy"], s=90, c=colour, edgecolors="black", zorder=5, label=label)
     ax.set(xlabel=f"{MEASURES['iou'].label} ({MEASURES['iou'].reading})", ylabel="accuracy on held-out data")

@@ -8,6 +8,7 @@ from wsflow.evaluation.measures import Measure
 
 # of Okabe and Ito: they stay apart for colour-blind eyes
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+BROWN, OLIVE = "#8C510A", "#808000"
 GREY = "#8C8C8C"
 # dark to light as the value grows
 SEQUENTIAL = "cividis"
