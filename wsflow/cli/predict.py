@@ -138,7 +138,7 @@ def _values(target: str | None, path: Path, loaded: Population, classes: bool) -
     name = str(target)
     file, colon, column = name.rpartition(":")
     labels = loaded.labels
-    known = loaded.hyperparameters | ({} if labels is None else {"label": labels})
+    known = loaded.hyperparameters | loaded.properties | ({} if labels is None else {"label": labels})
     if colon:
         texts = _column(Path(file), column, len(loaded))
         return np.array(texts) if classes else _as_numbers(texts, name)

@@ -36,6 +36,7 @@ from wsflow.models.autoencoder import (
     inputs_of,
     train_autoencoder,
 )
+from wsflow.models.memory import check_metanetwork
 from wsflow.models.metanetworks import metanetwork_of
 from wsflow.models.options import MLP, resolved
 from wsflow.models.predictor import canonical_form
@@ -291,10 +292,13 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         metanetwork = metanetwork_of("probe" if automatic else self.metanetwork, name, architecture is not None)
         decoder = MLP() if isinstance(self.decoder, str) else self.decoder
         decoder.check()
+        n_weights = self.n_features_in_ if architecture is None else architecture.n_weights
+        for part in (metanetwork, decoder):
+            check_metanetwork(part, n_weights + int(self.n_components))
         return AutoencoderSettings(
             metanetwork,
             architecture,
-            self.n_features_in_ if architecture is None else architecture.n_weights,
+            n_weights,
             int(self.n_components),
             decoder,
             canonical_form(architecture, metanetwork.encoder, self.canonicalize),

@@ -26,7 +26,8 @@ from wsflow.estimators.validation import (
     tensor,
     torch_generator,
 )
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.models.memory import check_metanetwork
 from wsflow.models.metanetworks import metanetwork_of
 from wsflow.models.options import resolved
 from wsflow.models.predictor import (
@@ -108,6 +109,7 @@ class MetaEstimator(BaseEstimator):
     def _settings(self) -> PredictorSettings:
         name, architecture = type(self).__name__, self.architecture_
         metanetwork = metanetwork_of(self.metanetwork, name, architecture is not None)
+        check_metanetwork(metanetwork, self.n_features_in_, int(self.n_estimators))
         return PredictorSettings(
             metanetwork,
             architecture,
@@ -129,6 +131,11 @@ class MetaEstimator(BaseEstimator):
         """What each member predicts, (members, n, 1) or (members, n, classes)."""
         check_is_fitted(self)
         found: np.ndarray = self.model_.predict(tensor(later_array(self, X)).double()).numpy()
+        if not np.isfinite(found).all():
+            raise NumericalError(
+                f"Predictions of this {type(self).__name__} are not finite: the networks are far from those of fit, or "
+                "the metanetwork is damaged. Fit it again."
+            )
         return found
 
     def _calibration_fraction(self) -> float:

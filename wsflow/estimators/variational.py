@@ -21,7 +21,7 @@ from wsflow.estimators.examples import classes_of, classifies, fit_examples, lat
 from wsflow.estimators.validation import tensor, torch_generator
 from wsflow.evaluation.model_averaging import posterior_predictive
 from wsflow.evaluation.predictive import chunked_outputs
-from wsflow.exceptions import InvalidInputError
+from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.losses import LOSSES
 from wsflow.models.variational import LowRankGaussian, VariationalSettings, train_posterior
 from wsflow.populations.architectures import networks_of
@@ -241,6 +241,8 @@ class VariationalNetwork(BaseEstimator):
 
     def _drawn(self, n: int, seed: int) -> WeightArray:
         rows = self.model_.sample(n, torch.Generator().manual_seed(seed))
+        if not rows.isfinite().all():
+            raise NumericalError("Networks of this VariationalNetwork are not finite: fit it again.")
         return WeightArray(rows.numpy(), self.architecture_)
 
     def _average(self, X: Any) -> np.ndarray:

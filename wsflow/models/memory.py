@@ -1,13 +1,15 @@
-"""What a flow takes of memory and of the disk, estimated from its parameters before anything is built."""
+"""What a flow or a metanetwork takes of memory and of the disk, estimated from its parameters before it is built."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from wsflow.architecture import Architecture
 from wsflow.memory import check_memory
 from wsflow.models.flow_training import METRIC_INPUTS
-from wsflow.models.options import MLP, ExchangeableSource, GaussianSource, NeuronTransformer
+from wsflow.models.options import MLP, ExchangeableSource, GaussianSource
 from wsflow.models.settings import FlowSettings
 from wsflow.running.gradient_memory import kept_for_gradients
 
@@ -47,9 +49,24 @@ def check_flow(settings: FlowSettings, architecture: Architecture | None, n_weig
     check_memory(f"The times of {steps} steps of the solver", DOUBLE * steps, "Lower 'n_steps'.")
 
 
-def n_parameters(velocity: NeuronTransformer | MLP) -> int:
-    """Return the number of weights between the layers of a velocity network, without its first and last layers."""
-    return velocity.weights_per_square * velocity.depth * velocity.width**2
+def n_parameters(velocity: Any) -> int:
+    """Return the number of weights between the layers of a network, without its first and last layers."""
+    per_square: int = getattr(velocity, "weights_per_square", BOTH)
+    return per_square * velocity.depth * velocity.width**2
+
+
+def check_metanetwork(metanetwork: Any, n_columns: int, n_members: int = 1) -> None:
+    """Refuse metanetworks, or decoders, of so many inputs and outputs in all that do not fit into memory."""
+    owner, width, depth = type(metanetwork).__name__, metanetwork.width, metanetwork.depth
+    plain = isinstance(metanetwork, MLP)
+    weights = n_parameters(metanetwork) + width * (n_columns if plain else 1)
+    check_memory(
+        f"The weights of {n_members} {owner}(width={width}, depth={depth}) and what trains them",
+        n_members * (COPIES * SINGLE * weights + LAYER * depth),
+        "Lower the width, the depth or the number of them.",
+    )
+    probes = getattr(metanetwork, "n_probes", 0)
+    check_memory(f"{probes} probes (the 'n_probes')", COPIES * DOUBLE * n_members * probes * width, "Lower 'n_probes'.")
 
 
 def check_gradients(settings: FlowSettings, architecture: Architecture | None, n_networks: int) -> None:

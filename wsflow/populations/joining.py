@@ -13,6 +13,8 @@ from wsflow.populations.population import Population
 from wsflow.weights import WeightArray
 
 RUNS = ("distinct", "shared")
+# what a population knows, and by which keys
+KEYS = {"hyperparameters": ("run",), "labels": ("run",), "properties": ("run", "step")}
 
 
 def concatenate(populations: Sequence[Any], *, runs: str = "distinct") -> Any:
@@ -136,18 +138,20 @@ def _task(populations: Sequence[Population]) -> Any:
 
 def _provenance(populations: Sequence[Population], numbers: Sequence[np.ndarray]) -> dict[str, Any]:
     joined: dict[str, Any] = {"joined": [p.provenance for p in populations]}
-    for what in ("hyperparameters", "labels"):
-        known = [_of_runs(p, what, runs) for p, runs in zip(populations, numbers, strict=True)]
+    for what, keys in KEYS.items():
+        known = [_by_keys(p, what, runs, len(keys)) for p, runs in zip(populations, numbers, strict=True)]
         if known[0] and all(columns.keys() == known[0].keys() for columns in known):
-            rows = {row[0]: row for columns in known for row in zip(*columns.values(), strict=True)}
+            rows = {row[: len(keys)]: row for columns in known for row in zip(*columns.values(), strict=True)}
             values = zip(*rows.values(), strict=True)
             joined[what] = dict(zip(known[0], map(list, values), strict=True))
     return joined
 
 
-def _of_runs(population: Population, what: str, runs: np.ndarray) -> dict[str, list[Any]]:
-    """Return hyperparameters or labels of the runs of a population, by their numbers in the joined one."""
+def _by_keys(population: Population, what: str, runs: np.ndarray, n_keys: int) -> dict[str, list[Any]]:
+    """Return what is known of a population's runs, or of their steps, by the numbers of the runs in the joined one."""
     found = getattr(population, what)
     columns = {"label": found} if isinstance(found, np.ndarray) else found
-    first = np.unique(runs, return_index=True)[1]
-    return {"run": runs[first].tolist(), **{k: v[first].tolist() for k, v in columns.items()}} if columns else {}
+    keys = {"run": runs, "step": population.weights.steps}
+    used = dict(list(keys.items())[:n_keys])
+    first = np.unique(np.stack(list(used.values())), axis=1, return_index=True)[1]
+    return {name: v[first].tolist() for name, v in (used | columns).items()} if columns else {}

@@ -12,13 +12,12 @@ from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
 from wsflow.representation import html_table, rows_about, summary
-from wsflow.schema import Check, label, list_of, mapping, real
+from wsflow.schema import label, list_of, mapping
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
-# the runs, and a number for each of them
-HYPERPARAMETERS = mapping(list_of(real))
-LABELS = mapping(list_of(label))
+# the runs, and a number or a text for each of them; of properties, the runs and the steps
+KNOWN = mapping(list_of(label))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,37 +76,48 @@ class Population:
 
     @property
     def hyperparameters(self) -> dict[str, np.ndarray]:
-        """The hyperparameters that runs drew from ranges: name -> array of shape (n,), one number for each network.
+        """The hyperparameters in which runs differ: name -> array of shape (n,), one number or text for each network.
 
         Empty if all runs share their settings.
         """
-        drawn = self._of_runs("hyperparameters", HYPERPARAMETERS)
-        return {name: np.asarray(values, dtype=np.float64) for name, values in drawn.items()}
+        drawn = {name: np.asarray(values) for name, values in self._known("hyperparameters").items()}
+        return {name: a if a.dtype.kind == "U" else a.astype(np.float64) for name, a in drawn.items()}
+
+    @property
+    def properties(self) -> dict[str, np.ndarray]:
+        """What else is known of each network: name -> array of shape (n,), such as its accuracy, or its split in a zoo.
+
+        Empty if nothing is.
+        """
+        return {name: np.asarray(values) for name, values in self._known("properties", "step").items()}
 
     @property
     def labels(self) -> np.ndarray | None:
         """The label (n,) of each network, such as the class of the image that its run was trained on; None without."""
-        known = self._of_runs("labels", LABELS)
+        known = self._known("labels")
         return np.asarray(known["label"]) if "label" in known else None
 
-    def _of_runs(self, what: str, check: Check) -> dict[str, list[Any]]:
-        """Return what the provenance has of runs, by its names: a value for each network."""
+    def _known(self, what: str, *further: str) -> dict[str, list[Any]]:
+        """Return what the provenance has of runs, or of their steps, by its names: a value for each network."""
         known = self.provenance.get(what, {})
         try:
-            check(known, f"provenance.{what}")
+            KNOWN(known, f"provenance.{what}")
         except ValueError as error:
             raise InvalidInputError(f"{error} Give them yourself.") from error
         known = dict(known)
-        positions = {run: i for i, run in enumerate(known.pop("run", ()))}
-        runs = self.weights.runs.tolist()
-        if known and (unknown := next((run for run in runs if run not in positions), None)) is not None:
+        keys = [known.pop(name, ()) for name in ("run", *further)]
+        positions = {key: i for i, key in enumerate(zip(*keys, strict=False))}
+        columns = [self.weights.runs.tolist(), *([self.weights.steps.tolist()] if further else [])]
+        networks = list(zip(*columns, strict=True))
+        if known and (unknown := next((key for key in networks if key not in positions), None)) is not None:
+            where = " at step ".join(map(str, unknown))
             raise InvalidInputError(
-                f"The provenance has no {what} of run {unknown}. Give the population the provenance of all its runs, "
+                f"The provenance has no {what} of run {where}. Give the population the provenance of all its runs, "
                 "or give them yourself."
             )
         if short := [name for name, values in known.items() if len(values) < len(positions)]:
             raise InvalidInputError(f"The provenance has fewer values of {short[0]!r} than runs: give them yourself.")
-        return {name: [values[positions[run]] for run in runs] for name, values in known.items()}
+        return {name: [values[positions[key]] for key in networks] for name, values in known.items()}
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -151,6 +151,12 @@ def _check_header(file: IO[bytes], size: int) -> None:
         raise ValueError(f"its shape {shape} does not go with its size of {size} bytes.")
 
 
+def check_array_file(path: Path) -> None:
+    """Refuse a .npy file of Python objects, or whose shape does not go with its size."""
+    with path.open("rb") as file:
+        _check_header(file, path.stat().st_size)
+
+
 def check_file(path: Path) -> None:
     """Refuse a path that is no file, or a file that is too large."""
     check_path(path)

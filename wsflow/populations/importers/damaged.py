@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import struct
+import tarfile
 import tokenize
 import zipfile
 import zlib
@@ -31,6 +33,8 @@ DAMAGE = (
     SyntaxError,
     tokenize.TokenError,
     zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
     zlib.error,
     struct.error,
 )

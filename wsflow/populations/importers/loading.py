@@ -20,10 +20,15 @@ from wsflow.populations.importers.damaged import intact
 from wsflow.populations.importers.files import File, file_of, foreign_weights, misfits_of
 from wsflow.populations.importers.formats import FORMATS, read_file
 from wsflow.populations.importers.inference import infer
+from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.paths import network_files
 from wsflow.populations.importers.perceptrons import is_perceptron, read_perceptron
 from wsflow.populations.importers.provenance import provenance_of
 from wsflow.populations.importers.runs import leaks
+from wsflow.populations.importers.zoos.archives import unpacked
+from wsflow.populations.importers.zoos.layouts import read_zoo
+from wsflow.populations.importers.zoos.matrix import Matrix
+from wsflow.populations.importers.zoos.zoo import Zoo
 from wsflow.populations.invalid import check_finite, check_on_invalid
 from wsflow.populations.population import Population
 from wsflow.task import Task
@@ -111,15 +116,27 @@ def load_networks(
     check_on_invalid(on_invalid, "load_networks")
     if activation is not None:
         activation_row(activation)
-    files = _read(source, fold, key)
-    architecture = _architecture(files, architecture, activation, module, example_input)
-    choices = _chosen(files, architecture)
-    names = [
-        f"{file.name}[{label}]" if len(choice.networks) > 1 else file.name
-        for file, choice in zip(files, choices, strict=True)
-        for label in choice.labels
-    ]
-    rows = rows_of_states([state for choice in choices for state in choice.networks], architecture, names)
+    with unpacked(source) as opened:
+        zoo = read_zoo(opened)
+        if zoo is not None:
+            zoo = zoo.of_activation(activation).placed(runs, steps)
+        files = _read(opened, fold, key) if zoo is None else _of_zoo(zoo, fold, key)
+        architecture = _architecture(files, architecture, activation, module, example_input)
+        choices = _chosen(files, architecture)
+        names = [
+            f"{file.name}[{label}]" if len(choice.networks) > 1 else file.name
+            for file, choice in zip(files, choices, strict=True)
+            for label in choice.labels
+        ]
+        rows = rows_of_states([state for choice in choices for state in choice.networks], architecture, names)
+    provenance = provenance_of(files, choices, names, fold)
+    if zoo is not None:
+        _check_one_each(files, choices)
+        runs, steps = zoo.runs, zoo.steps
+        if isinstance(zoo.networks, Matrix):
+            rows = zoo.networks.rows(rows[0])
+            names = [f"{names[0]}[{i}]" for i in range(len(rows))]
+        provenance |= zoo.provenance()
     ours = _runs(choices)
     if runs is None:
         for warning in leaks(names, rows, ours):
@@ -127,8 +144,24 @@ def load_networks(
     weights = WeightArray(
         rows, architecture, runs=ours if runs is None else runs, steps=_steps(choices) if steps is None else steps
     )
-    provenance = provenance_of(files, choices, names, fold)
     return Population(check_finite(weights, on_invalid, names=names), task, provenance)
+
+
+def _of_zoo(zoo: Zoo, fold: bool, key: str | None) -> list[File]:
+    """Return the files of a zoo; of one in a matrix, a network whose weights are the numbers of its columns."""
+    if isinstance(zoo.networks, Matrix):
+        checkpoint = Checkpoint(dict(zoo.networks.columns), what="matrix of weights")
+        return [file_of(str(zoo.networks.path), checkpoint, fold, key)]
+    return [file_of(str(path), read_file(path), fold, key) for path in zoo.networks]
+
+
+def _check_one_each(files: list[File], choices: list[Choice]) -> None:
+    for file, choice in zip(files, choices, strict=True):
+        if len(choice.networks) > 1:
+            raise InvalidInputError(
+                f"{file.name}: there are {len(choice.networks)} networks in this file, and the tables of the zoo know "
+                "one of each file. Choose one with key= (--key)."
+            )
 
 
 def _named(name: str, function: Any, *arguments: Any) -> Any:

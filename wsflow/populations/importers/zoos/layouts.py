@@ -1,0 +1,197 @@
+"""The layouts in which zoos are published: a row for each, with what recognises a folder of it and what reads it.
+
+References
+----------
+Unterthiner et al. 2020, "Predicting neural network accuracy from weights", arXiv:2002.11448 (a matrix of weights);
+Schürholt et al. 2022, "Model zoos: a dataset of diverse populations of neural network models", arXiv:2209.14764 (a
+folder of each run); Navon et al. 2023, "Equivariant architectures for learning in deep weight spaces",
+arXiv:2301.12780 (a JSON document of splits, with names of files).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wsflow.populations.importers.formats import FORMATS
+from wsflow.populations.importers.paths import BESIDE, natural_key
+from wsflow.populations.importers.zoos.matrix import read_matrix
+from wsflow.populations.importers.zoos.tables import Row, csv_rows, json_lines, json_object, json_rows
+from wsflow.populations.importers.zoos.zoo import Zoo
+
+LABEL, STEP, RUN = "label", "step", "run"
+HYPERPARAMETERS = ("config.", "hyperparameters.", "hparams.")  # how the names of columns of hyperparameters begin
+CHECKPOINT = re.compile(r"^(checkpoint|ckpt|step|epoch|iter)\D*(?P<step>\d+)", re.IGNORECASE)
+UNNAMED = ("checkpoints", "checkpoint", "model", "state_dict")  # state dicts without a suffix
+# what ray tune writes beside the measures of an iteration
+BOOKKEEPING = re.compile(
+    r"^(config\.|time|timestamp|timesteps|iterations?_|episodes|pid$|date$|hostname|node_ip|trial_id|experiment|done$|"
+    r"should_checkpoint|training_iteration$|warmup|perf\.|checkpoint)"
+)
+
+
+@dataclass(frozen=True)
+class ZooLayout:
+    """A way to publish a zoo."""
+
+    description: str
+    is_of: Callable[[Path], bool]
+    read: Callable[[Path], Zoo]
+
+
+def read_zoo(source: Any) -> Zoo | None:
+    """Return the zoo in a folder of one of the layouts, else None."""
+    if not isinstance(source, (str, Path)) or not Path(source).is_dir():
+        return None
+    layout = next((layout for layout in ZOO_LAYOUTS.values() if layout.is_of(Path(source))), None)
+    return None if layout is None else layout.read(Path(source))
+
+
+def _of_matrix(folder: Path) -> Zoo:
+    matrix, rows = read_matrix(folder)
+    folders = [row.pop("modeldir", i) for i, row in enumerate(rows)]
+    order = {name: i for i, name in enumerate(dict.fromkeys(folders))}
+    runs = [order[name] for name in folders]
+    return _zoo(matrix, runs, [row.pop(STEP, None) for row in rows], rows)
+
+
+def _zoo(networks: Any, runs: Sequence[int], steps: Sequence[Any], rows: Sequence[Row], **notes: Any) -> Zoo:
+    """Return a zoo of networks and rows of one table, which has hyperparameters under names that begin so."""
+    drawn, measured = [], []
+    for row in rows:
+        names = {name: name.removeprefix(next((p for p in HYPERPARAMETERS if name.startswith(p)), "")) for name in row}
+        drawn.append({short: row[name] for name, short in names.items() if short != name})
+        measured.append({name: row[name] for name, short in names.items() if short == name})
+    labels = [row.pop(LABEL, None) for row in measured]
+    known = None if any(label is None for label in labels) else labels
+    return Zoo(networks, runs, steps, measured, drawn, known, notes)
+
+
+def _of_runs(folder: Path) -> Zoo:
+    runs = _run_folders(folder)
+    paths, numbers, steps, measured, drawn = [], [], [], [], []
+    for number, run in enumerate(runs):
+        results = _results(run)
+        settings = json_object(run / "params.json") if (run / "params.json").is_file() else {}
+        for step, path in _checkpoints(run):
+            paths.append(path)
+            numbers.append(number)
+            steps.append(step)
+            measured.append({} if step is None else results.get(step, {}))
+            drawn.append(settings)
+    return Zoo(paths, numbers, steps, measured, drawn, None, {"runs": [run.name for run in runs]})
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """Return the folders of runs: with settings or results, and with networks."""
+    tables = ("result.json", "params.json")
+    found = [p for p in folder.iterdir() if p.is_dir() and any((p / name).is_file() for name in tables)]
+    return sorted((p for p in found if next(_checkpoints(p), None)), key=natural_key)
+
+
+def _results(run: Path) -> dict[int, Row]:
+    """Return what was measured of a run, by its iterations."""
+    path = run / "result.json"
+    rows = json_lines(path) if path.is_file() else []
+    kept = [{name: value for name, value in row.items() if not BOOKKEEPING.match(name)} for row in rows]
+    return {int(row.get("training_iteration", i + 1)): kept[i] for i, row in enumerate(rows)}
+
+
+def _checkpoints(run: Path) -> Iterator[tuple[int | None, Path]]:
+    """Yield the networks of a run and their steps, if these are known."""
+    for path in sorted(run.iterdir(), key=natural_key):
+        match = CHECKPOINT.match(path.name)
+        step = int(match["step"]) if match else None
+        inside = sorted(path.iterdir(), key=natural_key) if path.is_dir() and match else [path]
+        yield from ((step, file) for file in inside if _is_network(file))
+
+
+def _is_network(path: Path) -> bool:
+    known = path.suffix.lower() in FORMATS or path.name in UNNAMED
+    return known and path.is_file() and not BESIDE.match(path.name)
+
+
+def _network_files(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.rglob("*") if _is_network(p)), key=natural_key)
+
+
+def _table_files(folder: Path) -> list[Path]:
+    names = [p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith((".csv", ".csv.gz", ".json"))]
+    return sorted((p for p in names if not p.name.endswith(".index.json")), key=natural_key)
+
+
+def _of_table(folder: Path) -> Zoo:
+    files = _network_files(folder)
+    known: list[Row] = [{} for _ in files]
+    unused = 0
+    for named in _tables_of(folder, files):
+        for file, row in named:
+            if file is None:
+                unused += 1
+            else:
+                known[file].update(row)
+    groups = [row.pop(RUN, f"file {i}") for i, row in enumerate(known)]
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    steps = [row.pop(STEP, None) for row in known]
+    notes = {"rows_without_a_network": unused} if unused else {}
+    return _zoo(files, [order[group] for group in groups], steps, known, **notes)
+
+
+def _tables_of(folder: Path, files: Sequence[Path]) -> list[list[tuple[int | None, Row]]]:
+    """Return, for each table that names networks, its rows with the position of the network that each names."""
+    places = _names(folder, files)
+    tables = [csv_rows(p) if ".csv" in p.name.lower() else json_rows(p) for p in _table_files(folder)]
+    return [named for rows in tables if (named := _named(rows, places))]
+
+
+def _named(rows: Sequence[Row], places: dict[str, int]) -> list[tuple[int | None, Row]]:
+    """Return the positions of the networks that rows name, and the rows without the name; empty if they name few."""
+    best: list[int | None] = []
+    column = None
+    for name in dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, str)):
+        found = [_place(row.get(name), places) for row in rows]
+        if sum(p is not None for p in found) > sum(p is not None for p in best):
+            best, column = found, name
+    if 2 * sum(p is not None for p in best) < len(rows):
+        return []
+    return [(place, {k: v for k, v in row.items() if k != column}) for place, row in zip(best, rows, strict=True)]
+
+
+def _place(name: Any, places: dict[str, int]) -> int | None:
+    """Return the position of the network that a text names by the end of its path; a text is never used as a path."""
+    if not isinstance(name, str):
+        return None
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return next((places[key] for i in range(len(parts)) if (key := "/".join(parts[i:])) in places), None)
+
+
+def _names(folder: Path, files: Sequence[Path]) -> dict[str, int]:
+    """Return names of each file that no other has: the ends of its path, without suffix, and the folders it is in."""
+    owners: dict[str, set[int]] = {}
+    for i, file in enumerate(files):
+        whole = file.relative_to(folder).parts
+        bare = (*whole[:-1], file.stem)
+        for parts in (whole, bare, *(whole[:end] for end in range(1, len(whole)))):
+            for start in range(len(parts)):
+                owners.setdefault("/".join(parts[start:]), set()).add(i)
+    return {name: owner.pop() for name, owner in owners.items() if len(owner) == 1}
+
+
+ZOO_LAYOUTS: dict[str, ZooLayout] = {
+    "matrix": ZooLayout(
+        "weights.npy with a network in each row, layout.csv of its columns, metrics.csv of its rows",
+        lambda folder: (folder / "layout.csv").is_file() and any(folder.glob("*weights*.npy")),
+        _of_matrix,
+    ),
+    "runs": ZooLayout(
+        "a folder of each run with params.json, result.json and checkpoints", lambda f: bool(_run_folders(f)), _of_runs
+    ),
+    "table": ZooLayout(
+        "state dicts, and .csv or .json tables that name them",
+        lambda folder: bool(_table_files(folder)) and bool(_tables_of(folder, _network_files(folder))),
+        _of_table,
+    ),
+}
