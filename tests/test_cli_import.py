@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -207,3 +208,10 @@ def test_the_acas_xu_networks(tmp_path):
         archive.extractall(tmp_path, filter="data")
     output = run(tmp_path / "**" / "*.nnet", "--fold", "-o", tmp_path / "zoo.safetensors").stdout
     assert "45 networks 5-50-50-50-50-50-50-5 relu (13305 weights) of 45 runs" in output
+
+
+def test_an_archive_with_a_table(folder):
+    (folder / "nets" / "table.csv").write_text("net,accuracy\nnet_2.pt,0.3\nnet_0.pt,0.1\nnet_1.pt,0.2\n")
+    archive = shutil.make_archive(str(folder / "nets"), "gztar", folder / "nets")
+    run(archive, "--activation", "relu", "-o", folder / "zoo.safetensors")
+    assert wsflow.load_population(folder / "zoo.safetensors").properties["accuracy"].tolist() == [0.1, 0.2, 0.3]

@@ -66,7 +66,8 @@ def import_(
 ) -> None:
     """Make a population of network files: of torch, safetensors, NumPy, Keras, flax, .nnet and .onnx files.
 
-    PATHS are files, folders or patterns; each file is a run of its own. A state dict does not say what lies between
+    PATHS are files, folders or patterns; each file is a run of its own. A folder or an archive may be a published zoo,
+    with tables of what is known of its networks. A state dict does not say what lies between
     its layers: give --activation for a plain MLP or CNN, else --module. Nothing that a file names is run; the code
     that --module names is. Nothing here is random: --seed and -q are taken as by every command.
 

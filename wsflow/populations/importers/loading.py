@@ -57,11 +57,14 @@ def load_networks(
     shards), ``.npz``, Keras (``.keras``, ``.h5``), flax (``.msgpack``), ``.nnet`` and ``.onnx`` files. Other Python
     objects in them are skipped: nothing that a file names is called. The networks are found in nested dictionaries,
     under any prefix, beside metrics, optimizers and averaged weights. Each file is a run of its own, unless it holds
-    several networks. Half precision becomes single.
+    several networks. Half precision becomes single. Of a folder or an archive (``.zip``, ``.tar``, ``.tar.gz``,
+    ``.tar.xz``, ``.tar.bz2``) in one of the layouts of
+    `wsflow.populations.importers.zoos.layouts.ZOO_LAYOUTS`, runs, steps, hyperparameters, labels and properties of the
+    networks are read as well.
 
     Parameters
     ----------
-    source : path, folder, pattern, estimator, or list of these
+    source : path, folder, archive, pattern, estimator, or list of these
         Files of a folder or a pattern are sorted naturally: ``net_2`` before ``net_10``. An estimator is a fitted
         ``MLPClassifier`` or ``MLPRegressor``.
     architecture : Architecture, optional
@@ -116,6 +119,8 @@ def load_networks(
     check_on_invalid(on_invalid, "load_networks")
     if activation is not None:
         activation_row(activation)
+    if isinstance(source, (list, tuple)) and len(source) == 1:
+        source = source[0]
     with unpacked(source) as opened:
         zoo = read_zoo(opened)
         if zoo is not None:
