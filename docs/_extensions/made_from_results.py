@@ -220,7 +220,7 @@ def transfer_lines(found: Row) -> list[str]:
 
 
 def metanetworks_lines(found: Row) -> list[str]:
-    """What ``benchmarks/metanetworks.py`` wrote: scores of networks as they are, and moved."""
+    """What ``benchmarks/zoo.py`` wrote: scores of networks as they are, and moved."""
     settings, by_name = found["settings"], {}
     for key, row in found["rows"].items():
         by_name.setdefault(key.partition("/")[2], []).append(row)

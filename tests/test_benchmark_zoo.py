@@ -1,0 +1,85 @@
+"""The benchmark of zoos: every job runs, goes on where it stopped, and has a table."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """A module of the benchmarks, or of the extensions of the documentation, by its name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("job", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "inr"])
+def test_jobs_run(module, monkeypatch, tmp_path, job):
+    out, cache = tmp_path / "rows.json", tmp_path / "cache"
+    names = ["default", "statistics", "statistics, raw", "trees on statistics", "ridge, raw", "hyperparameters"]
+    arguments = ["zoo", "--job", job, "--quick", "--predictors", *names, "--cache", str(cache), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    module("zoo").main()
+    written = out.read_bytes()
+    rows = json.loads(written)["rows"]
+    others = names if job != "inr" else names[:-1]
+    assert set(rows) == {f"0/{name}" for name in others}
+    for name in ("default", "statistics", "trees on statistics"):
+        row = rows[f"0/{name}"]
+        assert row["clean"] == pytest.approx(row["moved"], abs=1e-4)
+    module("zoo").main()
+    assert out.read_bytes() == written
+
+
+def test_a_cached_zoo_is_read_and_not_trained_again(module, tmp_path, monkeypatch):
+    networks = module("zoo_networks")
+    zoo = networks.Zoo("mlp", "digits", "relu", (2, 5), 0)
+    first = zoo.read(12, tmp_path)
+    monkeypatch.setattr(networks.Zoo, "block", lambda *arguments: pytest.fail("trained again"))
+    second = zoo.read(12, tmp_path)
+    assert first["X"].tobytes() == second["X"].tobytes() and first["y"].tolist() == second["y"].tolist()
+    assert first["hyperparameters"].keys() == second["hyperparameters"].keys() == {*networks.RANGES, "steps"}
+
+
+def test_scores_are_those_of_the_functions(module):
+    """The R2 and tau of a model that knows the answer are 1, and intervals that hold all numbers cover all."""
+    X = np.arange(40.0)[:, None]
+
+    class Known:
+        calibration_scores_ = np.zeros(20)
+
+        def predict(self, X):
+            return X[:, 0]
+
+        def score(self, X, y):
+            return 1 - np.sum((y - X[:, 0]) ** 2) / np.sum((y - y.mean()) ** 2)
+
+        def predict_interval(self, X, coverage):
+            return np.stack([X[:, 0] - 1, X[:, 0] + np.where(X[:, 0] < 30, 1, -0.5)], 1)
+
+    found = module("zoo").scores(Known(), X, X[:, 0])
+    assert found == {"score": 1.0, "tau": 1.0, "covered": 0.75, "width": pytest.approx(1.625)}
+
+
+def test_measured_rows_have_a_table(module):
+    pytest.importorskip("sphinx")
+    from docutils.core import publish_string
+
+    found = json.loads((ROOT / "docs" / "results" / "metanetworks_digits.json").read_text())
+    text = "\n".join(module("made_from_results").metanetworks_lines(found))
+    assert "- trees on statistics\n     - 0.645\n     - -0.058\n" in text
+    publish_string(text, writer="html5", settings_overrides={"report_level": 2, "halt_level": 2})
+
+
+def test_measured_rows_are_of_all_predictors_and_moved_ones_stay():
+    rows = json.loads((ROOT / "docs" / "results" / "metanetworks_digits.json").read_text())["rows"]
+    for name in ("statistics", "deep_sets", "neuron", "probe"):
+        assert abs(rows[f"0/{name}"]["clean"] - rows[f"0/{name}"]["moved"]) < 1e-4
+    assert rows["0/trees on statistics"]["clean"] - rows["0/trees on statistics"]["moved"] > 0.5
