@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -20,13 +21,22 @@ def module(monkeypatch):
     return importlib.import_module
 
 
+@pytest.fixture
+def zoo(module):
+    """The benchmark, by its path: the tests have a module of this name."""
+    spec = importlib.util.spec_from_file_location("benchmarks_zoo", ROOT / "benchmarks" / "zoo.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
 @pytest.mark.parametrize("job", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "inr"])
-def test_jobs_run(module, monkeypatch, tmp_path, job):
+def test_jobs_run(zoo, monkeypatch, tmp_path, job):
     out, cache = tmp_path / "rows.json", tmp_path / "cache"
     names = ["default", "statistics", "statistics, raw", "trees on statistics", "ridge, raw", "hyperparameters"]
     arguments = ["zoo", "--job", job, "--quick", "--predictors", *names, "--cache", str(cache), "--out", str(out)]
     monkeypatch.setattr("sys.argv", arguments)
-    module("zoo").main()
+    zoo.main()
     written = out.read_bytes()
     rows = json.loads(written)["rows"]
     others = names if job != "inr" else names[:-1]
@@ -34,21 +44,21 @@ def test_jobs_run(module, monkeypatch, tmp_path, job):
     for name in ("default", "statistics", "trees on statistics"):
         row = rows[f"0/{name}"]
         assert row["clean"] == pytest.approx(row["moved"], abs=1e-4)
-    module("zoo").main()
+    zoo.main()
     assert out.read_bytes() == written
 
 
 def test_a_cached_zoo_is_read_and_not_trained_again(module, tmp_path, monkeypatch):
     networks = module("zoo_networks")
-    zoo = networks.Zoo("mlp", "digits", "relu", (2, 5), 0)
-    first = zoo.read(12, tmp_path)
+    small = networks.Zoo("mlp", "digits", "relu", (2, 5), 0)
+    first = small.read(12, tmp_path)
     monkeypatch.setattr(networks.Zoo, "block", lambda *arguments: pytest.fail("trained again"))
-    second = zoo.read(12, tmp_path)
+    second = small.read(12, tmp_path)
     assert first["X"].tobytes() == second["X"].tobytes() and first["y"].tolist() == second["y"].tolist()
     assert first["hyperparameters"].keys() == second["hyperparameters"].keys() == {*networks.RANGES, "steps"}
 
 
-def test_scores_are_those_of_the_functions(module):
+def test_scores_are_those_of_the_functions(zoo):
     """The R2 and tau of a model that knows the answer are 1, and intervals that hold all numbers cover all."""
     X = np.arange(40.0)[:, None]
 
@@ -64,7 +74,7 @@ def test_scores_are_those_of_the_functions(module):
         def predict_interval(self, X, coverage):
             return np.stack([X[:, 0] - 1, X[:, 0] + np.where(X[:, 0] < 30, 1, -0.5)], 1)
 
-    found = module("zoo").scores(Known(), X, X[:, 0])
+    found = zoo.scores(Known(), X, X[:, 0])
     assert found == {"score": 1.0, "tau": 1.0, "covered": 0.75, "width": pytest.approx(1.625)}
 
 

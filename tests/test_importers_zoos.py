@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -10,6 +11,8 @@ import math
 import os
 import shutil
 import tarfile
+import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mutations import mutated, of_bytes
 from test_importers import outputs
 from torch import nn
 
@@ -129,6 +133,13 @@ def write_table(folder: Path, networks: list[nn.Sequential]) -> Path:
     (folder / "splits.json").write_text(json.dumps(splits))
     write_csv(folder / "metrics.csv", [{"network": f"net_{i}", "accuracy": i / 10} for i in (1, 0, 2, 9)])
     return folder
+
+
+ZOOS: dict[str, Callable[[Path, int], Path]] = {
+    "matrix": lambda folder, n: write_matrix(folder, make_cnns(n), packed=False),
+    "runs": lambda folder, n: write_runs(folder, make_mlps(n)),
+    "table": lambda folder, n: write_table(folder, make_mlps(n)),
+}
 
 
 def test_a_matrix_becomes_the_same_functions_with_what_is_known_of_them(tmp_path):
@@ -362,8 +373,27 @@ def test_a_layout_whose_columns_overlap_is_refused(tmp_path):
         load_networks(folder, activation="relu")
 
 
-def test_every_layout_has_a_description():
-    assert all(layout.description for layout in ZOO_LAYOUTS.values())
+def test_every_layout_is_tested_and_has_a_description():
+    assert ZOOS.keys() == ZOO_LAYOUTS.keys() and all(layout.description for layout in ZOO_LAYOUTS.values())
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_mutated_archives_are_refused_or_read_and_leave_nothing(tmp_path, monkeypatch, suffix):
+    originals = []
+    for n in (2, 4):
+        (tmp_path / f"zoo_{n}").mkdir()
+        originals.append(pack(write_runs(tmp_path / f"zoo_{n}", make_mlps(n)), tmp_path / f"zoo{suffix}").read_bytes())
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
+    before = sorted(tmp_path.rglob("*"))
+    read = 0
+    for i in range(200):
+        (tmp_path / f"zoo{suffix}").write_bytes(mutated(originals, (of_bytes,), i))
+        with contextlib.suppress(InvalidInputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read += len(load_networks(tmp_path / f"zoo{suffix}", activation="tanh")) > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert 0 < read < 200
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +377,37 @@ def index(folder: Path) -> list[bytes]:
     return [json.dumps({"metadata": {"size": 8}, "weight_map": dict.fromkeys(state, "model.safetensors")}).encode()]
 
 
+def zoo_file(layout: str, name: str) -> Callable[[Path], list[bytes]]:
+    """A file of a zoo of a layout, beside which the others are; that of a second, smaller zoo as well."""
+
+    @cache
+    def written(folder: Path) -> list[bytes]:
+        from test_importers_zoos import ZOOS
+
+        contents = []
+        for inside, n in ((folder / "other", 2), (folder, 4)):
+            zoo = inside / zoo_folder(layout, name)
+            zoo.mkdir(parents=True)
+            contents.append((ZOOS[layout](zoo, n) / name).read_bytes())
+        return contents
+
+    return written
+
+
+def zoo_folder(layout: str, name: str) -> str:
+    return f"{layout}-{Path(name).stem}"
+
+
+def zoo_of(path: Path, levels: int) -> wsflow.Population:
+    zoo = path.parents[levels]
+    return load_networks(zoo, activation="relu" if zoo.name.startswith("matrix") else "tanh")
+
+
+def use_zoo(population: wsflow.Population) -> None:
+    use_population(population)
+    assert all(len(values) == len(population) for values in population.properties.values())
+
+
 @cache
 def tables(folder: Path) -> list[bytes]:
     rows = np.random.default_rng(0).normal(size=(30, 3)).round(3)
@@ -474,6 +505,24 @@ READERS: dict[str, Reader] = {
         use_architecture,
         (of_bytes, of_json, of_json, of_json),
     ),
+    **{
+        f"{name} of a {layout} zoo": Reader(
+            zoo_file(layout, name),
+            f"{zoo_folder(layout, name)}/{name}",
+            partial(zoo_of, levels=name.count("/")),
+            use_zoo,
+            mutations,
+        )
+        for layout, name, mutations in (
+            ("matrix", "layout.csv", (of_bytes,)),
+            ("matrix", "metrics.csv", (of_bytes,)),
+            ("matrix", "weights.npy", (of_bytes,)),
+            ("runs", "NN_tune_trainable_00000/result.json", (of_bytes,)),
+            ("runs", "NN_tune_trainable_00000/params.json", (of_bytes, of_json)),
+            ("table", "splits.json", (of_bytes, of_json, of_json)),
+            ("table", "metrics.csv", (of_bytes,)),
+        )
+    },
     "csv": Reader(tables, "data.csv", load_task, use_task),
     "npz of a task": Reader(arrays, "data.npz", load_task, use_task),
     "training": Reader(training_file("training"), "training/training.json", resumed, repr, (of_bytes, of_json)),

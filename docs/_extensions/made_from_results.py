@@ -28,6 +28,22 @@ SCORES = {key: row.label for key, row in (FORECASTS | OOD).items() if row.only =
 VARIATIONAL = ("standard", "He", "W", "anchor", "mask alone", "W on He")
 VARIATIONAL += tuple(f"{arm}, norms" for arm in VARIATIONAL[:3])
 FORECAST = {key: FORECASTS[key].label for key in ("accuracy", "nll", "ece")}
+# of predictors: title -> key, and what stands beside them
+MOVED = {
+    "R2 or accuracy": "clean",
+    "moved": "moved",
+    "tau": "tau",
+    "tau, moved": "tau_moved",
+    "90% covered": "covered",
+    "covered, moved": "covered_moved",
+    "width": "width",
+}
+CONTROLS = {
+    "statistics, raw": "statistics of raw weights have",
+    "mlp, raw": "a perceptron on raw weights has",
+    "ridge, raw": "a ridge on them has",
+    "hyperparameters": "hyperparameters alone have",
+}
 # the picture of runs: title -> label -> where in a row the number is
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "accuracy": {
@@ -220,24 +236,45 @@ def transfer_lines(found: Row) -> list[str]:
 
 
 def metanetworks_lines(found: Row) -> list[str]:
-    """What ``benchmarks/zoo.py`` wrote: scores of networks as they are, and moved."""
+    """What ``benchmarks/zoo.py`` wrote: scores of networks as they are, and moved, and what the controls reached."""
     settings, by_name = found["settings"], {}
     for key, row in found["rows"].items():
         by_name.setdefault(key.partition("/")[2], []).append(row)
     said = f"{settings['train']:,} networks to learn from and {settings['test']:,} of other runs"
-    numbers = {"R2 or accuracy": "clean", "moved": "moved", "tau": "tau", "tau, moved": "tau_moved"}
-    numbers |= {"90% covered": "covered", "width": "width"}
     rows = [
         [
             name,
-            *(
-                over_seeds([row | {"clean": row.get("clean", row.get("score"))} for row in seeds], key)
-                for key in numbers.values()
-            ),
+            *(over_seeds(by_name[name], key) for key in MOVED.values()),
+            over_seeds([row.get("seconds", {}) for row in by_name[name]], "fit", 0),
         ]
-        for name, seeds in by_name.items()
+        for name in sorted(by_name, key=lambda name: (name in CONTROLS, name != "default", name))
     ]
-    return [headline(found, said), "", *list_table(["predictor", *numbers], rows)]
+    lines = [headline(found, said), ""]
+    if "default" in by_name:
+        lines += [_beside_controls(by_name), ""]
+    return [*lines, *list_table(["predictor", *MOVED, "seconds"], rows)]
+
+
+def _beside_controls(by_name: Mapping[str, Sequence[Row]]) -> str:
+    """What the default predictor reached, and the controls, in one sentence."""
+
+    def of(name: str, key: str) -> str:
+        return over_seeds(by_name[name], key)
+
+    controls = [
+        f"{title} {of(name, 'clean')}" + (f" and {of(name, 'moved')} when moved" if of(name, "moved") else "")
+        for name, title in CONTROLS.items()
+        if name in by_name
+    ]
+    intervals = (
+        f"its intervals for 90% hold {of('default', 'covered')} of the numbers, and {of('default', 'covered_moved')} "
+        "of those of moved networks"
+    )
+    return (
+        f"The default has a coefficient of determination of {of('default', 'clean')}, {of('default', 'moved')} after "
+        f"random symmetries moved the test networks, and ranks with tau {of('default', 'tau')} where ties allow "
+        f"{of('default', 'ceiling')}, while {', '.join(controls)}; {intervals}."
+    )
 
 
 def autoencoder_lines(found: Row) -> list[str]:

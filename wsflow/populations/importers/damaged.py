@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import lzma
 import struct
 import tarfile
@@ -34,6 +35,7 @@ DAMAGE = (
     tokenize.TokenError,
     zipfile.BadZipFile,
     tarfile.TarError,
+    csv.Error,
     lzma.LZMAError,
     zlib.error,
     struct.error,
