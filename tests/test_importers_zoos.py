@@ -207,6 +207,31 @@ def test_runs_and_steps_of_tables(tmp_path):
         load_networks(tmp_path, activation="tanh", runs=[3] * 4, steps=[0, 1, 1, 2])
 
 
+def test_tables_of_something_else_change_nothing(tmp_path):
+    for i, network in enumerate(make_mlps(2)):
+        torch.save(network.state_dict(), tmp_path / f"net_{i}.pt")
+    (tmp_path / "old").mkdir()
+    torch.save(make_mlps(1)[0].state_dict(), tmp_path / "old" / "net_7.pt")
+    (tmp_path / "log.csv").write_text("step,loss\n0,1.0\n1,0.5\n")
+    (tmp_path / "config.json").write_text('{"hidden": [5], "name": "net", "data": {"path": "/data"}}')
+    plain = load_networks(tmp_path, activation="tanh")
+    assert len(plain) == 2 and not plain.properties and "zoo" not in plain.provenance
+    (tmp_path / "log.csv").write_text("step,loss\n0,1.0\n1\n")
+    with pytest.warns(UserWarning, match=r"log\.csv: a row has fewer values.*It is left out"):
+        assert len(load_networks(tmp_path, activation="tanh")) == 2
+
+
+def test_networks_of_further_folders_are_those_that_tables_name(tmp_path):
+    networks = make_mlps(4)
+    for i, name in enumerate(("net_0.pt", "net_1.pt", "more/net_2.pt", "more/net_3.pt")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save(networks[i].state_dict(), tmp_path / name)
+    write_csv(tmp_path / "table.csv", [{"net": "net_1", "loss": 0.5}, {"net": "more/net_3", "loss": 0.25}])
+    population = load_networks(tmp_path, activation="tanh")
+    loss = dict(zip(population.provenance["networks"], population.properties["loss"], strict=True))
+    assert loss == {"more/net_3.pt": 0.25, "net_0.pt": pytest.approx(math.nan, nan_ok=True), "net_1.pt": 0.5}
+
+
 def test_what_is_known_is_saved_joined_and_predicted(tmp_path):
     first = load_networks(write_runs(tmp_path / "a", make_mlps(6)), activation="tanh")
     wsflow.save_population(first, tmp_path / "zoo.st")

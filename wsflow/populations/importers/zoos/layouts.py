@@ -11,11 +11,13 @@ arXiv:2301.12780 (a JSON document of splits, with names of files).
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.formats import FORMATS
 from wsflow.populations.importers.paths import BESIDE, natural_key
 from wsflow.populations.importers.zoos.matrix import read_matrix
@@ -35,22 +37,23 @@ BOOKKEEPING = re.compile(
 
 @dataclass(frozen=True)
 class ZooLayout:
-    """A way to publish a zoo."""
+    """A way to publish a zoo; its function returns None for a folder that is of another."""
 
     description: str
-    is_of: Callable[[Path], bool]
-    read: Callable[[Path], Zoo]
+    read: Callable[[Path], Zoo | None]
 
 
 def read_zoo(source: Any) -> Zoo | None:
     """Return the zoo in a folder of one of the layouts, else None."""
     if not isinstance(source, (str, Path)) or not Path(source).is_dir():
         return None
-    layout = next((layout for layout in ZOO_LAYOUTS.values() if layout.is_of(Path(source))), None)
-    return None if layout is None else layout.read(Path(source))
+    found = (layout.read(Path(source)) for layout in ZOO_LAYOUTS.values())
+    return next((zoo for zoo in found if zoo is not None), None)
 
 
-def _of_matrix(folder: Path) -> Zoo:
+def _of_matrix(folder: Path) -> Zoo | None:
+    if not (folder / "layout.csv").is_file() or not any(folder.glob("*weights*.npy")):
+        return None
     matrix, rows = read_matrix(folder)
     folders = [row.pop("modeldir", i) for i, row in enumerate(rows)]
     order = {name: i for i, name in enumerate(dict.fromkeys(folders))}
@@ -70,8 +73,10 @@ def _zoo(networks: Any, runs: Sequence[int], steps: Sequence[Any], rows: Sequenc
     return Zoo(networks, runs, steps, measured, drawn, known, notes)
 
 
-def _of_runs(folder: Path) -> Zoo:
+def _of_runs(folder: Path) -> Zoo | None:
     runs = _run_folders(folder)
+    if not runs:
+        return None
     paths, numbers, steps, measured, drawn = [], [], [], [], []
     for number, run in enumerate(runs):
         results = _results(run)
@@ -123,28 +128,32 @@ def _table_files(folder: Path) -> list[Path]:
     return sorted((p for p in names if not p.name.endswith(".index.json")), key=natural_key)
 
 
-def _of_table(folder: Path) -> Zoo:
-    files = _network_files(folder)
-    known: list[Row] = [{} for _ in files]
-    unused = 0
-    for named in _tables_of(folder, files):
-        for file, row in named:
-            if file is None:
-                unused += 1
-            else:
-                known[file].update(row)
-    groups = [row.pop(RUN, f"file {i}") for i, row in enumerate(known)]
+def _of_table(folder: Path) -> Zoo | None:
+    files = _network_files(folder) if _table_files(folder) else []
+    named = [pair for rows in _tables(folder) for pair in _named(rows, _names(folder, files))]
+    if not named:
+        return None
+    known: dict[int, Row] = {i: {} for i, file in enumerate(files) if file.parent == folder}
+    for place, row in named:
+        if place is not None:
+            known.setdefault(place, {}).update(row)
+    places = sorted(known)
+    rows = [known[place] for place in places]
+    groups = [row.pop(RUN, f"file {place}") for place, row in zip(places, rows, strict=True)]
     order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    steps = [row.pop(STEP, None) for row in known]
+    steps = [row.pop(STEP, None) for row in rows]
+    unused = sum(place is None for place, _ in named)
     notes = {"rows_without_a_network": unused} if unused else {}
-    return _zoo(files, [order[group] for group in groups], steps, known, **notes)
+    return _zoo([files[i] for i in places], [order[group] for group in groups], steps, rows, **notes)
 
 
-def _tables_of(folder: Path, files: Sequence[Path]) -> list[list[tuple[int | None, Row]]]:
-    """Return, for each table that names networks, its rows with the position of the network that each names."""
-    places = _names(folder, files)
-    tables = [csv_rows(p) if ".csv" in p.name.lower() else json_rows(p) for p in _table_files(folder)]
-    return [named for rows in tables if (named := _named(rows, places))]
+def _tables(folder: Path) -> Iterator[list[Row]]:
+    """Yield the rows of each table; one that cannot be read is left out, with a warning."""
+    for path in _table_files(folder):
+        try:
+            yield csv_rows(path) if ".csv" in path.name.lower() else json_rows(path)
+        except InvalidInputError as error:
+            warnings.warn(f"{error} It is left out.", stacklevel=5)
 
 
 def _named(rows: Sequence[Row], places: dict[str, int]) -> list[tuple[int | None, Row]]:
@@ -182,16 +191,8 @@ def _names(folder: Path, files: Sequence[Path]) -> dict[str, int]:
 
 ZOO_LAYOUTS: dict[str, ZooLayout] = {
     "matrix": ZooLayout(
-        "weights.npy with a network in each row, layout.csv of its columns, metrics.csv of its rows",
-        lambda folder: (folder / "layout.csv").is_file() and any(folder.glob("*weights*.npy")),
-        _of_matrix,
+        "weights.npy with a network in each row, layout.csv of its columns, metrics.csv of its rows", _of_matrix
     ),
-    "runs": ZooLayout(
-        "a folder of each run with params.json, result.json and checkpoints", lambda f: bool(_run_folders(f)), _of_runs
-    ),
-    "table": ZooLayout(
-        "state dicts, and .csv or .json tables that name them",
-        lambda folder: bool(_table_files(folder)) and bool(_tables_of(folder, _network_files(folder))),
-        _of_table,
-    ),
+    "runs": ZooLayout("a folder of each run with params.json, result.json and checkpoints", _of_runs),
+    "table": ZooLayout("state dicts, and .csv or .json tables that name them", _of_table),
 }
