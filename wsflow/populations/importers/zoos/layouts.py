@@ -22,7 +22,7 @@ from wsflow.populations.importers.formats import FORMATS
 from wsflow.populations.importers.paths import BESIDE, natural_key
 from wsflow.populations.importers.zoos.matrix import read_matrix
 from wsflow.populations.importers.zoos.tables import Row, csv_rows, json_lines, json_object, json_rows
-from wsflow.populations.importers.zoos.zoo import Zoo
+from wsflow.populations.importers.zoos.zoo import Zoo, is_whole
 
 LABEL, STEP, RUN = "label", "step", "run"
 HYPERPARAMETERS = ("config.", "hyperparameters.", "hparams.")  # how the names of columns of hyperparameters begin
@@ -102,7 +102,8 @@ def _results(run: Path) -> dict[int, Row]:
     path = run / "result.json"
     rows = json_lines(path) if path.is_file() else []
     kept = [{name: value for name, value in row.items() if not BOOKKEEPING.match(name)} for row in rows]
-    return {int(row.get("training_iteration", i + 1)): kept[i] for i, row in enumerate(rows)}
+    iterations = [row.get("training_iteration", i + 1) for i, row in enumerate(rows)]
+    return {int(iteration): kept[i] for i, iteration in enumerate(iterations) if is_whole(iteration)}
 
 
 def _checkpoints(run: Path) -> Iterator[tuple[int | None, Path]]:

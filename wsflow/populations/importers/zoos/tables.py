@@ -64,12 +64,18 @@ def _filled(values: list[Any]) -> list[Any]:
 
 def _parsed(cells: list[str]) -> list[Any]:
     """Return cells as whole numbers, or numbers where an empty one is NaN, or texts."""
-    for read in (int, _real):
+    for read in (_whole, _real):
         try:
             return [read(cell) for cell in cells]
         except ValueError:
             continue
     return cells
+
+
+def _whole(cell: str) -> int:
+    if abs(number := int(cell)) >= 2**63:
+        raise ValueError
+    return number
 
 
 def _real(cell: str) -> float:

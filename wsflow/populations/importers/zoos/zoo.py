@@ -113,9 +113,14 @@ class Zoo:
         return {name: value for name, value in {**found, **others}.items() if value}
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number of 64 bits."""
+    return isinstance(value, (int, float, np.integer)) and bool(-(2**63) < value < 2**63 and value == int(value))
+
+
 def _whole(steps: Sequence[Any], runs: Sequence[int]) -> list[int]:
     """Return steps as whole numbers, those of a run in the order of its networks where they are not known."""
-    if all(isinstance(step, (int, float, np.integer)) and step == int(step) for step in steps):
+    if all(is_whole(step) for step in steps):
         return [int(step) for step in steps]
     counts: dict[int, int] = {}
     found = []
