@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from wsflow.cli import options
+from wsflow.cli.dry_run import measure_fit
 from wsflow.cli.errors import INTERRUPTED, CommandError
 from wsflow.cli.files import Command, OutputFolder, check_room
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
 from wsflow.exceptions import InvalidInputError, NumericalError
+
+MIB = 2**20
 
 
 @click.command(cls=Command)
@@ -34,6 +38,7 @@ from wsflow.exceptions import InvalidInputError, NumericalError
 )
 @click.option("--checkpoint", type=OutputFolder(), help="Folder for the state of the fit, every 100 steps.")
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
+@click.option("--dry-run", is_flag=True, help="Say what time and memory the fit would take, and write nothing.")
 @parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")
 @options.common
 def fit(
@@ -45,6 +50,7 @@ def fit(
     form: str,
     checkpoint: Path | None,
     resume: bool,
+    dry_run: bool,
     parameters: Parameters,
     seed: int,
     as_json: bool,
@@ -57,6 +63,7 @@ def fit(
       wsflow fit zoo.safetensors -o model.st
       wsflow fit zoo.safetensors -o flat.st --geometry euclidean --form raw -p max_iter=3000
       wsflow fit zoo.safetensors -o large.st --checkpoint half_done --resume
+      wsflow fit zoo.safetensors -o large.st --dry-run
     """
     from sklearn.pipeline import make_pipeline
 
@@ -73,12 +80,16 @@ def fit(
     flow.set_params(checkpoint=checkpoint)
     settings = settings_of(architecture, **{name: getattr(flow, name) for name in DEFAULTS})
     check_flow(settings, architecture, architecture.n_weights)
-    check_room(out, bytes_in_file(settings, len(loaded), architecture.n_weights))
+    size = bytes_in_file(settings, len(loaded), architecture.n_weights)
+    check_room(out, size)
     model = make_pipeline(
         wsflow.PermutationAligner(reference=reference, form=form),
         *([wsflow.ScaleCanonicalizer(form, getattr(flow.geometry, "bias", "inside"))] if form != "raw" else []),
         flow,
     )
+    if dry_run:
+        _echo_estimate(measure_fit(model, loaded.weights, size), as_json)
+        return
     bars = Bars(quiet)
     try:
         with bars.stage("Fitting the flow", "steps") as progress:
@@ -111,6 +122,19 @@ def fit(
             f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
             f"{'validation' if history.validation else 'training'} loss {result['loss']:.4f}."
         )
+
+
+def _echo_estimate(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        echo_json(found)
+        return
+    seconds = found["seconds"]
+    click.echo(
+        f"Nothing was written. A fit to {found['networks']} networks of {found['weights']} weights takes about "
+        f"{seconds['total']:.0f} s: {seconds['before']:.1f} s before the first of {found['steps']} steps, and "
+        f"{seconds['step']:.3f} s for each. Memory so far: {found['peak_memory'] / MIB:,.0f} MiB; the file will take "
+        f"about {found['file'] / MIB:,.1f} MiB."
+    )
 
 
 def _check_checkpoint(folder: Path | None, resume: bool) -> None:
