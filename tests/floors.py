@@ -12,6 +12,7 @@ from pathlib import Path
 FLOORS = {
     "exceptions": 0,
     "hooks": 0,
+    "mapped": 0,
     "memory": 0,
     "schema": 0,
     "options": 0,

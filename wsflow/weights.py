@@ -16,6 +16,7 @@ from wsflow.architecture.state_rows import infer_architecture, rows_of_states
 from wsflow.array_functions import PLAIN, at_numbers, moved_rows, replaced
 from wsflow.arrays import dense
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import is_mapped, taken
 from wsflow.representation import html_table, rows_about
 
 FLOATS = (np.float64, np.float32, np.float16)
@@ -108,10 +109,15 @@ class WeightArray(np.ndarray):
 
     def __getitem__(self, key: Any) -> Any:
         rows = key[0] if isinstance(key, tuple) and key and all(_is_everything(k) for k in key[1:]) else key
-        values = np.asarray(self)[key]
+        values = taken(np.asarray(self), rows) if self._is_copied_by(rows) else np.asarray(self)[key]
         if isinstance(rows, tuple) or values.ndim != 2 or values.shape[1:] != self.shape[1:] or rows is None:
             return values
         return self._rows(values, rows)
+
+    def _is_copied_by(self, rows: Any) -> bool:
+        """Whether memory may not hold the rows of a mapped array that these numbers, or this mask, choose."""
+        is_chosen = isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype.kind in "iub"
+        return is_chosen and (rows.dtype.kind != "b" or len(rows) == len(self)) and is_mapped(self)
 
     def _rows(self, values: np.ndarray, rows: Any) -> WeightArray:
         return type(self)(values, self.architecture, runs=self.runs[rows], steps=self.steps[rows], aligned=self.aligned)

@@ -39,7 +39,7 @@ class Reference(Input):
 
 @click.command(cls=Command)
 @click.argument("file", type=InputFile())
-@options.out
+@options.networks_out
 @click.option(
     "--method",
     default="auto",

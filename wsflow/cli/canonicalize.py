@@ -17,7 +17,7 @@ FORMS = ("unit", "balanced")
 
 @click.command(cls=Command)
 @click.argument("file", type=InputFile())
-@options.out
+@options.networks_out
 @click.option(
     "--form",
     default="unit",

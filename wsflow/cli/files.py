@@ -14,13 +14,15 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from wsflow.cli.inputs import Input
+from wsflow.cli.inputs import INDEX, Input
 from wsflow.exceptions import OutputError
 from wsflow.memory import check_memory
 
 FIGURES = (".png", ".pdf", ".svg")
 # of populations and models; a name may have none
 RESULTS = (".safetensors", ".st", "")
+# of populations in shards too
+NETWORKS = (*RESULTS, INDEX)
 REMEDY = "Ask for fewer with -n, several times with different --seed."
 LEAST = 2**20  # bytes that any file may take
 
@@ -73,7 +75,8 @@ class OutputFile(Output):
         from wsflow.writing import check_target
 
         check_target(path)
-        if path.suffix.lower() not in self.suffixes:
+        suffix = INDEX if path.name.endswith(INDEX) else path.suffix.lower()
+        if suffix not in self.suffixes:
             named = " or ".join(suffix for suffix in self.suffixes if suffix)
             raise OutputError(f"{path}: {self.what} ends in {named}. Give it such a name.")
         check_room(path, LEAST)

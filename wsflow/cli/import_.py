@@ -24,7 +24,7 @@ def _run_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 
 @click.command("import", cls=Command)
 @click.argument("paths", nargs=-1, required=True, type=Networks())
-@options.out
+@options.networks_out
 @click.option(
     "--activation", type=options.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
 )

@@ -121,7 +121,8 @@ def _training(training: Mapping[str, Any]) -> str:
 def _file(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     written = datetime.fromisoformat(data["written"])
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
-    yield "file", f"{data['bytes']:,} bytes, {len(data['tensors'])} tensors (--tensors lists them)"
+    shards = f" in {data['shards']} shards" if "shards" in data else ""
+    yield "file", f"{data['bytes']:,} bytes{shards}, {len(data['tensors'])} tensors (--tensors lists them)"
     yield "written", f"{written:%Y-%m-%d %H:%M} (by the file system), with {versions}"
 
 

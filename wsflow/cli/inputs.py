@@ -12,6 +12,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+# of a network or a population in shards
+INDEX = ".index.json"
+
 
 class Input(click.ParamType):
     """What a command reads, given as text."""
@@ -43,8 +46,10 @@ class InputFile(Input):
         return Path(value)
 
     def files(self, value: Path) -> Iterator[Path]:
-        """Yield the file."""
+        """Yield the file, and the shards beside an index."""
         yield value
+        if value.name.endswith(INDEX) and value.is_file():
+            yield from filter(_is_network, value.parent.iterdir())
 
 
 class TaskName(Input):
@@ -85,7 +90,7 @@ class Networks(Input):
         path = Path(value)
         named = [path] if path.exists() else list(map(Path, glob.iglob(value, recursive=True)))
         yield from (found for found in named if not found.is_dir())
-        folders = {found.parent for found in named if found.name.endswith(".index.json")}
+        folders = {found.parent for found in named if found.name.endswith(INDEX)}
         for folder in {path} if path.is_dir() else folders:
             yield from filter(_is_network, folder.iterdir())
 

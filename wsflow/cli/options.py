@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from wsflow.cli.files import FIGURES, RESULTS, OutputFile
+from wsflow.cli.files import FIGURES, NETWORKS, RESULTS, OutputFile
 from wsflow.cli.inputs import OwnCode, TaskName
 from wsflow.cli.wording import did_you_mean
 
@@ -71,6 +71,13 @@ def out(command: Command) -> Command:
     """Add ``-o FILE``."""
     kind = OutputFile("a file of networks or a model", RESULTS)
     return click.option("-o", "--out", type=kind, required=True, help="File to write.")(command)
+
+
+def networks_out(command: Command) -> Command:
+    """Add ``-o FILE`` for networks, in one file or in shards."""
+    kind = OutputFile("a file of networks", NETWORKS)
+    text = "File to write, or the index of shards, whose name ends in .index.json."
+    return click.option("-o", "--out", type=kind, required=True, help=text)(command)
 
 
 def plot(help_text: str) -> Callable[[Command], Command]:

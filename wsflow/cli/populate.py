@@ -77,7 +77,7 @@ def _hyperparameter(
 @click.command(cls=Command)
 @click.argument("task", type=TaskName())
 @options.count(100, "Number of training runs.")
-@options.out
+@options.networks_out
 @click.option("--loss", type=options.Choice(list(LOSSES)), help="Another loss than that of the data set or file.")
 @click.option("--target", help="Column of a .csv file with the targets: its name or number; by default the last.")
 @click.option("--class-weight", type=options.Choice(["balanced"]), help="Weight classes by how rare they are.")

@@ -19,7 +19,7 @@ FLOW_STEPS = 16  # of a guided descent, at most
 @click.command(cls=Command)
 @click.argument("model", type=InputFile())
 @options.count(100, "Number of networks.")
-@options.out
+@options.networks_out
 @click.option(
     "--temperature",
     default=1.0,

@@ -12,24 +12,45 @@ from wsflow.architecture import Architecture
 from wsflow.persistence.constants import without_constants
 from wsflow.persistence.format import Shapes, decoding, read_header, to_json
 from wsflow.persistence.models import HOLDERS, STEPS, class_of
-from wsflow.persistence.populations import RUN, checked_architecture
+from wsflow.persistence.population_files import RUN, TASK, checked_architecture
 from wsflow.persistence.schemas import MODEL, POPULATION
+from wsflow.persistence.shards import index_metadata, is_index, read_index
+from wsflow.populations.file_kinds import check_path
 
 
 def describe(path: str | Path) -> dict[str, Any]:
     """Return what a file holds as JSON data, from its header alone: neither weights nor data are loaded.
 
     ``"written"`` is when the file was changed last, by the file system: what is saved has no date in it, as the same
-    content gives the same bytes.
+    content gives the same bytes. Of shards the index and the first one are read.
     """
+    return _of_shards(Path(path)) if is_index(path) else _of_file(path)
+
+
+def _of_shards(path: Path) -> dict[str, Any]:
+    shards, metadata = read_index(path), index_metadata(path)
+    first = _of_file(shards[0].path)
+    for shard in shards:
+        check_path(shard.path)
+    n = metadata["networks"]
+    tensors = {
+        name: [n, *shape[1:]] if shape[:1] == [first["networks"]] and not name.startswith(TASK) else shape
+        for name, shape in first["tensors"].items()
+    }
+    n_bytes = sum(file.stat().st_size for file in (path, *(shard.path for shard in shards)))
+    own = {"path": str(path), "bytes": n_bytes, "networks": n, "runs": metadata["runs"], "shards": metadata["shards"]}
+    return {**first, **own, "written": _written(path), "tensors": tensors}
+
+
+def _of_file(path: str | Path) -> dict[str, Any]:
     header = read_header(path)
-    data, status = header.data, Path(path).stat()
+    data = header.data
     common = {
         "path": str(path),
         "kind": data["kind"],
         "format": data["format"],
-        "bytes": status.st_size,
-        "written": datetime.fromtimestamp(status.st_mtime).astimezone().isoformat(timespec="seconds"),
+        "bytes": Path(path).stat().st_size,
+        "written": _written(Path(path)),
         "tensors": {name: list(shape) for name, shape in sorted(header.shapes.items())},
         "versions": data.get("versions", {}),
     }
@@ -37,6 +58,10 @@ def describe(path: str | Path) -> dict[str, Any]:
     with decoding(Path(path), data["kind"]):
         (POPULATION if population else MODEL)(data, "")
         return {**common, **(_population(data, without_constants(header.shapes)) if population else _model(data))}
+
+
+def _written(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(timespec="seconds")
 
 
 def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import chunks
 from wsflow.persistence.constants import is_constant, put_apart, put_back, without_constants
 from wsflow.populations.file_kinds import HEAD, OWN, SAFETENSORS, check_path, kind_of
 from wsflow.schema import Check, anything
@@ -69,12 +70,24 @@ def write(
 ) -> None:
     """Write tensors and JSON data, once they can be read and decoded; the same content gives the same bytes."""
     check_target(path)
+    write_bytes(path, encode(path, kind, tensors, data, decode, schema)[0])
+
+
+def encode(
+    path: str | Path,
+    kind: str,
+    tensors: Mapping[str, np.ndarray],
+    data: Mapping[str, Any],
+    decode: Decode = lambda tensors, data: data,
+    schema: Check = anything,
+) -> tuple[bytes, str]:
+    """Return the content of a file that can be read and decoded, and its checksum; a path is for errors alone."""
     content, constants = put_apart({**data, "kind": kind, "format": FORMAT})
     stored = {name: _storable(name, array) for name, array in {**tensors, **constants}.items()}
     content["checksum"] = checksum(stored, content)
     encoded = _encoded(stored, to_json(content), Path(path))
     _check_readable(encoded, stored, Path(path), kind, schema, decode)
-    write_bytes(path, encoded)
+    return encoded, content["checksum"]
 
 
 def _encoded(tensors: Tensors, text: str, path: Path) -> bytes:
@@ -101,23 +114,33 @@ def _check_readable(encoded: bytes, tensors: Tensors, path: Path, kind: str, sch
         raise InvalidInputError(f"{path}: nothing was written, as it could not be read again: {reason}") from error
 
 
-def read(path: str | Path, kind: str, schema: Check = anything) -> tuple[Tensors, dict[str, Any]]:
-    """Read a file that `write` wrote, and check that not a bit of it has changed, and its data by their schema."""
-    path = Path(path)
+def read(
+    path: str | Path, kind: str, schema: Check = anything, places: Mapping[str, np.ndarray] | None = None
+) -> tuple[Tensors, dict[str, Any]]:
+    """Read a file that `write` wrote, and check that not a bit of it has changed, and its data by their schema.
+
+    Tensors that have a place, an array of their shape and dtype, are read into it, a few rows at a time.
+    """
+    path, places = Path(path), places or {}
     with _opened(path) as file:
         header = _header(file, path)
-        if header.data["kind"] != kind:
-            raise InvalidInputError(
-                f"{path}: this is a {header.data['kind']}, not a {kind}. Give the file of a {kind}, or load it "
-                f"with load_{header.data['kind']}."
-            )
-        tensors = {entry.name: _tensor(file, entry, path) for entry in header.entries}
+        check_kind(header, kind, path)
+        tensors = {entry.name: _tensor(file, entry, path, places.get(entry.name)) for entry in header.entries}
     if header.data.get("checksum") != checksum(tensors, header.data):
         raise InvalidInputError(f"{path}: the file is damaged: its checksum differs. Restore it from a copy.")
     with decoding(path, kind):
         put_back(header.data, tensors)
         schema(header.data, "")
     return without_constants(tensors), header.data
+
+
+def check_kind(header: Header, kind: str, path: Path) -> None:
+    """Refuse a file that holds something else."""
+    if header.data["kind"] != kind:
+        raise InvalidInputError(
+            f"{path}: this is a {header.data['kind']}, not a {kind}. Give the file of a {kind}, or load it "
+            f"with load_{header.data['kind']}."
+        )
 
 
 def read_header(path: str | Path) -> Header:
@@ -159,7 +182,8 @@ def checksum(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(to_json([name, array.dtype.str, list(array.shape)]).encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        for part in [...] if array.flags.c_contiguous or not array.ndim else chunks(len(array), array[:1].size):
+            digest.update(np.ascontiguousarray(array[part]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -213,15 +237,20 @@ def _header_json(file: IO[bytes]) -> tuple[dict[str, Any], int, int]:
     text = file.read(length)
     if len(text) < length:
         raise ValueError("it ends within its header")
-    try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except UnicodeDecodeError as error:
-        raise ValueError("its header is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"its header is not JSON ({error})") from error
+    content = parse_json(text, "its header")
     if not isinstance(content, dict):
         raise ValueError("its header is not a JSON object")
     return content, length, size
+
+
+def parse_json(content: bytes, what: str = "its content") -> Any:
+    """Decode JSON data in which no key is there twice and every number is finite, or raise a ValueError about it."""
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{what} is not JSON ({error})") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -286,11 +315,24 @@ def _data(text: str, path: Path) -> dict[str, Any]:
     return data
 
 
-def _tensor(file: IO[bytes], entry: _Entry, path: Path) -> np.ndarray:
-    try:
-        array = np.empty(entry.shape, dtype=entry.dtype)
-    except MemoryError as error:
-        raise InvalidInputError(f"{path}: its tensor {entry.name!r} does not fit into memory.") from error
+def _tensor(file: IO[bytes], entry: _Entry, path: Path, place: np.ndarray | None) -> np.ndarray:
+    if place is None:
+        try:
+            array = np.empty(entry.shape, dtype=entry.dtype)
+        except MemoryError as error:
+            raise InvalidInputError(f"{path}: its tensor {entry.name!r} does not fit into memory.") from error
+        _fill(file, array, path)
+        return array
+    if (place.shape, place.dtype) != (entry.shape, entry.dtype):
+        raise InvalidInputError(f"{path}: its tensor {entry.name!r} has changed. Is something writing to the file?")
+    for part in chunks(len(place), place[:1].size):
+        rows = np.empty((part.stop - part.start, *place.shape[1:]), dtype=place.dtype)
+        _fill(file, rows, path)
+        place[part] = rows
+    return place
+
+
+def _fill(file: IO[bytes], array: np.ndarray, path: Path) -> None:
     view = array.reshape(-1).view(np.uint8).data
     position = 0
     while position < len(view):
@@ -298,4 +340,3 @@ def _tensor(file: IO[bytes], entry: _Entry, path: Path) -> np.ndarray:
         if not count:
             raise InvalidInputError(f"{path}: the file ended while it was read. Is something writing to it?")
         position += count
-    return array

@@ -1,33 +1,38 @@
-"""Populations as files: one tensor for each parameter, stacked over networks."""
+"""Populations as files: safetensors, in one file or in shards with an index."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.persistence.format import Shapes, decoding, read, to_json, write
-from wsflow.persistence.schemas import POPULATION
-from wsflow.persistence.tasks import pack_task, task_tensors, unpack_task
+from wsflow.mapped import chunks
+from wsflow.persistence.format import decoding
+from wsflow.persistence.population_files import encode_population, read_in_place, read_population
+from wsflow.persistence.shards import SHARD_SIZE, Shard, is_index, read_index, write_shards
 from wsflow.populations.invalid import check_finite, check_on_invalid, not_finite
-from wsflow.populations.population import Population, versions
-from wsflow.weights import WeightArray
-
-RUN, STEP, TASK = "wsflow.run", "wsflow.step", "wsflow.task"
-MENTIONED = 3
+from wsflow.populations.population import Population
+from wsflow.writing import check_target, write_bytes
 
 
-def save_population(population: Population, path: str | Path) -> None:
-    """Write a population to a safetensors file, whole or not at all.
+def save_population(population: Population, path: str | Path, shard_size: int = SHARD_SIZE) -> None:
+    """Write a population to a safetensors file, or to shards with an index, whole or not at all.
 
     There is one tensor for each parameter, under its state-dict name and stacked over networks, besides
     ``wsflow.run`` and ``wsflow.step``; everything else is JSON in the metadata. The same population gives the
     same bytes.
+
+    A path that ends in ``.index.json``, such as ``zoo.safetensors.index.json``, is that of an index. Beside it the
+    networks lie in shards ``zoo-00001-of-00005-CHECKSUM.safetensors``, each of which is a population of its own; the
+    first has the task and the provenance. The index is written last: until then what was there before opens.
+
+    Parameters
+    ----------
+    population : Population
+    path : path
+    shard_size : int
+        Bytes of weights in a shard. Writing takes about four times as much memory.
 
     Raises
     ------
@@ -37,6 +42,8 @@ def save_population(population: Population, path: str | Path) -> None:
         If a weight is not finite; the network and the parameter are named.
     OutputError
         If the path is a directory, a link or read-only, or the disk is full; what was there is intact.
+    ValueError
+        If `shard_size` is not positive.
 
     Examples
     --------
@@ -57,38 +64,36 @@ def save_population(population: Population, path: str | Path) -> None:
             f"save_population takes a Population, got {type(population).__name__}. Make one of a WeightArray with "
             "Population(weights, task)."
         )
-    weights, architecture = population.weights, population.architecture
+    weights = population.weights
     if not len(weights):
         raise InvalidInputError("This population has no networks: at least one is needed to save it.")
     if problem := not_finite(weights):
         raise NumericalError(f"{path}: nothing was written: {problem}. Leave such networks out, or train them again.")
-    tensors = {RUN: weights.runs, STEP: weights.steps}
-    task = None if population.task is None else pack_task(population.task, TASK, tensors)
-    reserved = sorted(set(tensors) & set(architecture.names))
-    if reserved:
-        raise InvalidInputError(f"The parameter name {reserved[0]!r} is reserved for wsflow. Rename the parameter.")
-    rows = np.asarray(weights)
-    for parameter in architecture.parameters:
-        tensors[parameter.name] = rows[:, architecture.slices[parameter.name]].reshape(len(rows), *parameter.shape)
-    data = {
-        "architecture": json.loads(architecture.to_json()),
-        "aligned": weights.aligned,
-        "networks": len(weights),
-        "runs": population.n_runs,
-        "task": task,
-        "provenance": population.provenance,
-        "versions": versions(),
-    }
-    write(path, "population", tensors, data, _check, POPULATION)
+    if not is_index(path):
+        check_target(path)
+        write_bytes(path, encode_population(population, path)[0])
+        return
+    if not shard_size > 0:
+        raise ValueError(f"The 'shard_size' of save_population is a number of bytes, at least 1, got {shard_size!r}.")
+    rows = list(chunks(len(weights), weights[:1].nbytes, int(shard_size)))
+    parts = (population[part] if part.start == 0 else Population(weights[part]) for part in rows)
+    encoded = ((*encode_population(part, path), len(part)) for part in parts)
+    write_shards(Path(path), encoded, len(rows), {"networks": len(weights), "runs": population.n_runs})
 
 
-def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "error") -> Population:
-    """Read a population that `save_population` wrote, bit by bit.
+def load_population(
+    path: str | Path, on_invalid: Literal["error", "drop"] = "error", mmap: bool | None = None
+) -> Population:
+    """Read a population that `save_population` wrote, bit by bit, from one file or from the index of its shards.
 
     Parameters
     ----------
     on_invalid : {"error", "drop"}
         What to do with networks that have weights which are not finite.
+    mmap : bool, optional
+        Whether the weights need not fit into memory: they are then copied, and checked, to a file without a name
+        beside `path` (or, where nothing can be written there, among temporary files) that is mapped into memory, and
+        goes when they are no longer used. By default shards are, and a single file is not.
 
     Returns
     -------
@@ -98,7 +103,9 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     Raises
     ------
     InvalidInputError
-        If the file is damaged or something else, or has weights that are not finite.
+        If the file, or a shard, is damaged or something else, or has weights that are not finite.
+    OutputError
+        If the disk has no room for the weights to be mapped.
     ValueError
         If `on_invalid` is neither of the two.
 
@@ -108,49 +115,10 @@ def load_population(path: str | Path, on_invalid: Literal["error", "drop"] = "er
     """
     check_on_invalid(on_invalid, "load_population")
     path = Path(path)
-    tensors, data = read(path, "population", POPULATION)
+    if not is_index(path) and not mmap:
+        population = read_population(path)
+    else:
+        shards = read_index(path) if is_index(path) else [Shard(path)]
+        population = read_in_place(path, shards, mmap is not False)
     with decoding(path, "population"):
-        weights = _weights(tensors, data)
-        task = unpack_task(data["task"], TASK, tensors, path)
-        return Population(check_finite(weights, on_invalid, str(path)), task, data["provenance"])
-
-
-def _check(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
-    """Decode a population, but for networks beyond the first, and for a task whose data are elsewhere."""
-    included = data["task"] if task_tensors(data["task"], TASK) else None
-    first = {name: array if name.startswith(TASK) else array[:1] for name, array in tensors.items()}
-    Population(_weights(first, data), unpack_task(included, TASK, tensors, Path()), data["provenance"])
-
-
-def checked_architecture(data: Mapping[str, Any], shapes: Shapes) -> Architecture:
-    """Build the architecture of a population's file, whose tensors must have the shapes that it needs."""
-    # compared before the architecture is built, whose tables take the memory that its shapes ask for
-    parameters = {p["name"]: tuple(p["shape"]) for p in data["architecture"]["parameters"]}
-    n = (*shapes.get(RUN, ()), 0)[0]
-    expected = {name: (n, *shape) for name, shape in {RUN: (), STEP: (), **parameters}.items()}
-    others = task_tensors(data["task"], TASK)
-    problems = [f"there is no tensor {name!r}" for name in (*expected, *others) if name not in shapes]
-    problems += [f"there is a further tensor {name!r}" for name in sorted({*shapes} - {*expected, *others})]
-    problems += [
-        f"{name!r} has shape {shapes[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - MENTIONED} more)" if len(problems) > MENTIONED else ""
-        listed = "; ".join(problems[:MENTIONED])
-        raise InvalidInputError(f"The tensors are not those of the architecture: {listed}{more}.")
-    if not n:
-        raise InvalidInputError("The population has no networks: at least one is needed.")
-    return Architecture.from_json(to_json(data["architecture"]))
-
-
-def _weights(tensors: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> WeightArray:
-    architecture = checked_architecture(data, {name: array.shape for name, array in tensors.items()})
-    stacked = [tensors[name] for name in architecture.names]
-    dtypes = {array.dtype for array in stacked}
-    if len(dtypes) > 1 or any(dtype.kind != "f" for dtype in dtypes):
-        listed = ", ".join(sorted(map(str, dtypes)))
-        raise InvalidInputError(f"The weights have the dtypes {listed}, expected one kind of float.")
-    rows = np.concatenate([array.reshape(len(array), -1) for array in stacked], axis=1)
-    return WeightArray(rows, architecture, runs=tensors[RUN], steps=tensors[STEP], aligned=data["aligned"])
+        return replace(population, weights=check_finite(population.weights, on_invalid, str(path)))

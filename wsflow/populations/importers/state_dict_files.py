@@ -61,6 +61,10 @@ def _check_whole(path: Path) -> None:
 def read_index(path: Path) -> Checkpoint:
     """Read the files of a network that lies in shards, from the index that names them."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content, dict) and "shards" in content and "weight_map" not in content:
+        raise InvalidInputError(
+            f"{path}: this is a population of wsflow in shards. Load it with wsflow.load_population(path)."
+        )
     table = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
         raise ValueError("it has no table 'weight_map' from names of tensors to names of files")
