@@ -248,7 +248,7 @@ def test_a_disk_without_room_is_refused(index, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("wsflow.mapped.os.posix_fallocate", full)
-    with pytest.raises(OutputError, match="could not be put there while it is worked on .No space left"):
+    with pytest.raises(OutputError, match=r"could not be put there while it is worked on \(No space left"):
         load_population(index)
 
 

@@ -21,6 +21,8 @@ from wsflow.exceptions import OutputError
 
 # of the rows that are worked on at once: 32 MiB in double precision
 CHUNK_NUMBERS = 2**22
+# of rows that stand for all where statistics of a sample do
+THINNED_NUMBERS = 2**24
 
 
 class _Mapping(mmap.mmap):
@@ -29,8 +31,8 @@ class _Mapping(mmap.mmap):
     folder: Path
 
 
-def chunks(n: int, width: int, numbers: int = CHUNK_NUMBERS) -> Iterator[slice]:
-    """Yield slices of n rows of `width` numbers, of so many numbers together, or of one row.
+def chunks(n: int, width: int, numbers: int | None = None, multiple: int = 1) -> Iterator[slice]:
+    """Yield slices of n rows of `width` numbers, of so many numbers together, or of the least multiple of rows.
 
     Examples
     --------
@@ -38,7 +40,7 @@ def chunks(n: int, width: int, numbers: int = CHUNK_NUMBERS) -> Iterator[slice]:
     >>> [(part.start, part.stop) for part in chunks(5, 10, numbers=20)]
     [(0, 2), (2, 4), (4, 5)]
     """
-    size = max(1, numbers // max(1, width))
+    size = multiple * max(1, (numbers or CHUNK_NUMBERS) // (max(1, width) * multiple))
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
@@ -101,6 +103,11 @@ def taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     for part in chunks(len(numbers), array[:1].size):
         result[part] = array[numbers[part]]
     return result
+
+
+def thinned(rows: Any, numbers: int = THINNED_NUMBERS) -> Any:
+    """Return every k-th row of an array or a Tensor (n, d): all of them, unless these are more than so many numbers."""
+    return rows[:: max(1, -(-rows.shape[0] * rows.shape[1] // numbers))]
 
 
 def finite_rows(array: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from numbers import Integral
 from typing import Any, ClassVar, cast, get_args
 
@@ -26,6 +28,7 @@ from wsflow.estimators.validation import (
 )
 from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import chunks, empty_like, taken
 from wsflow.progress import Progress, stages
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.symmetry.actions import Action
@@ -36,7 +39,7 @@ from wsflow.symmetry.matching.methods import AUTO, METHODS, Context, Method, met
 from wsflow.symmetry.matching.references import REFERENCES as COMPUTED
 from wsflow.symmetry.matching.references import STEPS as SEARCH_STEPS
 from wsflow.symmetry.matching.references import spaced
-from wsflow.symmetry.matching.snapshots import last_snapshots, without_scales
+from wsflow.symmetry.matching.snapshots import SnapshotPart, snapshot_parts, without_scales
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -202,9 +205,12 @@ class PermutationAligner(OrbitTransformer):
         values = later_array(self, X)
         if self.architecture_ is None:
             return np.linalg.norm(values - self.reference_, axis=1)
-        difference = (self._representatives(values) - tensor(self.reference_)).numpy()
-        difference[:, self.architecture_.statistic_columns] = 0
-        return np.linalg.norm(difference, axis=1)
+        distances = np.empty(len(values))
+        for rows in chunks(*values.shape):
+            difference = (self._representatives(values[rows]) - tensor(self.reference_)).numpy()
+            difference[:, self.architecture_.statistic_columns] = 0
+            distances[rows] = np.linalg.norm(difference, axis=1)
+        return distances
 
     @property
     def report_(self) -> dict[str, np.ndarray]:
@@ -223,19 +229,38 @@ class PermutationAligner(OrbitTransformer):
             return values
         if self.task is not None:
             warn_of_classes(self.architecture_, self.task)
-        networks, position = self._networks(values, X)
-        self._fix_groups(networks.raw)
-        lengths = SEARCH_STEPS, len(networks.raw), len(values) if self.task is not None else 0
-        search, alignment, measurement = stages(self.progress, *lengths)
-        self._find_reference(values, networks, search)
-        matched, passes = self._align(networks, alignment)
-        aligned = without_scales(matched @ networks.scaling).rows(position)(values)
+        rows, parts = snapshot_parts(X, self.by, *values.shape)
+        matched = values if len(rows) == len(values) else taken(values, rows)
+        self._fix_groups(viewed(matched))
+        lengths = [(part.n_matched, 0 if self.task is None else part.n_moved) for part in parts]
+        search, *steps = stages(self.progress, SEARCH_STEPS, *chain.from_iterable(lengths))
+        self._find_reference(values, matched, search)
+        aligned = empty_like(values)
+        for part, alignment, measurement in zip(parts, steps[::2], steps[1::2], strict=True):
+            self._fit_part(values, aligned, part, alignment, measurement)
         self.output_change_ = output_change(values, aligned, self.architecture_)
-        self.n_passes_ = passes[position].numpy()
-        everyone = len(networks.raw) == len(values)
-        after = (matched @ networks.scaling)(networks.compared) if everyone else self._representatives(aligned)
-        self._report(values, after, measurement)
         return self._finished(aligned, X)
+
+    def _fit_part(
+        self,
+        values: np.ndarray,
+        aligned: np.ndarray,
+        part: SnapshotPart,
+        alignment: Progress | None,
+        measurement: Progress | None,
+    ) -> None:
+        """Align the networks that move with some, and report on them."""
+        networks = self._alignment.networks(viewed(values[part.matched]))
+        action, passes = self._align(networks, alignment)
+        scaled = action @ networks.scaling
+        moving = without_scales(scaled)
+        for (rows, which), progress in zip(part.moved, stages(measurement, *part.lengths), strict=True):
+            before = values[rows]
+            aligned[rows] = after = moving.rows(which)(before)
+            self.n_passes_[rows] = passes[which].numpy()
+            everyone = len(after) == part.n_matched == len(values)
+            compared = scaled(networks.compared) if everyone else self._representatives(after)
+            self._report(rows, before, compared, progress)
 
     def _check_row(self, n: int) -> None:
         if isinstance(self.reference, (int, np.integer)) and not 0 <= self.reference < n:
@@ -259,9 +284,8 @@ class PermutationAligner(OrbitTransformer):
 
     def _fix_groups(self, raw: Tensor) -> None:
         given = self._given()
-        rows = raw if given is None else torch.cat([tensor(given).to(raw), raw])
         # compared as they are: scalings would blur what is equal
-        self._fixed = fixed_groups(rows, self._architecture)
+        self._fixed = fixed_groups(raw, self._architecture, None if given is None else tensor(given)[0])
         self.fixed_groups_ = tuple(self._fixed)
         self._first = raw[0].numpy().copy() if self._fixed else np.empty(0)
 
@@ -296,28 +320,22 @@ class PermutationAligner(OrbitTransformer):
         form = cast(Form, self.form) if self.form in get_args(Form) else self._method.form
         return Alignment(self._architecture, form, self.form != "raw", self._fixed, tensor(self._first))
 
-    def _networks(self, values: np.ndarray, X: Any) -> tuple[Networks, Tensor]:
-        """Return the networks that are matched, and for each row (n,) of X the one with which it moves."""
-        rows, position = last_snapshots(X, self.by, len(values))
-        raw = viewed(values if len(rows) == len(values) else values[rows])
-        return self._alignment.networks(raw), position
-
     def _representatives(self, values: np.ndarray) -> Tensor:
         return self._alignment.networks(viewed(values)).representatives
 
-    def _find_reference(self, values: np.ndarray, networks: Networks, progress: Progress | None) -> None:
+    def _find_reference(self, values: np.ndarray, matched: np.ndarray, progress: Progress | None) -> None:
         kind = self.reference
         if isinstance(kind, str) and kind == "auto":
             kind = "mean" if self.task is None else "medoid"
         if isinstance(kind, str) and kind in COMPUTED:
-            used = networks.rows(torch.from_numpy(spaced(len(networks.raw), MAX_NETWORKS)))
+            used = self._alignment.networks(tensor(matched[spaced(len(matched), MAX_NETWORKS)]))
             reference, distances = COMPUTED[kind](self._alignment, used, progress)
             self.distances_ = np.array(distances)
             self.n_iter_ = max(1, len(distances))
         else:
             given = self._given()
             if given is None:
-                given = networks.raw[:1].numpy() if isinstance(kind, str) else values[[int(kind)]]
+                given = matched[:1] if isinstance(kind, str) else values[[int(kind)]]
             reference = self._representatives(given)[0]
         self.reference_ = reference.double().numpy().copy()
 
@@ -325,23 +343,26 @@ class PermutationAligner(OrbitTransformer):
         context = Context(self.task, self._seed, progress)
         return self._alignment.align(networks, tensor(self.reference_), self._method, context)
 
-    def _action(self, values: np.ndarray, X: Any) -> Action:
-        networks, position = self._networks(values, X)
-        return without_scales(self._align(networks, self.progress)[0] @ networks.scaling).rows(position)
+    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[Any, Action]]:
+        _, parts = snapshot_parts(X, self.by, *values.shape)
+        for part, progress in zip(parts, stages(self.progress, *(part.n_matched for part in parts)), strict=True):
+            networks = self._alignment.networks(viewed(values[part.matched]))
+            action = without_scales(self._align(networks, progress)[0] @ networks.scaling)
+            for rows, which in part.moved:
+                yield rows, action.rows(which)
 
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
         return wrapped(self, moved, X, aligned=True)
 
-    def _report(self, values: np.ndarray, after: Tensor, progress: Progress | None) -> None:
-        self.objective_ = objective(after, tensor(self.reference_), self._architecture).numpy()
+    def _report(self, rows: Any, values: np.ndarray, after: Tensor, progress: Progress | None) -> None:
+        self.objective_[rows] = objective(after, tensor(self.reference_), self._architecture).numpy()
         if self.task is None or not self._architecture.is_runnable:
             return
         reference = WeightArray(self.reference_[None], self._architecture)
-        networks = (WeightArray(rows.numpy(), self._architecture) for rows in (self._representatives(values), after))
-        self.barrier_before_, self.barrier_after_ = (
-            midpoint_barrier(rows, reference, self.task, stage)
-            for rows, stage in zip(networks, stages(progress, len(values), len(values)), strict=True)
-        )
+        barriers = (self.barrier_before_, self._representatives(values)), (self.barrier_after_, after)
+        for (barrier, networks), stage in zip(barriers, stages(progress, len(values), len(values)), strict=True):
+            moved = WeightArray(networks.numpy(), self._architecture)
+            barrier[rows] = midpoint_barrier(moved, reference, self.task, stage)
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {"reference": self.reference_, "distances": self.distances_, "first": self._first, **self.report_}

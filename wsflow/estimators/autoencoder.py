@@ -191,7 +191,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         runs = runs_of(X, groups, len(values))
         self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs))
         held_out = held_out_rows(None, runs, len(runs), settings.training.validation_fraction, generator)
-        rows = weights_alone(tensor(values).double(), self.architecture_)
+        rows = weights_alone(values.astype(np.float64), self.architecture_)
         model = build_autoencoder(settings, inputs, generator)
         everything = inputs if self.task is None or inputs is None else viewed(self.task.X)
         self._dtype = values.dtype
@@ -284,7 +284,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self.model_.settings.n_latent
 
     def _rows(self, X: Any) -> Tensor:
-        return weights_alone(tensor(later_array(self, X)).double(), self.architecture_)
+        return weights_alone(later_array(self, X).astype(np.float64), self.architecture_)
 
     def _settings(self) -> AutoencoderSettings:
         name, architecture = type(self).__name__, modelled(self.architecture_)

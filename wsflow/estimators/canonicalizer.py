@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +16,12 @@ from wsflow.estimators.validation import (
     fit_array,
     output_change,
     restore_description,
+    run_rows,
     viewed,
     wrapped,
 )
 from wsflow.exceptions import NumericalError
+from wsflow.mapped import chunks, empty_like
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 
@@ -110,47 +113,60 @@ class ScaleCanonicalizer(OrbitTransformer):
         if self.architecture_ is None:
             warn_of_plain(self, "leaves the scales and signs of networks as they are")
             return self
-        canonical = self._action(values, X)(values)
-        self._check_range(canonical)
-        norms = _norms(canonical[:, self.architecture_.output_columns])[:, 0]
-        self.output_norm_ = float(np.median(norms)) or 1.0
-        self.output_change_ = output_change(values, self._with_last_layer(canonical), self.architecture_)
+        norms = []
+        for rows, action in self._actions(values, X):
+            canonical = action(values[rows])
+            self._check_range(canonical, rows.start)
+            norms.append(_norms(canonical[:, self.architecture_.output_columns])[:, 0])
+        self.output_norm_ = float(np.median(np.concatenate(norms))) or 1.0
+        some = values[run_rows(len(values))]
+        moved = self._with_last_layer(self._action(some, X)(some).copy())
+        self.output_change_ = output_change(some, moved, self.architecture_)
         return self
+
+    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[slice, Action]]:
+        for rows in chunks(*values.shape):
+            yield rows, self._action(values[rows], X)
 
     def _action(self, values: np.ndarray, X: Any) -> Action:
         signs = not getattr(X, "aligned", False)
         return canonical_action(viewed(values), self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
 
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
-        self._check_range(moved)
-        return wrapped(self, self._with_last_layer(moved), X)
+        for rows in chunks(*moved.shape):
+            self._check_range(moved[rows], rows.start)
+            self._with_last_layer(moved[rows])
+        return wrapped(self, moved, X)
 
-    def _check_range(self, canonical: np.ndarray) -> None:
+    def _check_range(self, canonical: np.ndarray, first: int) -> None:
+        """Refuse canonical forms that are not finite; the first of these rows has the number `first` among all."""
         bad = ~np.isfinite(canonical)
         if not bad.any():
             return
         row, column = (int(i) for i in np.argwhere(bad)[0])
         name, where = self.architecture_.locate(column)
         raise NumericalError(
-            f"The canonical form of network {row} is beyond the range of {canonical.dtype} in the parameter {name!r} "
-            f"at {where}: the scale that neurons give up goes into the weights behind them. Pass weights in float64, "
-            "or use form='balanced'."
+            f"The canonical form of network {first + row} is beyond the range of {canonical.dtype} in the parameter "
+            f"{name!r} at {where}: the scale that neurons give up goes into the weights behind them. Pass weights in "
+            "float64, or use form='balanced'."
         )
 
     def _with_last_layer(self, canonical: np.ndarray) -> np.ndarray:
-        if self.last_layer == "keep":
-            return canonical
-        columns = self.architecture_.output_columns
-        norms = _norms(canonical[:, columns])
-        canonical = canonical.copy()
-        canonical[:, columns] /= np.where(norms > 0, norms, 1)
+        """Change the output layer of canonical networks (n, d) in place, and return them."""
+        if self.last_layer == "unit":
+            columns = self.architecture_.output_columns
+            norms = _norms(canonical[:, columns])
+            canonical[:, columns] /= np.where(norms > 0, norms, 1)
         return canonical
 
     def _runnable(self, values: np.ndarray) -> np.ndarray:
-        if self.architecture_ is not None and self.last_layer == "unit":
-            values = values.copy()
-            values[:, self.architecture_.output_columns] *= self.output_norm_
-        return values
+        if self.architecture_ is None or self.last_layer == "keep":
+            return values
+        result = empty_like(values)
+        for rows in chunks(*values.shape):
+            result[rows] = values[rows]
+            result[rows, self.architecture_.output_columns] *= self.output_norm_
+        return result
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = {"output_norm": self.output_norm_, "output_change": self.output_change_}

@@ -67,4 +67,6 @@ def _checksum(value: Any) -> str:
     array = None if isinstance(value, str) else np.asarray(value)
     if array is None or array.dtype.kind not in "biuf":
         return hashlib.sha256(repr(value if array is None else array.tolist()).encode()).hexdigest()
-    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

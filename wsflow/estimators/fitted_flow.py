@@ -9,11 +9,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from wsflow.estimators.inputs import warn
 from wsflow.estimators.statistics import weights_alone
-from wsflow.estimators.validation import later_array, tensor
+from wsflow.estimators.validation import later_array
 from wsflow.exceptions import IncomparableScoresWarning
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
+from wsflow.mapped import chunks, empty_like
 from wsflow.models.weight_flow import WeightFlowModel
 
 
@@ -59,7 +60,7 @@ class FittedFlow:
         ValueError
             If there is no density: for the normalized geometry and for a source that is only drawn from.
         """
-        rows = weights_alone(tensor(later_array(self, X)), self.architecture_)
+        rows = weights_alone(later_array(self, X), self.architecture_)
         found, error = self._model(condition).log_prob_and_error(rows)
         return (found.numpy(), error.numpy()) if return_std else found.numpy()
 
@@ -107,6 +108,9 @@ class FittedFlow:
         X : WeightArray or array-like of shape (n, d)
         """
         check_is_fitted(self)
-        rows = weights_alone(tensor(later_array(self, X)), self.architecture_)
-        points = self.geometry_.to_points(rows.double())
-        return points[:, self.geometry_.manifold.varying].numpy()
+        values = later_array(self, X)
+        rows, varying = weights_alone(values, self.architecture_), self.geometry_.manifold.varying
+        points = empty_like(values, (len(values), len(varying)), np.float64)
+        for part in chunks(*rows.shape):
+            points[part] = self.geometry_.to_points(rows[part].double())[:, varying].numpy()
+        return points

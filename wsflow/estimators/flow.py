@@ -32,10 +32,12 @@ from wsflow.estimators.validation import (
     held_out_rows,
     restore_description,
     runs_of,
-    tensor,
     torch_generator,
+    viewed,
 )
 from wsflow.exceptions import NumericalError
+from wsflow.geometry import Geometry
+from wsflow.mapped import empty_like, thinned
 from wsflow.models.flow_training import FlowHistory, take_over, train_weight_flow
 from wsflow.models.memory import check_flow, check_gradients, check_samples
 from wsflow.models.options import DEFAULTS, resolved
@@ -51,6 +53,8 @@ from wsflow.training.loop import TrainingInterrupted
 
 # networks that are in double precision at once, beside their points
 ROWS = 64
+# held-out networks on which the loss is evaluated: they are in memory, and are evaluated every 50 steps
+VALIDATED = 1024
 
 
 class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
@@ -224,33 +228,42 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         check_gradients(settings, modelled(self.architecture_), len(values))
         if settings.geometry is None:
             warn_of_plain(self, "learns plain vectors, without symmetries (geometry='euclidean' says that they are)")
-        weights = weights_alone(tensor(values), self.architecture_)
+        weights = weights_alone(values, self.architecture_)
         geometry = settings.geometry_for(modelled(self.architecture_), weights.shape[1], weights)
         generator = torch_generator(self.random_state)
         before = self.model_.velocity if self.warm_start and hasattr(self, "model_") else None
         data = {"networks": values, "runs": runs_of(X, groups, len(values)), "start": before}
         data["conditions"] = None if settings.condition is None else y
         checkpoint = self._checkpoint(settings, data, generator)
-        points = torch.cat([geometry.to_points(rows.double()) for rows in weights.split(ROWS)])
-        self.n_networks_, self.n_runs_ = len(points), len(np.unique(runs_of(X, groups, len(points))))
+        self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs_of(X, groups, len(values))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
-        held_out = held_out_rows(X, groups, len(points), settings.training.validation_fraction, generator)
-        conditions, labels = read_conditions(settings.condition, y, len(points))
+        held_out = held_out_rows(X, groups, len(values), settings.training.validation_fraction, generator)
+        rows = [mask.nonzero().squeeze(1) for mask in (~held_out, held_out)]
+        rows[1] = thinned(rows[1].unsqueeze(1), VALIDATED).squeeze(1)
+        points, validation = (self._points(values, weights, geometry, chosen) for chosen in rows)
+        conditions, labels = read_conditions(settings.condition, y, len(values))
         n_labels = 0 if labels is None else len(labels)
-        model = build_weight_flow(settings, geometry, points[~held_out], generator, n_labels)
+        model = build_weight_flow(settings, geometry, points, generator, n_labels)
         if model.flow.source.units is None:
-            warn_of_unequal_spreads(geometry, points)
+            warn_of_unequal_spreads(geometry, thinned(points))
         if before is not None:
             take_over(model.velocity, before)
-        known = None if conditions is None else (conditions[~held_out], conditions[held_out])
-        learned = points[~held_out], points[held_out]
+        known = None if conditions is None else (conditions[rows[0]], conditions[rows[1]])
         try:
-            history = train_weight_flow(model, *learned, generator, known, self.progress, checkpoint)
+            history = train_weight_flow(model, points, validation, generator, known, self.progress, checkpoint)
         except TrainingInterrupted as stop:
             self._finish(model, stop.history, labels, values.dtype)
             raise
         self._finish(model, history, labels, values.dtype)
         return self
+
+    def _points(self, values: np.ndarray, weights: Tensor, geometry: Geometry, rows: Tensor) -> Tensor:
+        """The points (m, size) of some of the networks, mapped where these are."""
+        points = empty_like(values, (len(rows), geometry.manifold.size), np.float64)
+        for part in range(0, len(rows), ROWS):
+            chosen = rows[part : part + ROWS]
+            points[part : part + ROWS] = geometry.to_points(weights[chosen].double()).numpy()
+        return viewed(points)
 
     def _settings(self, prediction: str | None = None) -> FlowSettings:
         parameters = {name: getattr(self, name) for name in DEFAULTS}

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.validation import viewed
 from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import chunks, empty_like
 from wsflow.running.without_statistics import without_statistics
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -21,11 +23,15 @@ def modelled(architecture: Architecture | None) -> Architecture | None:
     return None if architecture is None else without_statistics(architecture)
 
 
-def weights_alone(rows: Tensor, architecture: Architecture | None) -> Tensor:
-    """The columns of rows (n, d) that are no statistics: (n, weights)."""
+def weights_alone(values: np.ndarray, architecture: Architecture | None) -> Tensor:
+    """The columns of networks (n, d) that are no statistics: (n, weights), of the same memory where these are all."""
     if architecture is None or not len(architecture.statistic_columns):
-        return rows
-    return rows[:, _weight_columns(architecture)]
+        return viewed(values)
+    columns = _weight_columns(architecture).numpy()
+    alone = empty_like(values, (len(values), len(columns)))
+    for rows in chunks(*values.shape):
+        alone[rows] = values[rows, columns]
+    return viewed(alone)
 
 
 def check_statistics(architecture: Architecture | None, task: Task | None) -> None:

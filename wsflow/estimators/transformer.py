@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from wsflow.architecture import Architecture
 from wsflow.estimators.inputs import as_networks
 from wsflow.estimators.validation import later_array, returned_array, wrapped
+from wsflow.mapped import empty_like
 from wsflow.symmetry.actions import Action
+from wsflow.symmetry.batches import concatenate
 
 
 class OrbitTransformer(TransformerMixin, BaseEstimator):
@@ -37,15 +42,25 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         ------
         InvalidInputError
             If weights are not finite, or X holds networks of another architecture.
+
+        Notes
+        -----
+        Networks are moved a few at a time. Where the rows of X are mapped (see `wsflow.load_population`), so are those
+        that are returned, and neither needs to fit into memory.
         """
         check_is_fitted(self)
         X = as_networks(self, X)
         values = later_array(self, X)
         if self.architecture_ is None:
             return (values, None) if return_action else values
-        action = self._action(values, X)
-        moved = self._finished(action(values), X)
-        return (moved, action) if return_action else moved
+        found: list[tuple[np.ndarray, Action]] = []
+        moved = empty_like(values)
+        for rows, action in self._actions(values, X):
+            moved[rows] = action(values[rows])
+            if return_action:
+                found.append((np.arange(len(values))[rows], action))
+        moved = self._finished(moved, X)
+        return (moved, _in_order(self.architecture_, found)) if return_action else moved
 
     def inverse_transform(self, X: Any) -> Any:
         """Return runnable networks: those of X, which are the same functions already.
@@ -87,12 +102,12 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         return names
 
     @abstractmethod
-    def _action(self, values: np.ndarray, X: Any) -> Action:
-        """Return the group elements for the values (n, d) of X."""
+    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[Any, Action]]:
+        """Yield a few rows of the values (n, d) of X, a slice or numbers, with their group elements, until all are."""
 
     @abstractmethod
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
-        """Return moved networks (n, d) as the user gets them."""
+        """Return moved networks (n, d), which may be changed in place, as the user gets them."""
 
     def _runnable(self, values: np.ndarray) -> np.ndarray:
         return values
@@ -101,3 +116,11 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _in_order(architecture: Architecture, found: Sequence[tuple[np.ndarray, Action]]) -> Action:
+    """Return the group elements of some rows each as those of all rows, in their order."""
+    if len(found) == 1:
+        return found[0][1]
+    order = np.argsort(np.concatenate([rows for rows, _ in found]), kind="stable")
+    return concatenate(architecture, [action for _, action in found]).rows(torch.from_numpy(order))

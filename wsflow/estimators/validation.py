@@ -107,16 +107,21 @@ def torch_generator(random_state: Any) -> torch.Generator:
 def output_change(before: np.ndarray, after: np.ndarray, architecture: Architecture | None) -> float:
     """The largest change of an output that a transform caused on normal inputs, over its network's largest output.
 
-    Every k-th row is run, in float64: all of them if there are few, never more than 31. It is not a number where the
-    architecture does not say how to run its networks.
+    The rows of `run_rows` are run, in float64. It is not a number where the architecture does not say how to run its
+    networks.
     """
     generator = torch.Generator().manual_seed(0)
     inputs = None if architecture is None else example_inputs(architecture, 32, generator)
     if architecture is None or inputs is None or len(inputs) != 1:
         return float("nan")
-    rows = slice(None, None, max(1, len(before) // 16))
+    rows = run_rows(len(before))
     first, second = (forward(tensor(np.asarray(w)[rows]).double(), architecture, *inputs) for w in (before, after))
     return float(deviation(first, second).max()) if isinstance(first, Tensor) else float("nan")
+
+
+def run_rows(n: int) -> slice:
+    """Every k-th of n rows: all of them if there are few, never more than 31."""
+    return slice(None, None, max(1, n // 16))
 
 
 def tensor(values: np.ndarray) -> Tensor:
@@ -125,9 +130,9 @@ def tensor(values: np.ndarray) -> Tensor:
 
 
 def viewed(values: np.ndarray) -> Tensor:
-    """A tensor of the same memory, which is not to be written to; a copy where the array may not be written to."""
+    """A tensor of the same memory, which is not to be written to; a copy of what may not be, or is read backwards."""
     # torch warns of memory that may not be written to
-    return torch.from_numpy(values) if values.flags.writeable else tensor(values)
+    return torch.from_numpy(values) if values.flags.writeable and min(values.strides) >= 0 else tensor(values)
 
 
 def description(estimator: Any) -> dict[str, Any]:

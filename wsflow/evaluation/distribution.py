@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsflow.evaluation.embedding import Embedding
+from wsflow.evaluation.embedding import Embedding, evenly_spaced
 from wsflow.evaluation.mmd import TwoSampleTest, mmd_test
 from wsflow.evaluation.prdc import PRDC, compute_prdc, expected_coverage
 from wsflow.representation import in_a_line
@@ -56,7 +56,8 @@ def two_samples(samples: Embedding, real: Embedding, random_state: int) -> Itera
         yield space, TwoSamples(getattr(samples, name), getattr(real, name), generator)
 
 
-def one_per_run(networks: Embedding, runs: np.ndarray) -> Embedding:
-    """Return the last network of each run: those of one run are not independent."""
+def one_per_run(networks: Embedding, runs: np.ndarray, count: int | None = None) -> Embedding:
+    """Return the last network of each run, or of so many, evenly spaced: those of one run are not independent."""
     _, first_from_the_end = np.unique(np.asarray(runs)[::-1], return_index=True)
-    return networks[np.sort(len(runs) - 1 - first_from_the_end)]
+    rows = np.sort(len(runs) - 1 - first_from_the_end)
+    return networks[rows if count is None else rows[evenly_spaced(len(rows), count)]]

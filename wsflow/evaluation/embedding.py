@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsflow import mapped
 from wsflow.architecture import Architecture
 from wsflow.evaluation.predictive import chunked_outputs
+from wsflow.mapped import empty_like
 from wsflow.representation import in_a_line
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.symmetry.matching import orbit_matching
@@ -48,7 +50,7 @@ class Embedding:
 def embed(weights: WeightArray, task: Task, reference: Tensor) -> Embedding:
     """Embed networks: align them to `reference` (d,), and predict the held-out inputs of `task`."""
     architecture = weights.architecture
-    rows = align(canonical(weights), reference, architecture)
+    rows = aligned(weights, reference)
     rows[:, torch.from_numpy(architecture.statistic_columns)] = 0
     return Embedding(architecture, rows, functions_of(weights, task))
 
@@ -57,14 +59,28 @@ def functions_of(weights: WeightArray, task: Task) -> Tensor:
     """Return predictions (n, f) of held-out inputs of a task, whose Euclidean distance is their rms difference."""
     inputs = task.held_out.X
     inputs = inputs[evenly_spaced(len(inputs), MAX_INPUTS)]
-    functions = torch.cat([task.criterion.compared(o).flatten(1) for o in chunked_outputs(weights, inputs)])
-    return functions / functions.shape[1] ** 0.5
+    functions, start = np.empty((0, 0)), 0
+    for outputs in chunked_outputs(weights, inputs):
+        part = task.criterion.compared(outputs).flatten(1)
+        if not start:
+            functions = empty_like(np.asarray(weights), (len(weights), part.shape[1]), part.numpy().dtype)
+        functions[start : start + len(part)] = part / part.shape[1] ** 0.5
+        start += len(part)
+    return torch.from_numpy(functions)
 
 
 def concatenate(first: Embedding, second: Embedding) -> Embedding:
     """Return the networks of both."""
     pairs = (first.weights, second.weights), (first.functions, second.functions)
     return Embedding(first.architecture, *(torch.cat(pair) for pair in pairs))
+
+
+def aligned(weights: WeightArray, reference: Tensor) -> Tensor:
+    """Return the canonical networks (n, d) in float64, aligned to one reference (d,), mapped where the networks are."""
+    rows = empty_like(np.asarray(weights), dtype=np.float64)
+    for part in chunks(*weights.shape):
+        rows[part] = align(canonical(weights[part]), reference, weights.architecture).numpy()
+    return torch.from_numpy(rows)
 
 
 def canonical(weights: WeightArray) -> Tensor:
@@ -102,5 +118,4 @@ def evenly_spaced(n: int, count: int) -> np.ndarray:
 
 def chunks(n: int, width: int) -> Iterator[slice]:
     """Yield slices of n rows of `width` numbers that stay in the cache."""
-    rows = max(1, CHUNK_NUMBERS // width)
-    return (slice(start, start + rows) for start in range(0, n, rows))
+    return mapped.chunks(n, width, CHUNK_NUMBERS)

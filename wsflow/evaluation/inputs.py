@@ -7,17 +7,20 @@ import numpy as np
 from wsflow.architecture.fixed_entries import difference
 from wsflow.evaluation.novelty import check_held_out
 from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.mapped import finite_rows
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
 # the share of the runs that is held out where no held-out networks are given
 HELD_OUT_SHARE = 0.2
+# runs that are held out at most: the nearest training network of each is looked for
+MAX_HELD_OUT = 2000
 
 
 def finite_samples(samples: WeightArray, notes: list[str]) -> tuple[WeightArray, int]:
     """Return the samples that are finite, and how many are not, which a note says."""
-    finite = np.isfinite(np.asarray(samples)).all(axis=1)
+    finite = finite_rows(np.asarray(samples))
     if not finite.any():
         raise NumericalError(f"None of the {len(samples)} samples is finite: sample with more steps, or fit again.")
     lost = np.flatnonzero(~finite)
@@ -35,7 +38,7 @@ def split_held_out(
         check_held_out(train, held_out)
         return train, held_out
     runs = np.unique(train.runs)
-    count = max(2, round(HELD_OUT_SHARE * len(runs)))
+    count = min(MAX_HELD_OUT, max(2, round(HELD_OUT_SHARE * len(runs))))
     if len(runs) < count + 2:
         raise InvalidInputError(
             f"The training networks are of {len(runs)} run(s), and holding out 2 needs at least 4. "
@@ -62,7 +65,7 @@ def check_networks(
                 f"{difference(train.architecture, weights.architecture)}"
             )
     for name, weights in (("training networks", train), ("held-out networks", held_out)):
-        lost = np.flatnonzero(~np.isfinite(np.asarray(weights)).all(axis=1))
+        lost = np.flatnonzero(~finite_rows(np.asarray(weights)))
         if len(lost):
             raise InvalidInputError(f"{len(lost)} of the {name} are not finite (row {lost[0]} is one): drop them.")
         if len(np.unique(weights.runs)) < 2:
@@ -79,5 +82,5 @@ def check_nulls(nulls: WeightArray, train: WeightArray) -> None:
             f"Nulls are made of training networks, {train.architecture}, in other coordinates: pass nulls=True, or a "
             "WeightArray of them, such as model[:-1].transform(train)."
         )
-    if not np.isfinite(np.asarray(nulls)).all():
+    if not finite_rows(np.asarray(nulls)).all():
         raise InvalidInputError("Networks that nulls are to be made of are not finite: drop them.")

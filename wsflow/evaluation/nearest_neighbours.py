@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsflow import mapped
 from wsflow.evaluation.embedding import Embedding, align, chunks
 from wsflow.representation import in_a_line
 
@@ -61,8 +62,17 @@ def _distances(a: Embedding, left: Tensor, b: Embedding, right: Tensor) -> tuple
 
 
 def _neighbours(rows: Tensor, train: Tensor, k: int) -> Tensor:
-    parts = chunks(len(rows), len(train))
-    return torch.cat([torch.cdist(rows[part], train).topk(k, largest=False).indices for part in parts])
+    """Return the numbers (n, k) of the rows of `train` that are nearest to each of some rows."""
+    nearest, numbers = [], []
+    for known in mapped.chunks(*train.shape):
+        own = train[known]
+        parts = (torch.cdist(rows[part], own) for part in chunks(len(rows), len(own)))
+        found = [part.topk(min(k, len(own)), largest=False) for part in parts]
+        nearest.append(torch.cat([part.values for part in found]))
+        numbers.append(torch.cat([part.indices for part in found]) + known.start)
+    if len(numbers) == 1:
+        return numbers[0]
+    return torch.cat(numbers, 1).gather(1, torch.cat(nearest, 1).topk(k, largest=False).indices)
 
 
 def _norms(differences: Tensor) -> np.ndarray:

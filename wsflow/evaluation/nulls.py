@@ -14,9 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import chunks
 
 # the share of the covariance that is replaced by its diagonal, as in the Gaussian source that a flow fits
 SHRINKAGE = 0.1
+# of random numbers that are drawn at once, one for each training network: with more, these are read less often
+DRAWN_NUMBERS = 2**24
 
 
 class Null(NamedTuple):
@@ -44,33 +47,49 @@ class Null(NamedTuple):
 def noise(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
     """Training networks drawn at random, plus Gaussian noise of `level` standard deviations of each weight."""
     rows = train[rng.integers(len(train), size=n_samples)]
-    return rows + level * train.std(axis=0) * rng.standard_normal(rows.shape)
+    return rows + level * _mean_and_deviation(train)[1] * rng.standard_normal(rows.shape)
 
 
 def mean(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
     """The mean of the aligned training networks, over and over."""
-    return np.repeat(train.mean(axis=0, keepdims=True), n_samples, axis=0)
+    return np.repeat(_mean_and_deviation(train)[0][None], n_samples, axis=0)
 
 
 def gaussian_diagonal(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
     """Independent Gaussians with each weight's mean, and `level` times its standard deviation: 0 gives the mean."""
-    return train.mean(axis=0) + level * train.std(axis=0) * rng.standard_normal((n_samples, train.shape[1]))
+    centre, deviation = _mean_and_deviation(train)
+    return centre + level * deviation * rng.standard_normal((n_samples, train.shape[1]))
 
 
 def gaussian_full(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
     """A Gaussian with the population's mean and its covariance, shrunk 10% to the diagonal, times `level` squared."""
     # with centred rows Z, Z.T @ e / sqrt(n) has covariance Z.T @ Z / n: no d x d matrix is needed. The covariances of
     # wsflow.flow draw with torch, and published reports have the numbers of this generator
-    centre = train.mean(axis=0)
-    correlated = rng.standard_normal((n_samples, len(train))) @ (train - centre) / np.sqrt(len(train))
-    independent = train.std(axis=0) * rng.standard_normal((n_samples, train.shape[1]))
+    centre, deviation = _mean_and_deviation(train)
+    correlated = np.zeros((n_samples, train.shape[1]))
+    for drawn in chunks(n_samples, len(train), DRAWN_NUMBERS):
+        mixing = rng.standard_normal((drawn.stop - drawn.start, len(train)))
+        for rows in chunks(*train.shape):
+            correlated[drawn] += mixing[:, rows] @ (train[rows] - centre)
+    correlated /= np.sqrt(len(train))
+    independent = deviation * rng.standard_normal((n_samples, train.shape[1]))
     return centre + level * (np.sqrt(1 - SHRINKAGE) * correlated + np.sqrt(SHRINKAGE) * independent)
 
 
 def dirichlet(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:
     """Mixtures of training networks, with weights from a symmetric Dirichlet distribution of concentration `level`."""
     # near 0 a mixture is one training network, at 1 it is near the mean; the covariance is the population's / (n a + 1)
-    return rng.dirichlet(np.full(len(train), level), size=n_samples) @ train
+    parts = chunks(n_samples, len(train), DRAWN_NUMBERS)
+    alpha = np.full(len(train), level)
+    return np.concatenate([rng.dirichlet(alpha, size=part.stop - part.start) @ train for part in parts])
+
+
+def _mean_and_deviation(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means and standard deviations (d,) of the weights of networks."""
+    parts = list(chunks(*train.shape))
+    mean = np.sum([train[rows].sum(axis=0) for rows in parts], axis=0) / len(train)
+    squares = np.sum([np.square(train[rows] - mean).sum(axis=0) for rows in parts], axis=0)
+    return mean, np.sqrt(squares / len(train))
 
 
 def resampling(train: np.ndarray, n_samples: int, rng: np.random.Generator, level: float) -> np.ndarray:

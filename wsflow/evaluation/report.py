@@ -16,7 +16,7 @@ from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
 from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, class_forecasts, reliability
 from wsflow.evaluation.distribution import one_per_run, two_samples
-from wsflow.evaluation.embedding import align, canonical, evenly_spaced
+from wsflow.evaluation.embedding import aligned, canonical, evenly_spaced
 from wsflow.evaluation.evaluator import MEASURED, NULL_PAIRS, Evaluator, Measured, as_own_runs, frontier
 from wsflow.evaluation.inputs import check_networks, check_nulls, finite_samples, split_held_out
 from wsflow.evaluation.measures import DISTRIBUTION, measure
@@ -233,7 +233,7 @@ def evaluate(
     barriers = _barriers(train, task, evaluator.reference, notes)
     advance()
     if nulls is not False:
-        made_of = align(canonical(train), evaluator.reference, train.architecture) if nulls is True else nulls
+        made_of = aligned(train, evaluator.reference) if nulls is True else nulls
         for name, found in _nulls(evaluator, np.asarray(made_of), min(len(samples), MEASURED), random_state):
             measured[name] = found
             advance()
@@ -320,7 +320,7 @@ def _distribution(
 ) -> dict[str, dict[str, Row]]:
     """Compare samples, and as many training networks, with networks of held-out runs, in each space."""
     real = one_per_run(evaluator.held_out, held_out_runs)
-    known = one_per_run(evaluator.train, train_runs).thinned(len(samples.embedding))
+    known = one_per_run(evaluator.train, train_runs, len(samples.embedding))
     return {
         name: {
             space: measure(DISTRIBUTION, evaluator.task, sets)

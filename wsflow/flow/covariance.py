@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
+from wsflow.memory import check_memory
 
 # the most that a ridge adds to a variance, as a share of it
 RIDGE = 1e-2
@@ -258,18 +259,66 @@ def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:
     It is triangular where there are at least as many rows as dimensions, else low rank: S has no more than rank n. A
     NumericalError says that it is not positive definite although shrunk.
     """
-    n, dimension = z.shape
-    variance = z.square().mean(0)
-    ridge = 1e-6 * variance.mean().clamp_min(1e-12)
-    # no wider than a coordinate that hardly varies beside the others
-    diagonal = shrinkage * variance + ridge.minimum(RIDGE * variance.clamp_min(torch.finfo(z.dtype).eps ** 2 * ridge))
-    if n < dimension:
-        return LowRank(((1 - shrinkage) / n) ** 0.5 * z.T.contiguous(), diagonal)
-    covariance = (1 - shrinkage) / n * z.T @ z + torch.diag(diagonal)
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if failed:
-        raise NumericalError("The covariance of the fitted Gaussian source is singular: use a larger shrinkage.")
-    return Triangular(factor)
+    sums = CovarianceSums(len(z), z.shape[1], shrinkage, z.dtype)
+    sums.add(z)
+    return sums.covariance()
+
+
+class CovarianceSums:
+    """What `fit_covariance` is made of, of rows that are added a few at a time.
+
+    Parameters
+    ----------
+    n, dimension : int
+        Of all rows together.
+    shrinkage : float
+
+    Examples
+    --------
+    >>> import torch
+    >>> sums = CovarianceSums(4, 2, 0.0)
+    >>> for row in ([1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]):
+    ...     sums.add(torch.tensor([row], dtype=torch.float64))
+    >>> (sums.covariance().diagonal * 2).round().tolist()
+    [1.0, 4.0]
+    """
+
+    def __init__(self, n: int, dimension: int, shrinkage: float, dtype: torch.dtype = torch.float64) -> None:
+        self._n, self._shrinkage, self._added = n, shrinkage, 0
+        self._squares = torch.zeros(dimension, dtype=dtype)
+        self._is_low = n < dimension
+        if self._is_low:
+            check_memory(
+                f"The covariance of {n} networks in {dimension} dimensions",
+                n * dimension * self._squares.element_size(),
+                "Choose source='exchangeable' or 'isotropic', or fit fewer networks.",
+            )
+        self._sums = torch.zeros(dimension, n if self._is_low else dimension, dtype=dtype)
+
+    def add(self, z: Tensor) -> None:
+        """Add centred rows (m, dimension)."""
+        self._squares += z.square().sum(0)
+        share, stop = (1 - self._shrinkage) / self._n, self._added + len(z)
+        if self._is_low:
+            torch.mul(z.T, share**0.5, out=self._sums[:, self._added : stop])
+        else:
+            self._sums.addmm_(share * z.T, z)
+        self._added = stop
+
+    def covariance(self) -> Covariance:
+        """Return that of all rows."""
+        variance = self._squares / self._n
+        ridge = 1e-6 * variance.mean().clamp_min(1e-12)
+        # no wider than a coordinate that hardly varies beside the others
+        least = RIDGE * variance.clamp_min(torch.finfo(variance.dtype).eps ** 2 * ridge)
+        diagonal = self._shrinkage * variance + ridge.minimum(least)
+        if self._is_low:
+            return LowRank(self._sums, diagonal)
+        self._sums.diagonal().add_(diagonal)
+        factor, failed = torch.linalg.cholesky_ex(self._sums)
+        if failed:
+            raise NumericalError("The covariance of the fitted Gaussian source is singular: use a larger shrinkage.")
+        return Triangular(factor)
 
 
 def _log_normal(square: Tensor, log_det: Tensor, dimension: int) -> Tensor:

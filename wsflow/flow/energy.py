@@ -76,6 +76,7 @@ def energy_matching_loss(
     weight: float = 1.0,
     n_steps: int = 8,
     conditions: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Loss:
     """Add the energy distance of predictions to the flow-matching loss, and record it, for `train`.
 
@@ -95,21 +96,24 @@ def energy_matching_loss(
         Of the paths along which samples are drawn, by Euler's method.
     conditions : Tensor of shape (n,), optional
         Of the points; samples are drawn under conditions of the population.
+    dtype : torch.dtype, optional
+        Of batches (default: that of the points).
 
     Returns
     -------
     callable
     """
+    precision = dtype or x1.dtype
 
     def loss(velocity: VelocityField, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         value, _ = flow_matching(velocity, generator)
         rows, others = torch.randint(len(x1), (2, batch_size), generator=generator)
         view = bound(velocity.eval(), None if conditions is None else conditions[rows])
         predict = predictions(generator)
-        x0 = velocity.source.to(x1.dtype).sample(batch_size, generator).to(x1)
+        x0 = velocity.source.to(precision).sample(batch_size, generator).to(precision)
         samples = _draw(view, x0, velocity, n_steps)
-        distance, spread = energy_distance(predict(samples), predict(x1[others]))
-        relative = distance / spread.detach().clamp_min(torch.finfo(x1.dtype).tiny)
+        distance, spread = energy_distance(predict(samples), predict(x1[others].to(precision)))
+        relative = distance / spread.detach().clamp_min(torch.finfo(precision).tiny)
         return value + weight * relative, relative
 
     return loss

@@ -107,14 +107,22 @@ class FlowMatchingLoss:
         return v if self.units is None else v / self.units.to(v)
 
     def on_batches(
-        self, x1: Tensor, batch_size: int, conditions: Tensor | None = None, condition_dropout: float = 0.1
+        self,
+        x1: Tensor,
+        batch_size: int,
+        conditions: Tensor | None = None,
+        condition_dropout: float = 0.1,
+        dtype: torch.dtype | None = None,
     ) -> Loss:
-        """The loss on random batches of points (n, size), some of whose conditions (n,) are forgotten, for `train`."""
-        source = self.source.to(x1.dtype)
+        """The loss on random batches of points (n, size), some of whose conditions (n,) are forgotten, for `train`.
+
+        Batches are in `dtype`, by default that of the points.
+        """
+        source = self.source.to(dtype or x1.dtype)
 
         def loss(velocity: VelocityField, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             rows = torch.randint(len(x1), (batch_size,), generator=generator)
-            pairs = self.pairs(x1[rows], source, generator)
+            pairs = self.pairs(x1[rows].to(dtype or x1.dtype), source, generator)
             known = None if conditions is None else forgotten(conditions[rows], condition_dropout, generator)
             drops = any(isinstance(part, nn.Dropout) for part in velocity.modules())
             with seeded(generator, enabled=drops):

@@ -6,7 +6,7 @@ volume where it has one, and the noise that keeps it (for stochastic sampling).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log, pi
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.covariance import Covariance, Scaled, fit_covariance
+from wsflow.flow.covariance import Covariance, CovarianceSums, Scaled
 from wsflow.flow.frame import Frame
 from wsflow.manifolds import Euclidean, Product, Sphere
+from wsflow.mapped import chunks
 
 # a factor that varies less than this share of what another one does has a unit of its own; a trained velocity is wrong
 # by about a thousandth of its largest values
@@ -217,10 +218,11 @@ class WrappedGaussian:
         NumericalError
             If the covariance is not positive definite although shrunk.
         """
-        x = x.double()
-        mean = frechet_mean(manifold, x)
-        z = Frame(manifold, mean[0]).coordinates(manifold.log(mean.expand_as(x), x))
-        return cls(manifold, mean[0], fit_covariance(z, shrinkage))
+        mean = frechet_mean(manifold, x)[0]
+        sums = CovarianceSums(len(x), manifold.dimension, shrinkage)
+        for z in tangent_coordinates(manifold, mean, x):
+            sums.add(z)
+        return cls(manifold, mean, sums.covariance())
 
     @cached_property
     def frame(self) -> Frame:
@@ -312,17 +314,27 @@ def frechet_mean(
 
     `symmetrize` maps a vector (size,) to its mean over a group of isometries that the mean is to be invariant under.
     """
-    start = x.mean(0)
+    parts = [x[rows] for rows in chunks(*x.shape)]
+    start = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(x)
     mean = manifold.projection((start if symmetrize is None else symmetrize(start)).unsqueeze(0))
     if symmetrize is None and not manifold.belongs(mean, 1e-6).all():
         # half of the points lie opposite the other half, as on a sphere of two points
-        mean = x[:1]
+        mean = x[:1].double()
     for _ in range(0 if manifold.is_flat else steps):
-        step = manifold.log(mean.expand_as(x), x).mean(0, keepdim=True)
+        logs = (manifold.log(mean.expand_as(part), part.double()).sum(0, keepdim=True) for part in parts)
+        step = torch.cat(list(logs)).sum(0, keepdim=True) / len(x)
         if symmetrize is not None:
             step = manifold.to_tangent(mean, symmetrize(step[0]).unsqueeze(0))
         mean = manifold.exp(mean, step)
     return mean
+
+
+def tangent_coordinates(manifold: Product, mean: Tensor, x: Tensor) -> Iterator[Tensor]:
+    """Yield the coordinates (m, dimension) of log_m(x) in the frame at m, of a few points (n, size) at a time."""
+    frame = Frame(manifold, mean)
+    for rows in chunks(*x.shape):
+        part = x[rows].double()
+        yield frame.coordinates(manifold.log(mean.expand_as(part), part))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ or get the unit of their parameter, where neurons have no names.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -19,8 +20,11 @@ from wsflow.geometry.coordinates import Coordinates
 from wsflow.geometry.geometry import Geometry
 from wsflow.geometry.restriction import flat_columns, restricted, separable
 from wsflow.manifolds import Product, Sphere
+from wsflow.mapped import chunks
 
 RANGE = 1024.0
+# rows (m, k) of a whole that need not fit into memory, from the first ones at each call
+Parts = Callable[[], Iterator[Tensor]]
 
 
 def fit_coordinates(geometry: Geometry, weights: Tensor, is_named: bool = True) -> Geometry:
@@ -52,23 +56,23 @@ def fit_coordinates(geometry: Geometry, weights: Tensor, is_named: bool = True) 
     """
     # networks that were moved in their orbits are equal up to rounding
     rounding = 0.0 if geometry.architecture is None else 4 * torch.finfo(weights.dtype).eps
-    weights = weights.double()
-    same = _equal(weights, rounding)
+    same = _equal(_parts(weights), rounding)
     if same.all():
         raise InvalidInputError(
             f"All {len(weights)} networks are equal: there is no distribution to learn. Pass different networks."
         )
-    points = replace(geometry, charts=geometry.charts_without(same)).to_points(weights)
+    points = _parts(weights, replace(geometry, charts=geometry.charts_without(same)))
+    first = next(points())[0]
     constant = separable(geometry.target, _equal(points, rounding))
     same &= constant[: len(same)]
-    centre, scale = torch.zeros_like(points[0]), _radii(geometry.target, points, constant)
+    centre, scale = torch.zeros_like(first), _radii(geometry.target, points, first, constant)
     flat = flat_columns(restricted(geometry.target, constant))
     centre[flat], scale[flat] = _units(points, flat, geometry, is_named)
-    centre[constant] = points[0, constant]
+    centre[constant] = first[constant]
     if not constant.any() and (scale == 1).all() and (centre == 0).all():
         return geometry
     columns = same.nonzero().squeeze(1)
-    return with_coordinates(geometry, Coordinates(centre, scale, constant, columns, weights[0, columns]))
+    return with_coordinates(geometry, Coordinates(centre, scale, constant, columns, weights[0].double()[columns]))
 
 
 def with_coordinates(geometry: Geometry, coordinates: Coordinates) -> Geometry:
@@ -106,9 +110,23 @@ def with_coordinates_of(geometry: Geometry, fitted: Geometry) -> Geometry:
     return with_coordinates(geometry, Coordinates(centre, scale, constant, columns, centre[columns]))
 
 
-def _equal(x: Tensor, rounding: float) -> Tensor:
-    """Which columns (k,) of x (n, k) are equal in all rows, up to rounding."""
-    return x.amax(0) - x.amin(0) <= rounding * x.abs().amax(0)
+def _parts(weights: Tensor, geometry: Geometry | None = None) -> Parts:
+    """All networks (n, d) in double precision, a few at a time, or their points in a geometry."""
+
+    def parts() -> Iterator[Tensor]:
+        for rows in chunks(*weights.shape):
+            part = weights[rows].double()
+            yield part if geometry is None else geometry.to_points(part)
+
+    return parts
+
+
+def _equal(parts: Parts, rounding: float) -> Tensor:
+    """Which columns (k,) are equal in all rows, up to rounding."""
+    ranges = [(part.amin(0), part.amax(0)) for part in parts()]
+    low, high = (torch.stack(ends) for ends in zip(*ranges, strict=True))
+    smallest, largest = low.amin(0), high.amax(0)
+    return largest - smallest <= rounding * torch.maximum(largest.abs(), smallest.abs())
 
 
 def _of_width(values: Tensor, size: int, name: str) -> Tensor:
@@ -122,20 +140,21 @@ def _of_width(values: Tensor, size: int, name: str) -> Tensor:
     )
 
 
-def _radii(target: Product, points: Tensor, constant: Tensor) -> Tensor:
+def _radii(target: Product, points: Parts, first: Tensor, constant: Tensor) -> Tensor:
     """The scale (size,) of the columns on spheres: what is left of the radius 1 where other columns are constant."""
-    scale = torch.ones_like(points[0])
+    scale = torch.ones_like(first)
     for manifold, columns in target.factors:
         for row in columns if isinstance(manifold, Sphere) else ():
             rest = row[~constant[row]]
-            if len(rest) > 1 and (points[0, row[constant[row]]] != 0).any():
-                scale[rest] = torch.linalg.vector_norm(points[:, rest], dim=1).mean()
+            if len(rest) > 1 and (first[row[constant[row]]] != 0).any():
+                lengths = (torch.linalg.vector_norm(part[:, rest], dim=1, keepdim=True) for part in points())
+                scale[rest] = column_mean(lengths)
     return scale
 
 
-def _units(points: Tensor, flat: Tensor, geometry: Geometry, is_named: bool) -> tuple[Tensor, Tensor]:
+def _units(points: Parts, flat: Tensor, geometry: Geometry, is_named: bool) -> tuple[Tensor, Tensor]:
     """The centre and the scale of the columns `flat` (k,) of a vector space."""
-    mean, deviation = moments(points[:, flat])
+    mean, deviation = moments(lambda: (part[:, flat] for part in points()))
     if geometry.layout is None:
         return mean, deviation
     if not is_named:
@@ -155,15 +174,29 @@ def _pooled(rms: Tensor, flat: Tensor, geometry: Geometry) -> Tensor:
     return (total / torch.bincount(owner, minlength=len(sizes)))[owner].sqrt()
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the means and standard deviations of columns (n, k), without squares that leave the range of numbers.
+def moments(parts: Parts) -> tuple[Tensor, Tensor]:
+    """Return the means and standard deviations of columns (k,), without squares that leave the range of numbers.
 
     A standard deviation is at least the rounding of the column's largest number.
     """
-    limits = torch.finfo(x.dtype)
-    size = x.abs().amax(0).clamp_min(limits.tiny)
-    mean = (x / size).mean(0)
-    away = x / size - mean
-    largest = away.abs().amax(0).clamp_min(limits.tiny)
-    deviation = largest * (away / largest).square().mean(0).sqrt()
-    return size * mean, size * deviation.clamp_min(limits.eps)
+    size = _largest(parts())
+    limits = torch.finfo(size.dtype)
+    mean = column_mean(part / size for part in parts())
+    largest = _largest(part / size - mean for part in parts())
+    variance = column_mean(((part / size - mean) / largest).square() for part in parts())
+    return size * mean, size * (largest * variance.sqrt()).clamp_min(limits.eps)
+
+
+def column_mean(parts: Iterable[Tensor]) -> Tensor:
+    """Return the means (k,) of columns."""
+    sums, n = [], 0
+    for part in parts:
+        sums.append(part.sum(0))
+        n += len(part)
+    return torch.stack(sums).sum(0) / n
+
+
+def _largest(parts: Iterable[Tensor]) -> Tensor:
+    """The largest absolute value (k,) of columns, above zero."""
+    found = torch.stack([part.abs().amax(0) for part in parts]).amax(0)
+    return found.clamp_min(torch.finfo(found.dtype).tiny)

@@ -17,6 +17,7 @@ from wsflow.geometry.coordinates import Coordinates, PrincipalCoordinates
 from wsflow.geometry.factors import check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.representatives import Representatives
 from wsflow.manifolds import Euclidean, Point, Product, Sphere
+from wsflow.mapped import chunks
 from wsflow.representation import in_a_line
 
 
@@ -218,16 +219,18 @@ class Geometry:
         """Refuse networks (n, d) that are not on the manifold, up to `atol`, naming the first row and the remedy."""
         if self.base is not None:
             return self.base.check(weights, atol)
-        points = self.to_points(weights)
-        outside = ~self.target.belongs(points, atol)
-        if outside.any():
-            row = int(outside.nonzero()[0])
-            if self._has_dead_neuron(points[row]):
+        outside: list[int] = []
+        for rows in chunks(*weights.shape):
+            points = self.to_points(weights[rows].double())
+            found = (~self.target.belongs(points, atol)).nonzero()[:, 0].tolist()
+            if found and not outside and self._has_dead_neuron(points[found[0]]):
                 raise InvalidInputError(
-                    f"Network {row} has a dead neuron: all its incoming weights are zero, so it has no direction in "
-                    f"the {self.name} geometry. Drop the network, or use geometry='euclidean'."
+                    f"Network {rows.start + found[0]} has a dead neuron: all its incoming weights are zero, so it has "
+                    f"no direction in the {self.name} geometry. Drop the network, or use geometry='euclidean'."
                 )
+            outside += [rows.start + row for row in found]
+        if outside:
             raise InvalidInputError(
-                f"{int(outside.sum())} of {len(weights)} rows, the first of them row {row}, do not lie on the manifold "
-                f"of the {self.name} geometry: {self.remedy}"
+                f"{len(outside)} of {len(weights)} rows, the first of them row {outside[0]}, do not lie on the "
+                f"manifold of the {self.name} geometry: {self.remedy}"
             )

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.geometry.coordinates import Coordinates, PrincipalCoordinates
-from wsflow.geometry.fitting import with_coordinates
+from wsflow.geometry.fitting import column_mean, with_coordinates
 from wsflow.geometry.geometry import Geometry
 from wsflow.manifolds import Euclidean, Product
+from wsflow.mapped import chunks
+from wsflow.memory import check_memory
 
 # numbers of the columns that are in double precision at once
 CHUNK_NUMBERS = 2**22
@@ -42,7 +44,7 @@ def fit_principal(geometry: Geometry, weights: Tensor, n_components: int) -> Geo
     >>> geometry.manifold.dimension, bool(torch.allclose(geometry.to_weights(geometry.to_points(rows)), rows))
     (1, True)
     """
-    centre = torch.cat([part.mean(0) for part in _columns(weights)])
+    centre = column_mean(weights[rows].double() for rows in chunks(*weights.shape))
     rounding = 4 * torch.finfo(weights.dtype).eps * torch.linalg.vector_norm(centre)
     basis = _components(weights, centre, n_components, float(len(weights) * rounding**2))
     if not len(basis):
@@ -67,20 +69,27 @@ def with_arrays(geometry: Geometry, arrays: Mapping[str, Tensor]) -> Geometry:
     return with_coordinates(geometry, Coordinates(**arrays))
 
 
-def _columns(weights: Tensor, centre: Tensor | None = None) -> Iterator[Tensor]:
-    """Yield all columns of weights (n, d) in double precision, a few at a time, from a centre (d,) if there is one."""
+def _columns(weights: Tensor, centre: Tensor) -> Iterator[Tensor]:
+    """Yield all columns of weights (n, d) in double precision, a few at a time, from a centre (d,)."""
     size = max(1, CHUNK_NUMBERS // len(weights))
     for start in range(0, weights.shape[1], size):
-        part = weights[:, start : start + size].double()
-        yield part if centre is None else part - centre[start : start + size]
+        yield weights[:, start : start + size].double() - centre[start : start + size]
 
 
 def _components(weights: Tensor, centre: Tensor, n_components: int, smallest: float) -> Tensor:
     """The first principal components (components, d), in single precision."""
     n, d = weights.shape
     if n > d:
-        away = weights.double() - centre
-        return _leading(away.T @ away, min(n_components, d), smallest)[1].T.float().contiguous()
+        scatter = torch.zeros(d, d, dtype=torch.float64)
+        for rows in chunks(n, d):
+            away = weights[rows].double() - centre
+            scatter += away.T @ away
+        return _leading(scatter, min(n_components, d), smallest)[1].T.float().contiguous()
+    check_memory(
+        f"The scalar products of {n} networks",
+        2 * 8 * n**2,
+        "Fit the components to fewer networks, with weights[::10].",
+    )
     products = torch.zeros(n, n, dtype=torch.float64)
     for part in _columns(weights, centre):
         products += part @ part.T

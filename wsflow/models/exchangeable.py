@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsflow.flow.covariance import Blocks, covariance_of, fit_covariance
-from wsflow.flow.frame import Frame
-from wsflow.flow.sources import WrappedGaussian, frechet_mean
+from wsflow.flow.covariance import Blocks, CovarianceSums, covariance_of
+from wsflow.flow.sources import WrappedGaussian, frechet_mean, tangent_coordinates
 from wsflow.geometry import Geometry
 from wsflow.manifolds import Product, Sphere
 from wsflow.metanetworks.tokens import NeuronTokens
@@ -73,13 +72,14 @@ def exchangeability_of(geometry: Geometry) -> Exchangeability:
 
 def fit_exchangeable(geometry: Geometry, x: Tensor, shrinkage: float) -> WrappedGaussian:
     """The Gaussian of all reorderings of points (n, size), each covariance shrunk towards its diagonal."""
-    manifold, x = geometry.manifold, x.double()
-    exchangeable = exchangeability_of(geometry)
-    mean = frechet_mean(manifold, x, exchangeable.symmetric)
-    z = Frame(manifold, mean[0]).coordinates(manifold.log(mean.expand_as(x), x))
-    rows = (z[:, block.reshape(-1)].reshape(-1, block.shape[1]) for block in exchangeable.blocks)
-    parts = [fit_covariance(copies, shrinkage) for copies in rows]
-    return WrappedGaussian(manifold, mean[0], Blocks(tuple(zip(exchangeable.blocks, parts, strict=True))))
+    manifold, exchangeable = geometry.manifold, exchangeability_of(geometry)
+    mean = frechet_mean(manifold, x, exchangeable.symmetric)[0]
+    sums = [CovarianceSums(len(x) * len(block), block.shape[1], shrinkage) for block in exchangeable.blocks]
+    for z in tangent_coordinates(manifold, mean, x):
+        for block, copies in zip(exchangeable.blocks, sums, strict=True):
+            copies.add(z[:, block.reshape(-1)].reshape(-1, block.shape[1]))
+    parts = [copies.covariance() for copies in sums]
+    return WrappedGaussian(manifold, mean, Blocks(tuple(zip(exchangeable.blocks, parts, strict=True))))
 
 
 def restore_exchangeable(geometry: Geometry, arrays: dict[str, Tensor]) -> WrappedGaussian:

@@ -78,13 +78,13 @@ def train_weight_flow(
         At Ctrl-C, with the best weights so far in place.
     """
     settings, velocity = model.settings, model.velocity
-    points, validation = points.float(), validation.float()
+    validation = validation.float()
     learned, held_out = conditions or (None, None)
     if learned is not None:
         velocity.network.fit_condition(learned)
     loss = _flow_matching_loss(model)
     dropout = 0.0 if settings.condition is None else settings.condition.dropout
-    batches = loss.on_batches(points, settings.training.batch_size, learned, dropout)
+    batches = loss.on_batches(points, settings.training.batch_size, learned, dropout, torch.float32)
     first, second = stages(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
     history = FlowHistory()
     matched, fitted = (None if checkpoint is None else Stage(*checkpoint, name, loss) for name in STAGES)
@@ -147,6 +147,7 @@ def _energy_matching_loss(
         weight=energy.weight,
         n_steps=getattr(settings.solver, "n_steps", 8),
         conditions=conditions,
+        dtype=torch.float32,
     )
 
 

@@ -96,7 +96,7 @@ class FlowSettings:
             return geometry
         if self.space.latent is not None:
             return fit_principal(geometry, weights, self.space.latent)
-        geometry.check(weights.double(), atol=1e-4)
+        geometry.check(weights, atol=1e-4)
         return fit_coordinates(geometry, weights, self.is_named)
 
     def _geometry(self, architecture: Architecture | None, n_features: int) -> Geometry:

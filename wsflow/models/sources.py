@@ -12,6 +12,7 @@ from wsflow.architecture import Architecture
 from wsflow.flow.covariance import covariance_of
 from wsflow.flow.sources import Drawn, Isotropic, Source, WrappedGaussian
 from wsflow.geometry import GEOMETRIES, Geometry
+from wsflow.mapped import chunks
 from wsflow.models.exchangeable import exchangeable_of_width, fit_exchangeable, restore_exchangeable
 from wsflow.models.options import ExchangeableSource, GaussianSource, InitialSource, IsotropicSource, NetworkGeometry
 from wsflow.options import Options
@@ -73,7 +74,8 @@ def source_of_width(
 
 def _pooled_scale(geometry: Geometry, points: Tensor) -> Tensor:
     """Root mean square of each parameter, the same for all its columns; those that do not vary are left out."""
-    square, varies = points.square().mean(0), torch.zeros(geometry.manifold.size, dtype=torch.bool)
+    square = torch.stack([points[rows].square().sum(0) for rows in chunks(*points.shape)]).sum(0) / len(points)
+    varies = torch.zeros(geometry.manifold.size, dtype=torch.bool)
     varies[geometry.manifold.varying] = True
     for columns in geometry.layout.slices.values() if geometry.layout is not None else (slice(None),):
         square[columns] = square[columns][varies[columns]].mean().nan_to_num()

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
-from wsflow.flow.continuous import ContinuousFlow, Guide, in_chunks
+from wsflow.flow.continuous import SCORED, ContinuousFlow, Guide, in_chunks
 from wsflow.flow.hints import GradientHints
 from wsflow.flow.solvers import TABLEAUX
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Coordinates, Geometry, with_arrays, with_coordinates_of
+from wsflow.mapped import chunks, thinned
 from wsflow.metanetworks.conditions import CONDITIONS
 from wsflow.metanetworks.velocity import velocity_network
 from wsflow.models.settings import FlowSettings
@@ -132,8 +133,13 @@ class WeightFlowModel:
     def log_prob_and_error(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Log-densities (n,) of networks (n, d), and their standard errors (n,) over the probes."""
         self._check_density()
-        weights = weights.double()
         self.geometry.check(weights, atol=1e-4)
+        rows = chunks(len(weights), weights.shape[1], multiple=SCORED)
+        parts = [self._log_prob_and_error(weights[part].double()) for part in rows]
+        found, error = (torch.cat(values) for values in zip(*parts, strict=True))
+        return found, error
+
+    def _log_prob_and_error(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         found, error = self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
         if not isinstance(self.geometry.coordinates, Coordinates):
             return found, error
@@ -243,7 +249,7 @@ def build_weight_flow(
         n_inputs = settings.hints.n_inputs
         consensus = fit_consensus(settings.task, geometry.architecture, geometry, points, n_inputs, generator)
     velocity = _velocity(settings, geometry, source, consensus, generator, n_labels)
-    velocity.fit_scale(points.float())
+    velocity.fit_scale(thinned(points).float())
     flow = ContinuousFlow(geometry.manifold, source, velocity, settings.solver, settings.density)
     return WeightFlowModel(settings, geometry, flow, consensus)
 

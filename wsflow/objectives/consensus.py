@@ -75,7 +75,7 @@ def fit_consensus(
     total = torch.zeros(1, dtype=torch.float32)
     inputs = matched(inputs[torch.randperm(len(inputs), generator=generator)[:n_inputs]], total)
     with torch.no_grad():
-        for chunk in points.float().split(ROWS):
-            outputs = forward(geometry.to_weights(chunk), architecture, inputs)
+        for chunk in points.split(ROWS):
+            outputs = forward(geometry.to_weights(chunk.float()), architecture, inputs)
             total = total + LOSSES[loss].moments(outputs).sum(0)
     return Consensus(architecture, geometry, inputs, total / len(points), loss)

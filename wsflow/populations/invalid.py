@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import finite_rows
 from wsflow.weights import WeightArray
 
 ON_INVALID = ("error", "drop")
@@ -21,12 +22,11 @@ def check_on_invalid(on_invalid: str, owner: str) -> None:
 
 def not_finite(weights: WeightArray, names: Sequence[str] | None = None) -> str:
     """Name the first network with a weight that is not finite, and its parameter; empty where all are finite."""
-    finite = np.isfinite(np.asarray(weights))
-    good = finite.all(axis=1)
+    good = finite_rows(np.asarray(weights))
     if good.all():
         return ""
     count, row = int((~good).sum()), int(np.argmin(good))
-    parameter, _ = weights.architecture.locate(int(np.argmin(finite[row])))
+    parameter, _ = weights.architecture.locate(int(np.argmin(np.isfinite(np.asarray(weights)[row]))))
     name = f"network {row}" if names is None else names[row]
     more = f" ({count} of {len(weights)} networks have such weights)" if count > 1 else ""
     return f"{name} has a weight in {parameter!r} that is not finite{more}"
@@ -39,7 +39,7 @@ def check_finite(
     problem = not_finite(weights, names)
     if not problem:
         return weights
-    good = np.isfinite(np.asarray(weights)).all(axis=1)
+    good = finite_rows(np.asarray(weights))
     begin = f"{where}: " if where else ""
     if on_invalid == "drop" and good.any():
         count = int((~good).sum())

@@ -125,9 +125,10 @@ class Action:
                 f"This action has {len(self)} group elements, one for each row, but got {len(weights)} rows."
             )
         if not isinstance(weights, Tensor):
-            # nothing is written to them, but torch warns of arrays that may not be written to
+            # nothing is written to them, but torch warns of arrays that may not be written to, and reads none backwards
             values = np.asarray(weights)
-            moved = self(torch.from_numpy(values if values.flags.writeable else values.copy())).numpy()
+            is_read = values.flags.writeable and min(values.strides) >= 0
+            moved = self(torch.from_numpy(values if is_read else values.copy())).numpy()
             return weights.like(moved) if isinstance(weights, WeightArray) else moved
         if weights.dtype != torch.float64 and self.is_extreme:
             return self._sheared(self._shifted(self._linear(weights.double()))).to(weights.dtype)

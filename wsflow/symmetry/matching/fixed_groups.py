@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup
+from wsflow.mapped import chunks
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.matching.subblocks import Subblock, subblocks_of
 
 
-def fixed_groups(rows: Tensor, architecture: Architecture) -> dict[str, Tensor]:
+def fixed_groups(rows: Tensor, architecture: Architecture, first: Tensor | None = None) -> dict[str, Tensor]:
     """Find the groups that are fixed in a population, with the columns whose equal weights fix them.
 
     Groups that may be permuted have no entry; there is none where all networks are one network.
@@ -30,6 +31,8 @@ def fixed_groups(rows: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     ----------
     rows : Tensor of shape (n, d)
         Networks as they were trained: scalings would blur what is equal.
+    first : Tensor of shape (d,), optional
+        A network before them (default: the first of them).
 
     Examples
     --------
@@ -44,13 +47,15 @@ def fixed_groups(rows: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     ['hidden1']
     """
     # most columns differ between any two networks: only the others are compared in all of them
-    other = next((row for row in rows if not torch.equal(row, rows[0])), None)
+    first = rows[0] if first is None else first.to(rows)
+    other = next((row for row in rows if not torch.equal(row, first)), None)
     if other is None:
         return {}
-    equal = _equal(rows[0], other)
+    equal = _equal(first, other)
     if not equal.any():
         return {}
-    equal[equal.clone()] = _equal(rows[:, equal], rows[0, equal]).all(0)
+    for part in chunks(*rows.shape):
+        equal[equal.clone()] = _equal(rows[part, equal], first[equal]).all(0)
     if equal.all():
         return {}
     subblocks = tuple(subblocks_of(architecture))
@@ -58,7 +63,7 @@ def fixed_groups(rows: Tensor, architecture: Architecture) -> dict[str, Tensor]:
     for group in architecture.groups:
         columns = [part for subblock in subblocks for part in _equal_columns(subblock, group, equal)]
         if columns and group.total > 1:
-            values = rows[0, torch.cat(columns, 1)]
+            values = first[torch.cat(columns, 1)]
             within = isinstance(group.parent, NeuronGroup) and group.parent.name in found
             if all(_differ(part) for part in (values.split(group.size) if within else [values])):
                 found[group.name] = torch.cat(columns, 1).reshape(-1)

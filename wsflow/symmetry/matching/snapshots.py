@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wsflow.mapped import chunks
 from wsflow.symmetry.actions import Action
 from wsflow.weights import WeightArray
 
@@ -36,6 +39,43 @@ def last_snapshots(X: Any, by: str, n: int) -> tuple[np.ndarray, Tensor]:
     own = np.array([row_of[run] for run in X.runs.tolist()], dtype=np.int64)
     rows, position = np.unique(own, return_inverse=True)
     return rows, torch.from_numpy(position)
+
+
+@dataclass(frozen=True, eq=False)
+class SnapshotPart:
+    """Networks that are matched at once, and those that move with them, a few at a time.
+
+    Parameters
+    ----------
+    matched : slice or ndarray
+        Rows of X.
+    moved : sequence of pairs
+        Rows of X, a slice or numbers, and for each its number among the matched ones.
+    """
+
+    matched: Any
+    moved: Sequence[tuple[Any, Any]]
+    n_matched: int
+    lengths: Sequence[int]
+
+    @property
+    def n_moved(self) -> int:
+        """The number of rows that move."""
+        return sum(self.lengths)
+
+
+def snapshot_parts(X: Any, by: str, n: int, width: int) -> tuple[np.ndarray, list[SnapshotPart]]:
+    """Return the rows of X (n, width) that are matched, as `last_snapshots` does, and the parts in which they are."""
+    rows, position = last_snapshots(X, by, n)
+    parts = []
+    for part in chunks(len(rows), width):
+        if len(rows) == n:
+            parts.append(SnapshotPart(part, [(part, slice(None))], part.stop - part.start, [part.stop - part.start]))
+            continue
+        own = np.flatnonzero((position.numpy() >= part.start) & (position.numpy() < part.stop))
+        moved = [(own[few], position[own[few]] - part.start) for few in chunks(len(own), width)]
+        parts.append(SnapshotPart(rows[part], moved, part.stop - part.start, [len(few) for few, _ in moved]))
+    return rows, parts
 
 
 def without_scales(action: Action) -> Action:

@@ -1,0 +1,124 @@
+"""Populations that do not fit into memory: what is allowed, and the numbers, which are those in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wsflow
+from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
+from wsflow.mapped import is_mapped, mapped
+from wsflow.models.options import NetworkGeometry
+from wsflow.symmetry.matching.methods import StraightThroughMatching
+
+ARCHITECTURE = Architecture.mlp([4, 6, 5, 3])
+TASK = Task(np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32), np.arange(30) % 3)
+FEW = 800  # numbers of a chunk: some nine networks
+
+
+def networks(n: int = 24, architecture: Architecture = ARCHITECTURE) -> WeightArray:
+    rows = np.random.default_rng(0).normal(size=(n, architecture.n_weights))
+    return WeightArray(rows, architecture, runs=np.arange(n) // 2, steps=np.arange(n) % 2)
+
+
+def on_disk(weights: WeightArray) -> WeightArray:
+    rows = mapped(weights.shape, weights.dtype)
+    rows[:] = weights
+    return weights.like(rows)
+
+
+@pytest.fixture
+def few_at_once(monkeypatch):
+    """Chunks of five networks, as if these were large."""
+    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+
+
+TRANSFORMERS = {
+    "by weights": lambda: PermutationAligner(),
+    "each network": lambda: PermutationAligner(by="network", reference="medoid"),
+    "by activations": lambda: PermutationAligner("activation", task=TASK, form="balanced"),
+    "from data": lambda: PermutationAligner(StraightThroughMatching(steps=2), task=TASK, random_state=0),
+    "unit": lambda: ScaleCanonicalizer(),
+    "balanced, unit outputs": lambda: ScaleCanonicalizer("balanced", last_layer="unit"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers_do_not_depend_on_chunks(name, monkeypatch):
+    weights = networks()
+    whole = TRANSFORMERS[name]()
+    expected, later = whole.fit_transform(weights), whole.transform(weights[::-1])
+    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+    parts = TRANSFORMERS[name]()
+    found = parts.fit_transform(on_disk(weights))
+    assert is_mapped(found) and not is_mapped(parts.fit_transform(weights))
+    # products of matrices are rounded by the number of their rows
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(found.runs, expected.runs)
+    assert found.aligned == expected.aligned
+    moved, action = parts.transform(on_disk(weights[::-1]), return_action=True)
+    np.testing.assert_allclose(np.asarray(moved), np.asarray(later), rtol=1e-9, atol=1e-12)
+    if name != "balanced, unit outputs":
+        np.testing.assert_allclose(action(np.asarray(weights[::-1])), np.asarray(moved), rtol=1e-9, atol=1e-12)
+    back = parts.inverse_transform(found)
+    np.testing.assert_allclose(np.asarray(back), np.asarray(whole.inverse_transform(expected)), rtol=1e-9, atol=1e-12)
+    for attribute in ("objective_", "barrier_before_", "barrier_after_", "n_passes_", "reference_", "output_norm_"):
+        if hasattr(whole, attribute):
+            np.testing.assert_allclose(getattr(parts, attribute), getattr(whole, attribute), rtol=1e-6, atol=1e-9)
+
+
+def test_progress_of_alignment_rises_to_its_end(few_at_once):
+    seen: list[tuple[int, int]] = []
+    aligner = PermutationAligner(task=TASK, method="weight", progress=lambda done, total: seen.append((done, total)))
+    aligner.fit(networks())
+    done = [step for step, _ in seen]
+    assert done == sorted(done) and done[-1] == seen[-1][1] and len({total for _, total in seen}) == 1
+
+
+FLOWS = {
+    "gaussian": lambda: WeightFlow(max_iter=2, random_state=0),
+    "few networks": lambda: WeightFlow(max_iter=2, random_state=0, geometry="euclidean"),
+    "exchangeable": lambda: WeightFlow(max_iter=2, random_state=0, source="exchangeable"),
+    "isotropic": lambda: WeightFlow(max_iter=2, random_state=0, source="isotropic", coupling="ot"),
+    "latent": lambda: WeightFlow(NetworkGeometry("euclidean", latent=5), max_iter=2, random_state=0),
+    "task": lambda: WeightFlow(max_iter=2, random_state=0, task=TASK, energy="predictions"),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flows_do_not_depend_on_chunks(name, monkeypatch):
+    raw = networks(20 if name == "few networks" else 120)
+    weights = ScaleCanonicalizer().fit_transform(raw)
+    whole = FLOWS[name]().fit(weights)
+    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+    parts = FLOWS[name]().fit(on_disk(weights))
+    for a, b in zip(parts.history_.train, whole.history_.train, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    expected = np.asarray(whole.sample(5, random_state=1))
+    np.testing.assert_allclose(np.asarray(parts.sample(5, random_state=1)), expected, rtol=1e-3, atol=1e-4)
+    if name != "latent":
+        scores = parts.score_samples(on_disk(weights[:40]))
+        np.testing.assert_allclose(scores, parts.score_samples(weights[:40]), rtol=1e-12)
+        np.testing.assert_allclose(scores, whole.score_samples(weights[:40]), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(parts.to_manifold(on_disk(weights)), whole.to_manifold(weights), rtol=1e-4, atol=1e-6)
+
+
+def test_errors_name_rows_of_the_whole(few_at_once):
+    weights = ScaleCanonicalizer().fit_transform(networks())
+    weights[19, :5] *= 2
+    weights[22, :5] *= 2
+    with pytest.raises(wsflow.exceptions.InvalidInputError, match="2 of 24 rows, the first of them row 19"):
+        WeightFlow(max_iter=1).fit(weights)
+    raw = networks().astype(np.float32)
+    raw[21] *= 1e30
+    with pytest.raises(wsflow.exceptions.NumericalError, match="network 21"):
+        ScaleCanonicalizer().fit(raw)
+    weights[20, 3] = np.nan
+    with pytest.raises(wsflow.exceptions.InvalidInputError, match="network 20"):
+        WeightFlow(max_iter=1).fit(weights)
+
+
+def test_a_covariance_of_many_networks_in_more_dimensions_is_refused_with_its_size(monkeypatch):
+    monkeypatch.setattr("wsflow.memory.physical_memory", lambda: 1e4)
+    with pytest.raises(wsflow.exceptions.MemoryLimitError, match="covariance of 50 networks in 60 dimensions take"):
+        wsflow.flow.covariance.CovarianceSums(50, 60, 0.1)
