@@ -142,9 +142,7 @@ def evaluate(folder: Path, mmap: bool) -> dict[str, float]:
     return {f"{name} {key}": row[key] for name, row in rows.items() for key in ("accuracy", "novelty", "dispersion")}
 
 
-FUNCTIONS: dict[str, Callable[[Path, bool], dict[str, float]]] = {
-    stage: globals()[stage] for stage in STAGES
-}
+FUNCTIONS: dict[str, Callable[[Path, bool], dict[str, float]]] = {stage: globals()[stage] for stage in STAGES}
 
 
 def run_stage(stage: str, folder: Path, mmap: bool, allowed: float | None) -> None:
