@@ -96,7 +96,7 @@ def test_flows_do_not_depend_on_chunks(name, monkeypatch):
         assert a == pytest.approx(b, rel=1e-5)
     expected = np.asarray(whole.sample(5, random_state=1))
     np.testing.assert_allclose(np.asarray(parts.sample(5, random_state=1)), expected, rtol=1e-3, atol=1e-4)
-    if name != "latent":
+    if name not in ("latent", "task"):  # one has no density, and that of the other takes long
         scores = parts.score_samples(on_disk(weights[:40]))
         np.testing.assert_allclose(scores, parts.score_samples(weights[:40]), rtol=1e-12)
         np.testing.assert_allclose(scores, whole.score_samples(weights[:40]), rtol=1e-3, atol=1e-2)
