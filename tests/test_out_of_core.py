@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 import wsflow
-from wsflow import Architecture, PermutationAligner, ScaleCanonicalizer, Task, WeightArray, WeightFlow
+from wsflow import (
+    Architecture,
+    PermutationAligner,
+    Population,
+    ScaleCanonicalizer,
+    Task,
+    WeightArray,
+    WeightFlow,
+    save_population,
+)
 from wsflow.mapped import is_mapped, mapped
 from wsflow.models.options import NetworkGeometry
 from wsflow.symmetry.matching.methods import StraightThroughMatching
@@ -14,6 +26,7 @@ from wsflow.symmetry.matching.methods import StraightThroughMatching
 ARCHITECTURE = Architecture.mlp([4, 6, 5, 3])
 TASK = Task(np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32), np.arange(30) % 3)
 FEW = 800  # numbers of a chunk: some nine networks
+ALLOWED = 3 * 2**24  # bytes beside libraries; the population has 2^26, and what is made of it several times as many
 
 
 def networks(n: int = 24, architecture: Architecture = ARCHITECTURE) -> WeightArray:
@@ -27,10 +40,16 @@ def on_disk(weights: WeightArray) -> WeightArray:
     return weights.like(rows)
 
 
+def at_once(monkeypatch) -> None:
+    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+    for module in ("snapshots", "alignment"):
+        monkeypatch.setattr(f"wsflow.symmetry.matching.{module}.MATCHED_NUMBERS", FEW)
+
+
 @pytest.fixture
 def few_at_once(monkeypatch):
     """Chunks of five networks, as if these were large."""
-    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+    at_once(monkeypatch)
 
 
 TRANSFORMERS = {
@@ -48,7 +67,7 @@ def test_transformers_do_not_depend_on_chunks(name, monkeypatch):
     weights = networks()
     whole = TRANSFORMERS[name]()
     expected, later = whole.fit_transform(weights), whole.transform(weights[::-1])
-    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+    at_once(monkeypatch)
     parts = TRANSFORMERS[name]()
     found = parts.fit_transform(on_disk(weights))
     assert is_mapped(found) and not is_mapped(parts.fit_transform(weights))
@@ -85,12 +104,14 @@ FLOWS = {
 }
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    "name", [name if name == "exchangeable" else pytest.param(name, marks=pytest.mark.slow) for name in FLOWS]
+)
 def test_flows_do_not_depend_on_chunks(name, monkeypatch):
     raw = networks(20 if name == "few networks" else 120)
     weights = ScaleCanonicalizer().fit_transform(raw)
     whole = FLOWS[name]().fit(weights)
-    monkeypatch.setattr("wsflow.mapped.CHUNK_NUMBERS", FEW)
+    at_once(monkeypatch)
     parts = FLOWS[name]().fit(on_disk(weights))
     for a, b in zip(parts.history_.train, whole.history_.train, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
@@ -122,3 +143,72 @@ def test_a_covariance_of_many_networks_in_more_dimensions_is_refused_with_its_si
     monkeypatch.setattr("wsflow.memory.physical_memory", lambda: 1e4)
     with pytest.raises(wsflow.exceptions.MemoryLimitError, match="covariance of 50 networks in 60 dimensions take"):
         wsflow.flow.covariance.CovarianceSums(50, 60, 0.1)
+
+
+STAGES = """
+import resource, sys, warnings
+from pathlib import Path
+import numpy as np
+import torch
+from sklearn.pipeline import make_pipeline
+import wsflow
+from wsflow import mapped
+from wsflow.flow.divergence import TraceEstimator
+from wsflow.models.options import NeuronTransformer
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+mapped.CHUNK_NUMBERS = mapped.THINNED_NUMBERS = 2**18
+velocity, density = NeuronTransformer(width=8, depth=1), TraceEstimator("hutchinson", 1)
+flow = wsflow.WeightFlow(velocity=velocity, source="exchangeable", density=density, max_iter=2, random_state=0)
+model = make_pipeline(wsflow.PermutationAligner(method="weight", reference="first"), wsflow.ScaleCanonicalizer(), flow)
+folder, allowed = Path(sys.argv[1]), int(sys.argv[2])
+task = wsflow.load_population(folder / "small.st").task
+# everything that is loaded when it is first used
+few = wsflow.load_population(folder / "small.st").weights
+model.fit(few)[:-1].transform(few)
+wsflow.evaluate(model[-1].sample(2, random_state=0), few[:8], few[8:], task, nulls=False)
+model[-1].score_samples(model[:-1].transform(few[:2]))
+
+used = next(int(row.split()[1]) for row in open("/proc/self/status") if row.startswith("VmData:")) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + allowed, used + allowed))
+weights = wsflow.load_population(folder / "zoo.index.json", mmap=sys.argv[3] == "mapped").weights
+canonical = model.fit(weights)[:-1].transform(weights)
+print(float(model[0].objective_.mean()), model[1].output_norm_, model[2].history_.train[-1])
+print(float(model[-1].score_samples(canonical[::50]).mean()))
+report = wsflow.evaluate(model[-1].sample(2, random_state=0), weights, few[8:], task, nulls=False)
+print(report.samples["novelty"], report.training["loss"], report.held_out["dispersion"])
+"""
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A population of 64 MiB in shards, and a few networks of other runs."""
+    folder, architecture = tmp_path_factory.mktemp("zoo"), Architecture.mlp([784, 8, 10])
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2**24 // architecture.n_weights, architecture.n_weights), dtype=np.float32)
+    inputs = rng.standard_normal((20, 784), dtype=np.float32)
+    task = Task(inputs, np.arange(20) % 10)
+    save_population(Population(WeightArray(rows, architecture), task), folder / "zoo.index.json", 2**22)
+    few = WeightArray(rows[:16] + 1, architecture, runs=10**6 + np.arange(16))
+    save_population(Population(few, task), folder / "small.st")
+    return folder
+
+
+def run_stages(folder, allowed: int, how: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", STAGES, str(folder), str(allowed), how]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory that a process may allocate")
+def test_a_population_is_aligned_fitted_scored_and_evaluated_in_less_memory_than_it_takes(zoo):
+    mapped_run, memory_run = run_stages(zoo, ALLOWED, "mapped"), run_stages(zoo, ALLOWED, "in memory")
+    assert mapped_run.returncode == 0, mapped_run.stderr
+    # the control: these arrays do not fit
+    assert memory_run.returncode != 0 and "llocat" in memory_run.stderr
+    found, expected = (
+        np.array(run.stdout.split(), dtype=float) for run in (mapped_run, run_stages(zoo, 2**33, "in memory"))
+    )
+    assert len(found) == 7
+    np.testing.assert_array_equal(found, expected)

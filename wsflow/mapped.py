@@ -105,9 +105,9 @@ def taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return result
 
 
-def thinned(rows: Any, numbers: int = THINNED_NUMBERS) -> Any:
+def thinned(rows: Any, numbers: int | None = None) -> Any:
     """Return every k-th row of an array or a Tensor (n, d): all of them, unless these are more than so many numbers."""
-    return rows[:: max(1, -(-rows.shape[0] * rows.shape[1] // numbers))]
+    return rows[:: max(1, -(-rows.shape[0] * rows.shape[1] // (numbers or THINNED_NUMBERS)))]
 
 
 def finite_rows(array: np.ndarray) -> np.ndarray:

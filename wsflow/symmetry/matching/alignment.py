@@ -13,6 +13,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.architecture.restriction import restricted
 from wsflow.exceptions import NumericalError
+from wsflow.mapped import chunks
 from wsflow.progress import Progress, stages
 from wsflow.running.activation_sizes import runs_in_one_product
 from wsflow.symmetry.actions import Action
@@ -20,6 +21,7 @@ from wsflow.symmetry.batches import concatenate, extended
 from wsflow.symmetry.canonical import Form, canonical_action
 from wsflow.symmetry.matching.fixed_groups import restored, rows_by_fixed_groups
 from wsflow.symmetry.matching.methods import Context, Method, WeightMatching
+from wsflow.symmetry.matching.snapshots import MATCHED_NUMBERS
 from wsflow.symmetry.matching.weight import orbit_matching
 
 # of what is compared in single and in double precision: squares are summed
@@ -50,7 +52,11 @@ class Networks:
         """Return the indexed networks; the same object where they are all networks in order."""
         if len(index) == len(self.raw):
             return self
-        return Networks(self.raw[index], self.compared[index], self.scaling.rows(index))
+        found = Networks(self.raw[index], self.compared[index], self.scaling.rows(index))
+        if "representatives" in self.__dict__:
+            # known, and not computed again
+            found.__dict__["representatives"] = self.representatives[index]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +112,12 @@ class Alignment:
 
     def by_weights(self, networks: Networks, reference: Tensor) -> Tensor:
         """Return representatives (n, d) aligned by weight matching, by which references are found."""
-        action, _ = self._match(
-            networks, lambda rows, restricted, _: (orbit_matching(rows, reference, restricted), None)
-        )
-        return action(networks.representatives)
+        aligned = torch.empty_like(networks.representatives)
+        for part in chunks(len(aligned), aligned.shape[1], MATCHED_NUMBERS):
+            few = networks.rows(torch.arange(part.start, part.stop))
+            action, _ = self._match(few, lambda rows, kept, _: (orbit_matching(rows, reference, kept), None))
+            aligned[part] = action(few.representatives)
+        return aligned
 
     def _match(self, networks: Networks, match: Match, progress: Progress | None = None) -> tuple[Action, Tensor]:
         """Match the rows that agree in the same groups together, with these groups fixed."""

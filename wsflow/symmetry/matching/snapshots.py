@@ -14,6 +14,9 @@ from wsflow.mapped import chunks
 from wsflow.symmetry.actions import Action
 from wsflow.weights import WeightArray
 
+# of networks that are matched at once: matching takes tens of times the memory of its networks
+MATCHED_NUMBERS = 2**20
+
 
 def last_snapshots(X: Any, by: str, n: int) -> tuple[np.ndarray, Tensor]:
     """Return the rows of X that are matched, and for each of its n rows the number of the one with which it moves.
@@ -68,12 +71,12 @@ def snapshot_parts(X: Any, by: str, n: int, width: int) -> tuple[np.ndarray, lis
     """Return the rows of X (n, width) that are matched, as `last_snapshots` does, and the parts in which they are."""
     rows, position = last_snapshots(X, by, n)
     parts = []
-    for part in chunks(len(rows), width):
+    for part in chunks(len(rows), width, MATCHED_NUMBERS):
         if len(rows) == n:
             parts.append(SnapshotPart(part, [(part, slice(None))], part.stop - part.start, [part.stop - part.start]))
             continue
         own = np.flatnonzero((position.numpy() >= part.start) & (position.numpy() < part.stop))
-        moved = [(own[few], position[own[few]] - part.start) for few in chunks(len(own), width)]
+        moved = [(own[few], position[own[few]] - part.start) for few in chunks(len(own), width, MATCHED_NUMBERS)]
         parts.append(SnapshotPart(rows[part], moved, part.stop - part.start, [len(few) for few, _ in moved]))
     return rows, parts
 
