@@ -34,12 +34,12 @@ from wsflow.symmetry.actions import Action
 COVERAGE = 0.9
 
 
-def metanetwork(name: str, canonicalize: str | None = "auto") -> Callable[..., Any]:
-    """What makes an estimator with this encoder, and its defaults elsewhere."""
+def metanetwork(name: str, canonicalize: str | None = "auto", **settings: Any) -> Callable[..., Any]:
+    """What makes an estimator with this encoder and these settings, and its defaults elsewhere."""
 
     def make(is_number: bool, seed: int, steps: dict[str, int]) -> Any:
         kind = MetaRegressor if is_number else MetaClassifier
-        return kind(name, canonicalize=canonicalize, random_state=seed, **steps)
+        return kind(name, canonicalize=canonicalize, random_state=seed, **settings | steps)
 
     return make
 
@@ -56,7 +56,7 @@ def trees(is_number: bool, seed: int, steps: dict[str, int]) -> Pipeline:
 
 
 def canonical_trees(is_number: bool, seed: int, steps: dict[str, int]) -> Pipeline:
-    """Gradient-boosted trees on the statistics of canonical networks."""
+    """Gradient-boosted trees on the statistics of networks whose neurons have unit norm."""
     return make_pipeline(ScaleCanonicalizer(), *(step for _, step in trees(is_number, seed, steps).steps))
 
 
@@ -68,18 +68,21 @@ def ridge(is_number: bool, seed: int, steps: dict[str, int]) -> Pipeline:
 
 PREDICTORS: dict[str, Callable[..., Any]] = {
     "default": metanetwork("auto"),
+    "default, 1,200 steps": metanetwork("auto", max_iter=1200),
     "neuron, raw": metanetwork("neuron", None),
     "deep_sets": metanetwork("deep_sets"),
+    "deep_sets, unit": metanetwork("deep_sets", "unit"),
     "statistics": metanetwork("statistics"),
+    "statistics, unit": metanetwork("statistics", "unit"),
     "statistics, raw": metanetwork("statistics", None),
     "mlp": metanetwork("mlp"),
     "mlp, raw": metanetwork("mlp", None),
     "probe": metanetwork("probe"),
-    "trees on statistics": canonical_trees,
-    "trees on raw statistics": trees,
+    "trees on statistics, unit": canonical_trees,
+    "trees on statistics, raw": trees,
     "ridge, raw": ridge,
 }
-"""Ways to predict; those that are called raw read networks as they are, and others their canonical forms."""
+"""Ways to predict; those that are called raw read networks as they are, and others balanced ones or those of units."""
 
 
 def measured(data: dict[str, Any], name: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def networks(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 JOBS: dict[str, dict[str, Any]] = {
     "mlp": {"train": 3800, "test": 1200, "network_steps": [50, 500]},
-    "cnn": {"train": 2800, "test": 1200, "network_steps": [50, 250]},
+    "cnn": {"train": 3000, "test": 1000, "network_steps": [50, 250]},
     "inr": {"train": 1000, "test": 500, "network_steps": [200, 200]},
 }
 

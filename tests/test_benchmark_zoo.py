@@ -33,7 +33,7 @@ def zoo(module):
 @pytest.mark.parametrize("job", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "inr"])
 def test_jobs_run(zoo, monkeypatch, tmp_path, job):
     out, cache = tmp_path / "rows.json", tmp_path / "cache"
-    names = ["default", "statistics", "statistics, raw", "trees on statistics", "ridge, raw", "hyperparameters"]
+    names = ["default", "statistics", "statistics, raw", "trees on statistics, unit", "ridge, raw", "hyperparameters"]
     arguments = ["zoo", "--job", job, "--quick", "--predictors", *names, "--cache", str(cache), "--out", str(out)]
     monkeypatch.setattr("sys.argv", arguments)
     zoo.main()
@@ -41,7 +41,7 @@ def test_jobs_run(zoo, monkeypatch, tmp_path, job):
     rows = json.loads(written)["rows"]
     others = names if job != "inr" else names[:-1]
     assert set(rows) == {f"0/{name}" for name in others}
-    for name in ("default", "statistics", "trees on statistics"):
+    for name in ("default", "statistics", "trees on statistics, unit"):
         row = rows[f"0/{name}"]
         assert row["clean"] == pytest.approx(row["moved"], abs=1e-4)
     zoo.main()
@@ -100,12 +100,12 @@ def test_measured_rows_have_a_table_and_their_controls_in_a_sentence(module, job
 @pytest.mark.parametrize("job", ["mlp"])
 def test_measured_predictors_stay_where_they_respect_symmetries_and_fail_where_not(job):
     rows = measured(job)["rows"]
-    for name in ("default", "deep_sets", "statistics", "probe", "trees on statistics"):
-        row = rows.get(f"0/{name}", {"clean": 0, "moved": 0})
+    for name in ("default", "deep_sets", "statistics", "statistics, unit", "trees on statistics, unit"):
+        row = rows[f"0/{name}"]
         assert abs(row["clean"] - row["moved"]) < 2e-3
     for name in ("default", "deep_sets", "statistics"):
         row = rows[f"0/{name}"]
         assert 0.87 <= row["covered"] <= 0.94 and abs(row["covered"] - row["covered_moved"]) < 2e-3
-    for name in ("statistics, raw", "mlp, raw", "trees on raw statistics"):
+    for name in ("statistics, raw", "mlp, raw", "trees on statistics, raw"):
         assert rows[f"0/{name}"]["clean"] - rows[f"0/{name}"]["moved"] > 0.2
     assert rows["0/default"]["clean"] > rows["0/statistics, raw"]["clean"]

@@ -180,9 +180,9 @@ class TestForms:
             for kind in ("neuron", "scale_equivariant", "probe", "mlp")
             for name, architecture in (("relu", RELU), ("tanh", TANH), ("siren", siren), ("gelu", gelu))
         }
-        unit = {key for key, form in forms.items() if form == "unit"}
+        balanced = {key for key, form in forms.items() if form == "balanced"}
         weights = {(kind, name) for kind in ("neuron", "mlp") for name in ("relu", "tanh", "siren")}
-        assert unit == weights | {("scale_equivariant", "siren")}
+        assert balanced == weights | {("scale_equivariant", "siren")} and "unit" not in forms.values()
         assert canonical_form(RELU, "neuron", None) is None and canonical_form(None, "mlp") is None
 
     def test_without_a_form_symmetries_are_seen(self):
@@ -190,9 +190,10 @@ class TestForms:
         model = MetaRegressor(SMALL["deep_sets"], canonicalize=None, **FAST).fit(X, numbers(X))
         assert np.abs(model.predict(moved(X)) - model.predict(X)).max() > 1e-4
 
-    def test_balanced_networks(self):
+    @pytest.mark.parametrize("form", ["unit", "balanced"])
+    def test_forms_undo_scalings(self, form):
         X = networks()
-        model = MetaRegressor(SMALL["deep_sets"], canonicalize="balanced", **FAST).fit(X, numbers(X))
+        model = MetaRegressor(SMALL["deep_sets"], canonicalize=form, **FAST).fit(X, numbers(X))
         assert np.abs(model.predict(moved(X)) - model.predict(X)).max() < 1e-9
 
 

@@ -33,11 +33,12 @@ class MetaRegressor(RegressorMixin, MetaEstimator):
     metanetwork : {"auto", "neuron", "relational", "neural_graph", "scale_equivariant", "deep_sets", "statistics", \
 "convolutional", "mlp", "probe"} or object
         The encoder, a key of `wsflow.metanetworks.encoders.ENCODERS`; a string stands for an object of
-        `wsflow.models.metanetworks` with its defaults, "neuron" for ``NeuronTransformer(identity=None)``: with names,
-        which are for aligned networks, permutations are seen. "auto" is "neuron", or "mlp" without an architecture.
+        `wsflow.models.metanetworks` with its defaults, "neuron" for ``NeuronTransformer(identity=None, dropout=0.1)``:
+        with names, which are for aligned networks, permutations are seen. "auto" is "neuron", or "mlp" without an
+        architecture.
     canonicalize : {"auto", "unit", "balanced", None}
-        The form to which scales, signs and phases are brought first, as by `ScaleCanonicalizer`. "auto" is "unit" where
-        the encoder does not respect them by itself; None is no form.
+        The form to which scales, signs and phases are brought first, as by `ScaleCanonicalizer`. "auto" is "balanced"
+        where the encoder does not respect them by itself; None is no form.
     n_estimators : int
         Metanetworks of which the mean is taken.
     calibration_fraction : float

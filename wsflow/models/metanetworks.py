@@ -108,7 +108,7 @@ class Probe(Statistics):
 
 
 METANETWORKS: dict[str, Callable[[], Any]] = {
-    "neuron": functools.partial(NeuronTransformer, identity=None),
+    "neuron": functools.partial(NeuronTransformer, identity=None, dropout=0.1),
     "relational": functools.partial(RelationalTransformer, identity=None),
     "neural_graph": NeuralGraph,
     "scale_equivariant": ScaleEquivariant,

@@ -64,9 +64,10 @@ class PredictorSettings:
 
 
 def canonical_form(architecture: Architecture | None, encoder: str, wanted: str | None = "auto") -> Form | None:
-    """Return the form to which networks are brought for an encoder: "unit" for "auto" where it knows less.
+    """Return the form to which networks are brought for an encoder: "balanced" for "auto" where it knows less.
 
-    That is where wires have scalings, signs, flips or phases that the encoder does not respect by itself.
+    That is where wires have scalings, signs, flips or phases that the encoder does not respect by itself. Balanced
+    layers share the scale of a network, which tells of its training; units leave all of it to the last layer.
     """
     if architecture is None:
         return None
@@ -74,7 +75,7 @@ def canonical_form(architecture: Architecture | None, encoder: str, wanted: str 
         return wanted  # type: ignore[return-value]
     known = {"function": (POSITIVE, SIGN, FLIP, PHASE), "positive": (POSITIVE,), "sign": (SIGN,)}
     respected = {scaling for name in ENCODERS[encoder].group for scaling in known.get(name, ())}
-    return "unit" if any(wire.scalings - respected for wire in architecture.wires) else None
+    return "balanced" if any(wire.scalings - respected for wire in architecture.wires) else None
 
 
 class WeightPredictor(nn.Module):
