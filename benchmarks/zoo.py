@@ -29,17 +29,18 @@ from zoo_networks import RANGES, Zoo, images
 from wsflow import MetaClassifier, MetaRegressor, ScaleCanonicalizer, WeightArray
 from wsflow.evaluation import hyperparameter_baseline, kendall_tau, tau_ceiling
 from wsflow.metanetworks.statistics import weight_statistics
+from wsflow.models.options import NeuronTransformer
 from wsflow.symmetry.actions import Action
 
 COVERAGE = 0.9
 
 
-def metanetwork(name: str, canonicalize: str | None = "auto", **settings: Any) -> Callable[..., Any]:
+def metanetwork(encoder: Any, canonicalize: str | None = "auto", **settings: Any) -> Callable[..., Any]:
     """What makes an estimator with this encoder and these settings, and its defaults elsewhere."""
 
     def make(is_number: bool, seed: int, steps: dict[str, int]) -> Any:
         kind = MetaRegressor if is_number else MetaClassifier
-        return kind(name, canonicalize=canonicalize, random_state=seed, **settings | steps)
+        return kind(encoder, canonicalize=canonicalize, random_state=seed, **settings | steps)
 
     return make
 
@@ -69,13 +70,15 @@ def ridge(is_number: bool, seed: int, steps: dict[str, int]) -> Pipeline:
 PREDICTORS: dict[str, Callable[..., Any]] = {
     "default": metanetwork("auto"),
     "default, 1,200 steps": metanetwork("auto", max_iter=1200),
-    "neuron, raw": metanetwork("neuron", None),
+    "neuron, unit": metanetwork(NeuronTransformer(identity=None), "unit"),
+    "neuron, raw": metanetwork(NeuronTransformer(identity=None), None),
     "deep_sets": metanetwork("deep_sets"),
     "deep_sets, unit": metanetwork("deep_sets", "unit"),
     "statistics": metanetwork("statistics"),
     "statistics, unit": metanetwork("statistics", "unit"),
     "statistics, raw": metanetwork("statistics", None),
     "mlp": metanetwork("mlp"),
+    "mlp, unit": metanetwork("mlp", "unit"),
     "mlp, raw": metanetwork("mlp", None),
     "probe": metanetwork("probe"),
     "trees on statistics, unit": canonical_trees,
