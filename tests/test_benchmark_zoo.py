@@ -89,8 +89,7 @@ def test_measured_rows_have_a_table_and_their_controls_in_a_sentence(module, job
     from docutils.core import publish_string
 
     found = measured(job)
-    row = found["rows"]["0/statistics"]
-    found["rows"]["0/default"] = default = found["rows"].get("0/default", row)
+    row, default = found["rows"]["0/statistics"], found["rows"]["0/default"]
     text = "\n".join(module("made_from_results").metanetworks_lines(found))
     raw = found["rows"]["0/statistics, raw"]
     assert f"- statistics\n     - {row['clean']:.3f}\n     - {row['moved']:.3f}\n" in text
@@ -106,7 +105,8 @@ def test_measured_predictors_stay_where_they_respect_symmetries_and_fail_where_n
     rows = {name.removeprefix("0/"): row for name, row in measured(job)["rows"].items()}
     raw = {name for name in rows if name.endswith("raw")}
     stay = {name for name in rows if name not in raw and "moved" in rows[name] and not name.startswith("mlp")}
-    assert {"statistics", "statistics, unit", "deep_sets, unit"} <= stay and {"statistics, raw", "mlp, raw"} <= raw
+    assert {"default", "statistics", "statistics, unit", "deep_sets, unit"} <= stay
+    assert {"statistics, raw", "mlp, raw", "ridge, raw"} <= raw
     for name in stay:
         assert abs(rows[name]["clean"] - rows[name]["moved"]) < 2e-3
     for name in stay - {"trees on statistics, unit"}:
@@ -115,3 +115,4 @@ def test_measured_predictors_stay_where_they_respect_symmetries_and_fail_where_n
     for name in raw:
         assert rows[name]["clean"] - rows[name]["moved"] > 0.15
     assert rows["statistics"]["clean"] > rows["statistics, unit"]["clean"] + 0.01
+    assert rows["default"]["clean"] > max(row["clean"] for name, row in rows.items() if name != "default")
