@@ -30,6 +30,7 @@ import torch
 from measure import hardware
 
 import wsflow
+from wsflow import mapped as whole
 from wsflow.flow.divergence import TraceEstimator
 from wsflow.flow.solvers import RungeKutta
 from wsflow.mapped import chunks, mapped
@@ -37,7 +38,8 @@ from wsflow.models.options import NeuronTransformer
 from wsflow.symmetry.actions import Action
 
 GIB = 2**30
-TRAINED, HIDDEN, EXAMPLES, NOISE = 64, 32, 2000, 0.02
+SHARD = 2**24  # bytes
+TRAINED, EXAMPLES, NOISE = 64, 2000, 0.02
 SAMPLES, STEPS = 20, 20  # as many held-out networks as samples; training steps of the flow
 STAGES = ("align", "canonicalize", "fit", "score", "evaluate")
 INTERVAL = 0.01  # seconds between two looks at the memory
@@ -73,13 +75,13 @@ def watched(allowed: float | None) -> Iterator[dict[str, float]]:
 
 def task() -> wsflow.Task:
     """Few examples: what networks compute on them is not what is measured."""
-    whole = wsflow.load_task("mnist")
-    return replace(whole.subset(np.arange(EXAMPLES)), test=whole.held_out.subset(np.arange(256)))
+    mnist = wsflow.load_task("mnist")
+    return replace(mnist.subset(np.arange(EXAMPLES)), test=mnist.held_out.subset(np.arange(256)))
 
 
-def make(folder: Path, n_bytes: float, shard_size: int) -> None:
+def make(folder: Path, n_bytes: float, hidden: int) -> None:
     """Write a population of so many bytes to shards, and held-out networks of other runs."""
-    trained = wsflow.train_population(task(), hidden=(HIDDEN,), n_runs=TRAINED, epochs=3, random_state=0)
+    trained = wsflow.train_population(task(), hidden=(hidden,), n_runs=TRAINED, epochs=3, random_state=0)
     rows, architecture = np.asarray(trained.weights), trained.architecture
     n = int(n_bytes // (4 * architecture.n_weights))
     large = mapped((n + SAMPLES, architecture.n_weights), np.float32, folder)
@@ -91,7 +93,7 @@ def make(folder: Path, n_bytes: float, shard_size: int) -> None:
         large[part] = Action.random(architecture, size, generator, log_scale=0.5)(moved.astype(np.float32))
     weights = wsflow.WeightArray(large, architecture)
     population = wsflow.Population(weights[:n], trained.task, trained.provenance)
-    wsflow.save_population(population, folder / "zoo.index.json", shard_size)
+    wsflow.save_population(population, folder / "zoo.index.json", SHARD)
     wsflow.save_population(replace(population, weights=weights[n:]), folder / "held_out.st")
 
 
@@ -104,7 +106,7 @@ def align(folder: Path, mmap: bool) -> dict[str, float]:
     """Align all networks, and write them."""
     population, aligner = load(folder, "zoo", mmap), wsflow.PermutationAligner(method="weight")
     aligned = aligner.fit_transform(population.weights)
-    wsflow.save_population(replace(population, weights=aligned), folder / "aligned.index.json", 2**26)
+    wsflow.save_population(replace(population, weights=aligned), folder / "aligned.index.json", SHARD)
     return {"objective": float(aligner.objective_.mean()), "output_change": aligner.output_change_}
 
 
@@ -112,7 +114,7 @@ def canonicalize(folder: Path, mmap: bool) -> dict[str, float]:
     """Bring all networks to their canonical form, and write them."""
     population, canonicalizer = load(folder, "aligned", mmap), wsflow.ScaleCanonicalizer()
     canonical = canonicalizer.fit_transform(population.weights)
-    wsflow.save_population(replace(population, weights=canonical), folder / "canonical.index.json", 2**26)
+    wsflow.save_population(replace(population, weights=canonical), folder / "canonical.index.json", SHARD)
     return {"output_norm": canonicalizer.output_norm_, "output_change": canonicalizer.output_change_}
 
 
@@ -147,20 +149,21 @@ def evaluate(folder: Path, mmap: bool) -> dict[str, float]:
 FUNCTIONS: dict[str, Callable[[Path, bool], dict[str, float]]] = {stage: globals()[stage] for stage in STAGES}
 
 
-def run_stage(stage: str, folder: Path, mmap: bool, allowed: float | None) -> None:
+def run_stage(stage: str, folder: Path, mmap: bool, allowed: float | None, numbers: int) -> None:
     """Run a stage in this process, and print what it found and took."""
+    whole.CHUNK_NUMBERS = numbers
     torch.set_num_threads(1)
     # what is imported when it is first named is no growth
     _ = wsflow.PermutationAligner, wsflow.ScaleCanonicalizer, wsflow.WeightFlow, wsflow.evaluate, wsflow.load_population
     start = time.perf_counter()
     with watched(allowed) as grown:
-        numbers = FUNCTIONS[stage](folder, mmap)
-    print(json.dumps({"seconds": time.perf_counter() - start, "numbers": numbers, **grown}))
+        found = FUNCTIONS[stage](folder, mmap)
+    print(json.dumps({"seconds": time.perf_counter() - start, "numbers": found, **grown}))
 
 
-def in_process(stage: str, folder: Path, mmap: bool, allowed: float | None) -> dict[str, Any]:
+def in_process(stage: str, folder: Path, mmap: bool, allowed: float | None, numbers: int) -> dict[str, Any]:
     """Run a stage in a process of its own."""
-    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder)]
+    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder), "--chunk", str(numbers)]
     command += ["--mmap"] * mmap + ([] if allowed is None else ["--allowed", str(allowed / GIB)])
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -170,14 +173,14 @@ def in_process(stage: str, folder: Path, mmap: bool, allowed: float | None) -> d
     return found
 
 
-def compared(folder: Path, n_bytes: float) -> dict[str, float]:
+def compared(folder: Path, n_bytes: float, hidden: int, numbers: int) -> dict[str, float]:
     """The largest relative difference of the numbers of each stage, mapped and in memory, on a small population."""
     found: dict[bool, dict[str, Any]] = {}
     for mmap in (True, False):
         own = folder / f"small_{mmap}"
         own.mkdir()
-        make(own, n_bytes, 2**24)
-        found[mmap] = {stage: in_process(stage, own, mmap, None)["numbers"] for stage in STAGES}
+        make(own, n_bytes, hidden)
+        found[mmap] = {stage: in_process(stage, own, mmap, None, numbers)["numbers"] for stage in STAGES}
         shutil.rmtree(own)
     return {
         stage: max(abs(a - found[False][stage][key]) / max(abs(a), 1e-12) for key, a in found[True][stage].items())
@@ -191,6 +194,8 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=4.0)
     parser.add_argument("--small", type=float, default=0.0625, help="GiB of the population that is compared.")
     parser.add_argument("--allowed", type=float, help="GiB that a stage may take.")
+    parser.add_argument("--hidden", type=int, default=32, help="Neurons of a network.")
+    parser.add_argument("--chunk", type=int, default=whole.CHUNK_NUMBERS, help="Numbers that are worked on at once.")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
@@ -198,18 +203,19 @@ def main() -> None:
     options = parser.parse_args()
     allowed = None if options.allowed is None else options.allowed * GIB
     if options.stage:
-        run_stage(options.stage, options.folder, options.mmap, allowed)
+        run_stage(options.stage, options.folder, options.mmap, allowed, options.chunk)
         return
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        differences = compared(folder, options.small * GIB)
-        make(folder, options.gib * GIB, 2**26)
+        differences = compared(folder, options.small * GIB, options.hidden, options.chunk)
+        make(folder, options.gib * GIB, options.hidden)
         networks = wsflow.persistence.describe(folder / "zoo.index.json")
-        stages = {stage: in_process(stage, folder, True, allowed) for stage in STAGES}
+        stages = {stage: in_process(stage, folder, True, allowed, options.chunk) for stage in STAGES}
     result = {
         "gib": options.gib,
         "allowed_gib": options.allowed,
+        "chunk_numbers": options.chunk,
         "networks": networks["networks"],
         "architecture": networks["architecture"],
         "stages": stages,

@@ -37,7 +37,7 @@ from wsflow.estimators.validation import (
 )
 from wsflow.exceptions import NumericalError
 from wsflow.geometry import Geometry
-from wsflow.mapped import empty_like, thinned
+from wsflow.mapped import chunks, empty_like, thinned
 from wsflow.models.flow_training import FlowHistory, take_over, train_weight_flow
 from wsflow.models.memory import check_flow, check_gradients, check_samples
 from wsflow.models.options import DEFAULTS, resolved
@@ -53,7 +53,7 @@ from wsflow.training.loop import TrainingInterrupted
 
 # networks that are in double precision at once, beside their points
 ROWS = 64
-# held-out networks on which the loss is evaluated: they are in memory, and are evaluated every 50 steps
+# held-out networks on which the loss is evaluated at once, every 50 steps: they are in memory
 VALIDATED = 1024
 
 
@@ -238,8 +238,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs_of(X, groups, len(values))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
         held_out = held_out_rows(X, groups, len(values), settings.training.validation_fraction, generator)
-        rows = [mask.nonzero().squeeze(1) for mask in (~held_out, held_out)]
-        rows[1] = thinned(rows[1].unsqueeze(1), VALIDATED).squeeze(1)
+        rows = (~held_out).nonzero()[:, 0], _validated(held_out.nonzero()[:, 0], weights.shape[1])
         points, validation = (self._points(values, weights, geometry, chosen) for chosen in rows)
         conditions, labels = read_conditions(settings.condition, y, len(values))
         n_labels = 0 if labels is None else len(labels)
@@ -403,3 +402,9 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         self._finish(model, history, labels, data["dtype"])
         # files of 0.1 do not say it
         self.n_networks_, self.n_runs_ = data.get("fitted_to", (None, None))
+
+
+def _validated(held_out: Tensor, size: int) -> Tensor:
+    """Every k-th of the rows (n,) that are held out, so that they are no more than `VALIDATED`, and than a chunk."""
+    most = min((VALIDATED, *(part.stop for part in chunks(len(held_out), size))))
+    return held_out[:: max(1, -(-len(held_out) // most))]

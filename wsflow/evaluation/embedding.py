@@ -85,12 +85,11 @@ def aligned(weights: WeightArray, reference: Tensor) -> Tensor:
 
 def canonical(weights: WeightArray) -> Tensor:
     """Return the canonical representatives (n, d) in float64, with the signs left for a reference to decide."""
-    architecture = weights.architecture
-    parts = [
-        torch.from_numpy(np.array(weights[rows], dtype=np.float64))
-        for rows in chunks(len(weights), architecture.n_weights)
-    ]
-    return torch.cat([canonical_action(rows, architecture, signs=False)(rows) for rows in parts])
+    found = torch.empty(weights.shape, dtype=torch.float64)
+    for part in chunks(*weights.shape):
+        rows = torch.from_numpy(np.array(weights[part], dtype=np.float64))
+        found[part] = canonical_action(rows, weights.architecture, signs=False)(rows)
+    return found
 
 
 def mean_reference(train: WeightArray) -> Tensor:
@@ -98,7 +97,8 @@ def mean_reference(train: WeightArray) -> Tensor:
     rows = canonical(train[evenly_spaced(len(train), REFERENCE_NETWORKS)])
     reference = rows.mean(0) if train.aligned else rows[0]
     for _ in range(0 if train.aligned else REFERENCE_SWEEPS):
-        reference = align(rows, reference, train.architecture).mean(0)
+        sums = [align(rows[part], reference, train.architecture).sum(0) for part in chunks(*rows.shape)]
+        reference = torch.stack(sums).sum(0) / len(rows)
     return reference
 
 
