@@ -109,7 +109,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "module": "resnet",
         "runs": 400,
         "training": SHORT_IMAGES,
-        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 96, "energy.n_steps": 100},
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 64, "energy.n_steps": 80},
     },
     "resnet20": {
         **IMAGES,
