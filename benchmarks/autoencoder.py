@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 import torch
 from demo_seeds import RESULTS
-from metanetworks import small_images
 from results_file import Clock, ResultsFile
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
+from zoo_networks import small_images
 
 import wsflow
 from wsflow import MetaAutoencoder, PermutationAligner, Population, WeightArray, WeightFlow

@@ -63,7 +63,7 @@ def fit(
       wsflow fit zoo.safetensors -o model.st
       wsflow fit zoo.safetensors -o flat.st --geometry euclidean --form raw -p max_iter=3000
       wsflow fit zoo.safetensors -o large.st --checkpoint half_done --resume
-      wsflow fit zoo.safetensors -o large.st --dry-run
+      wsflow fit zoo.safetensors -o huge.st --dry-run
     """
     from sklearn.pipeline import make_pipeline
 

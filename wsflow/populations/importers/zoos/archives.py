@@ -57,7 +57,8 @@ def unpacked(source: Any) -> Iterator[Any]:
         try:
             yield _root(Path(folder))
         except InvalidInputError as error:
-            raise InvalidInputError(str(error).replace(folder, str(path))) from error
+            said = str(error).replace(folder, str(path)).replace("this folder", "this archive")
+            raise InvalidInputError(said) from error
 
 
 def is_archive(path: Path) -> bool:

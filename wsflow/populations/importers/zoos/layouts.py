@@ -131,9 +131,12 @@ def _table_files(folder: Path) -> list[Path]:
 
 def _of_table(folder: Path) -> Zoo | None:
     files = _network_files(folder) if _table_files(folder) else []
-    named = [pair for rows in _tables(folder) for pair in _named(rows, _names(folder, files))]
+    tables, unread = _tables(folder)
+    named = [pair for rows in tables for pair in _named(rows, _names(folder, files))]
     if not named:
         return None
+    for error in unread:
+        warnings.warn(f"{error} It is left out.", stacklevel=4)
     known: dict[int, Row] = {i: {} for i, file in enumerate(files) if file.parent == folder}
     for place, row in named:
         if place is not None:
@@ -148,13 +151,15 @@ def _of_table(folder: Path) -> Zoo | None:
     return _zoo([files[i] for i in places], [order[group] for group in groups], steps, rows, **notes)
 
 
-def _tables(folder: Path) -> Iterator[list[Row]]:
-    """Yield the rows of each table; one that cannot be read is left out, with a warning."""
+def _tables(folder: Path) -> tuple[list[list[Row]], list[InvalidInputError]]:
+    """Return the rows of each table, and what is wrong with those that cannot be read."""
+    tables, unread = [], []
     for path in _table_files(folder):
         try:
-            yield csv_rows(path) if ".csv" in path.name.lower() else json_rows(path)
+            tables.append(csv_rows(path) if ".csv" in path.name.lower() else json_rows(path))
         except InvalidInputError as error:
-            warnings.warn(f"{error} It is left out.", stacklevel=5)
+            unread.append(error)
+    return tables, unread
 
 
 def _named(rows: Sequence[Row], places: dict[str, int]) -> list[tuple[int | None, Row]]:

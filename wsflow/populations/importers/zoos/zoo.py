@@ -91,7 +91,9 @@ class Zoo:
         pairs = list(zip(own, known, strict=True))
         if len(set(pairs)) < len(pairs):
             run, step = next(pair for pair in pairs if pairs.count(pair) > 1)
-            raise InvalidInputError(f"Two networks of run {run} have the step {step}. Pass runs= and steps= yourself.")
+            raise InvalidInputError(
+                f"Two networks of run {run} have the step {step}. Give the runs and steps of all networks."
+            )
         return replace(self, runs=own, steps=known)
 
     def provenance(self) -> dict[str, Any]:
