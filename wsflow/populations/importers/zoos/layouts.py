@@ -126,17 +126,19 @@ def _network_files(folder: Path) -> list[Path]:
 
 def _table_files(folder: Path) -> list[Path]:
     names = [p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith((".csv", ".csv.gz", ".json"))]
-    return sorted((p for p in names if not p.name.endswith(".index.json")), key=natural_key)
+    # shards have an index, and networks of other tools their settings
+    others = (".index.json", "config.json")
+    return sorted((p for p in names if not p.name.lower().endswith(others)), key=natural_key)
 
 
 def _of_table(folder: Path) -> Zoo | None:
     files = _network_files(folder) if _table_files(folder) else []
     tables, unread = _tables(folder)
     named = [pair for rows in tables for pair in _named(rows, _names(folder, files))]
-    if not named:
-        return None
     for error in unread:
         warnings.warn(f"{error} It is left out.", stacklevel=4)
+    if not named:
+        return None
     known: dict[int, Row] = {i: {} for i, file in enumerate(files) if file.parent == folder}
     for place, row in named:
         if place is not None:
