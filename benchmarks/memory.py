@@ -141,7 +141,7 @@ def evaluate(folder: Path, mmap: bool) -> dict[str, float]:
     held_out = wsflow.load_population(folder / "held_out.st").weights
     held_out = wsflow.WeightArray(held_out, held_out.architecture, runs=len(population) + np.arange(len(held_out)))
     samples = wsflow.load_model(folder / "model.st").sample(SAMPLES, random_state=0)
-    found = wsflow.evaluate(samples, population.weights, held_out, population.task)
+    found = wsflow.evaluate(samples, population.weights, held_out, task())
     rows = {"samples": found.samples, "training": found.training, "gaussian": found.nulls["gaussian_full"]}
     return {f"{name} {key}": row[key] for name, row in rows.items() for key in ("accuracy", "novelty", "dispersion")}
 
