@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.covariance import Blocks, LowRank, Scaled, Triangular, covariance_of, fit_covariance
+from wsflow.flow.covariance import Blocks, Covariance, CovarianceSums, LowRank, Scaled, Triangular, covariance_of
 from wsflow.flow.frame import Frame
 from wsflow.flow.sources import Drawn, Isotropic, WrappedGaussian, frechet_mean
 from wsflow.manifolds import Euclidean, Product, Sphere
@@ -26,6 +26,13 @@ MIXED = Product(
     ]
 )
 ALL = {"plane": PLANE, "circle": CIRCLE, "sphere": SPHERE, "mixed": MIXED}
+
+
+def fit_covariance(z: torch.Tensor, shrinkage: float) -> Covariance:
+    """The shrunk covariance of centred rows, all added at once."""
+    sums = CovarianceSums(len(z), z.shape[1], shrinkage, z.dtype)
+    sums.add(z)
+    return sums.covariance()
 
 
 def points(manifold: Product, n: int, seed: int = 0) -> torch.Tensor:

@@ -253,19 +253,10 @@ def covariance_of(arrays: dict[str, Tensor]) -> Covariance:
     return LowRank(**arrays)
 
 
-def fit_covariance(z: Tensor, shrinkage: float) -> Covariance:
-    """(1 - shrinkage) S + shrinkage diag(S) of centred rows (n, dimension), with S = Z^T Z / n.
-
-    It is triangular where there are at least as many rows as dimensions, else low rank: S has no more than rank n. A
-    NumericalError says that it is not positive definite although shrunk.
-    """
-    sums = CovarianceSums(len(z), z.shape[1], shrinkage, z.dtype)
-    sums.add(z)
-    return sums.covariance()
-
-
 class CovarianceSums:
-    """What `fit_covariance` is made of, of rows that are added a few at a time.
+    """(1 - shrinkage) S + shrinkage diag(S), for S = z^T z / n of centred rows z that are added a few at a time.
+
+    It is triangular where there are at least as many rows as dimensions, else low rank: S has no more than rank n.
 
     Parameters
     ----------
@@ -306,7 +297,13 @@ class CovarianceSums:
         self._added = stop
 
     def covariance(self) -> Covariance:
-        """Return that of all rows."""
+        """Return that of all rows.
+
+        Raises
+        ------
+        NumericalError
+            If it is not positive definite although shrunk.
+        """
         variance = self._squares / self._n
         ridge = 1e-6 * variance.mean().clamp_min(1e-12)
         # no wider than a coordinate that hardly varies beside the others

@@ -24,10 +24,6 @@ def linear(step: Step, x: Any, weight: Any, bias: Any = None) -> Own:
     """Multiply by the matrix of each network, all networks in one product."""
     if not is_own(weight) or not (bias is None or is_own(bias)):
         return step.mapped(x, weight, bias)
-    return _product(step, x, weight, bias)
-
-
-def _product(step: Step, x: Any, weight: Any, bias: Any) -> Own:
     inner = shape(x)[:-1]
     rows = value(x) if rank(x) == 2 else value(x).reshape(*(step.n,) * is_own(x), -1, value(x).shape[-1])
     rows = rows if is_own(x) else rows.expand(step.n, *rows.shape)
@@ -40,11 +36,8 @@ def convolution(step: Step, x: Any, weight: Any, bias: Any = None, *settings: An
     """Convolve network by network: on a CPU, convolutions of all networks in one take longer."""
     if not any(map(is_own, (x, weight, bias))):
         return _channels_last(step.function(_channels_last(x), weight, bias, *settings, **keywords))
-    if (
-        is_own(weight)
-        and (bias is None or is_own(bias))
-        and _cuts(step.operation, shape(weight), [*settings], keywords)
-    ):
+    own = is_own(weight) and (bias is None or is_own(bias))
+    if own and _cuts(step.operation, shape(weight), [*settings], keywords):
         return _patches(step, x, weight, bias)
     given = [operand.value.unbind() if is_own(operand) else [operand] * step.n for operand in (x, weight, bias)]
     return Own(stacked(step.function(*each, *settings, **keywords) for each in zip(*given, strict=True)))
@@ -82,7 +75,7 @@ def _patches(step: Step, x: Any, weight: Any, bias: Any) -> Own:
     for axis, size in enumerate(sizes, start=first):
         cut = cut.unfold(axis, size, size)
     rows = cut.movedim(first - 1, first - 1 + axes).flatten(first - 1 + axes)
-    result = _product(step, Own(rows) if is_own(x) else rows, Own(weight.value.flatten(2)), bias)
+    result = linear(step, Own(rows) if is_own(x) else rows, Own(weight.value.flatten(2)), bias)
     return Own(result.value.movedim(-1, -1 - axes))
 
 
