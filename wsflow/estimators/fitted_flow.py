@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from wsflow.estimators.inputs import warn
 from wsflow.estimators.statistics import weights_alone
-from wsflow.estimators.validation import later_array
+from wsflow.estimators.validation import later_array, torch_generator
 from wsflow.exceptions import IncomparableScoresWarning
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
@@ -79,6 +80,42 @@ class FittedFlow:
                 IncomparableScoresWarning,
             )
         return float(self.score_samples(X).mean())
+
+    def trajectories(
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        temperature: float = 1.0,
+        condition: Any = None,
+        condition_scale: float = 1.0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Follow samples from the source to the networks that `sample` draws with the same `random_state`.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState or None
+        temperature, condition, condition_scale
+            As of `sample`.
+
+        Returns
+        -------
+        times : ndarray of shape (k,)
+            From 0, the source, to 1: those between the solver's steps, or evenly spaced ones of an adaptive solver.
+        points : ndarray of shape (k, n_samples, ambient size)
+            Of `manifold_`, as `to_manifold` gives them.
+
+        Raises
+        ------
+        NumericalError
+            If the flow leaves the finite numbers.
+        """
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        flow = self._model(condition, condition_scale).flow
+        generator = torch_generator(random_state)
+        times, points = flow.trajectories(int(n_samples), generator, temperature=temperature)
+        return times.numpy(), points[..., self.geometry_.manifold.varying].double().numpy()
 
     @property
     def geometry_(self) -> Geometry:

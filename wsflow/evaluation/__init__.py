@@ -26,6 +26,7 @@ from wsflow.evaluation.prediction import (
     tau_ceiling,
 )
 from wsflow.evaluation.predictive import Predictive, predict
+from wsflow.evaluation.projection import NetworkMap, network_map
 from wsflow.evaluation.repair import repair_channels
 from wsflow.evaluation.report import Report, evaluate
 from wsflow.evaluation.verdict import null_wins
@@ -42,6 +43,7 @@ __all__ = [
     "Frontier",
     "HyperparameterBaseline",
     "LossPath",
+    "NetworkMap",
     "Novelty",
     "OrbitScore",
     "Predictive",
@@ -70,6 +72,7 @@ __all__ = [
     "merge",
     "midpoint_barrier",
     "mmd_test",
+    "network_map",
     "null_wins",
     "ood_auroc",
     "orbit_score",

@@ -71,12 +71,15 @@ class BarrierMatrix:
         Largest excess of the loss over its chord, and largest fall of the score below its chord.
     symmetric : bool
         Whether rows and columns are the same networks; the diagonal is then zero.
+    midpoint : bool
+        Whether they are those half-way, and not the largest of several points.
     """
 
     losses: np.ndarray
     scores: np.ndarray
     score: str = "accuracy"
     symmetric: bool = True
+    midpoint: bool = False
 
     @property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +100,7 @@ def barrier_matrix(
     """Measure the barriers between all pairs of networks, or between each and each of `others` (m, d)."""
     check_points(n_points, "barrier_matrix")
     shape = len(weights), len(weights if others is None else others)
-    matrix = BarrierMatrix(np.zeros(shape), np.zeros(shape), symmetric=others is None)
+    matrix = BarrierMatrix(np.zeros(shape), np.zeros(shape), symmetric=others is None, midpoint=n_points == 1)
     rows, columns = matrix.pairs
     if not len(rows):
         raise InvalidInputError("Barriers are between networks: pass at least two.")

@@ -62,9 +62,7 @@ def expected_calibration_error(
     probabilities: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None, n_bins: int = 15
 ) -> float:
     """Return sum_m |B_m|/b |accuracy(B_m) - confidence(B_m)| over bins of equal width (Guo et al. 2017)."""
-    found = reliability(probabilities, targets, n_bins, weights)
-    known = found.share > 0
-    return float((found.share * np.abs(found.accuracy - found.confidence))[known].sum())
+    return reliability(probabilities, targets, n_bins, weights).error
 
 
 def r2(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -91,6 +89,12 @@ class Reliability:
     confidence: np.ndarray
     accuracy: np.ndarray
     share: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean over forecasts of how far accuracy and confidence are apart."""
+        known = self.share > 0
+        return float((self.share * np.abs(self.accuracy - self.confidence))[known].sum())
 
 
 def reliability(

@@ -14,6 +14,7 @@ Dormand and Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, No
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ EMBEDDED: dict[str, Embedded] = {
     )
 }
 SAFETY, SMALLEST, LARGEST = 0.9, 0.2, 5.0  # factors of the step, from one to the next
+PARTS = 16  # of a trajectory
 
 
 def integrate_adaptive(
@@ -120,6 +122,13 @@ class DormandPrince(Options):
     ) -> tuple[Tensor, Tensor]:
         """As `integrate_adaptive`."""
         return integrate_adaptive(field, x, manifold, self.method, self.rtol, self.atol, start=start, stop=stop)
+
+    def trajectory(self, field: RatedField, x: Tensor, manifold: Manifold) -> tuple[list[float], list[Tensor]]:
+        """Return evenly spaced times from 0 to 1, as each point has steps of its own, and the points (n, size) then."""
+        times, points = [step / PARTS for step in range(PARTS + 1)], [x]
+        for start, stop in itertools.pairwise(times):
+            points.append(self(field, points[-1], manifold, start, stop)[0])
+        return times, points
 
 
 # solvers by the name of their method

@@ -140,6 +140,36 @@ class ContinuousFlow(nn.Module):
 
         return torch.cat([transport(*start) for start in self._starts(n, temperature, generator)])[:n]
 
+    def trajectories(self, n: int, generator: torch.Generator, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Follow points from the source to those that `sample` draws with the same generator.
+
+        Parameters
+        ----------
+        n : int
+        generator : torch.Generator
+        temperature : float
+            As of `sample`.
+
+        Returns
+        -------
+        times : Tensor of shape (k,)
+            From 0 to 1: those between the solver's steps, or evenly spaced ones of an adaptive solver.
+        points : Tensor of shape (k, n, size)
+
+        Raises
+        ------
+        NumericalError
+            If the flow leaves the finite numbers.
+        """
+        field = self._velocity(self.solver.dtype)
+        blocks, times = [], [0.0]
+        with torch.no_grad():
+            for x0, _ in self._starts(n, temperature, generator):
+                x0 = x0.to(self.solver.dtype)
+                times, points = self.solver.trajectory(lambda x, t: (field(x, t), None), x0, self.manifold)
+                blocks.append(torch.stack(points))
+        return torch.tensor(times, dtype=torch.float64), torch.cat(blocks, 1)[:, :n]
+
     def sample_with_log_prob(
         self, n: int, generator: torch.Generator, *, temperature: float = 1.0, seed: int = 0
     ) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ manifold; this keeps the order of the method (Hairer, Lubich and Wanner 2006, se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,13 +67,23 @@ def integrate(
     >>> round(float(x), 4)
     0.3679
     """
+    end, total = x, x.new_zeros(())
+    for _, end, total in steps_along(field, x, manifold, method, n_steps, start, stop):  # noqa: B007
+        pass
+    return end, total if total.dim() else total.expand(len(x))
+
+
+def steps_along(
+    field: RatedField, x: Tensor, manifold: Manifold, method: str, n_steps: int, start: float = 0.0, stop: float = 1.0
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Yield time, points (n, size) and the integral of the rate behind each step of `integrate`."""
     h = (stop - start) / n_steps
     total = x.new_zeros(())
     for step in range(n_steps):
         x, gained = _step(field, x, manifold, TABLEAUX[method], start + h * step, h)
         total = total + gained
         _check_finite(x, total, step, start + h * (step + 1))
-    return x, total if total.dim() else total.expand(len(x))
+        yield start + h * (step + 1), x, total
 
 
 def _step(
@@ -134,6 +144,12 @@ class RungeKutta(Options):
     ) -> tuple[Tensor, Tensor]:
         """As `integrate`."""
         return integrate(field, x, manifold, self.method, self.n_steps, start, stop)
+
+    def trajectory(self, field: RatedField, x: Tensor, manifold: Manifold) -> tuple[list[float], list[Tensor]]:
+        """Return the times from 0 to 1 between which steps are made, and the points (n, size) at each of them."""
+        steps = steps_along(field, x, manifold, self.method, self.n_steps)
+        times, points, _ = zip((0.0, x, None), *steps, strict=True)
+        return list(times), list(points)
 
 
 def integrate_stochastic(

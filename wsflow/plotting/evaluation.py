@@ -11,7 +11,7 @@ from wsflow.evaluation.measures import MEASURES
 from wsflow.evaluation.report import Report
 from wsflow.evaluation.verdict import comparable
 from wsflow.plotting.panels import draw_barriers, draw_nearest, draw_training, null_style
-from wsflow.plotting.style import BLUE, GREY, hide_spines, label_of, logarithmic, new_axes
+from wsflow.plotting.style import BLUE, GREY, hide_spines, label_of, logarithmic, new_axes, of_how_many
 
 
 class EvaluationDisplay:
@@ -73,7 +73,7 @@ class EvaluationDisplay:
         for row, label, colour, alpha in clouds:
             found = report.predictive[row]
             shown, n = int((found.scores >= low).sum()), len(found.scores)
-            label = f"{label}, each ({shown} of {n})" if shown < n else f"{label}, each ({n})"
+            label = f"{label}, each ({of_how_many(shown, n)})"
             ax.scatter(found.losses, _spread(found.scores), s=9, c=colour, alpha=alpha, lw=0, label=label)
         for row, label, colour, _ in clouds:
             at = getattr(report, row)

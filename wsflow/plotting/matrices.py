@@ -97,6 +97,7 @@ class BarrierMatrixDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         image = ax.imshow(values, **_colours(values, largest))
         measured = "loss barrier" if self.quantity == "loss" else f"{label_of(MEASURES[self.matrix.score])} barrier"
+        measured = f"midpoint {measured}" if self.matrix.midpoint else measured
         self.figure_.colorbar(image, ax=ax, label=measured, shrink=0.9)
         for axis, names in ((ax.xaxis, self.others), (ax.yaxis, self.names)):
             every = max(1, len(names) // 16)

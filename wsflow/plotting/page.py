@@ -18,6 +18,7 @@ from wsflow.plotting.panels import (
     draw_nearest,
     draw_reliability,
     draw_training,
+    reliability_of,
 )
 from wsflow.plotting.style import hide_spines, new_axes
 from wsflow.plotting.vector import inline_svg
@@ -200,10 +201,10 @@ def _figures(report: Report, curve: Mapping[str, Any] | None) -> Iterator[str]:
     if report.score == "accuracy":
         alt = f"Overlap of mistakes: samples {_number(samples['iou'])}, held-out {_number(report.held_out['iou'])}."
         yield _figure(lambda ax: draw_iou(ax, report), "Mistakes shared with a training network", alt)
-    if report.reliability:
+    if curves := reliability_of(report):
         errors = (_number(getattr(report, name)["averaged_ece"]) for name in ("samples", "training"))
         alt = "Accuracy by confidence of the model average; calibration error {} of samples, {} of training networks."
-        yield _figure(lambda ax: draw_reliability(ax, report), "Calibration of the model average", alt.format(*errors))
+        yield _figure(lambda ax: draw_reliability(ax, curves), "Calibration of the model average", alt.format(*errors))
     if curve is not None and len(curve.get("step", ())):
         alt = f"Flow-matching loss on training and held-out runs over {max(curve['step'])} optimisation steps."
         yield _figure(lambda ax: draw_training(ax, curve), "Training of the flow", alt)

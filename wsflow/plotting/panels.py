@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wsflow.evaluation.calibration import Reliability
 from wsflow.evaluation.measures import MEASURES
 from wsflow.evaluation.nulls import NULLS
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
@@ -21,8 +22,10 @@ from wsflow.plotting.style import (
     PURPLE,
     SKY,
     VERMILION,
+    colours_of,
     label_of,
     logarithmic,
+    of_how_many,
 )
 
 LEVEL_STYLES = (
@@ -121,6 +124,8 @@ def draw_training(ax: Any, curve: Mapping[str, Any] | None) -> None:
             loss = np.asarray(curve[key], dtype=float)
             known = np.isfinite(loss)
             ax.plot(step[known], loss[known], color=colour, linewidth=1.5, label=label)
+    if best := curve.get("best_step"):
+        ax.axvline(best, color=GREEN, lw=1, ls=":", label=f"step {best}: the weights that are kept")
     low, high = ax.dataLim.intervaly
     if 0 < 10 * low < high:
         logarithmic(ax.yaxis)
@@ -142,22 +147,28 @@ def draw_iou(ax: Any, report: Report) -> None:
     ax.legend(loc="best", frameon=False)
 
 
-def draw_reliability(ax: Any, report: Report) -> None:
-    """Draw how often the model average is right, by how sure it is."""
+def reliability_of(report: Report) -> dict[str, Reliability]:
+    """Return the reliability of the model averages of a report, by the names of what is averaged; empty without one."""
+    shown = {"training": "training networks", "samples": "samples"}
+    return {label: report.reliability[name] for name, label in shown.items()} if report.reliability else {}
+
+
+def draw_reliability(ax: Any, curves: Mapping[str, Reliability]) -> None:
+    """Draw how often model averages are right, by how sure they are; there are none of a regression."""
     ax.set_title("Calibration of the model average")
-    if not report.reliability:
+    if not curves:
         write(ax, "this task has no classes to be sure of")
         return
     ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls="--", label="calibrated")
-    shown = (("training", "training networks", GREY), ("samples", "samples", BLUE))
-    for name, label, colour in shown:
-        found, error = report.reliability[name], getattr(report, name)["averaged_ece"]
+    colours = colours_of(curves)
+    for name, found in curves.items():
+        colour = colours[name]
         known = found.share > 0
-        text = f"{label}, error {error:.3f}"
+        text = f"{name}, error {found.error:.3f}"
         ax.plot(found.confidence[known], found.accuracy[known], color=colour, lw=1, label=text)
         ax.scatter(found.confidence[known], found.accuracy[known], s=8 + 150 * found.share[known], c=colour)
     ax.set(xlabel="confidence (size: share of examples)", ylabel="accuracy")
-    ax.legend(loc="lower right", frameon=False)
+    ax.legend(loc="best", frameon=False)
 
 
 def write(ax: Any, text: str) -> None:
@@ -176,7 +187,7 @@ def shared_bins(values: Sequence[np.ndarray]) -> np.ndarray:
 def _shown(values: np.ndarray, bins: np.ndarray) -> str:
     """Say how many of some values are within the bins, where others are left out."""
     inside = int(((values >= bins[0]) & (values <= bins[-1])).sum())
-    return f"{inside} of {len(values)}" if inside < len(values) else str(len(values))
+    return of_how_many(inside, len(values))
 
 
 def _curve(ax: Any, curve: Frontier, x: str, y: str, **style: Any) -> None:

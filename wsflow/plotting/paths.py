@@ -113,8 +113,9 @@ class PathDisplay:
     def _decorate(self, legend: bool) -> None:
         ax = self.ax_
         ax.set_xlabel(f"t, between network {self.names[0]} at 0 and network {self.names[1]} at 1")
-        ax.set_ylabel("loss" if self.quantity == "loss" else label_of(MEASURES[self.path.score]))
-        ax.set_title(f"{'Loss' if self.quantity == 'loss' else 'Score'} between networks")
+        label = "loss" if self.quantity == "loss" else label_of(MEASURES[self.path.score])
+        ax.set_ylabel(label)
+        ax.set_title(f"{label[0].upper()}{label[1:]} between networks")
         ax.set_xlim(-0.03, 1.03)
         ax.margins(y=0.12)
         hide_spines(ax)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsflow.evaluation.pareto import DIVERSITY
 from wsflow.evaluation.report import Report
-from wsflow.plotting.panels import draw_frontiers, draw_iou, draw_nearest, draw_reliability
+from wsflow.plotting.panels import draw_frontiers, draw_iou, draw_nearest, draw_reliability, reliability_of
 from wsflow.plotting.style import hide_spines, new_axes
 
 COLUMNS, LINES, FONT = 64, 30, 8.5
@@ -52,8 +52,9 @@ class ReportDisplay:
         for row, y in enumerate((report.score, "loss")):
             for column, x in enumerate(DIVERSITY):
                 draw_frontiers(axes[row, column], report, x, y, legend=row == column == 0)
-        for draw, ax in ((draw_nearest, axes[0, 2]), (draw_iou, axes[0, 3]), (draw_reliability, axes[1, 2])):
-            draw(ax, report)
+        draw_nearest(axes[0, 2], report)
+        draw_iou(axes[0, 3], report)
+        draw_reliability(axes[1, 2], reliability_of(report))
         hide_spines(*axes.flat)
         self._verdict(axes[1, 3])
         return self

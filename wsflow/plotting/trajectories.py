@@ -1,0 +1,126 @@
+"""The way of samples from the source of a flow as a figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wsflow.evaluation.embedding import evenly_spaced
+from wsflow.evaluation.projection import DRAWN, principal_directions
+from wsflow.exceptions import InvalidInputError
+from wsflow.plotting.style import BLUE, GREY, ORANGE, hide_spines, label_directions, new_axes, of_how_many
+from wsflow.populations.population import Population
+
+SAMPLES = 30
+
+
+class TrajectoryDisplay:
+    """Where samples of a flow come from: from the source at t = 0 to networks at t = 1.
+
+    Directions are the principal ones of training networks, or where there are none of the samples, in the flow's own
+    coordinates (points of its manifold); lines go from one step of the solver to the next.
+
+    Parameters
+    ----------
+    times : ndarray of shape (k,)
+    paths : ndarray of shape (k, n, 2)
+    explained : ndarray of shape (2,)
+        Shares of the variance along the two directions.
+    training : ndarray of shape (m, 2), optional
+    n_training : int
+        Of which the drawn training networks may be some.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import wsflow
+    >>> from wsflow.plotting import TrajectoryDisplay
+    >>> X = np.random.default_rng(0).normal(size=(100, 3))
+    >>> flow = wsflow.WeightFlow("euclidean", max_iter=5, random_state=0).fit(X)
+    >>> display = TrajectoryDisplay.from_estimator(flow, X, n_samples=4, random_state=0)
+    >>> display.paths.shape  # display.figure_.savefig("trajectories.png") writes the figure
+    (9, 4, 2)
+    """
+
+    figure_: Any
+    ax_: Any
+
+    def __init__(
+        self,
+        times: np.ndarray,
+        paths: np.ndarray,
+        explained: np.ndarray,
+        training: np.ndarray | None = None,
+        n_training: int = 0,
+    ) -> None:
+        self.times = times
+        self.paths = paths
+        self.explained = explained
+        self.training = training
+        self.n_training = n_training
+
+    @classmethod
+    def from_estimator(
+        cls,
+        model: Any,
+        X: Any = None,
+        n_samples: int = SAMPLES,
+        random_state: Any = None,
+        *,
+        ax: Any = None,
+        **options: Any,
+    ) -> TrajectoryDisplay:
+        """Follow samples of a fitted `WeightFlow`, or of a pipeline that ends with one, and draw them.
+
+        X are its training networks, an array (n, d) or a `Population`, before the transformers of the pipeline; options are those of
+        `WeightFlow.trajectories`, such as `temperature`.
+        """
+        flow = flow_of(model, cls.__name__)
+        X = X.weights if isinstance(X, Population) else X
+        times, points = flow.trajectories(n_samples, random_state, **options)
+        training = None if X is None else _points(model, flow, X)
+        directions = principal_directions(points[-1] if training is None else training)
+        paths = np.stack([directions.transform(at) for at in points])
+        known = None if training is None else directions.transform(training)
+        return cls(times, paths, directions.explained_variance_ratio_, known, 0 if X is None else len(X)).plot(ax)
+
+    def plot(self, ax: Any = None) -> TrajectoryDisplay:
+        """Draw the paths on axes, or in a new figure."""
+        self.ax_ = ax = new_axes((6.4, 5.2)) if ax is None else ax
+        self.figure_ = ax.figure
+        n = self.paths.shape[1]
+        if self.training is not None:
+            label = f"training networks: {of_how_many(len(self.training), self.n_training)}"
+            ax.scatter(*self.training.T, s=12, color=GREY, alpha=0.6, lw=0, label=label, zorder=1)
+        for path in self.paths.swapaxes(0, 1):
+            ax.plot(*path.T, color=BLUE, lw=0.8, alpha=min(0.6, 30 / n), zorder=2)
+        ends = ((0, "source, t = 0", "none", ORANGE), (-1, "samples, t = 1", BLUE, "white"))
+        for at, label, face, edge in ends:
+            ax.scatter(*self.paths[at].T, s=24, facecolors=face, edgecolors=edge, label=f"{label}: {n}", zorder=3)
+        label_directions(ax, self.explained)
+        ax.set_title("From the source of the flow to samples")
+        ax.set_aspect("equal", adjustable="datalim")
+        hide_spines(ax)
+        ax.legend(frameon=False)
+        return self
+
+
+def flow_of(model: Any, display: str) -> Any:
+    """Return the fitted flow that a model is or ends with, for a display of that name."""
+    from wsflow.estimators.flow import WeightFlow
+
+    flow = model[-1] if hasattr(model, "steps") else model
+    if not isinstance(flow, WeightFlow):
+        raise InvalidInputError(
+            f"{display} is of a WeightFlow, or of a pipeline that ends with one, got {type(flow).__name__}."
+        )
+    return flow
+
+
+def _points(model: Any, flow: Any, X: Any) -> np.ndarray:
+    """Return some of the training networks, evenly spaced, as points of the flow's manifold."""
+    rows = X[evenly_spaced(len(X), DRAWN)]
+    transformers = () if flow is model else model[:-1]
+    points: np.ndarray = flow.to_manifold(transformers.transform(rows) if len(transformers) else rows)
+    return points
