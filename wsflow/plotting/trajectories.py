@@ -73,8 +73,8 @@ class TrajectoryDisplay:
     ) -> TrajectoryDisplay:
         """Follow samples of a fitted `WeightFlow`, or of a pipeline that ends with one, and draw them.
 
-        X are its training networks, an array (n, d) or a `Population`, before the transformers of the pipeline; options are those of
-        `WeightFlow.trajectories`, such as `temperature`.
+        X are its training networks, an array (n, d) or a `Population`, before the transformers of the pipeline;
+        options are those of `WeightFlow.trajectories`, such as `temperature`.
         """
         flow = flow_of(model, cls.__name__)
         X = X.weights if isinstance(X, Population) else X
@@ -121,6 +121,6 @@ def flow_of(model: Any, display: str) -> Any:
 def _points(model: Any, flow: Any, X: Any) -> np.ndarray:
     """Return some of the training networks, evenly spaced, as points of the flow's manifold."""
     rows = X[evenly_spaced(len(X), DRAWN)]
-    transformers = () if flow is model else model[:-1]
-    points: np.ndarray = flow.to_manifold(transformers.transform(rows) if len(transformers) else rows)
+    transformed = flow is not model and len(model) > 1
+    points: np.ndarray = flow.to_manifold(model[:-1].transform(rows) if transformed else rows)
     return points
