@@ -112,6 +112,8 @@ GOOD = {
     "source": "zoo.safetensors",
     "task": "iris",
     "paths": "state.pt",
+    "kind": "map",
+    "files": "zoo.safetensors",
 }
 
 
@@ -125,7 +127,7 @@ def arguments(command, wrong, text):
     for param in COMMAND_OF[command].params:
         value = text if param is wrong else GOOD.get(param.name)
         if param.name == "out" and param.required:
-            value = "out.safetensors"
+            value = f"out{param.type.suffixes[0]}"
         if param is wrong or param.required or isinstance(param, click.Argument):
             if param is not wrong and isinstance(param, click.Argument) and not param.required:
                 continue
@@ -239,6 +241,11 @@ REFUSALS = {
     "populate iris -o o.st --device meta": (2, "--device is 'meta'"),
     "populate iris -o o.st --device cuda:99": (2, "--device is 'cuda:99'"),
     # advice in the words of the command
+    "plot map untold.safetensors -o o.png --space function": (3, "Say it with --task"),
+    "plot barriers zoo.safetensors -o o.png --task wine": (3, "the task has 13 inputs"),
+    "plot quality zoo.safetensors untold.safetensors one.safetensors -o o.png": (3, "training"),
+    "plot training zoo.safetensors -o o.png": (3, "this is a population, not a model"),
+    "plot mpa zoo.safetensors -o o.png": (2, "KIND.*Did you mean 'map'?"),
     "align untold.safetensors -o o.st --method activation": (2, "--task TASK.*--method weight"),
     "merge untold.safetensors -o o.st --repair": (3, "--task TASK.*--statistics average, without --repair"),
     "evaluate untold.safetensors --train untold.safetensors": (3, "Say it with --task"),

@@ -29,9 +29,9 @@ def test_importing_wsflow_is_light():
     assert not loaded("import wsflow; dir(wsflow); wsflow.__version__")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["populate", "--help"], ["fit", "--help"]])
-def test_help_is_light(arguments):
-    assert not loaded(HELP.format(arguments=arguments))
+@pytest.mark.parametrize("command", [[], ["demo"], ["populate"], ["fit"], ["plot"]])
+def test_help_is_light(command):
+    assert not loaded(HELP.format(arguments=[*command, "--help"]))
 
 
 def test_an_architecture_loads_the_tracer_only_to_read_or_certify():

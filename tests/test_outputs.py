@@ -78,6 +78,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def good_value(param):
+    """What a parameter takes."""
+    if isinstance(param.type, click.Choice):
+        return param.type.choices[0]
+    return READ[type(param.type)][1] if isinstance(param.type, Input) else name_of(param)
+
+
 class Reached(Exception):
     """Raised where the work of a command would begin."""
 
@@ -94,12 +101,12 @@ def no_work(monkeypatch):
 def arguments(command, param, value, *more):
     """The shortest call that gives a parameter this value."""
     given = {param.name: (param, value)} | {other.name: (other, text) for other, text in more}
-    for other in COMMAND_OF[command].params:
+    params = COMMAND_OF[command].params
+    for other in params:
         if other.required and other.name not in given:
-            text = READ[type(other.type)][1] if isinstance(other.type, Input) else name_of(other)
-            given[other.name] = (other, text)
+            given[other.name] = (other, good_value(other))
     words = [command]
-    for other, text in given.values():
+    for other, text in sorted(given.values(), key=lambda pair: params.index(pair[0])):
         words += [str(text)] if isinstance(other, click.Argument) else [option(other), str(text)]
     return words
 

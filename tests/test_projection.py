@@ -95,6 +95,8 @@ class TestMap:
             network_map(weights, None, Task(np.eye(3), [0, 1, 2]), space="function")
         with pytest.raises(InvalidInputError, match=r"'b' are 4-2-3 .* a map is of one architecture"):
             network_map(weights, {"b": WeightArray(np.zeros((1, 19)), Architecture.mlp([4, 2, 3]))})
+        with pytest.raises(ValueError, match="other names than 'training networks'"):
+            network_map(weights, {TRAINING: weights})
         for same in (weights[:1], weights[[0, 0, 0]]):
             with pytest.raises(InvalidInputError, match="at least 2 different networks"):
                 network_map(same)

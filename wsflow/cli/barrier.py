@@ -71,7 +71,7 @@ def barrier(
         if plot is not None:
             write_figure(_figure(matrix, rows, columns, task, n_points), plot)
     finally:
-        result = _numbers(matrix, n_points)
+        result = numbers_of(matrix, n_points)
         if identify:
             result["identifiability"] = _identifiability(matrix, rows, columns, task)
         if as_json:
@@ -101,7 +101,8 @@ def _identifiability(matrix: BarrierMatrix, rows: Any, columns: Any, task: Any) 
     return float(neuron_identifiability(rows, rows if columns is None else columns, task, pairs).mean())
 
 
-def _numbers(matrix: BarrierMatrix, n_points: int) -> dict[str, Any]:
+def numbers_of(matrix: BarrierMatrix, n_points: int) -> dict[str, Any]:
+    """Return the barriers of a matrix, and their summary, as JSON data."""
     import numpy as np
 
     losses, scores = matrix.losses[matrix.pairs], matrix.scores[matrix.pairs]

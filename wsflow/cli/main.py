@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "canonicalize": ("wsflow.cli.canonicalize", "Bring networks to one of all scalings and signs."),
     "barrier": ("wsflow.cli.barrier", "Loss barriers between networks."),
     "merge": ("wsflow.cli.merge", "Merge networks into one."),
+    "plot": ("wsflow.cli.plot", "Figures: maps, paths, barriers, training, quality."),
     "shard": ("wsflow.cli.shard", "Split a population into shards, or join them."),
     "info": ("wsflow.cli.info", "What is in a file."),
     "doctor": ("wsflow.cli.doctor", "Whether this machine has what wsflow needs."),

@@ -45,6 +45,11 @@ def common(command: Command) -> Command:
 
 def runs_networks(command: Command) -> Command:
     """Add ``--task``, ``--module`` and ``--plot``, for commands that run networks and draw a figure of the result."""
+    return task_and_module(plot("File for a figure (.png, .pdf, .svg).")(command))
+
+
+def task_and_module(command: Command) -> Command:
+    """Add ``--task`` and ``--module``, for commands that run networks."""
     module = "What makes the torch module that runs the networks; it is run."
     added: list[Any] = [
         click.option(
@@ -55,7 +60,6 @@ def runs_networks(command: Command) -> Command:
             help="Another task than the networks' own, by name or file.",
         ),
         click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help=module),
-        plot("File for a figure (.png, .pdf, .svg)."),
     ]
     return _with(added, command)
 
@@ -78,6 +82,12 @@ def networks_out(command: Command) -> Command:
     kind = OutputFile("a file of networks", NETWORKS)
     text = "File to write, or the index of shards, whose name ends in .index.json."
     return click.option("-o", "--out", type=kind, required=True, help=text)(command)
+
+
+def figure_out(command: Command) -> Command:
+    """Add ``-o FILE`` for a figure."""
+    text = "File to write (.png, .pdf, .svg)."
+    return click.option("-o", "--out", type=OutputFile("a figure", FIGURES), required=True, help=text)(command)
 
 
 def plot(help_text: str) -> Callable[[Command], Command]:

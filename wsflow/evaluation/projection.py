@@ -142,6 +142,8 @@ def principal_directions(points: np.ndarray) -> Any:
 
 
 def _check(train: WeightArray, others: Mapping[str, WeightArray]) -> None:
+    if TRAINING in others:
+        raise ValueError(f"Other networks of a map have other names than {TRAINING!r}.")
     for name, weights in others.items():
         if weights.architecture != train.architecture:
             raise InvalidInputError(
