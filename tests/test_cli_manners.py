@@ -127,7 +127,8 @@ def arguments(command, wrong, text):
     for param in COMMAND_OF[command].params:
         value = text if param is wrong else GOOD.get(param.name)
         if param.name == "out" and param.required:
-            value = f"out{param.type.suffixes[0]}"
+            # of encode, other suffixes go with other options
+            value = f"out{'.safetensors' if '.safetensors' in param.type.suffixes else param.type.suffixes[0]}"
         if param is wrong or param.required or isinstance(param, click.Argument):
             if param is not wrong and isinstance(param, click.Argument) and not param.required:
                 continue

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from wsflow.cli.inputs import INDEX, Input
-from wsflow.exceptions import OutputError
+from wsflow.exceptions import InvalidInputError, OutputError
 from wsflow.memory import check_memory
 
 FIGURES = (".png", ".pdf", ".svg")
@@ -196,6 +196,16 @@ def check_size(n: int, n_weights: int, *paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             check_room(path, 4 * n * n_weights)
+
+
+def check_checkpoint(folder: Path | None, resume: bool) -> None:
+    """Refuse to resume without a folder, and a folder with a checkpoint that is not to be resumed."""
+    from wsflow.training.checkpoints import DESCRIPTION
+
+    if folder is None and resume:
+        raise InvalidInputError("There is nothing to resume without --checkpoint: give its folder.")
+    if folder is not None and not resume and (folder / DESCRIPTION).exists():
+        raise InvalidInputError(f"{folder}: there is a checkpoint already. Give --resume, or another folder.")
 
 
 def write_figure(figure: Any, path: Path) -> None:

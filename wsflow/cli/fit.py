@@ -10,11 +10,11 @@ import click
 from wsflow.cli import options
 from wsflow.cli.dry_run import measure_fit
 from wsflow.cli.errors import INTERRUPTED, CommandError
-from wsflow.cli.files import Command, OutputFolder, check_room
+from wsflow.cli.files import Command, OutputFolder, check_checkpoint, check_room
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
 from wsflow.cli.rendering import Bars, echo_json
-from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.exceptions import NumericalError
 
 MIB = 2**20
 
@@ -76,7 +76,7 @@ def fit(
     loaded = wsflow.load_population(population)
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
     architecture = without_statistics(loaded.architecture)
-    _check_checkpoint(checkpoint, resume)
+    check_checkpoint(checkpoint, resume)
     flow.set_params(checkpoint=checkpoint)
     settings = settings_of(architecture, **{name: getattr(flow, name) for name in DEFAULTS})
     check_flow(settings, architecture, architecture.n_weights)
@@ -135,12 +135,3 @@ def _echo_estimate(found: dict[str, Any], as_json: bool) -> None:
         f"{seconds['step']:.3f} s for each. Memory so far: {found['peak_memory'] / MIB:,.0f} MiB; the file will take "
         f"about {found['file'] / MIB:,.1f} MiB."
     )
-
-
-def _check_checkpoint(folder: Path | None, resume: bool) -> None:
-    from wsflow.training.checkpoints import DESCRIPTION
-
-    if folder is None and resume:
-        raise InvalidInputError("There is nothing to resume without --checkpoint: give its folder.")
-    if folder is not None and not resume and (folder / DESCRIPTION).exists():
-        raise InvalidInputError(f"{folder}: there is a checkpoint already. Give --resume, or another folder.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.cli import options
-from wsflow.cli.files import Command, OutputFolder, check_size
+from wsflow.cli.files import Command, OutputFolder, check_checkpoint, check_size
 from wsflow.cli.inputs import OwnCode, TaskName
 from wsflow.cli.networks import save_measured
 from wsflow.cli.own_code import load_callable
@@ -26,6 +27,7 @@ from wsflow.populations.schedules import SCHEDULES
 if TYPE_CHECKING:
     from wsflow.task import Task
 
+MIB = 2**20
 MAXIMUM_RUN = 2**53  # runs are int64 in the file, with room for -n more
 
 
@@ -128,6 +130,7 @@ def _hyperparameter(
 @click.option("--jobs", type=int, help="Processes that train side by side; -1 for one on each core.")
 @click.option("--checkpoint", type=OutputFolder(), help="Folder for what is done.")
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
+@click.option("--dry-run", is_flag=True, help="Say what time and memory the training would take, and write nothing.")
 @options.common
 def populate(
     task: str,
@@ -146,6 +149,7 @@ def populate(
     n_fixed: int | None,
     constants_seed: int,
     jobs: int | None,
+    dry_run: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -168,6 +172,7 @@ def populate(
       wsflow populate mnist -n 1000 --architecture cnn:16,16,16 --steps 300 --batch-size 32 --jobs 2 -o cnns.safetensors
       wsflow populate digits -n 100 --module networks.py:make_network --dropout 0:0.5 -o own.safetensors
       wsflow populate mnist -n 4 --module networks.py:make_network --asymmetric weights -o asymmetric.safetensors
+      wsflow populate mnist -n 500 --hidden 10 --epochs 5 --jobs 2 -o larger.safetensors --dry-run
       wsflow populate digit:7 -n 50 --architecture siren:32,32 --learning-rate 1e-4 -o sirens.safetensors
     """
     import wsflow
@@ -180,22 +185,25 @@ def populate(
         widths = (loaded.n_inputs, *(hidden or DEFAULT_HIDDEN), loaded.n_outputs)
         n_weights = sum((a + 1) * b for a, b in pairwise(widths))
         check_size(number * cycles * snapshots, n_weights, out, settings["checkpoint"])
+    train = functools.partial(
+        wsflow.train_population,
+        loaded,
+        hidden,
+        number,
+        architecture=architecture,
+        module=own,
+        cycles=cycles,
+        snapshots=snapshots,
+        asymmetry=_asymmetry(asymmetry, kappa, n_fixed, constants_seed),
+        random_state=seed,
+        **settings,
+    )
+    if dry_run:
+        _echo_estimate(_estimate(train, loaded, jobs, out), as_json)
+        return
     bars = Bars(quiet)
     with bars.stage("Training networks", "network epochs") as progress:
-        population = wsflow.train_population(
-            loaded,
-            hidden,
-            number,
-            architecture=architecture,
-            module=own,
-            cycles=cycles,
-            snapshots=snapshots,
-            asymmetry=_asymmetry(asymmetry, kappa, n_fixed, constants_seed),
-            random_state=seed,
-            n_jobs=jobs,
-            progress=progress,
-            **settings,
-        )
+        population = train(n_jobs=jobs, progress=progress)
     measured = save_measured(population, loaded, out)
     score = next(iter(measured))
     result = {
@@ -215,6 +223,54 @@ def populate(
             f"{'held-out' if loaded.held_out is not loaded else 'its own'} data {score} {result[score]:.3f}, "
             f"loss {result['loss']:.3f}."
         )
+
+
+def _estimate(train: functools.partial[Any], task: Task, jobs: int | None, out: Path) -> dict[str, Any]:
+    """Measure what a training would take, after the checks that it would make itself."""
+    from wsflow.cli.dry_run import measure_training
+    from wsflow.populations.schedules import snapshot_steps
+
+    given, number = train.keywords, train.args[2]
+    if given["checkpoint"] is not None:
+        check_checkpoint(given["checkpoint"], given["resume"])
+        train = functools.partial(train, checkpoint=None, resume=False)
+    cycles, snapshots, every = (given[name] for name in ("cycles", "snapshots", "snapshot_every"))
+    steps = given["steps"] or given["epochs"] * -(-len(task.X) // given["batch_size"])
+    # of a range, the longest
+    most = max(steps) if isinstance(steps, tuple) else steps
+    snapshot_steps(cycles, most, snapshots, every)
+    least = cycles * ((snapshots - 1) * every + 1)
+    networks = number * (cycles * snapshots + given["keep_initial"])
+    n_weights = _n_weights(task, train.args[1], given)
+    check_size(networks, n_weights, out)
+    found = measure_training(train, number, most, least, jobs)
+    about = {"networks": networks, "runs": number, "weights": n_weights}
+    return {**about, **found, "longest": isinstance(steps, tuple), "file": 4 * networks * n_weights}
+
+
+def _n_weights(task: Task, hidden: tuple[int, ...] | None, given: Mapping[str, Any]) -> int:
+    """Return the number of weights of the networks that would be trained."""
+    from wsflow.populations.architectures import networks_of
+    from wsflow.populations.asymmetry import with_constants
+
+    names = ("architecture", "module", "activation", "activation_argument", "image")
+    networks = networks_of(task, hidden, *(given[name] for name in names))
+    return with_constants(networks, task, given["asymmetry"], given["anchor"])[0].architecture.n_weights
+
+
+def _echo_estimate(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        echo_json(found)
+        return
+    seconds, chunks = found["seconds"], found["chunks"]
+    of = f"each of {chunks} chunks of runs" if chunks > 1 else "all runs together"
+    beside = f", {found['processes']} of them side by side" if found["processes"] > 1 else ""
+    click.echo(
+        f"Nothing was written. Training {found['runs']} runs of networks of {found['weights']} weights takes "
+        f"{'at most' if found['longest'] else 'about'} {seconds['total']:.0f} s: {seconds['before']:.1f} s before the "
+        f"first step, and {seconds['step']:.4f} s for each of {found['steps']} steps of {of}{beside}. Memory so far: "
+        f"{found['peak_memory'] / MIB:,.0f} MiB; the file will take about {found['file'] / MIB:,.1f} MiB."
+    )
 
 
 def _asymmetry(name: str | None, kappa: float | None, n_fixed: int | None, seed: int) -> Any:
