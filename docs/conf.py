@@ -22,6 +22,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinx_design",
     "made_from_code",
+    "made_from_pages",
     "made_from_results",
     "mathml",
     "plain_mathematics",
@@ -42,7 +43,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "install": [], "results": [], "api": []}
+html_sidebars = {"index": [], "tutorial": [], "install": [], "results": [], "api": []}
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 html_show_sphinx = False

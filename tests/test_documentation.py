@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import importlib
 import json
 import re
 import runpy
 import shlex
+import subprocess
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -62,16 +65,49 @@ def small(monkeypatch, tmp_path):
 
 def test_pages_have_programs_and_commands():
     pages = {"README.md", "index.rst", "extending.rst", "own_networks.rst", "reading_a_report.rst"}
-    assert pages | {"your_modules.rst", "symmetries.rst"} <= set(PROGRAMS)
+    assert pages | {"tutorial.rst", "your_modules.rst", "symmetries.rst"} <= set(PROGRAMS)
     assert {line.split()[0] for line in COMMANDS} == set(COMMANDS_OF_MAIN) - {"demo"}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+# the tutorial has a test of its own
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "tutorial.rst"])
 def test_python_runs(name, small):
     if "population.safetensors" in PROGRAMS[name]:
         population = wsflow.train_population(wsflow.load_task("iris"), hidden=(3,), n_runs=12, epochs=2)
         wsflow.save_population(population, small / "population.safetensors")
     exec(compile(PROGRAMS[name], name, "exec"), {"__name__": name})
+
+
+def test_the_tutorial_draws_its_pictures_and_merges_as_it_says(small):
+    names = {"__name__": "tutorial"}
+    exec(compile(PROGRAMS["tutorial.rst"], "tutorial.rst", "exec"), names)
+    text = (ROOT / "docs" / "tutorial.rst").read_text(encoding="utf-8")
+    pictures = re.findall(r"^\.\. figure:: generated/tutorial/(\S+)$", text, re.MULTILINE)
+    assert sorted(pictures) == sorted(path.name for path in small.glob("*.png")) and len(pictures) == 3
+    assert (small / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    two, task = names["weights"][:2], names["task"]
+    apart, merged, unaligned = (
+        names["predict"](networks, task).losses.max() for networks in (two, names["merged"], wsflow.merge(two, task))
+    )
+    assert merged < 1.5 * apart < 2 * apart < unaligned
+    assert names["predict"](names["merged"], task.held_out).scores[0] > 0.9
+
+
+def test_pictures_of_pages_are_drawn_again_when_their_code_has_changed(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
+    extension = importlib.import_module("made_from_pages")
+    app, page, folder = SimpleNamespace(srcdir=tmp_path), tmp_path / "tutorial.rst", tmp_path / "generated" / "tutorial"
+    text = "A page\n======\n\n.. code-block:: python\n\n   x = {}\n\nWords.\n\n.. code-block:: text\n\n   no code\n\n"
+    text += ".. code-block:: python\n\n   with open('picture.png', 'a') as file:\n       file.write(str(x))\n"
+    for value in (1, 1, 2):
+        page.write_text(text.format(value))
+        extension.draw(app)
+    assert (folder / "picture.png").read_text() == "12"
+    page.write_text(text.format("1 / 0"))
+    with pytest.raises(subprocess.CalledProcessError):
+        extension.draw(app)
+    # what failed is run again
+    assert not (folder / extension.PROGRAM).exists()
 
 
 @pytest.mark.parametrize("name", [page.name for page in PAGES if ">>>" in page.read_text(encoding="utf-8")])
