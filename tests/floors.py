@@ -17,6 +17,7 @@ FLOORS = {
     "schema": 0,
     "options": 0,
     "progress": 0,
+    "parallel": 0,
     "representation": 0,
     "activations": 0,
     "array_functions": 0,

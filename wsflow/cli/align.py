@@ -67,6 +67,7 @@ class Reference(Input):
     "--by", default="run", show_default=True, type=options.Choice(["run", "network"]), help="Whether runs move as one."
 )
 @options.runs_networks
+@options.jobs
 @options.common
 def align(
     file: Path,

@@ -22,6 +22,7 @@ from wsflow.cli.rendering import Bars, echo_json, echo_report
 @click.option("--task", "task_name", type=TaskName(), metavar="TASK", help="Another task than the training networks'.")
 @click.option("-o", "--out", type=OutputFile("a report", (".html",)), help="File for the report as a page (.html).")
 @options.plot("File for the report on one page (.png, .pdf, .svg).")
+@options.jobs
 @options.common
 def evaluate(
     population: Path,

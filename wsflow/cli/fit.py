@@ -40,6 +40,7 @@ MIB = 2**20
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
 @click.option("--dry-run", is_flag=True, help="Say what time and memory the fit would take, and write nothing.")
 @parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")
+@options.jobs
 @options.common
 def fit(
     population: Path,

@@ -100,6 +100,18 @@ def count(default: int, help_text: str) -> Callable[[Command], Command]:
     return click.option("-n", "--number", default=default, show_default=True, type=click.IntRange(1), help=help_text)
 
 
+def jobs(command: Command) -> Command:
+    """Add ``--jobs COUNT``, which is joblib's while the command runs."""
+
+    def begin(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
+        from wsflow.parallel import jobs
+
+        ctx.with_resource(jobs(value))
+
+    text = "Processes that work side by side; -1 for one on each core."
+    return click.option("--jobs", type=int, callback=begin, expose_value=False, help=text)(command)
+
+
 def frozen(command: Command) -> Command:
     """Add ``--frozen LAYER``, which may be given several times."""
     text = "A layer on which no symmetry shall act."

@@ -51,6 +51,7 @@ FLOW_STEPS = 16  # of a guided descent, at most
     help="On whose inputs the statistics of batch norms are computed (default: that of --guide, or else the model's).",
 )
 @click.option("--log-prob", is_flag=True, help="Print the log-density of each network, taken along its path.")
+@options.jobs
 @options.common
 def sample(
     model: Path,

@@ -22,6 +22,7 @@ PARAMETERS = ("solver", "density")
 @click.argument("model", type=InputFile())
 @click.argument("population", type=InputFile())
 @parameter_option("How to integrate, such as -p density.n_probes=32, -p density=hutch++ or -p solver.n_steps=32.")
+@options.jobs
 @options.common
 def score(model: Path, population: Path, parameters: Parameters, seed: int, as_json: bool, quiet: bool) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any, ClassVar, cast, get_args
 
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.aligned_parts import PartAlignment
 from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.transformer import OrbitTransformer
 from wsflow.estimators.validation import (
@@ -26,22 +26,21 @@ from wsflow.estimators.validation import (
     viewed,
     wrapped,
 )
-from wsflow.evaluation.barrier import midpoint_barrier
 from wsflow.exceptions import InvalidInputError
 from wsflow.mapped import chunks, empty_like, taken
+from wsflow.parallel import side_by_side
 from wsflow.progress import Progress, stages
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import Form
-from wsflow.symmetry.matching import fixed_groups, objective
-from wsflow.symmetry.matching.alignment import Alignment, Networks
-from wsflow.symmetry.matching.methods import AUTO, METHODS, Context, Method, method_of
+from wsflow.symmetry.matching import fixed_groups
+from wsflow.symmetry.matching.alignment import Alignment
+from wsflow.symmetry.matching.methods import AUTO, METHODS, Method, method_of
 from wsflow.symmetry.matching.references import REFERENCES as COMPUTED
 from wsflow.symmetry.matching.references import STEPS as SEARCH_STEPS
 from wsflow.symmetry.matching.references import spaced
-from wsflow.symmetry.matching.snapshots import SnapshotPart, snapshot_parts, without_scales
+from wsflow.symmetry.matching.snapshots import SnapshotPart, snapshot_parts
 from wsflow.task import Task
-from wsflow.weights import WeightArray
 
 REFERENCES = ("auto", "first", *COMPUTED)
 # networks from which a reference is found, evenly spaced over the rows
@@ -88,6 +87,9 @@ class PermutationAligner(OrbitTransformer):
     progress : callable, optional
         Called with the steps done and their number: those of the reference, and one for each network that is aligned,
         and whose barrier is measured.
+    n_jobs : int, optional
+        Processes in which networks are aligned, some 2**20 weights at a time: joblib's (default: those of
+        ``joblib.parallel_config``, if any). They change nothing. The reference is found in one.
 
     Attributes
     ----------
@@ -135,6 +137,7 @@ class PermutationAligner(OrbitTransformer):
         "random_state": ["random_state"],
         "architecture": [Architecture, None],
         "progress": [callable, None],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -147,6 +150,7 @@ class PermutationAligner(OrbitTransformer):
         random_state: Any = None,
         architecture: Architecture | None = None,
         progress: Progress | None = None,
+        n_jobs: int | None = None,
     ) -> None:
         self.method = method
         self.task = task
@@ -156,6 +160,7 @@ class PermutationAligner(OrbitTransformer):
         self.random_state = random_state
         self.architecture = architecture
         self.progress = progress
+        self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None) -> PermutationAligner:
         """Find the reference, and align the networks to it.
@@ -232,35 +237,26 @@ class PermutationAligner(OrbitTransformer):
         rows, parts = snapshot_parts(X, self.by, *values.shape)
         matched = values if len(rows) == len(values) else taken(values, rows)
         self._fix_groups(viewed(matched))
-        lengths = [(part.n_matched, 0 if self.task is None else part.n_moved) for part in parts]
-        search, *steps = stages(self.progress, SEARCH_STEPS, *chain.from_iterable(lengths))
+        lengths = [part.n_matched + (0 if self.task is None else part.n_moved) for part in parts]
+        search, *steps = stages(self.progress, SEARCH_STEPS, *lengths)
         self._find_reference(values, matched, search)
         aligned = empty_like(values)
-        for part, alignment, measurement in zip(parts, steps[::2], steps[1::2], strict=True):
-            self._fit_part(values, aligned, part, alignment, measurement)
+        self._fit_parts(values, aligned, parts, steps)
         self.output_change_ = output_change(values, aligned, self.architecture_)
         return self._finished(aligned, X)
 
-    def _fit_part(
-        self,
-        values: np.ndarray,
-        aligned: np.ndarray,
-        part: SnapshotPart,
-        alignment: Progress | None,
-        measurement: Progress | None,
+    def _fit_parts(
+        self, values: np.ndarray, aligned: np.ndarray, parts: Sequence[SnapshotPart], steps: Sequence[Progress | None]
     ) -> None:
-        """Align the networks that move with some, and report on them."""
-        networks = self._alignment.networks(viewed(values[part.matched]))
-        action, passes = self._align(networks, alignment)
-        scaled = action @ networks.scaling
-        moving = without_scales(scaled)
-        for (rows, which), progress in zip(part.moved, stages(measurement, *part.lengths), strict=True):
-            before = values[rows]
-            aligned[rows] = after = moving.rows(which)(before)
-            self.n_passes_[rows] = passes[which].numpy()
-            everyone = len(after) == part.n_matched == len(values)
-            compared = scaled(networks.compared) if everyone else self._representatives(after)
-            self._report(rows, before, compared, progress)
+        """Align the networks of all parts, and report on them."""
+        is_everyone = parts[0].n_matched == len(values)
+        calls = ((part, values[part.matched], [values[rows] for rows, _ in part.moved], is_everyone) for part in parts)
+        results = side_by_side(self._parts.align, calls, len(parts), self.n_jobs, steps, in_batches=False)
+        for part, found in zip(parts, results, strict=True):
+            for (rows, _), few in zip(part.moved, found, strict=True):
+                aligned[rows] = few.weights
+                for name in REPORTED:
+                    getattr(self, f"{name}_")[rows] = getattr(few, name)
 
     def _check_row(self, n: int) -> None:
         if isinstance(self.reference, (int, np.integer)) and not 0 <= self.reference < n:
@@ -339,30 +335,21 @@ class PermutationAligner(OrbitTransformer):
             reference = self._representatives(given)[0]
         self.reference_ = reference.double().numpy().copy()
 
-    def _align(self, networks: Networks, progress: Progress | None) -> tuple[Action, Tensor]:
-        context = Context(self.task, self._seed, progress)
-        return self._alignment.align(networks, tensor(self.reference_), self._method, context)
+    @property
+    def _parts(self) -> PartAlignment:
+        return PartAlignment(self._alignment, tensor(self.reference_), self._method, self.task, self._seed)
 
     def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[Any, Action]]:
         _, parts = snapshot_parts(X, self.by, *values.shape)
-        for part, progress in zip(parts, stages(self.progress, *(part.n_matched for part in parts)), strict=True):
-            networks = self._alignment.networks(viewed(values[part.matched]))
-            action = without_scales(self._align(networks, progress)[0] @ networks.scaling)
-            for rows, which in part.moved:
-                yield rows, action.rows(which)
+        steps = stages(self.progress, *(part.n_matched for part in parts))
+        calls = ((part, values[part.matched]) for part in parts)
+        results = side_by_side(self._parts.actions, calls, len(parts), self.n_jobs, steps, in_batches=False)
+        for part, actions in zip(parts, results, strict=True):
+            for (rows, _), action in zip(part.moved, actions, strict=True):
+                yield rows, action
 
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
         return wrapped(self, moved, X, aligned=True)
-
-    def _report(self, rows: Any, values: np.ndarray, after: Tensor, progress: Progress | None) -> None:
-        self.objective_[rows] = objective(after, tensor(self.reference_), self._architecture).numpy()
-        if self.task is None or not self._architecture.is_runnable:
-            return
-        reference = WeightArray(self.reference_[None], self._architecture)
-        barriers = (self.barrier_before_, self._representatives(values)), (self.barrier_after_, after)
-        for (barrier, networks), stage in zip(barriers, stages(progress, len(values), len(values)), strict=True):
-            moved = WeightArray(networks.numpy(), self._architecture)
-            barrier[rows] = midpoint_barrier(moved, reference, self.task, stage)
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {"reference": self.reference_, "distances": self.distances_, "first": self._first, **self.report_}

@@ -17,6 +17,7 @@ from wsflow.flow.velocity import VelocityField
 from wsflow.geometry import Geometry
 from wsflow.mapped import chunks, empty_like
 from wsflow.models.weight_flow import WeightFlowModel
+from wsflow.parallel import jobs
 
 
 class FittedFlow:
@@ -25,6 +26,7 @@ class FittedFlow:
     model_: WeightFlowModel
     architecture_: Any
     geometry: Any
+    n_jobs: int | None
 
     def _model(self, condition: Any = None, scale: float = 1.0) -> WeightFlowModel:
         raise NotImplementedError
@@ -62,7 +64,8 @@ class FittedFlow:
             If there is no density: for the normalized geometry and for a source that is only drawn from.
         """
         rows = weights_alone(later_array(self, X), self.architecture_)
-        found, error = self._model(condition).log_prob_and_error(rows)
+        with jobs(self.n_jobs):
+            found, error = self._model(condition).log_prob_and_error(rows)
         return (found.numpy(), error.numpy()) if return_std else found.numpy()
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -46,6 +46,7 @@ from wsflow.models.weight_flow import (
     WeightFlowModel,
     build_weight_flow,
 )
+from wsflow.parallel import jobs
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.running.without_statistics import without_statistics
 from wsflow.task import Task
@@ -115,6 +116,9 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         Training steps between states.
     warm_start : bool
         Whether `fit` begins with the velocity network of the last `fit`, whose sizes must be the same.
+    n_jobs : int, optional
+        Processes that sample, by 128 networks, and score, by 32: joblib's (default: those of
+        ``joblib.parallel_config``, if any). They change nothing.
 
     Attributes
     ----------
@@ -173,6 +177,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 100,
         warm_start: bool = False,
+        n_jobs: int | None = None,
     ) -> None:
         self.geometry = geometry
         self.velocity = velocity
@@ -194,6 +199,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
         self.warm_start = warm_start
+        self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> WeightFlow:
         """Learn the distribution of the rows.
@@ -370,9 +376,12 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         generator = torch_generator(random_state)
         if not return_log_prob:
             options = {"temperature": temperature, "noise": noise, "guidance": guidance}
-            return self._networks(model.sample(int(n_samples), generator, **options), architecture, task)
+            with jobs(self.n_jobs):
+                weights = model.sample(int(n_samples), generator, **options)
+            return self._networks(weights, architecture, task)
         check_path(guidance, noise)
-        weights, log_prob = model.sample_with_log_prob(int(n_samples), generator, temperature=temperature)
+        with jobs(self.n_jobs):
+            weights, log_prob = model.sample_with_log_prob(int(n_samples), generator, temperature=temperature)
         return self._networks(weights, architecture, task), log_prob.numpy()
 
     def _networks(self, weights: Tensor, architecture: Architecture | None, task: Task | None) -> Any:

@@ -15,6 +15,7 @@ from wsflow.evaluation.nearest_neighbours import NearestDistances, nearest_dista
 from wsflow.evaluation.novelty import PAIRS, check_held_out, dispersion_of, novelty_of
 from wsflow.evaluation.pareto import Frontier
 from wsflow.evaluation.predictive import Predictive, predict, score_key
+from wsflow.parallel import side_by_side
 from wsflow.representation import in_a_line
 from wsflow.task import Task
 from wsflow.weights import WeightArray
@@ -114,12 +115,17 @@ class Evaluator:
 
 
 def frontier(
-    samples: Mapping[float, WeightArray], evaluator: Evaluator, name: str = "samples", knob: str = "temperature"
+    samples: Mapping[float, WeightArray],
+    evaluator: Evaluator,
+    name: str = "samples",
+    knob: str = "temperature",
+    n_jobs: int | None = None,
 ) -> Frontier:
     """Measure the frontier of a generator with a knob: a row for the networks that it gives at each level."""
     levels = sorted(samples)
-    rows = (evaluator.measure(as_own_runs(samples[level])).row for level in levels)
-    return Frontier(name, tuple(f"{knob} {level:g}" for level in levels), tuple(rows), evaluator.score)
+    calls = ((as_own_runs(samples[level]),) for level in levels)
+    rows = tuple(found.row for found in side_by_side(evaluator.measure, calls, len(levels), n_jobs))
+    return Frontier(name, tuple(f"{knob} {level:g}" for level in levels), rows, evaluator.score)
 
 
 def as_own_runs(weights: WeightArray) -> WeightArray:

@@ -130,13 +130,21 @@ def null_curves() -> dict[str, list[str]]:
 def null_samples(train: np.ndarray, n_samples: int, random_state: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name and the samples (n_samples, d) of every null at every level, from networks (n, d)."""
     train = np.asarray(train, dtype=np.float64)
+    for name in null_names():
+        yield name, draw_null(name, train, n_samples, random_state)
+
+
+def draw_null(name: str, train: np.ndarray, n_samples: int, random_state: int) -> np.ndarray:
+    """Draw the samples (n_samples, d) of a null at a level, such as ``"noise 0.1"``, from networks (n, d)."""
     if len(train) < 2:
         raise InvalidInputError(f"Nulls need at least 2 training networks, got {len(train)}: train more.")
     for index, (key, null) in enumerate(NULLS.items()):
         for at, level in enumerate(null.levels):
-            # each null has a generator of its own, so that a new row changes no other
-            rng = np.random.default_rng([random_state, index, at])
-            yield _name(key, null, level), null.function(train, n_samples, rng, level)
+            if _name(key, null, level) == name:
+                # each null has a generator of its own, so that a new row changes no other
+                rng = np.random.default_rng([random_state, index, at])
+                return null.function(np.asarray(train, dtype=np.float64), n_samples, rng, level)
+    raise ValueError(f"There is no null {name!r}. Choose one of {', '.join(null_names())}.")
 
 
 def _name(key: str, null: Null, level: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -21,10 +21,11 @@ from wsflow.evaluation.evaluator import MEASURED, NULL_PAIRS, Evaluator, Measure
 from wsflow.evaluation.inputs import check_networks, check_nulls, finite_samples, split_held_out
 from wsflow.evaluation.measures import DISTRIBUTION, measure
 from wsflow.evaluation.nearest_neighbours import NearestDistances
-from wsflow.evaluation.nulls import null_curves, null_names, null_samples
+from wsflow.evaluation.nulls import draw_null, null_curves, null_names
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
+from wsflow.parallel import side_by_side
 from wsflow.populations.arguments import takes_networks
 from wsflow.populations.population import described, versions
 from wsflow.progress import Progress, counter
@@ -169,6 +170,7 @@ def evaluate(
     reference: Any = None,
     random_state: int = 0,
     progress: Progress | None = None,
+    n_jobs: int | None = None,
 ) -> Report:
     """Judge samples by held-out data and networks of held-out runs, beside training networks and nulls.
 
@@ -196,6 +198,9 @@ def evaluate(
         Seed of the nulls, and of the permutations of the two-sample test.
     progress : callable, optional
         Called with the steps done and the steps in all.
+    n_jobs : int, optional
+        Processes that measure nulls, and the levels of a curve: joblib's (default: those of
+        ``joblib.parallel_config``, if any). They change nothing.
 
     Raises
     ------
@@ -234,12 +239,14 @@ def evaluate(
     advance()
     if nulls is not False:
         made_of = aligned(train, evaluator.reference) if nulls is True else nulls
-        for name, found in _nulls(evaluator, np.asarray(made_of), min(len(samples), MEASURED), random_state):
+        known = evaluator, np.asarray(made_of, dtype=np.float64), min(len(samples), MEASURED), random_state
+        calls = [(name, *known) for name in null_names()]
+        for (name, *_), found in zip(calls, side_by_side(_measure_null, calls, len(calls), n_jobs), strict=True):
             measured[name] = found
             advance()
     own = {}
     if curve:
-        own = {"samples": frontier({k: finite_samples(w, [])[0] for k, w in curve.items()}, evaluator)}
+        own = {"samples": frontier({k: finite_samples(w, [])[0] for k, w in curve.items()}, evaluator, n_jobs=n_jobs)}
         advance()
     counts = {"training": len(train), "training_runs": len(np.unique(train.runs)), "held_out": len(held_out)}
     counts |= {"held_out_runs": len(np.unique(held_out.runs)), "samples": len(samples), "not_finite": dropped}
@@ -294,17 +301,14 @@ def _report(
     )
 
 
-def _nulls(
-    evaluator: Evaluator, made_of: np.ndarray, n_samples: int, random_state: int
-) -> Iterator[tuple[str, Measured]]:
-    """Measure every null at every level, made of aligned networks (n, d)."""
-    for name, rows in null_samples(made_of, n_samples, random_state):
-        networks = WeightArray(rows, evaluator.train.architecture)
-        if len(networks.architecture.statistic_columns):
-            # in the precision in which networks are judged
-            networks = networks.astype(np.float32)
-            networks = recompute_batch_norm(networks, evaluator.task, max_inputs=STATISTICS_INPUTS)
-        yield name, evaluator.measure(networks, pairs=NULL_PAIRS)
+def _measure_null(name: str, evaluator: Evaluator, made_of: np.ndarray, n_samples: int, random_state: int) -> Measured:
+    """Measure a null at a level, made of aligned networks (n, d)."""
+    networks = WeightArray(draw_null(name, made_of, n_samples, random_state), evaluator.train.architecture)
+    if len(networks.architecture.statistic_columns):
+        # in the precision in which networks are judged
+        networks = networks.astype(np.float32)
+        networks = recompute_batch_norm(networks, evaluator.task, max_inputs=STATISTICS_INPUTS)
+    return evaluator.measure(networks, pairs=NULL_PAIRS)
 
 
 def _curves(nulls: dict[str, Row], score: str) -> dict[str, Frontier]:

@@ -21,6 +21,7 @@ from wsflow.flow.likelihood import log_density, sample_with_log_density
 from wsflow.flow.solvers import Field, RungeKutta, integrate_stochastic
 from wsflow.flow.sources import Source
 from wsflow.manifolds import Product
+from wsflow.parallel import side_by_side
 
 SAMPLED = 128  # rows that are sampled together: always so many, each block from a random stream of its own
 SCORED = 32  # rows that are scored together, padded to so many: derivatives of gradients cost more
@@ -102,7 +103,7 @@ class ContinuousFlow(nn.Module):
         noise: float = 0.0,
         guide: Guide | None = None,
     ) -> Tensor:
-        """Draw points.
+        """Draw points, in blocks of 128 that the processes of ``joblib.parallel_config``, if any, divide among them.
 
         Parameters
         ----------
@@ -128,7 +129,9 @@ class ContinuousFlow(nn.Module):
         """
         field = self._velocity(self.solver.dtype)
 
-        def transport(x0: Tensor, stream: torch.Generator) -> Tensor:
+        def transport(block: int) -> Tensor:
+            x0, stream = self._start(block, temperature)
+
             def solve(field: Field, x: Tensor) -> Tensor:
                 return self._follow(field, x, noise, stream)
 
@@ -138,7 +141,7 @@ class ContinuousFlow(nn.Module):
             with torch.no_grad():
                 return solve(field, x0)
 
-        return torch.cat([transport(*start) for start in self._starts(n, temperature, generator)])[:n]
+        return torch.cat(list(_by_blocks(transport, n, generator)))[:n]
 
     def trajectories(self, n: int, generator: torch.Generator, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Follow points from the source to those that `sample` draws with the same generator.
@@ -176,15 +179,18 @@ class ContinuousFlow(nn.Module):
         """Draw points (n, size) with their log-densities (n,), in float64; the seed is that of the probes."""
         source = self.source if temperature == 1.0 else self.source.at_temperature(temperature)
         field, rates = self._rated_velocity(), self.divergence.rates(self.manifold.size, seed)
-        blocks = []
-        for x0, _ in self._starts(n, temperature, generator):
-            rate = rates(self.divergence.row_seeds(x0.double(), seed))
-            blocks.append(sample_with_log_density(field, x0.double(), self.manifold, source, rate, self.solver))
+
+        def transport(block: int) -> tuple[Tensor, Tensor]:
+            x0 = self._start(block, temperature)[0].double()
+            rate = rates(self.divergence.row_seeds(x0, seed))
+            return sample_with_log_density(field, x0, self.manifold, source, rate, self.solver)
+
+        blocks = _by_blocks(transport, n, generator)
         points, estimates = (torch.cat(parts)[:n] for parts in zip(*blocks, strict=True))
         return points, self._summed(estimates)[0]
 
     def log_prob(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Compute log-densities, with respect to the Riemannian volume.
+        """Compute log-densities, with respect to the Riemannian volume, by 32 in processes as `sample` does.
 
         Parameters
         ----------
@@ -213,7 +219,7 @@ class ContinuousFlow(nn.Module):
         def estimates(chunk: Tensor, seeds: Tensor) -> Tensor:
             return log_density(field, chunk, self.manifold, self.source, rates(seeds), self.solver)
 
-        return self._summed(in_chunks(estimates, x, self.divergence.row_seeds(x, seed)))
+        return self._summed(in_chunks(estimates, x, self.divergence.row_seeds(x, seed), n_jobs=None))
 
     def _summed(self, estimates: Tensor) -> tuple[Tensor, Tensor]:
         return mean_and_error(estimates, self.divergence.divergence(self.manifold.size).is_exact)
@@ -236,16 +242,13 @@ class ContinuousFlow(nn.Module):
             return velocity
         return copy.deepcopy(self.velocity).to(dtype)
 
-    def _starts(
-        self, n: int, temperature: float, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, torch.Generator]]:
-        """Blocks of SAMPLED points at t = 0, each with its random stream; at least n points."""
-        for _ in range(-(-n // SAMPLED)):
-            stream = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-            x0 = self.source.sample(SAMPLED, stream)
-            if temperature != 1.0:
-                x0 = self.manifold.exp(x0, (1 - temperature) * self.source.to_centre(x0))
-            yield x0, stream
+    def _start(self, seed: int, temperature: float) -> tuple[Tensor, torch.Generator]:
+        """SAMPLED points at t = 0, and the random stream of a seed, from which they are."""
+        stream = torch.Generator().manual_seed(seed)
+        x0 = self.source.sample(SAMPLED, stream)
+        if temperature != 1.0:
+            x0 = self.manifold.exp(x0, (1 - temperature) * self.source.to_centre(x0))
+        return x0, stream
 
     def _follow(self, field: Field, x: Tensor, noise: float, stream: torch.Generator) -> Tensor:
         """From points at t = 0 along a field to t = 1, with noise or without."""
@@ -257,16 +260,20 @@ class ContinuousFlow(nn.Module):
         return self.solver(lambda p, t: (field(p, t), None), x, self.manifold)[0]
 
 
-def in_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+def _by_blocks(transport: Callable[[int], Any], n: int, generator: torch.Generator) -> Iterator[Any]:
+    """Call a function with the seed of each block of SAMPLED points, which are at least n together."""
+    seeds = [(int(torch.randint(2**62, (1,), generator=generator)),) for _ in range(-(-n // SAMPLED))]
+    return side_by_side(transport, seeds, len(seeds))
+
+
+def in_chunks(function: Callable[..., Tensor], *rows: Tensor, n_jobs: int | None = 1) -> Tensor:
     """Apply a function to chunks of `SCORED` rows, the last one padded, and join what it gives for the rows.
 
     So a row's result depends on the others only as far as matrix kernels treat rows by their place: up to rounding.
     """
-    results = []
-    for chunks in zip(*(values.split(SCORED) for values in rows), strict=True):
-        n = len(chunks[0])
-        results.append(function(*(_padded(chunk) for chunk in chunks))[:n])
-    return torch.cat(results)
+    parts = zip(*(values.split(SCORED) for values in rows), strict=True)
+    calls = [tuple(_padded(part) for part in chunk) for chunk in parts]
+    return torch.cat(list(side_by_side(function, calls, len(calls), n_jobs)))[: len(rows[0])]
 
 
 def _padded(chunk: Tensor) -> Tensor:
