@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def fit(
       wsflow fit zoo.safetensors -o flat.st --geometry euclidean --form raw -p max_iter=3000
       wsflow fit zoo.safetensors -o large.st --checkpoint half_done --resume
       wsflow fit zoo.safetensors -o huge.st --dry-run
+      torchrun --nproc-per-node=4 -m wsflow fit zoo.safetensors -o model.st
     """
     from sklearn.pipeline import make_pipeline
 
@@ -73,11 +75,16 @@ def fit(
     from wsflow.models.options import DEFAULTS
     from wsflow.models.settings import settings_of
     from wsflow.running.without_statistics import without_statistics
+    from wsflow.training.distributed import data_parallel
 
+    processes = click.get_current_context().with_resource(data_parallel())
+    if not processes.is_first:
+        # the first process says all of it
+        warnings.simplefilter("ignore")
     loaded = wsflow.load_population(population)
     flow = flow_of(geometry, iterations, loaded.task, seed, parameters)
     architecture = without_statistics(loaded.architecture)
-    check_checkpoint(checkpoint, resume)
+    processes.on_first(lambda: check_checkpoint(checkpoint, resume))
     flow.set_params(checkpoint=checkpoint)
     settings = settings_of(architecture, **{name: getattr(flow, name) for name in DEFAULTS})
     check_flow(settings, architecture, architecture.n_weights)
@@ -89,22 +96,26 @@ def fit(
         flow,
     )
     if dry_run:
+        if processes.size > 1:
+            raise InvalidInputError("A fit of several processes is not estimated: use --dry-run without torchrun.")
         _echo_estimate(measure_fit(model, loaded.weights, size), as_json)
         return
-    bars = Bars(quiet)
+    bars = Bars(quiet or not processes.is_first)
     try:
         with bars.stage("Fitting the flow", "steps") as progress:
             flow.set_params(progress=progress)
             model.fit(loaded.weights)
     except KeyboardInterrupt:
         flow.set_params(progress=None)
-        if not getattr(flow, "n_iter_", 0):
+        if not getattr(flow, "n_iter_", 0) or not processes.is_first:
             raise
         wsflow.save_model(model, out)
         raise CommandError(
             f"interrupted; {out} has the best model so far, of step {flow.history_.best_step}.", INTERRUPTED
         ) from None
     flow.set_params(progress=None)
+    if not processes.is_first:
+        return
     wsflow.save_model(model, out)
     history = flow.history_
     if history.stopped_at is not None:

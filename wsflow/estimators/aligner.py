@@ -89,7 +89,7 @@ class PermutationAligner(OrbitTransformer):
         and whose barrier is measured.
     n_jobs : int, optional
         Processes in which networks are aligned, some 2**20 weights at a time: joblib's (default: those of
-        ``joblib.parallel_config``, if any). They change nothing. The reference is found in one.
+        ``joblib.parallel_config``, if any). Numbers do not depend on them. The reference is found in one.
 
     Attributes
     ----------

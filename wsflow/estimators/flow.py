@@ -50,6 +50,7 @@ from wsflow.parallel import jobs
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.running.without_statistics import without_statistics
 from wsflow.task import Task
+from wsflow.training.distributed import current_processes
 from wsflow.training.loop import TrainingInterrupted
 
 # networks that are in double precision at once, beside their points
@@ -118,7 +119,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         Whether `fit` begins with the velocity network of the last `fit`, whose sizes must be the same.
     n_jobs : int, optional
         Processes that sample, by 128 networks, and score, by 32: joblib's (default: those of
-        ``joblib.parallel_config``, if any). They change nothing.
+        ``joblib.parallel_config``, if any). Numbers do not depend on them.
 
     Attributes
     ----------
@@ -240,7 +241,9 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         before = self.model_.velocity if self.warm_start and hasattr(self, "model_") else None
         data = {"networks": values, "runs": runs_of(X, groups, len(values)), "start": before}
         data["conditions"] = None if settings.condition is None else y
-        checkpoint = self._checkpoint(settings, data, generator)
+        processes = current_processes()
+        checkpoint = processes.on_first(lambda: self._checkpoint(settings, data, generator))
+        processes.synchronize(generator)
         self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs_of(X, groups, len(values))))
         warn_of_few(self, self.n_networks_, self.n_runs_)
         held_out = held_out_rows(X, groups, len(values), settings.training.validation_fraction, generator)

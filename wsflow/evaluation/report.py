@@ -200,7 +200,7 @@ def evaluate(
         Called with the steps done and the steps in all.
     n_jobs : int, optional
         Processes that measure nulls, and the levels of a curve: joblib's (default: those of
-        ``joblib.parallel_config``, if any). They change nothing.
+        ``joblib.parallel_config``, if any). Numbers do not depend on them.
 
     Raises
     ------

@@ -21,6 +21,7 @@ from wsflow.flow.couplings import COUPLINGS, Nearest
 from wsflow.flow.paths import PREDICTIONS, TIMES
 from wsflow.flow.sources import Source
 from wsflow.flow.velocity import VelocityField
+from wsflow.training.distributed import ALONE, Processes
 from wsflow.training.loop import Loss, seeded
 
 # metric(x, v, generator) maps tangent vectors v at x linearly to (n, k); its squared norm is the metric's
@@ -42,6 +43,8 @@ class FlowMatchingLoss:
         Share of the metric in the loss, between 0 (none) and 1.
     nearest : callable, optional
         For ``coupling="orbit"``: see `wsflow.flow.couplings.orbit`.
+    processes : Processes
+        Among which batches are divided: the mean of their losses is that of the batch.
 
     Examples
     --------
@@ -65,7 +68,9 @@ class FlowMatchingLoss:
         metric: Metric | None = None,
         metric_weight: float = 0.9,
         nearest: Nearest | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.manifold = velocity.manifold
         self.source = velocity.source
         self.prediction = PREDICTIONS[velocity.prediction]
@@ -80,6 +85,10 @@ class FlowMatchingLoss:
         x0 = source.sample(len(x1), generator).to(x1)
         x0, x1 = self.coupling(x0, x1, self.manifold, self.nearest)
         return x0, x1, self.times(len(x1), generator).to(x1)
+
+    def _part(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What this process has of the pairs and times of a batch."""
+        return self.processes.part(x0), self.processes.part(x1), self.processes.part(t)
 
     def __call__(self, velocity: nn.Module, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         """The mean loss on pairs (n, size) and times (n,); the generator is the metric's."""
@@ -97,8 +106,9 @@ class FlowMatchingLoss:
     def _normalization(self, end: Tensor, ut: Tensor, generator: torch.Generator) -> float:
         """What makes the metric's loss of the zero velocity equal to the Euclidean one; measured once."""
         if not self.measured and self.metric is not None:
-            seen = self.metric(end, self.manifold.to_tangent(end, ut), generator).square().mean()
-            scale = self._in_units(ut).square().mean() / seen.clamp_min(torch.finfo(seen.dtype).tiny)
+            seen = self.processes.mean(self.metric(end, self.manifold.to_tangent(end, ut), generator).square().mean())
+            own = self.processes.mean(self._in_units(ut).square().mean())
+            scale = own / seen.clamp_min(torch.finfo(seen.dtype).tiny)
             self.measured["normalization"] = float(scale)
         return self.measured.get("normalization") or 1.0
 
@@ -118,15 +128,23 @@ class FlowMatchingLoss:
 
         Batches are in `dtype`, by default that of the points.
         """
+        processes = self.processes
+        if batch_size < processes.size:
+            raise ValueError(
+                f"A batch of {batch_size} cannot be divided among {processes.size} processes. Use a larger batch_size, "
+                "or fewer processes."
+            )
         source = self.source.to(dtype or x1.dtype)
 
         def loss(velocity: VelocityField, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             rows = torch.randint(len(x1), (batch_size,), generator=generator)
-            pairs = self.pairs(x1[rows].to(dtype or x1.dtype), source, generator)
+            # drawn by all processes for the whole batch, so that it is the same one
+            pairs = self._part(*self.pairs(x1[rows].to(dtype or x1.dtype), source, generator))
             known = None if conditions is None else forgotten(conditions[rows], condition_dropout, generator)
             drops = any(isinstance(part, nn.Dropout) for part in velocity.modules())
-            with seeded(generator, enabled=drops):
-                value = self(bound(velocity, known), *pairs, generator)
+            with seeded(generator, drops, processes.rank):
+                view = bound(velocity, None if known is None else processes.part(known))
+                value = self(view, *pairs, generator) * processes.weight(batch_size)
             return value, value
 
         return loss
@@ -138,10 +156,15 @@ class FlowMatchingLoss:
         seed = int(torch.randint(2**31, (1,), generator=generator))
         if not len(x1):
             return None
-        pairs = self.pairs(x1, self.source, generator)
+        processes = self.processes
+        pairs = self._part(*self.pairs(x1, self.source, generator))
+        known = None if conditions is None else processes.part(conditions)
 
         def validate(velocity: VelocityField) -> float:
-            return float(self(bound(velocity, conditions), *pairs, torch.Generator().manual_seed(seed)))
+            loss = x1.new_zeros(())
+            if len(pairs[0]):
+                loss = self(bound(velocity, known), *pairs, torch.Generator().manual_seed(seed))
+            return float(processes.mean(loss * processes.weight(len(x1))))
 
         return validate
 

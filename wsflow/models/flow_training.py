@@ -19,6 +19,7 @@ from wsflow.objectives.function_metric import function_metric, predictions_of
 from wsflow.progress import Progress, stages
 from wsflow.representation import in_a_line
 from wsflow.training.checkpoints import CheckpointFolder, Stage
+from wsflow.training.distributed import Processes, current_processes
 from wsflow.training.loop import Loss, TrainingInterrupted, train
 from wsflow.training.state import History, Schedule
 
@@ -77,22 +78,25 @@ def train_weight_flow(
     TrainingInterrupted
         At Ctrl-C, with the best weights so far in place.
     """
-    settings, velocity = model.settings, model.velocity
+    settings, velocity, processes = model.settings, model.velocity, current_processes()
+    processes.check_same(points.sum(0), "The networks to which the flow is fitted")
+    processes.copy_first(velocity)
+    progress = progress if processes.is_first else None
     validation = validation.float()
     learned, held_out = conditions or (None, None)
     if learned is not None:
         velocity.network.fit_condition(learned)
-    loss = _flow_matching_loss(model)
+    loss = _flow_matching_loss(model, processes)
     dropout = 0.0 if settings.condition is None else settings.condition.dropout
     batches = loss.on_batches(points, settings.training.batch_size, learned, dropout, torch.float32)
     first, second = stages(progress, settings.max_iter, 0 if settings.energy is None else settings.energy.n_steps)
     history = FlowHistory()
-    matched, fitted = (None if checkpoint is None else Stage(*checkpoint, name, loss) for name in STAGES)
+    matched, fitted = (None if checkpoint is None else Stage(*checkpoint, name, loss, processes) for name in STAGES)
     try:
         validate = loss.on_validation(validation, generator, held_out)
         schedule = _schedule(settings)
         what = "The loss of the flow"
-        watched: dict[str, Any] = {"progress": first, "what": what, "stage": matched}
+        watched: dict[str, Any] = {"progress": first, "what": what, "stage": matched, "processes": processes}
         found = train(velocity, batches, schedule, generator, validate=validate, **watched)
         history = FlowHistory(**vars(found))
         if settings.energy is not None:
@@ -104,7 +108,7 @@ def train_weight_flow(
                 patience=None,
             )
             what = "The energy distance of predictions"
-            watched = {"progress": second, "what": what, "stage": fitted}
+            watched = {"progress": second, "what": what, "stage": fitted, "processes": processes}
             found = train(velocity, matching, schedule, generator, is_trained=True, **watched)
             history.energy = found.train
             if found.stopped_at is not None:
@@ -151,10 +155,10 @@ def _energy_matching_loss(
     )
 
 
-def _flow_matching_loss(model: WeightFlowModel) -> FlowMatchingLoss:
+def _flow_matching_loss(model: WeightFlowModel, processes: Processes) -> FlowMatchingLoss:
     settings, geometry = model.settings, model.geometry
     metric = None
     if settings.metric == "function" and settings.task is not None and geometry.architecture is not None:
         metric = function_metric(settings.task, geometry.architecture, geometry, METRIC_INPUTS)
     nearest = nearest_in_orbit(geometry, settings.is_named) if settings.coupling == "orbit" else None
-    return FlowMatchingLoss(model.velocity, settings.coupling, TIME, metric, METRIC_WEIGHT, nearest)
+    return FlowMatchingLoss(model.velocity, settings.coupling, TIME, metric, METRIC_WEIGHT, nearest, processes)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsflow.exceptions import InvalidInputError, OutputError
 from wsflow.schema import shortened
+from wsflow.training.distributed import ALONE, Processes
 from wsflow.training.state import TrainingState
 from wsflow.writing import remove_abandoned, write_bytes
 
@@ -139,23 +140,26 @@ class Stage:
         Steps after which the training is put away; it is at its end in any case.
     name : str
     loss : Measuring, optional
+    processes : Processes
+        Those that train together, of which the first has the file.
     """
 
     checkpoint: CheckpointFolder
     every: int
     name: str
     loss: Measuring | None = None
+    processes: Processes = ALONE
 
     def save(self, state: TrainingState) -> None:
         """Put a training away, where it is time."""
-        if not state.is_done and state.step % self.every:
+        if not self.processes.is_first or (not state.is_done and state.step % self.every):
             return
         values = state.values() | {"measured": {} if self.loss is None else self.loss.measured}
         write_bytes(self._path, self.checkpoint.pack(state.tensors(), values))
 
     def restore(self, state: TrainingState) -> None:
         """Take a training up where it was put away last; where it was not, or its file is damaged, it begins anew."""
-        found = self.checkpoint.unpack(self._path)
+        found = self.processes.on_first(lambda: self.checkpoint.unpack(self._path))
         if found is None:
             return
         tensors, values = found

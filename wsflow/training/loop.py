@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from wsflow.exceptions import NumericalError
 from wsflow.progress import Progress
 from wsflow.training.checkpoints import Stage
+from wsflow.training.distributed import ALONE, Processes
 from wsflow.training.state import History, Schedule, TrainingState
 
 # from a module in training and a generator to what is minimised and what is recorded of it
@@ -46,6 +47,7 @@ def train(
     is_trained: bool = False,
     what: str = "The loss",
     stage: Stage | None = None,
+    processes: Processes = ALONE,
 ) -> History:
     """Train a module in place; it ends with the best averaged weights.
 
@@ -67,6 +69,8 @@ def train(
         What is not finite in messages, as the beginning of a sentence.
     stage : Stage, optional
         Where the training is put away now and then, and from where it is taken up again.
+    processes : Processes
+        Those that train together: the mean of their losses is minimised.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def train(
     >>> history.step, bool((line.weight - 2).abs() < 0.1)
     ([50, 100, 150, 200], True)
     """
-    state = TrainingState(module, schedule, generator, validate)
+    state = TrainingState(module, schedule, generator, validate, processes)
     try:
         if stage is not None:
             stage.restore(state)
@@ -112,7 +116,7 @@ def _step(state: TrainingState, loss: Loss, progress: Progress | None, is_traine
     try:
         value, recorded = loss(state.module.train(), state.generator)
         state.descend(value)
-        state.recent.append(recorded.item())
+        state.recent.append(state.processes.mean(recorded).item())
         if progress is not None:
             progress(state.step, schedule.n_steps)
         if state.is_at_an_evaluation:
@@ -142,8 +146,10 @@ def _stop(step: int, history: History, is_trained: bool, what: str) -> None:
 
 
 @contextmanager
-def seeded(generator: torch.Generator, enabled: bool = True) -> Iterator[None]:
+def seeded(generator: torch.Generator, enabled: bool = True, stream: int = 0) -> Iterator[None]:
     """Let torch's global generator be seeded from another one, with numbers in float32, and put all back.
+
+    Streams of other numbers are other ones.
 
     Layers draw from the global generator, in the default dtype, when they are built, and dropout does when it runs.
     """
@@ -151,7 +157,7 @@ def seeded(generator: torch.Generator, enabled: bool = True) -> Iterator[None]:
     with torch.random.fork_rng(devices=[], enabled=enabled):
         try:
             if enabled:
-                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)) + stream)
                 torch.set_default_dtype(torch.float32)
             yield
         finally:

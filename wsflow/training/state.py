@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from wsflow.exceptions import NumericalError
 from wsflow.representation import in_a_line
+from wsflow.training.distributed import ALONE, Processes
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 
@@ -89,6 +90,8 @@ class TrainingState:
         Of all random numbers.
     validate : callable, optional
         See `wsflow.training.loop.train`.
+    processes : Processes
+        Those that train together.
 
     Attributes
     ----------
@@ -105,8 +108,9 @@ class TrainingState:
         schedule: Schedule,
         generator: torch.Generator,
         validate: Callable[[Any], float] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        self.module, self.schedule, self.generator = module, schedule, generator
+        self.module, self.schedule, self.generator, self.processes = module, schedule, generator, processes
         rate, decay = schedule.learning_rate, schedule.weight_decay
         self.optimizer = torch.optim.AdamW(module.parameters(), rate, betas=(0.9, 0.99), weight_decay=decay)
         self.average = _moving_average(module, schedule.ema_decay)
@@ -121,10 +125,12 @@ class TrainingState:
 
     def descend(self, loss: Tensor) -> None:
         """Take one step; raise a NumericalError, and move nothing, where the loss or its gradient is not finite."""
-        if not math.isfinite(loss.item()):
+        # of all processes, so that none goes on without the others
+        if not math.isfinite(self.processes.mean(loss).item()):
             raise NumericalError("The loss is not finite.")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.processes.average_gradients(self.module)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.schedule.clip)
         if not math.isfinite(norm.item()):
             raise NumericalError("The gradient of the loss is not finite.")
