@@ -97,7 +97,7 @@ class Processes:
         if self.mean(torch.tensor(float(is_same))) < 1:
             raise ValueError(
                 f"{what} are not the same in the {self.size} processes that train together. Give all of them the same "
-                "data and parameters, and an integer random_state to each estimator before the flow."
+                "data, parameters and seeds, also of what comes before the flow."
             )
 
 
