@@ -165,13 +165,15 @@ class ContinuousFlow(nn.Module):
             If the flow leaves the finite numbers.
         """
         field = self._velocity(self.solver.dtype)
-        blocks, times = [], [0.0]
-        with torch.no_grad():
-            for x0, _ in self._starts(n, temperature, generator):
-                x0 = x0.to(self.solver.dtype)
+
+        def transport(block: int) -> tuple[list[float], Tensor]:
+            x0 = self._start(block, temperature)[0].to(self.solver.dtype)
+            with torch.no_grad():
                 times, points = self.solver.trajectory(lambda x, t: (field(x, t), None), x0, self.manifold)
-                blocks.append(torch.stack(points))
-        return torch.tensor(times, dtype=torch.float64), torch.cat(blocks, 1)[:, :n]
+            return times, torch.stack(points)
+
+        times, points = zip(*_by_blocks(transport, n, generator), strict=True)
+        return torch.tensor(times[0], dtype=torch.float64), torch.cat(points, 1)[:, :n]
 
     def sample_with_log_prob(
         self, n: int, generator: torch.Generator, *, temperature: float = 1.0, seed: int = 0
