@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -101,15 +102,17 @@ def count(default: int, help_text: str) -> Callable[[Command], Command]:
 
 
 def jobs(command: Command) -> Command:
-    """Add ``--jobs COUNT``, which is joblib's while the command runs."""
+    """Add ``--jobs COUNT``: joblib's processes while the command runs."""
 
-    def begin(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
-        from wsflow.parallel import jobs
+    @functools.wraps(command)
+    def run(*arguments: Any, jobs: int | None, **options: Any) -> Any:
+        from wsflow import parallel
 
-        ctx.with_resource(jobs(value))
+        with parallel.jobs(jobs):
+            return command(*arguments, **options)
 
     text = "Processes that work side by side; -1 for one on each core."
-    return click.option("--jobs", type=int, callback=begin, expose_value=False, help=text)(command)
+    return click.option("--jobs", type=int, help=text)(run)
 
 
 def frozen(command: Command) -> Command:
