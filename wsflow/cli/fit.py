@@ -97,7 +97,7 @@ def fit(
     )
     if dry_run:
         if processes.size > 1:
-            raise InvalidInputError("A fit of several processes is not estimated: use --dry-run without torchrun.")
+            raise click.UsageError("A fit of several processes is not estimated: use --dry-run without torchrun.")
         _echo_estimate(measure_fit(model, loaded.weights, size), as_json)
         return
     bars = Bars(quiet or not processes.is_first)
