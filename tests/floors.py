@@ -18,6 +18,7 @@ FLOORS = {
     "options": 0,
     "progress": 0,
     "parallel": 0,
+    "devices": 0,
     "representation": 0,
     "activations": 0,
     "array_functions": 0,

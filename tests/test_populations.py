@@ -9,6 +9,8 @@ from torch import nn
 
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError, NumericalError
+from wsflow.mapped import is_mapped
+from wsflow.persistence import load_population, save_population
 from wsflow.populations import Population, load_task
 from wsflow.populations.training import train_population
 from wsflow.running import forward, scores
@@ -177,3 +179,20 @@ def test_wrong_settings_are_refused(iris, settings, message):
 def test_a_request_beyond_memory_is_refused_up_front(iris):
     with pytest.raises(InvalidInputError, match="GiB of memory"):
         train_population(iris, n_runs=10**9)
+
+
+def test_runs_come_one_after_the_other_with_their_networks_by_step():
+    runs, steps = [2, 0, 2, 0, 1], [9, 5, 4, 6, 1]
+    weights = WeightArray(np.arange(5.0)[:, None] * np.ones(23), Architecture.mlp([4, 3, 2]), runs=runs, steps=steps)
+    found = {run: (few[:, 0].tolist(), few.steps.tolist()) for run, few in Population(weights).iter_runs()}
+    assert list(found) == [0, 1, 2]
+    assert found == {0: ([1.0, 3.0], [5, 6]), 1: ([4.0], [1]), 2: ([2.0, 0.0], [4, 9])}
+
+
+def test_the_networks_of_a_run_of_mapped_shards_are_in_memory_and_no_others(tmp_path):
+    weights = WeightArray(np.ones((6, 23)), Architecture.mlp([4, 3, 2]), runs=np.arange(6) // 2)
+    save_population(Population(weights), tmp_path / "zoo.index.json", shard_size=400)
+    population = load_population(tmp_path / "zoo.index.json")
+    assert is_mapped(population.weights)
+    for _, networks in population.iter_runs():
+        assert len(networks) == 2 and not is_mapped(networks)

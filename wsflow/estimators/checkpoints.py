@@ -63,7 +63,7 @@ def _checksum(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, nn.Module):
-        value = np.concatenate([tensor.numpy().ravel() for tensor in value.state_dict().values()])
+        value = np.concatenate([tensor.cpu().numpy().ravel() for tensor in value.state_dict().values()])
     array = None if isinstance(value, str) else np.asarray(value)
     if array is None or array.dtype.kind not in "biuf":
         return hashlib.sha256(repr(value if array is None else array.tolist()).encode()).hexdigest()

@@ -14,13 +14,13 @@ from sklearn.utils.validation import check_is_fitted, check_scalar
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.devices import resolved_device
 from wsflow.estimators.checkpoints import FitCheckpoint
 from wsflow.estimators.conditions import condition_value, read_conditions
 from wsflow.estimators.fitted_flow import FittedFlow
 from wsflow.estimators.flow_state import restored, state_of
 from wsflow.estimators.inputs import (
     as_networks,
-    check_device,
     warn_of_few,
     warn_of_plain,
     warn_of_unequal_spreads,
@@ -105,8 +105,9 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         Training steps.
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
-    device : {"auto", "cpu"}
-        Where to train and sample; "auto" is the CPU.
+    device : str
+        Where the velocity network is trained, sampled and scored, such as "cuda"; "auto" is the CPU, and what precedes
+        it is on the CPU. Random numbers are drawn there too, so that they are the same everywhere.
     random_state : int, RandomState or None
     progress : callable, optional
         Called with the training steps done and their number.
@@ -226,7 +227,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         KeyboardInterrupt
             At Ctrl-C; the flow then has the best weights so far, and samples if `n_iter_` is not 0.
         """
-        check_device(self.device)
+        device = resolved_device(self.device, "WeightFlow")
         X = as_networks(self, X)
         values = fit_array(self, X, ensure_min_samples=2)
         if self.task is not None and self.architecture_ is not None:
@@ -256,6 +257,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
             warn_of_unequal_spreads(geometry, thinned(points))
         if before is not None:
             take_over(model.velocity, before)
+        model = model.to(device)
         known = None if conditions is None else (conditions[rows[0]], conditions[rows[1]])
         try:
             history = train_weight_flow(model, points, validation, generator, known, self.progress, checkpoint)
@@ -302,6 +304,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         solver, density = resolved("solver", self.solver), resolved("density", self.density)
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else 0
+        self.model_ = self.model_.to(resolved_device(self.device, "WeightFlow"))
         model = self.model_.following(solver, density, seed)
         if condition is None:
             return model

@@ -15,7 +15,7 @@ from wsflow.models.weight_flow import WeightFlowModel, restored_weight_flow
 
 def state_of(flow: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the values of a fitted flow."""
-    arrays = {name: array.numpy() for name, array in flow.model_.state_dict().items()}
+    arrays = {name: array.cpu().numpy() for name, array in flow.model_.state_dict().items()}
     history = {name: getattr(flow.history_, name) for name in ("step", "train", "validation", "energy")}
     data = {"history": history, "best_step": flow.history_.best_step, "dtype": str(flow._dtype)}
     data["prediction"] = flow.model_.settings.prediction

@@ -138,11 +138,3 @@ def warn(text: str, category: type[WsflowWarning]) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
-
-
-def check_device(device: Any) -> None:
-    """Refuse a device on which no flow runs."""
-    if device not in ("auto", "cpu"):
-        raise ValueError(
-            f"The 'device' parameter of WeightFlow is 'auto' or 'cpu', where it runs so far, got {device!r}."
-        )

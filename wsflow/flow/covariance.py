@@ -20,8 +20,8 @@ RIDGE = 1e-2
 class Covariance(Protocol):
     """What a Gaussian N(0, C) needs of its covariance."""
 
-    def to(self, dtype: torch.dtype) -> Covariance:
-        """The same in another precision."""
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Covariance:
+        """The same in another precision, or on another device."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws, a Tensor of shape (n, dimension)."""
@@ -58,13 +58,13 @@ class Triangular:
 
     factor: Tensor
 
-    def to(self, dtype: torch.dtype) -> Triangular:
-        """The same in another precision."""
-        return Triangular(self.factor.to(dtype))
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Triangular:
+        """The same in another precision, or on another device."""
+        return Triangular(self.factor.to(device, dtype))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """L e with e standard normal."""
-        e = torch.randn(n, len(self.factor), generator=generator, dtype=self.factor.dtype)
+        e = normal(n, len(self.factor), generator, self.factor)
         return e @ self.factor.T
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -108,14 +108,14 @@ class LowRank:
     root: Tensor
     variance: Tensor
 
-    def to(self, dtype: torch.dtype) -> LowRank:
-        """The same in another precision."""
-        return LowRank(self.root.to(dtype), self.variance.to(dtype))
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LowRank:
+        """The same in another precision, or on another device."""
+        return LowRank(self.root.to(device, dtype), self.variance.to(device, dtype))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """U e + sqrt(variance) f with e and f standard normal."""
         dimension, rank = self.root.shape
-        e, f = (torch.randn(n, size, generator=generator, dtype=self.root.dtype) for size in (rank, dimension))
+        e, f = (normal(n, size, generator, self.root) for size in (rank, dimension))
         return torch.addmm(f * self.variance.sqrt(), e, self.root.T)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class LowRank:
     def _capacitance(self) -> Tensor:
         """The triangular factor of M."""
         inner = self.root.T @ (self.root / self.variance.unsqueeze(1))
-        return torch.linalg.cholesky(inner + torch.eye(len(inner), dtype=inner.dtype))
+        return torch.linalg.cholesky(inner + torch.eye(len(inner)).to(inner))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +166,9 @@ class Blocks:
 
     parts: tuple[tuple[Tensor, Covariance], ...]
 
-    def to(self, dtype: torch.dtype) -> Blocks:
-        """The same in another precision."""
-        return Blocks(tuple((columns, part.to(dtype)) for columns, part in self.parts))
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Blocks:
+        """The same in another precision, or on another device."""
+        return Blocks(tuple((columns.to(device), part.to(dtype, device)) for columns, part in self.parts))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Copies drawn apart, put where they belong."""
@@ -219,9 +219,9 @@ class Scaled:
     covariance: Covariance
     factor: float
 
-    def to(self, dtype: torch.dtype) -> Scaled:
-        """The same in another precision."""
-        return Scaled(self.covariance.to(dtype), self.factor)
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Scaled:
+        """The same in another precision, or on another device."""
+        return Scaled(self.covariance.to(dtype, device), self.factor)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """s times draws of N(0, C)."""
@@ -316,6 +316,11 @@ class CovarianceSums:
         if failed:
             raise NumericalError("The covariance of the fitted Gaussian source is singular: use a larger shrinkage.")
         return Triangular(factor)
+
+
+def normal(n: int, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers (n, size), drawn on the generator's device, so that they are the same on every other."""
+    return torch.randn(n, size, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def _log_normal(square: Tensor, log_det: Tensor, dimension: int) -> Tensor:

@@ -55,7 +55,7 @@ class Divergence:
         They are a function of x (n, size), which requires its gradient, and of v (n, size), computed from it.
         """
         each = probes.unsqueeze(1) if probes.dim() == 2 else probes
-        return lambda x, v: self.estimate(x, v, each)
+        return lambda x, v: self.estimate(x, v, each.to(x.device))
 
 
 def unit_probes(size: int, n_probes: int, generator: torch.Generator) -> Tensor:
@@ -173,7 +173,7 @@ class TraceEstimator(Options):
             return torch.zeros(len(rows), dtype=torch.long)
         key = seed.to_bytes(8, "little")
         # float32: a row that was rounded otherwise is the same one; adding zero makes one of both zeros
-        rounded = (rows.float() + 0.0).numpy()
+        rounded = (rows.float() + 0.0).cpu().numpy()
         digests = [hashlib.blake2b(row.tobytes(), digest_size=7, key=key).digest() for row in rounded]
         return torch.tensor([int.from_bytes(digest, "little") for digest in digests])
 

@@ -108,11 +108,11 @@ def energy_matching_loss(
     def loss(velocity: VelocityField, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         value, _ = flow_matching(velocity, generator)
         rows, others = torch.randint(len(x1), (2, batch_size), generator=generator)
-        view = bound(velocity.eval(), None if conditions is None else conditions[rows])
+        view = bound(velocity.eval(), None if conditions is None else conditions[rows].to(velocity.device))
         predict = predictions(generator)
         x0 = velocity.source.to(precision).sample(batch_size, generator).to(precision)
         samples = _draw(view, x0, velocity, n_steps)
-        distance, spread = energy_distance(predict(samples), predict(x1[others].to(precision)))
+        distance, spread = energy_distance(predict(samples), predict(x1[others].to(velocity.device, precision)))
         relative = distance / spread.detach().clamp_min(torch.finfo(precision).tiny)
         return value + weight * relative, relative
 

@@ -111,7 +111,7 @@ class _Range:
     """Of any manifold: the range of the projection to the tangent space, by a singular value decomposition."""
 
     def __init__(self, factor: Manifold, point: Tensor) -> None:
-        axes = torch.eye(factor.size, dtype=point.dtype).expand(len(point), -1, -1)
+        axes = torch.eye(factor.size).to(point).expand(len(point), -1, -1)
         images = factor.to_tangent(point.unsqueeze(1).expand_as(axes), axes)
         self._rows = torch.linalg.svd(images).Vh[:, : factor.dimension]
 

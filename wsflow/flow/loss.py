@@ -70,7 +70,7 @@ class FlowMatchingLoss:
         nearest: Nearest | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        self.processes = processes
+        self.processes, self.device = processes, velocity.device
         self.manifold = velocity.manifold
         self.source = velocity.source
         self.prediction = PREDICTIONS[velocity.prediction]
@@ -139,8 +139,9 @@ class FlowMatchingLoss:
         def loss(velocity: VelocityField, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             rows = torch.randint(len(x1), (batch_size,), generator=generator)
             # drawn by all processes for the whole batch, so that it is the same one
-            pairs = self._part(*self.pairs(x1[rows].to(dtype or x1.dtype), source, generator))
+            pairs = self._part(*self.pairs(x1[rows].to(self.device, dtype or x1.dtype), source, generator))
             known = None if conditions is None else forgotten(conditions[rows], condition_dropout, generator)
+            known = None if known is None else known.to(self.device)
             drops = any(isinstance(part, nn.Dropout) for part in velocity.modules())
             with seeded(generator, drops, processes.rank):
                 view = bound(velocity, None if known is None else processes.part(known))
@@ -157,11 +158,11 @@ class FlowMatchingLoss:
         if not len(x1):
             return None
         processes = self.processes
-        pairs = self._part(*self.pairs(x1, self.source, generator))
-        known = None if conditions is None else processes.part(conditions)
+        pairs = self._part(*self.pairs(x1.to(self.device), self.source, generator))
+        known = None if conditions is None else processes.part(conditions).to(self.device)
 
         def validate(velocity: VelocityField) -> float:
-            loss = x1.new_zeros(())
+            loss = pairs[0].new_zeros(())
             if len(pairs[0]):
                 loss = self(bound(velocity, known), *pairs, torch.Generator().manual_seed(seed))
             return float(processes.mean(loss * processes.weight(len(x1))))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wsflow.exceptions import NumericalError
-from wsflow.flow.covariance import Covariance, CovarianceSums, Scaled
+from wsflow.flow.covariance import Covariance, CovarianceSums, Scaled, normal
 from wsflow.flow.frame import Frame
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.mapped import chunks
@@ -33,8 +33,8 @@ class Source(Protocol):
     def no_density(self) -> str:
         """Why there is no density, as a sentence with the remedy; empty where there is one."""
 
-    def to(self, dtype: torch.dtype) -> Source:
-        """The same in another precision."""
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Source:
+        """The same in another precision, or on another device, where its points are too."""
 
     def at_temperature(self, temperature: float) -> Source:
         """The law of its points, each moved on a geodesic to `temperature` times its distance from the centre."""
@@ -94,9 +94,9 @@ class Isotropic:
         # it never changes, and copies of a flow may share it
         return self
 
-    def to(self, dtype: torch.dtype) -> Isotropic:
-        """The same in another precision."""
-        return Isotropic(self.manifold, self.scale.to(dtype))
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Isotropic:
+        """The same in another precision, or on another device."""
+        return Isotropic(self.manifold, self.scale.to(device, dtype))
 
     def at_temperature(self, temperature: float) -> Isotropic:
         """Scaled on Euclidean factors; the uniform distribution on spheres has no centre, and stays."""
@@ -109,7 +109,8 @@ class Isotropic:
     @cached_property
     def _mask(self) -> Tensor:
         parts = [
-            torch.full(columns.shape, float(isinstance(factor, Euclidean))) for factor, columns in self.manifold.factors
+            self.scale.new_full(columns.shape, float(isinstance(factor, Euclidean)), dtype=torch.float32)
+            for factor, columns in self.manifold.factors
         ]
         return self.manifold.join(parts)
 
@@ -123,7 +124,7 @@ class Isotropic:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points: a normalized Gaussian is uniform on the sphere."""
-        z = torch.randn(n, self.manifold.size, generator=generator, dtype=self.scale.dtype)
+        z = normal(n, self.manifold.size, generator, self.scale)
         return self.manifold.projection(z * self._deviation)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class Isotropic:
 
     def noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Independent noise of each coordinate's standard deviation, made tangent."""
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        z = normal(len(x), x.shape[1], generator, x)
         return self.manifold.to_tangent(x, z * self._deviation.to(x))
 
     def displacement(self, x: Tensor) -> Tensor:
@@ -233,9 +234,9 @@ class WrappedGaussian:
         # it never changes, it can be large, and copies of a flow may share it
         return self
 
-    def to(self, dtype: torch.dtype) -> WrappedGaussian:
-        """The same in another precision."""
-        return WrappedGaussian(self.manifold, self.mean.to(dtype), self.covariance.to(dtype))
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> WrappedGaussian:
+        """The same in another precision, or on another device."""
+        return WrappedGaussian(self.manifold, self.mean.to(device, dtype), self.covariance.to(dtype, device))
 
     def at_temperature(self, temperature: float) -> WrappedGaussian:
         """N(0, temperature^2 C) in the tangent space."""
@@ -350,12 +351,13 @@ class Drawn:
 
     manifold: Product
     draw: Callable[[int, torch.Generator], Tensor]
+    device: torch.device | None = None
     units = None
     no_density = "A source that is only drawn from has no density. Use source='gaussian' or 'isotropic'."
 
-    def to(self, dtype: torch.dtype) -> Drawn:
-        """Itself: points are drawn in the function's own precision."""
-        return self
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Drawn:
+        """The same on another device; points are drawn in the function's own precision."""
+        return self if device is None else replace(self, device=device)
 
     def at_temperature(self, temperature: float) -> Drawn:
         """Refused, but at temperature 1."""
@@ -365,7 +367,7 @@ class Drawn:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n points."""
-        return self.draw(n, generator)
+        return self.draw(n, generator).to(self.device)
 
     def log_prob(self, x: Tensor) -> Any:
         """Refused."""

@@ -58,6 +58,18 @@ class VelocityField(nn.Module):
         self.register_buffer("ratio", torch.ones((), dtype=torch.float32))
         self.register_buffer("units", source.units, persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.ratio.device
+
+    def move(self, device: torch.device) -> None:
+        """Go to a device, with the source."""
+        self.to(device)
+        self.source = self.source.to(device=device)
+        if self.hints is not None:
+            self.hints.source = self.source
+
     def fit_scale(self, x: Tensor) -> None:
         """Take the scale of points (n, size) at t = 1, that of the source, and that of hints along the way."""
         if hasattr(self.network, "fit_scale"):
@@ -68,7 +80,7 @@ class VelocityField(nn.Module):
         if before > 0 and after > 0:
             self.ratio.copy_(after / before)
         if self.hints is not None:
-            t = torch.linspace(0, 1, len(x), dtype=x.dtype)
+            t = torch.linspace(0, 1, len(x), dtype=x.dtype, device=x.device)
             xt, ut = self.manifold.geodesic(x0, x, t)
             self.hints.fit_scale(xt, t, ut)
 

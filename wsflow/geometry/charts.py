@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Block, Parameter
+from wsflow.devices import placed
 from wsflow.manifolds import Manifold, Sphere
 
 
@@ -68,14 +69,14 @@ class Polar:
 
     def to_points(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (n, d) with directions in place of the vectors, and log-norms (n, 1)."""
-        columns = self.columns.to(weights.device)
+        columns = placed(self.columns, weights.device)
         vector = weights[:, columns]
         norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         return weights.index_copy(1, columns, vector / norm), norm.log()
 
     def to_weights(self, points: Tensor, extra: Tensor) -> Tensor:
         """Return weights (n, d), the inverse of `to_points`."""
-        columns = self.columns.to(points.device)
+        columns = placed(self.columns, points.device)
         return points.index_copy(1, columns, points[:, columns] * extra.exp())
 
     def without(self, same: Tensor) -> Polar:
@@ -122,13 +123,13 @@ class Phases:
 
     def to_points(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (n, d) with the cosines of angles in place of biases, and their sines (n, m)."""
-        columns = self.columns.to(weights.device)
+        columns = placed(self.columns, weights.device)
         angle = weights[:, columns] * (pi / self.unit)
         return weights.index_copy(1, columns, angle.cos()), angle.sin()
 
     def to_weights(self, points: Tensor, extra: Tensor) -> Tensor:
         """Return weights (n, d) with biases within a period of zero; the same function as before."""
-        columns = self.columns.to(points.device)
+        columns = placed(self.columns, points.device)
         angle = torch.atan2(extra, points[:, columns])
         return points.index_copy(1, columns, angle * (self.unit / pi))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from wsflow.devices import placed
 from wsflow.manifolds import Product
 
 
@@ -36,20 +37,22 @@ class Coordinates:
 
     def apply(self, p: Tensor) -> Tensor:
         """From points (n, size) to coordinates; what is constant is zero, whatever the points have there."""
-        z = (p - self.centre.to(p)) / self.scale.to(p)
-        return z.masked_fill(self.constant.to(p.device), 0.0)
+        z = (p - _like(self.centre, p)) / _like(self.scale, p)
+        return z.masked_fill(placed(self.constant, p.device), 0.0)
 
     def invert(self, z: Tensor) -> Tensor:
         """From coordinates (n, size) to points."""
-        return self.centre.to(z) + self.scale.to(z) * z
+        return _like(self.centre, z) + _like(self.scale, z) * z
 
     def restore(self, weights: Tensor) -> Tensor:
         """Weights (n, d) with what is equal in all networks as it is there, bit for bit."""
-        return weights.index_copy(1, self.columns, self.values.to(weights).expand(len(weights), -1))
+        columns = placed(self.columns, weights.device)
+        return weights.index_copy(1, columns, _like(self.values, weights).expand(len(weights), -1))
 
     def has_constants(self, weights: Tensor) -> Tensor:
         """Whether networks (n, d) have what is equal in all networks, up to the rounding of float32: (n,)."""
-        return torch.isclose(weights[:, self.columns], self.values.to(weights), rtol=1e-6, atol=0.0).all(1)
+        found = weights[:, placed(self.columns, weights.device)]
+        return torch.isclose(found, _like(self.values, weights), rtol=1e-6, atol=0.0).all(1)
 
     def log_det(self, manifold: Product) -> float:
         """The logarithm of the volume that a unit of volume in coordinates has among points."""
@@ -83,11 +86,11 @@ class PrincipalCoordinates:
 
     def apply(self, p: Tensor) -> Tensor:
         """From networks (n, d) to coordinates (n, components): of their projections to the span."""
-        return (p - self.centre.to(p)) @ self.basis.to(p).T
+        return (p - _like(self.centre, p)) @ _like(self.basis, p).T
 
     def invert(self, z: Tensor) -> Tensor:
         """From coordinates (n, components) to networks (n, d)."""
-        return torch.addmm(self.centre.to(z), z, self.basis.to(z))
+        return torch.addmm(_like(self.centre, z), z, _like(self.basis, z))
 
     def restore(self, weights: Tensor) -> Tensor:
         """The networks themselves."""
@@ -100,3 +103,8 @@ class PrincipalCoordinates:
     def arrays(self) -> dict[str, Tensor]:
         """The fields, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _like(table: Tensor, x: Tensor) -> Tensor:
+    """Numbers that never change, on the device and in the precision of points."""
+    return placed(table, x.device).to(x.dtype)

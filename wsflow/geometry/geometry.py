@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 from wsflow.exceptions import InvalidInputError
 from wsflow.geometry.charts import Chart
 from wsflow.geometry.coordinates import Coordinates, PrincipalCoordinates
@@ -207,8 +208,8 @@ class Geometry:
         if not isinstance(self.coordinates, Coordinates):
             return nearest(x, y)
         points = nearest(self.coordinates.invert(x), self.coordinates.invert(y))
-        kept = torch.isclose(points, self.coordinates.centre.to(points), rtol=1e-5, atol=0.0)
-        inside = (kept | ~self.coordinates.constant.to(points.device)).all(1, keepdim=True)
+        kept = torch.isclose(points, placed(self.coordinates.centre, points.device).to(points), rtol=1e-5, atol=0.0)
+        inside = (kept | ~placed(self.coordinates.constant, points.device)).all(1, keepdim=True)
         return torch.where(inside, self.coordinates.apply(points), y)
 
     def _has_dead_neuron(self, point: Tensor) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsflow.activations import FLIP, PHASE, SIGN
 from wsflow.architecture import Architecture, Wire
+from wsflow.devices import placed
 from wsflow.geometry.charts import Chart, Phases
 from wsflow.manifolds import Euclidean, Product
 from wsflow.running import take
@@ -46,7 +47,7 @@ class Representatives:
             return y
         x, y = self._centred(x, 0.5), self._centred(y, 0.5)
         for _ in range(sweeps):
-            changed = [self._change(x, y, columns.to(y.device)) for columns in self.sign_changes]
+            changed = [self._change(x, y, placed(columns, y.device)) for columns in self.sign_changes]
             if not any(changed):
                 break
         return self._centred(y, -0.5)

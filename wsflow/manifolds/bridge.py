@@ -95,7 +95,7 @@ class Bridge:
 
     def _tangent_matrix(self, x: Tensor) -> Tensor:
         """Return the matrix (..., size, size) of `to_tangent` at x."""
-        axes = torch.eye(self.size, dtype=x.dtype).expand(*x.shape, self.size)
+        axes = torch.eye(self.size).to(x).expand(*x.shape, self.size)
         rows = self._apply(self.space.to_tangent, axes, x.unsqueeze(-2).expand_as(axes))
         return rows.transpose(-1, -2)
 

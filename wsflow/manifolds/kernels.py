@@ -177,7 +177,8 @@ class Sphere:
         cosine = (x * y).sum(-1, keepdim=True)
         p = y - cosine * x
         antipodal = (cosine < 0) & (torch.linalg.vector_norm(p, dim=-1, keepdim=True) < 8 * torch.finfo(x.dtype).eps)
-        if antipodal.any():
+        # elsewhere than on the CPU, to ask would take longer than to choose
+        if x.device.type != "cpu" or antipodal.any():
             p = torch.where(antipodal, self._some_direction(x), p)
         sine = torch.linalg.vector_norm(p, dim=-1, keepdim=True)
         angle = torch.where(antipodal, torch.full_like(sine, pi), torch.atan2(sine, cosine))

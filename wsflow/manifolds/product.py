@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wsflow.devices import placed
 from wsflow.manifolds.kernels import Euclidean, Manifold
 
 
@@ -84,7 +85,7 @@ class Product:
     def split(self, x: Tensor) -> list[Tensor]:
         """Return the coordinates (..., copies, factor size) of each factor, from x (..., size)."""
         sizes = [columns.numel() for _, columns in self.factors]
-        parts = x.index_select(-1, self.order.to(x.device)).split(sizes, -1)
+        parts = x.index_select(-1, placed(self.order, x.device)).split(sizes, -1)
         return [
             part.unflatten(-1, tuple(columns.shape)) for part, (_, columns) in zip(parts, self.factors, strict=True)
         ]
@@ -92,7 +93,7 @@ class Product:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return the inverse of `split`, of shape (..., size)."""
         flat = torch.cat([part.flatten(-2) for part in parts], -1)
-        return flat.index_select(-1, self._back.to(flat.device))
+        return flat.index_select(-1, placed(self._back, flat.device))
 
     def _map(self, name: str, *arguments: Tensor) -> Tensor:
         pieces = zip(self.factors, *(self.split(a) for a in arguments), strict=True)

@@ -20,6 +20,7 @@ class ParameterScale(nn.Module):
     """
 
     rms: Tensor
+    _parameter: Tensor
 
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
         super().__init__()
@@ -29,7 +30,8 @@ class ParameterScale(nn.Module):
     def set_architecture(self, architecture: Architecture, n_extra: int) -> None:
         """Use the columns of another width of the same architecture."""
         sizes = [p.size for p in architecture.parameters] + [1] * n_extra
-        self._parameter = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        parameter = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        self.register_buffer("_parameter", parameter.to(self.rms.device), persistent=False)
 
     def fit(self, x: Tensor) -> None:
         """Take the scale from points (n, size)."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 from wsflow.metanetworks.conditions import TimeEmbedding
 from wsflow.metanetworks.layers import AdaptiveNorm, ParameterScale, dropout_of, feed_forward, linear
 from wsflow.metanetworks.nesting import NestedMessages, Places, nested_in
@@ -165,7 +166,7 @@ class NeuronEncoder(nn.Module):
             state = read(take_each(inputs, columns).transpose(1, 2).flatten(2)) + self.group_vectors[i]
             state = state + self.places.of(i, len(columns))
             states.append(state + self.names[i] if len(self.names) else state)
-        states.append(self.read_free(inputs[..., self.tokens.free].flatten(1)).unsqueeze(1))
+        states.append(self.read_free(inputs[..., placed(self.tokens.free, inputs.device)].flatten(1)).unsqueeze(1))
         return torch.cat(states, 1)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from wsflow.devices import placed
 from wsflow.metanetworks.layers import ColumnScale, ParameterScale, dropout_of, linear, zero_initialized
 from wsflow.metanetworks.tensors import TensorReadout
 from wsflow.metanetworks.tokens import EdgeBlock, EdgeTokens, NeuronTokens, RowToken, take_each
@@ -72,7 +73,7 @@ class NeuronReadout(nn.Module):
             spread = [block.spread(member, groups[group]) for member, group in enumerate(block.groups)]
             factor = torch.stack(torch.broadcast_tensors(*spread)).mean(0).movedim(-1, 1)
             tensors.append((take_each(hints, block.columns) * factor.unsqueeze(-1)).sum(1))
-        free = (hints[..., self.tokens.free] * rest.transpose(1, 2)).sum(1)
+        free = (hints[..., placed(self.tokens.free, hints.device)] * rest.transpose(1, 2)).sum(1)
         return self.tokens.join(features, edges, free, tensors)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup, Space
+from wsflow.devices import placed
 from wsflow.metanetworks.pieces import pieces
 from wsflow.metanetworks.tensors import TensorBlock
 from wsflow.running.rows import take
@@ -134,7 +135,7 @@ def _positions(columns: Sequence[Tensor]) -> Tensor:
 
 def _joined(values: Sequence[Tensor], order: Tensor) -> Tensor:
     flat = torch.cat([value.flatten(1) for value in values], 1)
-    return flat.index_select(1, order.to(flat.device))
+    return flat.index_select(1, placed(order, flat.device))
 
 
 def take_each(vectors: Tensor, columns: Tensor) -> Tensor:

@@ -71,6 +71,15 @@ class WeightFlowModel:
         """The trained velocity."""
         return self.flow.velocity
 
+    def to(self, device: torch.device) -> WeightFlowModel:
+        """Move the velocity, in place, and the source to a device: weights come from the CPU, and go back to it."""
+        if device == self.velocity.device:
+            return self
+        self.velocity.move(device)
+        flow = self.flow
+        moved = ContinuousFlow(flow.manifold, self.velocity.source, flow.velocity, flow.solver, flow.divergence)
+        return replace(self, flow=moved)
+
     @property
     def no_density(self) -> str:
         """Why samples have no density, as a sentence with the remedy; empty where they have one."""
@@ -107,7 +116,7 @@ class WeightFlowModel:
         guide = None if guidance is None else self._guide(guidance, generator)
         copies = 1 if self.wide is None else copies_needed(self._architecture(), self.wide)
         points = self.flow.sample(n * copies, generator, temperature=temperature, noise=noise, guide=guide)
-        weights = self._to_weights(points)
+        weights = self._to_weights(points).cpu()
         return weights if self.wide is None else self._combined(weights, self.wide)
 
     def sample_with_log_prob(
@@ -120,7 +129,7 @@ class WeightFlowModel:
                 "At temperature=0 all samples are one point, which has no density. Use a higher temperature."
             )
         points, log_prob = self.flow.sample_with_log_prob(n, generator, temperature=temperature, seed=self.seed)
-        return self._to_weights(points), log_prob - self.geometry.log_det
+        return self._to_weights(points).cpu(), log_prob.cpu() - self.geometry.log_det
 
     def log_prob(self, weights: Tensor) -> Tensor:
         """Compute the log-density of networks (n, d), with respect to the Riemannian volume of their geometry: (n,).
@@ -140,7 +149,8 @@ class WeightFlowModel:
         return found, error
 
     def _log_prob_and_error(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        found, error = self.flow.log_prob_and_error(self.geometry.to_points(weights), self.seed)
+        points = self.geometry.to_points(weights).to(self.velocity.device)
+        found, error = (values.cpu() for values in self.flow.log_prob_and_error(points, self.seed))
         if not isinstance(self.geometry.coordinates, Coordinates):
             return found, error
         inside = self.geometry.coordinates.has_constants(weights)
@@ -148,7 +158,7 @@ class WeightFlowModel:
 
     def given(self, condition: float, scale: float = 1.0) -> WeightFlowModel:
         """Return the law of networks given a condition, a number or a label's index; scales above 1 exaggerate it."""
-        return replace(self, flow=self.flow.given(torch.tensor(float(condition)), scale))
+        return replace(self, flow=self.flow.given(torch.full((), float(condition), device=self.velocity.device), scale))
 
     def at_width(self, architecture: Architecture) -> WeightFlowModel:
         """Return the law of networks of other hidden widths.
@@ -160,7 +170,7 @@ class WeightFlowModel:
         if self.settings.is_named:
             return replace(self, wide=architecture)
         geometry = with_coordinates_of(self.settings.geometry_for(architecture, architecture.n_weights), self.geometry)
-        known = self.settings.source, self.flow.source, self.geometry
+        known = self.settings.source, self.flow.source.to(device=torch.device("cpu")), self.geometry
         source = source_of_width(*known, geometry, self.settings.space)
         consensus = self.consensus and self.consensus.of_width(architecture, geometry)
         network = self.velocity.network.at_width(geometry.layout, geometry.n_extra)
@@ -170,7 +180,8 @@ class WeightFlowModel:
         velocity.ratio.copy_(self.velocity.ratio)
         if velocity.hints is not None and self.velocity.hints is not None:
             velocity.hints.scale.copy_(self.velocity.hints.scale)
-        flow = ContinuousFlow(geometry.manifold, source, velocity, self.flow.solver, self.flow.divergence)
+        velocity.move(self.velocity.device)
+        flow = ContinuousFlow(geometry.manifold, velocity.source, velocity, self.flow.solver, self.flow.divergence)
         return replace(self, geometry=geometry, flow=flow, consensus=consensus)
 
     def following(self, solver: Any, divergence: Any, seed: int) -> WeightFlowModel:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 from wsflow.geometry import Geometry
 from wsflow.losses import LOSSES
 from wsflow.running import forward, matched
@@ -50,8 +51,10 @@ class Consensus:
 
     def __call__(self, points: Tensor) -> Tensor:
         """From points (n, size) to losses (n,)."""
-        outputs = forward(self.geometry.to_weights(points), self.architecture, matched(self.inputs, points))
-        return mean(LOSSES[self.loss].expected(outputs, self.targets.to(points)))
+        outputs = forward(
+            self.geometry.to_weights(points), self.architecture, matched(placed(self.inputs, points.device), points)
+        )
+        return mean(LOSSES[self.loss].expected(outputs, placed(self.targets, points.device).to(points)))
 
     def of_width(self, architecture: Architecture, geometry: Geometry) -> Consensus:
         """The same for networks of other hidden widths."""

@@ -71,8 +71,8 @@ def _aligner(params: Parameters) -> Parameters:
 
 # name of a class -> a function from parameters that any earlier wsflow saved to those of today
 MIGRATIONS: dict[str, Callable[[Parameters], Parameters]] = {"PermutationAligner": _aligner}
-# a callback that watches a fit, the folder of its checkpoint, and processes are no part of the model
-NOT_SAVED = ("progress", "checkpoint", "n_jobs")
+# a callback that watches a fit, the folder of its checkpoint, and where it runs are no part of the model
+NOT_SAVED = ("progress", "checkpoint", "device", "n_jobs")
 # what an aligner measured, which is NaN where it could not be
 MEASURED = ("barrier_before", "barrier_after")
 
@@ -97,8 +97,8 @@ def save_model(model: Any, path: str | Path) -> None:
     """Write a fitted estimator, or a pipeline of them, to a safetensors file, completely or not at all.
 
     Saved are wsflow's own estimators, and scikit-learn's steps of `wsflow.persistence.plain_steps`, whose fitted state
-    is plain: scalers, PCA and TruncatedSVD. What is loaded has the same parameters (except `progress`, `checkpoint` and
-    `n_jobs`) and the same arrays, and samples the same. There is no pickle in it.
+    is plain: scalers, PCA and TruncatedSVD. What is loaded has the same parameters (except `progress`, `checkpoint`,
+    `device` and `n_jobs`) and the same arrays, and samples the same. There is no pickle in it.
 
     Parameters
     ----------

@@ -96,7 +96,8 @@ class _Chunk:
         """Copy the networks that are kept at this step."""
         rows, places = np.nonzero(self.steps[self.rows] == self.optimizer.step)
         if len(rows):
-            self.kept[self.rows[rows], places] = self.weights[torch.from_numpy(rows)].cpu().numpy()
+            chosen = torch.from_numpy(rows).to(self.weights.device)
+            self.kept[self.rows[rows], places] = self.weights[chosen].cpu().numpy()
 
     def _go_on(self, rows: np.ndarray) -> None:
         """Let the networks go that are at their ends."""

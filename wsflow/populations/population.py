@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -133,6 +134,21 @@ class Population:
                 "population.weights, and wsflow.concatenate joins populations."
             )
         return Population(weights, self.task, self.provenance)
+
+    def iter_runs(self) -> Iterator[tuple[int, WeightArray]]:
+        """Yield the number of each run, in order, and its networks by step, of which one run's are in memory.
+
+        Examples
+        --------
+        >>> import wsflow
+        >>> population = wsflow.train_population(wsflow.load_task("iris"), (3,), 2, epochs=1, snapshots=2)
+        >>> [(run, len(networks)) for run, networks in population.iter_runs()]
+        [(0, 2), (1, 2)]
+        """
+        order = np.lexsort((self.weights.steps, self.weights.runs))
+        numbers, starts = np.unique(self.weights.runs[order], return_index=True)
+        for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+            yield number, self.weights[rows]
 
     def __len__(self) -> int:
         return len(self.weights)

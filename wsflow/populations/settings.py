@@ -116,20 +116,6 @@ def architecture_of(
     )
 
 
-def check_device(device: str) -> None:
-    """Refuse a device on which nothing can be computed."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device).add(1).tolist()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise ValueError(
-            f"The 'device' of train_population is {device!r}, where nothing can be computed on this machine, or with "
-            f"this build of torch. What is here: {there}."
-        ) from error
-
-
 def _check_integer(name: str, value: Any, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise ValueError(f"The {name!r} of train_population is an integer of at least {minimum}, got {value!r}.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.architecture import Architecture
+from wsflow.devices import resolved_device
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
 from wsflow.populations.architectures import Networks, as_read, networks_of
@@ -21,7 +22,7 @@ from wsflow.populations.hyperparameters import Range, draw_hyperparameters, draw
 from wsflow.populations.parallel import run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.problem import Problem
-from wsflow.populations.settings import OF_MODULE, PopulationSettings, check_device
+from wsflow.populations.settings import OF_MODULE, PopulationSettings
 from wsflow.progress import Progress
 from wsflow.running.compatibility import check_is_task, check_task
 from wsflow.running.example_inputs import declared_input
@@ -127,7 +128,7 @@ def train_population(
     first_run : int
         Number of the first run.
     device : str
-        Where to train; the networks come back to the CPU.
+        Where to train, such as "cuda"; "auto" is the CPU. The networks come back to the CPU.
     chunk_size : int, optional
         How many networks to train at once (default: as many as keep a step within 24 MiB on a CPU, a GiB elsewhere).
     n_jobs : int, optional
@@ -178,7 +179,7 @@ def train_population(
     >>> population.weights.shape, list(population.hyperparameters)
     ((2, 198), ['learning_rate', 'steps'])
     """
-    check_device(device)
+    device = str(resolved_device(device, "train_population"))
     check_is_task(task)
     networks = networks_of(task, hidden, architecture, module, activation, activation_argument, image)
     given = PopulationSettings(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 
 
 def unflatten(weights: Tensor, architecture: Architecture) -> dict[str, Tensor]:
@@ -42,4 +43,4 @@ def take(rows: Tensor, columns: Tensor) -> Tensor:
     [[[2.0], [0.0]], [[5.0], [3.0]]]
     """
     # index_select has a much faster backward pass than advanced indexing
-    return rows.index_select(1, columns.reshape(-1).to(rows.device)).reshape(len(rows), *columns.shape)
+    return rows.index_select(1, placed(columns, rows.device).reshape(-1)).reshape(len(rows), *columns.shape)

@@ -115,8 +115,7 @@ def _step(state: TrainingState, loss: Loss, progress: Progress | None, is_traine
     step, waited, schedule = state.step, 0, state.schedule
     try:
         value, recorded = loss(state.module.train(), state.generator)
-        state.descend(value)
-        state.recent.append(state.processes.mean(recorded).item())
+        state.descend(value, recorded)
         if progress is not None:
             progress(state.step, schedule.n_steps)
         if state.is_at_an_evaluation:

@@ -123,17 +123,23 @@ class TrainingState:
         """Whether the schedule has an evaluation after the steps that are done."""
         return self.step == self.schedule.n_steps or self.step % self.schedule.evaluate_every == 0
 
-    def descend(self, loss: Tensor) -> None:
-        """Take one step; raise a NumericalError, and move nothing, where the loss or its gradient is not finite."""
-        # of all processes, so that none goes on without the others
-        if not math.isfinite(self.processes.mean(loss).item()):
-            raise NumericalError("The loss is not finite.")
+    def descend(self, loss: Tensor, recorded: Tensor) -> None:
+        """Take one step, and record a number.
+
+        A NumericalError says that the loss or its gradient is not finite; then nothing moves.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.processes.average_gradients(self.module)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.schedule.clip)
-        if not math.isfinite(norm.item()):
+        # of all processes, so that none goes on without the others; the only numbers of a step that leave the device
+        means = self.processes.mean(torch.stack([loss.detach(), recorded.detach()]))
+        found = torch.cat([means, norm.to(means).unsqueeze(0)]).tolist()
+        if not math.isfinite(found[0]):
+            raise NumericalError("The loss is not finite.")
+        if not math.isfinite(found[2]):
             raise NumericalError("The gradient of the loss is not finite.")
+        self.recent.append(found[1])
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate * self.schedule.rate(self.step)
         self.optimizer.step()
@@ -184,8 +190,9 @@ class TrainingState:
 def _moving_average(module: nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of a module's weights; a young one forgets its start faster."""
 
-    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor) -> None:
-        n = int(count)
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor) -> None:
+        # the count itself, which stays on the CPU
+        n = int(average.n_averaged)
         torch._foreach_lerp_(list(averages), list(weights), 1 - min(decay, n / (n + 9)))
 
     average = AveragedModel(module, multi_avg_fn=update)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from torch import Tensor
 from wsflow.activations import FLIP, PHASE, SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Space
 from wsflow.architecture.spaces import lineage
+from wsflow.devices import placed
 from wsflow.symmetry.actions import block_factors
 from wsflow.symmetry.centring import bias_circles
 from wsflow.symmetry.views import as_index, broadcastable
@@ -60,7 +61,7 @@ class Subblock:
         """Return the subblock (n, *extents) of rows (n, d), as a view where that is possible."""
         if isinstance(self._index, slice):
             return rows[:, self._index].reshape(len(rows), *self.columns.shape)
-        return rows.index_select(1, self._index.to(rows.device)).reshape(len(rows), *self.columns.shape)
+        return rows.index_select(1, placed(self._index, rows.device)).reshape(len(rows), *self.columns.shape)
 
     def nested_axes(self, axis: int) -> tuple[int, ...]:
         """Return an axis behind those of its parents, the outermost first."""
