@@ -75,6 +75,7 @@ def results(name: str, weights: Any, iris: Any, device: str) -> dict[str, Any]:
         found["log-densities"] = flow.sample(3, random_state=0, return_log_prob=True)[1]
     if name == "plain":
         found["guided"] = np.asarray(flow.sample(3, random_state=0, guidance=iris))
+        found["trajectories"] = flow.trajectories(2, random_state=0)[1]
         found["noisy"] = np.asarray(flow.sample(3, random_state=0, noise=0.5, temperature=0.5))
     if name in ("plain", "exchangeable"):
         found["wide"] = np.asarray(flow.sample(2, random_state=0, architecture=Architecture.mlp([4, 6, 3])))

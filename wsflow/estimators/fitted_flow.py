@@ -117,8 +117,9 @@ class FittedFlow:
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         flow = self._model(condition, condition_scale).flow
         generator = torch_generator(random_state)
-        times, points = flow.trajectories(int(n_samples), generator, temperature=temperature)
-        return times.numpy(), points[..., self.geometry_.manifold.varying].double().numpy()
+        with jobs(self.n_jobs):
+            times, points = flow.trajectories(int(n_samples), generator, temperature=temperature)
+        return times.numpy(), points.cpu()[..., self.geometry_.manifold.varying].double().numpy()
 
     @property
     def geometry_(self) -> Geometry:
