@@ -17,6 +17,7 @@ from wsflow import (
     EnergyScorer,
     Guidance,
     PermutationAligner,
+    ProcrustesAligner,
     ScaleCanonicalizer,
     Task,
     WeightArray,
@@ -44,7 +45,7 @@ VECTORS = WeightFlow("euclidean", **FAST | {"velocity": options.MLP(32, 1)})
 
 
 @pytest.mark.filterwarnings("ignore::wsflow.exceptions.MissingArchitectureWarning")
-@parametrize_with_checks([PermutationAligner(), ScaleCanonicalizer(), PLAIN, VECTORS])
+@parametrize_with_checks([PermutationAligner(), ProcrustesAligner(), ScaleCanonicalizer(), PLAIN, VECTORS])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsflow.estimators.flow import WeightFlow as WeightFlow
     from wsflow.estimators.predictors import MetaClassifier as MetaClassifier
     from wsflow.estimators.predictors import MetaRegressor as MetaRegressor
+    from wsflow.estimators.procrustes import ProcrustesAligner as ProcrustesAligner
     from wsflow.estimators.sampling import sample as sample
     from wsflow.estimators.scoring import EnergyScorer as EnergyScorer
     from wsflow.estimators.variational import VariationalNetwork as VariationalNetwork
@@ -57,6 +58,7 @@ _HOMES = {
     "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",
     "Population": "wsflow.populations.population",
+    "ProcrustesAligner": "wsflow.estimators.procrustes",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
     "Task": "wsflow.task",
     "VariationalNetwork": "wsflow.estimators.variational",

@@ -66,6 +66,11 @@ class Reference(Input):
 @click.option(
     "--by", default="run", show_default=True, type=options.Choice(["run", "network"]), help="Whether runs move as one."
 )
+@click.option(
+    "--procrustes",
+    is_flag=True,
+    help="Align channels between two linear maps, such as queries with keys, by invertible matrices as well.",
+)
 @options.runs_networks
 @options.jobs
 @options.common
@@ -77,6 +82,7 @@ def align(
     form: str,
     task_name: str | None,
     by: str,
+    procrustes: bool,
     module: str | None,
     plot: Path | None,
     seed: int,
@@ -106,12 +112,20 @@ def align(
             method=method, task=task, reference=chosen, form=form, by=by, random_state=seed, progress=progress
         )
         aligned = aligner.fit_transform(population.weights)
+    changes, wires = [aligner.output_change_], ()
+    if procrustes:
+        step = wsflow.ProcrustesAligner()
+        aligned = step.fit_transform(aligned)
+        changes, wires = [*changes, step.output_change_], step.wires_
+    change = max(changes)
     result = {
         **_numbers(population.weights, aligned, aligner.report_),
         "held": list(aligner.fixed_groups_),
-        "output_change": aligner.output_change_ if math.isfinite(aligner.output_change_) else None,
+        "wires": list(wires),
+        "output_change": change if math.isfinite(change) else None,
     }
-    provenance = {**population.provenance, "aligned": {"method": method, "reference": reference, "seed": seed}}
+    made = {"method": method, "reference": reference, "seed": seed, **({"procrustes": True} if procrustes else {})}
+    provenance = {**population.provenance, "aligned": made}
     wsflow.save_population(wsflow.Population(aligned, population.task, provenance), out)
     try:
         if plot is not None:
@@ -183,6 +197,8 @@ def _echo(title: str, result: dict[str, Any]) -> None:
     if result["output_change"] is not None:
         rows.append(["largest change of an output", f"{result['output_change']:.1g}"])
     held = [f"Held fixed, being equal in all networks: {', '.join(result['held'])}."] if result["held"] else []
+    if result["wires"]:
+        held.append(f"Aligned by invertible matrices: {', '.join(result['wires'])}.")
     echo_table(title, ["", "mean over networks"], rows, held)
 
 

@@ -11,11 +11,9 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from wsflow.architecture import Architecture
 from wsflow.estimators.inputs import as_networks
 from wsflow.estimators.validation import later_array, returned_array, wrapped
 from wsflow.mapped import empty_like
-from wsflow.symmetry.actions import Action
 from wsflow.symmetry.batches import concatenate
 
 
@@ -53,14 +51,14 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         values = later_array(self, X)
         if self.architecture_ is None:
             return (values, None) if return_action else values
-        found: list[tuple[np.ndarray, Action]] = []
+        found: list[tuple[np.ndarray, Any]] = []
         moved = empty_like(values)
         for rows, action in self._actions(values, X):
             moved[rows] = action(values[rows])
             if return_action:
                 found.append((np.arange(len(values))[rows], action))
         moved = self._finished(moved, X)
-        return (moved, _in_order(self.architecture_, found)) if return_action else moved
+        return (moved, self._in_order(found)) if return_action else moved
 
     def inverse_transform(self, X: Any) -> Any:
         """Return runnable networks: those of X, which are the same functions already.
@@ -101,8 +99,19 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         names: np.ndarray = _check_feature_names_in(self, input_features)
         return names
 
+    def _in_order(self, found: Sequence[tuple[np.ndarray, Any]]) -> Any:
+        """Return the group elements of some rows each as those of all rows, in their order."""
+        if len(found) == 1:
+            return found[0][1]
+        order = np.argsort(np.concatenate([rows for rows, _ in found]), kind="stable")
+        return self._joined([action for _, action in found]).rows(torch.from_numpy(order))
+
+    def _joined(self, actions: Sequence[Any]) -> Any:
+        """Return the group elements of several actions, one after the other."""
+        return concatenate(self.architecture_, actions)
+
     @abstractmethod
-    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[Any, Action]]:
+    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[Any, Any]]:
         """Yield a few rows of the values (n, d) of X, a slice or numbers, with their group elements, until all are."""
 
     @abstractmethod
@@ -116,11 +125,3 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _in_order(architecture: Architecture, found: Sequence[tuple[np.ndarray, Action]]) -> Action:
-    """Return the group elements of some rows each as those of all rows, in their order."""
-    if len(found) == 1:
-        return found[0][1]
-    order = np.argsort(np.concatenate([rows for rows, _ in found]), kind="stable")
-    return concatenate(architecture, [action for _, action in found]).rows(torch.from_numpy(order))

@@ -28,6 +28,7 @@ STEPS: dict[str, str] = {
     "MetaClassifier": "wsflow.estimators.predictors",
     "MetaRegressor": "wsflow.estimators.predictors",
     "PermutationAligner": "wsflow.estimators.aligner",
+    "ProcrustesAligner": "wsflow.estimators.procrustes",
     "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
     "VariationalNetwork": "wsflow.estimators.variational",
     "WeightFlow": "wsflow.estimators.flow",

@@ -153,6 +153,7 @@ FITTED: Mapping[str, Check] = MappingProxyType(
             },
             _NAMED,
         ),
+        "ProcrustesAligner": record({**_FITTED, "output_change": real, "wires": list_of(text)}, _NAMED),
         "ScaleCanonicalizer": record({**_FITTED, "output_norm": real, "output_change": real}, _NAMED),
     }
 )
@@ -170,6 +171,7 @@ ARRAYS: Mapping[str, Check] = MappingProxyType(
                 **dict.fromkeys(("objective", "n_passes", "barrier_before", "barrier_after"), array("fi", 0, 1)),
             }
         ),
+        "ProcrustesAligner": record({"reference": array("f", 1)}),
         "ScaleCanonicalizer": record({}),
         "VariationalNetwork": record(
             {"row": array("f", 1), "mean": array("f", 1), "log_ratio": array("f", 1), "loadings": array("f", 2)}
