@@ -207,7 +207,7 @@ def test_the_command_line_aligns_by_matrices(tmp_path):
     wsflow.save_population(wsflow.Population(weights), paths[0])
     runner = CliRunner()
     plain, found = (
-        json.loads(runner.invoke(main, ["align", paths[0], "-o", out, "--json", *more]).output)
+        json.loads(runner.invoke(main, ["align", paths[0], "-o", out, "--json", *more]).stdout)
         for out, more in ((paths[1], []), (paths[2], ["--procrustes"]))
     )
     assert plain["wires"] == []

@@ -112,7 +112,8 @@ def align(
             method=method, task=task, reference=chosen, form=form, by=by, random_state=seed, progress=progress
         )
         aligned = aligner.fit_transform(population.weights)
-    changes, wires = [aligner.output_change_], ()
+    changes = [aligner.output_change_]
+    wires: tuple[str, ...] = ()
     if procrustes:
         step = wsflow.ProcrustesAligner()
         aligned = step.fit_transform(aligned)
