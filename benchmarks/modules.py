@@ -91,8 +91,8 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def image_task(name: str) -> Task:
-    """A task of images at 14 by 14 pixels, with their channel."""
+def image_task(name: str, tested: int | None = None) -> Task:
+    """A task of images at 14 by 14 pixels, with their channel; of its test part the first `tested`."""
     task = wsflow.load_task(name)
 
     def small(part: Task) -> Tensor:
@@ -100,7 +100,7 @@ def image_task(name: str) -> Task:
         return F.adaptive_avg_pool2d(torch.from_numpy(part.X).view(-1, 1, side, side), SIDE)
 
     parts = {
-        key: Task(small(part).numpy(), part.y)
+        key: Task(small(part).numpy()[:tested], part.y[:tested])
         for key in ("validation", "test")
         if (part := getattr(task, key)) is not None
     }

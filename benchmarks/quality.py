@@ -9,8 +9,11 @@ is downloaded.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +110,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         **IMAGES,
         "task": "fashion_mnist",
         "module": "resnet",
+        "tested": 2000,
         "runs": 400,
         "training": SHORT_IMAGES,
-        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 64, "energy.n_steps": 80},
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 64, "max_iter": 1000, "energy.n_steps": 80},
+        "minutes": 90,
     },
     "resnet20": {
         **IMAGES,
         "task": "fashion_mnist",
         "module": "resnet20",
+        "tested": 1000,
         "runs": 3,
         "held_out": 3,
         "training": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 500, "batch_size": 64},
@@ -126,6 +132,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         **IMAGES,
         "task": "mnist",
         "module": "vit",
+        "tested": 2000,
         "runs": 600,
         "training": {**SHORT_IMAGES, "steps": 600},
         "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 128, "energy.n_steps": 120},
@@ -151,7 +158,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 chosen by the accuracy of samples for seed 0, as in the ablation, and MNIST's training for averages of networks that
 are good in little time; nothing is chosen by the other seeds, and nothing differs between seeds. What is not named is
 a default of ``train_population`` or ``WeightFlow``, whose parameters have the names that ``wsflow fit -p`` gives them.
-``minutes`` is what the job may take, from the first training run to the last null."""
+``minutes`` is what the job may take, from the first training run to the last null; ``tested`` are test images, the
+first ones, where all 10,000 of them and of hundreds of nulls would take longer than the flow does."""
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.5)
 AVERAGED = 50
@@ -234,14 +242,41 @@ CONDITIONS: dict[str, dict[str, Condition]] = {
 }
 
 
-def population(recipe: dict[str, Any], task: Task, seed: int, clock: Clock) -> tuple[WeightArray, WeightArray]:
-    """Networks to learn from, and one of each held-out run, which training continues to count."""
-    settings = {"random_state": seed, **networks_of(recipe), **recipe["training"]}
-    with clock("training runs"):
-        known = wsflow.train_population(task, n_runs=recipe["runs"], **settings, **recipe["snapshots"])
-    with clock("held-out runs"):
-        unseen = wsflow.train_population(task, n_runs=recipe["held_out"], first_run=recipe["runs"], **settings)
-    return known.weights, unseen.weights
+def population(
+    recipe: dict[str, Any], task: Task, seed: int, clock: Clock, folder: Path | None = None
+) -> tuple[WeightArray, WeightArray]:
+    """Networks to learn from, and one of each held-out run, which training continues to count.
+
+    Where a folder has them, they are read, and the clock has the seconds that their training took.
+    """
+    stages = {
+        "training runs": {"n_runs": recipe["runs"], **recipe["snapshots"]},
+        "held-out runs": {"n_runs": recipe["held_out"], "first_run": recipe["runs"]},
+    }
+    found = []
+    for stage, runs in stages.items():
+        path = None if folder is None else folder / f"{named(recipe)}_{seed}_{stage.replace(' ', '_')}.safetensors"
+        took = None if path is None else path.with_suffix(".json")
+        if path is not None and took is not None and took.exists():
+            clock.add(stage, json.loads(took.read_text(encoding="utf-8")))
+            found.append(wsflow.load_population(path).weights)
+            continue
+        with clock(stage):
+            settings = {"random_state": seed, **networks_of(recipe), **recipe["training"]}
+            trained = wsflow.train_population(task, **settings, **runs)
+        if path is not None and took is not None:
+            wsflow.save_population(trained, path)
+            took.write_text(json.dumps(clock.seconds[stage]), encoding="utf-8")
+        found.append(trained.weights)
+    known, unseen = found
+    return known, unseen
+
+
+def named(recipe: dict[str, Any]) -> str:
+    """A name for the networks of a recipe, which others have if they are trained otherwise."""
+    parts = {key: recipe.get(key) for key in ("task", "module", "hidden", "architecture", "runs", "held_out")}
+    parts |= {"training": recipe["training"], "snapshots": recipe["snapshots"]}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def networks_of(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +290,7 @@ def task_of(recipe: dict[str, Any]) -> Task:
     """The task of a recipe, with images where a module reads them."""
     if recipe["task"] == "photograph":
         return photograph()
-    return image_task(recipe["task"]) if "module" in recipe else wsflow.load_task(recipe["task"])
+    return image_task(recipe["task"], recipe.get("tested")) if "module" in recipe else wsflow.load_task(recipe["task"])
 
 
 def fitted(
@@ -303,10 +338,12 @@ def judged(job: str, report: Report, averages: dict[str, float]) -> dict[str, di
     return rows
 
 
-def measured(job: str, recipe: dict[str, Any], seed: int, temperatures: list[float], n: int) -> dict[str, Any]:
-    """The row of one seed."""
+def measured(
+    job: str, recipe: dict[str, Any], seed: int, temperatures: list[float], n: int, folder: Path | None = None
+) -> dict[str, Any]:
+    """The row of one seed; its networks are read from a folder, or left there."""
     clock, task = Clock(), task_of(recipe)
-    known, unseen = population(recipe, task, seed, clock)
+    known, unseen = population(recipe, task, seed, clock, folder)
     model = fitted(known, task, seed, recipe["flow"], clock, form=recipe.get("form", "unit"))
     with clock("samples"):
         samples = {t: wsflow.sample(model, n, random_state=seed, temperature=t) for t in temperatures}
@@ -365,6 +402,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="a folder for trained networks, which later runs read")
     parser.add_argument("--again", action="store_true", help="measure seeds that the file has, too")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: to see that it runs")
     parser.add_argument("--out", type=Path, help="default: docs/results/quality_JOB.json; none with --quick")
@@ -378,7 +416,8 @@ def main() -> None:
     settings["conditions"] = {which: stated(bound) for which, bound in CONDITIONS[options.job].items()}
     file = ResultsFile(options.out or RESULTS / f"quality_{options.job}.json", settings, options.again)
     for seed in options.seeds:
-        row = file.measure(str(seed), lambda s=seed: measured(options.job, recipe, s, options.temperatures, n))
+        measure = partial(measured, options.job, recipe, seed, options.temperatures, n, options.cache)
+        row = file.measure(str(seed), measure)
         show(options.job, seed, row, recipe["minutes"])
 
 

@@ -93,7 +93,10 @@ class Clock:
         """Time one stage; stages of one name add up."""
         start = time.perf_counter()
         yield
-        spent = time.perf_counter() - start
+        self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, spent: float) -> None:
+        """Add seconds to a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
         self.seconds["all"] += spent
 
