@@ -91,9 +91,9 @@ RECIPES: dict[str, dict[str, Any]] = {
             **SHORT_MNIST["flow"],
             "source.shrinkage": 0.02,
             "hints": "gradient",
-            "hints.n_inputs": 64,
-            "max_iter": 4000,
-            "energy.n_steps": 80,
+            "hints.n_inputs": 192,
+            "max_iter": 3500,
+            "energy.n_steps": 100,
         },
         # scales are part of what these networks have learned, and flows without them are worse
         "form": "raw",
