@@ -140,7 +140,8 @@ class TestPopulate:
                     progress(10 * chunk * epochs + size * (epoch + 1), 25 * epochs)
 
         found = measure_training(train, 25, 1000, 1, n_jobs=2)
-        assert trained == [4, 4, 16, 64] and (found["chunks"], found["processes"]) == (3, 2)
+        # a sleep that takes longer ends it sooner
+        assert trained[:3] == [4, 4, 16] and (found["chunks"], found["processes"]) == (3, 2)
         seconds = found["seconds"]
         # sleeping takes no less than it should
         assert 0.02 * 0.9 < seconds["step"] < 0.1 and seconds["before"] < 2
