@@ -366,6 +366,8 @@ UNMET = (
     "A task is a wsflow.Task",
     "Fit again.",
     "The 'width' of 3",
+    # the name of what has the device is put in where it is said
+    "The 'device' of 3",
     "Freeze it with",
     "describes 3 weights",
     "The 'architecture' of",

@@ -158,14 +158,15 @@ def test_what_auto_stands_for_is_in_the_tables():
 
 def test_settings_have_the_defaults_of_the_flow():
     assert {name: WeightFlow().get_params()[name] for name in DEFAULTS} == DEFAULTS
-    rest = {"architecture", "device", "random_state", "progress", "checkpoint", "checkpoint_every", "warm_start"}
+    rest = {"architecture", "device", "n_jobs", "random_state", "progress"}
+    rest |= {"checkpoint", "checkpoint_every", "warm_start"}
     assert set(parameters()) == set(DEFAULTS) | rest and set(DEFAULTS) == {*CHOICES, *STRINGS, "task", "max_iter"}
     with pytest.raises(ValueError, match="has no parameter 'width'; it has geometry, velocity,"):
         settings_of(width=8)
 
 
 def test_a_flow_has_few_parameters():
-    assert len(parameters()) <= 20
+    assert len(parameters()) <= 21
     assert all(isinstance(value, (str, int, type(None))) for value in WeightFlow().get_params().values())
 
 

@@ -138,6 +138,11 @@ class GivenVelocity(nn.Module):
         self.register_buffer("condition", condition)
         self.scale = scale
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.velocity.device
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity (n, size) at points (n, size) and times (n,)."""
         given = self.velocity(x, t, self.condition.expand(len(x)))

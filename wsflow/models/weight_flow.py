@@ -71,9 +71,14 @@ class WeightFlowModel:
         """The trained velocity."""
         return self.flow.velocity
 
+    @property
+    def device(self) -> torch.device:
+        """Where the velocity is; one that was put in its place, and does not say, is on the CPU."""
+        return getattr(self.velocity, "device", torch.device("cpu"))
+
     def to(self, device: torch.device) -> WeightFlowModel:
         """Move the velocity, in place, and the source to a device: weights come from the CPU, and go back to it."""
-        if device == self.velocity.device:
+        if device == self.device:
             return self
         self.velocity.move(device)
         flow = self.flow
@@ -149,7 +154,7 @@ class WeightFlowModel:
         return found, error
 
     def _log_prob_and_error(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        points = self.geometry.to_points(weights).to(self.velocity.device)
+        points = self.geometry.to_points(weights).to(self.device)
         found, error = (values.cpu() for values in self.flow.log_prob_and_error(points, self.seed))
         if not isinstance(self.geometry.coordinates, Coordinates):
             return found, error
@@ -158,7 +163,7 @@ class WeightFlowModel:
 
     def given(self, condition: float, scale: float = 1.0) -> WeightFlowModel:
         """Return the law of networks given a condition, a number or a label's index; scales above 1 exaggerate it."""
-        return replace(self, flow=self.flow.given(torch.full((), float(condition), device=self.velocity.device), scale))
+        return replace(self, flow=self.flow.given(torch.full((), float(condition), device=self.device), scale))
 
     def at_width(self, architecture: Architecture) -> WeightFlowModel:
         """Return the law of networks of other hidden widths.
@@ -180,7 +185,7 @@ class WeightFlowModel:
         velocity.ratio.copy_(self.velocity.ratio)
         if velocity.hints is not None and self.velocity.hints is not None:
             velocity.hints.scale.copy_(self.velocity.hints.scale)
-        velocity.move(self.velocity.device)
+        velocity.move(self.device)
         flow = ContinuousFlow(geometry.manifold, velocity.source, velocity, self.flow.solver, self.flow.divergence)
         return replace(self, geometry=geometry, flow=flow, consensus=consensus)
 
