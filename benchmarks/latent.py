@@ -42,7 +42,8 @@ def measured(hidden: int, depth: int, n: int, steps: int) -> dict[str, Any]:
             flow.fit(aligned)
         with clock("samples"):
             samples = wsflow.sample(model, n, random_state=0)
-    assert samples.shape == rows.shape and np.isfinite(np.asarray(samples)).all()
+    if samples.shape != rows.shape or not np.isfinite(np.asarray(samples)).all():
+        raise SystemExit(f"{architecture}: samples are not finite networks")
     return {
         "weights": architecture.n_weights,
         "networks": n,

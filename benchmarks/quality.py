@@ -254,34 +254,32 @@ def population(
 
     Where a folder has them, they are read, and the clock has the seconds that their training took.
     """
+    settings = {"random_state": seed, **networks_of(recipe), **recipe["training"]}
     stages = {
         "training runs": {"n_runs": recipe["runs"], **recipe["snapshots"]},
         "held-out runs": {"n_runs": recipe["held_out"], "first_run": recipe["runs"]},
     }
-    found = []
-    for stage, runs in stages.items():
-        path = None if folder is None else folder / f"{named(recipe)}_{seed}_{stage.replace(' ', '_')}.safetensors"
-        took = None if path is None else path.with_suffix(".json")
-        if path is not None and took is not None and took.exists():
-            clock.add(stage, json.loads(took.read_text(encoding="utf-8")))
-            found.append(wsflow.load_population(path).weights)
-            continue
-        with clock(stage):
-            settings = {"random_state": seed, **networks_of(recipe), **recipe["training"]}
-            trained = wsflow.train_population(task, **settings, **runs)
-        if path is not None and took is not None:
-            wsflow.save_population(trained, path)
-            took.write_text(json.dumps(clock.seconds[stage]), encoding="utf-8")
-        found.append(trained.weights)
-    known, unseen = found
+    known, unseen = (trained(task, clock, stage, {**settings, **runs}, folder) for stage, runs in stages.items())
     return known, unseen
 
 
-def named(recipe: dict[str, Any]) -> str:
-    """A name for the networks of a recipe, which others have if they are trained otherwise."""
-    parts = {key: recipe.get(key) for key in ("task", "module", "hidden", "architecture", "runs", "held_out")}
-    parts |= {"training": recipe["training"], "snapshots": recipe["snapshots"]}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+def trained(task: Task, clock: Clock, stage: str, settings: dict[str, Any], folder: Path | None) -> WeightArray:
+    """Networks of these settings, from a folder where it has them."""
+    if folder is None:
+        with clock(stage):
+            return wsflow.train_population(task, **settings).weights
+    known = {key: getattr(value, "__name__", value) for key, value in settings.items()}
+    name = hashlib.sha256(f"{task.checksum} {known}".encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    took, path = folder / f"{name}.json", folder / f"{name}.safetensors"
+    if took.exists():
+        clock.add(stage, json.loads(took.read_text(encoding="utf-8")))
+        return wsflow.load_population(path).weights
+    with clock(stage):
+        population = wsflow.train_population(task, **settings)
+    wsflow.save_population(population, path)
+    took.write_text(json.dumps(clock.seconds[stage]), encoding="utf-8")
+    return population.weights
 
 
 def networks_of(recipe: dict[str, Any]) -> dict[str, Any]:

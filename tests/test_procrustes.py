@@ -173,6 +173,19 @@ def test_chunks_give_the_same_networks_and_actions(monkeypatch):
     np.testing.assert_allclose(action(np.asarray(weights)), np.asarray(whole), atol=1e-12)
 
 
+def test_what_is_equal_in_all_networks_stays():
+    weights = attention()
+    columns = weights.architecture.slices["layers.layers.0.self_attn.in_proj_weight"]
+    frozen = np.asarray(weights).copy()
+    # queries, of which the first third of the matrix are
+    queries = slice(columns.start, columns.start + 64)
+    frozen[:, queries] = frozen[0, queries]
+    aligner = ProcrustesAligner()
+    aligned = np.asarray(aligner.fit_transform(weights.like(frozen)))
+    assert aligner.wires_ == ("layers.layers.0.self_attn.1",)
+    assert np.array_equal(aligned[:, queries], frozen[:, queries])
+
+
 def test_networks_without_such_wires_pass_through():
     weights = WeightArray(numbers(5, 23).numpy(), Architecture.mlp([4, 3, 2]))
     aligner = ProcrustesAligner()
@@ -194,7 +207,7 @@ def test_a_pipeline_is_saved_and_samples_networks(tmp_path):
 
 
 def test_a_wire_moves_no_other_weights():
-    wire = LinearWire("w", np.array([[[0, 1], [2, 3]]]), np.array([[[4], [5]]]))
+    wire = LinearWire("w", "g", np.array([[[0, 1], [2, 3]]]), np.array([[[4], [5]]]))
     rows = numbers(2, 7)
     moved = wire.moved(rows, 2 * torch.eye(2).double().expand(2, 1, 2, 2))
     torch.testing.assert_close(moved[:, :4], 2 * rows[:, :4])

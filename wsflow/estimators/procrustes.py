@@ -24,7 +24,8 @@ from wsflow.estimators.validation import (
 )
 from wsflow.exceptions import InvalidInputError
 from wsflow.mapped import chunks, taken
-from wsflow.symmetry.invertible import InvertibleAction
+from wsflow.symmetry.invertible import InvertibleAction, LinearWire
+from wsflow.symmetry.matching import fixed_groups
 from wsflow.symmetry.matching.references import spaced
 from wsflow.tracing.linear_wires import linear_wires
 
@@ -41,8 +42,9 @@ class ProcrustesAligner(OrbitTransformer):
     Permutations are a small part of what such channels commute with: every invertible matrix between the two maps keeps
     the function. Of the networks of an orbit this gives the one with the smallest sum of squares that is nearest to the
     reference, so that all of them become equal. Heads, and all other neurons, should be in order before:
-    `PermutationAligner` comes first. Networks without such channels pass through, and so do those without an
-    architecture, with a warning.
+    `PermutationAligner` comes first. Channels that weights tell apart which are equal in all networks of fit (a frozen
+    layer) stay as they are. Networks without such channels pass through, and so do those without an architecture, with
+    a warning.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ class ProcrustesAligner(OrbitTransformer):
     reference_ : ndarray of shape (d,)
         Weights to which networks are aligned.
     wires_ : tuple of str
-        The wires with such channels. Random networks have shown that matrices keep their outputs.
+        The wires that are aligned. Random networks have shown that matrices keep their outputs.
     output_change_ : float
         Largest relative change of an output caused on the training networks: rounding.
 
@@ -108,18 +110,22 @@ class ProcrustesAligner(OrbitTransformer):
         if self.architecture_ is None:
             warn_of_plain(self, "leaves networks as they are")
             return self
-        wires = linear_wires(self.architecture_)
-        self.wires_ = tuple(wire.name for wire in wires)
-        if wires:
+        fixed = fixed_groups(viewed(values), self.architecture_)
+        self.wires_ = tuple(wire.name for wire in linear_wires(self.architecture_) if wire.group not in fixed)
+        if wires := self._wires:
             chosen = spaced(len(values), MAX_NETWORKS) if self.reference == "mean" else np.zeros(1, dtype=int)
             self.reference_ = _mean(viewed(taken(values, chosen)).double(), wires).numpy()
         some = values[run_rows(len(values))]
         self.output_change_ = output_change(some, self._action(some)(some), self.architecture_)
         return self
 
+    @property
+    def _wires(self) -> tuple[LinearWire, ...]:
+        return tuple(wire for wire in linear_wires(self.architecture_) if wire.name in self.wires_)
+
     def _action(self, values: np.ndarray) -> InvertibleAction:
         reference = torch.from_numpy(self.reference_.astype(np.float64))
-        return InvertibleAction.towards(viewed(values).double(), linear_wires(self.architecture_), reference)
+        return InvertibleAction.towards(viewed(values).double(), self._wires, reference)
 
     def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[slice, Any]]:
         for rows in chunks(*values.shape):
@@ -145,7 +151,7 @@ class ProcrustesAligner(OrbitTransformer):
             )
 
 
-def _mean(weights: Tensor, wires: Sequence[Any]) -> Tensor:
+def _mean(weights: Tensor, wires: Sequence[LinearWire]) -> Tensor:
     """The mean of weights (n, d) that are aligned to it, found from the first of them."""
     mean = InvertibleAction.towards(weights[:1], wires, weights[0])(weights[:1])[0]
     for _ in range(ROUNDS):

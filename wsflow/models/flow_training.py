@@ -79,7 +79,7 @@ def train_weight_flow(
         At Ctrl-C, with the best weights so far in place.
     """
     settings, velocity, processes = model.settings, model.velocity, current_processes()
-    processes.check_same(points.sum(0), "The networks to which the flow is fitted")
+    processes.check_same(lambda: points.sum(0), "The networks to which the flow is fitted")
     processes.copy_first(velocity)
     progress = progress if processes.is_first else None
     validation = validation.float()

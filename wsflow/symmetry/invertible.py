@@ -39,7 +39,8 @@ class LinearWire:
 
     Parameters
     ----------
-    name : str
+    name, group : str
+        Of the wire, and of the group of its channels.
     produced : ndarray of int, shape (heads, k, m)
         Columns of the weights that produce channels.
     consumed : ndarray of int, shape (heads, k, l)
@@ -47,6 +48,7 @@ class LinearWire:
     """
 
     name: str
+    group: str
     produced: np.ndarray
     consumed: np.ndarray
 

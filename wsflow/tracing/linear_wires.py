@@ -61,7 +61,7 @@ def _candidates(architecture: Architecture) -> Iterator[LinearWire]:
         if all(_collects(wire, group, block, columns, parts) for _, block, columns in architecture.blocks):
             produced, consumed = (parts[exponent] for exponent in (1, -1))
             if produced and consumed:
-                yield LinearWire(wire.name, np.concatenate(produced, 2), np.concatenate(consumed, 2))
+                yield LinearWire(wire.name, group.name, np.concatenate(produced, 2), np.concatenate(consumed, 2))
 
 
 def _collects(

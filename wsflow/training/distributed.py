@@ -87,10 +87,11 @@ class Processes:
         if self.size > 1:
             module.load_state_dict(self.on_first(module.state_dict))
 
-    def check_same(self, value: Tensor, what: str) -> None:
+    def check_same(self, find: Callable[[], Tensor], what: str) -> None:
         """Refuse, in all processes, a value that is not the same in all of them; `what` begins a sentence about it."""
         if self.size == 1:
             return
+        value = find()
         first = self.on_first(lambda: value)
         # up to rounding, which differs from machine to machine
         is_same = first.shape == value.shape and (value - first).abs().max() <= 1e-5 * first.abs().max()
