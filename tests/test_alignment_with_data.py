@@ -181,6 +181,21 @@ def test_moments_of_blocks_are_those_of_numpy(seed, block):
     np.testing.assert_allclose(correlation[0], np.corrcoef(both.T)[:3, 3:], atol=1e-12)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_program_has_the_activations_of_its_module(dropout):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout, batch_first=True)
+    read = Architecture.from_module(nn.Sequential(layer, nn.Linear(8, 2)), torch.randn(2, 5, 8))
+    opened = Architecture.from_json(read.to_json())
+    assert opened.module is None and opened.executable is not None
+    rows, X = random_rows(read, 3), torch.randn(4, 5, 8, generator=seeded(), dtype=F64)
+    one, other = (activations(rows, architecture, X) for architecture in (read, opened))
+    assert [name for name, _ in one] == [name for name, _ in other]
+    assert {"0.linear1"} <= {name for name, _ in one}
+    for (_, first), (_, second) in zip(one, other, strict=True):
+        torch.testing.assert_close(first, second)
+
+
 def test_activations_of_layers_are_read_behind_the_activation():
     architecture = Architecture.mlp([4, 3, 5, 2])
     rows, X = random_rows(architecture, 2), torch.randn(7, 4, dtype=F64, generator=seeded())

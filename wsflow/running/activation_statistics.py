@@ -79,8 +79,12 @@ def _taps(architecture: Architecture) -> list[ActivationSite]:
     """Return the sites where a group's signs act as they do on the weights that produce it.
 
     A sign in front of a batch norm acts on what the convolution puts out, and not behind the norm, whose gain makes up
-    for it. Where no site is at a producer, all of them are read.
+    for it. Where no site is at a producer, all of them are read. Layers of which a program has no operation, such as a
+    dropout of nothing, are no sites, so that the module and its program have the same ones.
     """
+    program = architecture.program
+    layers = None if program is None else {operation.layer for operation in program.operations}
+    sites = [site for site in architecture.activation_sites if layers is None or site.layer in layers]
     signs = {wire.name for wire in architecture.wires if {SIGN, FLIP} & wire.scalings}
     producers: dict[str, set[str]] = {}
     for parameter in architecture.parameters:
@@ -89,14 +93,8 @@ def _taps(architecture: Architecture) -> list[ActivationSite]:
                 space = block.axes[axis]
                 if wire in signs and exponent > 0 and isinstance(space, NeuronGroup):
                     producers.setdefault(space.name, set()).add(parameter.name.rpartition(".")[0])
-    at_producer = {
-        site.group for site in architecture.activation_sites if site.layer in producers.get(site.group, set())
-    }
-    return [
-        site
-        for site in architecture.activation_sites
-        if site.group not in at_producer or site.layer in producers[site.group]
-    ]
+    at_producer = {site.group for site in sites if site.layer in producers.get(site.group, set())}
+    return [site for site in sites if site.group not in at_producer or site.layer in producers[site.group]]
 
 
 class _Observed(nn.Module):
