@@ -109,8 +109,8 @@ RECIPES: dict[str, dict[str, Any]] = {
             **IMAGES["flow"],
             "source.shrinkage": 0.02,
             "hints": "gradient",
-            "hints.n_inputs": 192,
-            "max_iter": 1200,
+            "hints.n_inputs": 256,
+            "max_iter": 1300,
             "energy.n_steps": 250,
         },
     },
@@ -120,7 +120,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "module": "resnet",
         "runs": 400,
         "training": SHORT_IMAGES,
-        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 64, "energy.n_steps": 80},
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 64, "max_iter": 1000, "energy.n_steps": 80},
     },
     "resnet20": {
         **IMAGES,
@@ -140,6 +140,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "module": "vit",
         "runs": 600,
         "training": {**SHORT_IMAGES, "steps": 600},
+        "invertible": True,
         "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 128, "energy.n_steps": 120},
     },
     "siren": {
@@ -305,13 +306,15 @@ def fitted(
     *,
     form: str = "unit",
     aligned: bool = True,
+    invertible: bool = False,
     components: int | None = None,
 ) -> Pipeline:
-    """Alignment and canonical form (none for "raw"); principal components, where a number is given; and flow."""
+    """Alignment, of invertible matrices too; canonical form (none for "raw"); principal components; and flow."""
     last = wsflow.WeightFlow(task=task, random_state=seed)
     # an object before its parameters
     set_flow_parameters(last, {tuple(name.split(".")): flow[name] for name in sorted(flow, key=lambda n: n.count("."))})
     steps: list[Any] = [wsflow.PermutationAligner(form=form)] if aligned else []
+    steps += [wsflow.ProcrustesAligner()] if invertible else []
     steps += [wsflow.ScaleCanonicalizer(form)] if form != "raw" else []
     if components is not None:
         steps.append(PCA(min(components, len(known)), random_state=seed))
@@ -347,7 +350,8 @@ def measured(
     """The row of one seed; its networks are read from a folder, or left there."""
     clock, task = Clock(), task_of(recipe)
     known, unseen = population(recipe, task, seed, clock, folder)
-    model = fitted(known, task, seed, recipe["flow"], clock, form=recipe.get("form", "unit"))
+    steps = {"form": recipe.get("form", "unit"), "invertible": recipe.get("invertible", False)}
+    model = fitted(known, task, seed, recipe["flow"], clock, **steps)
     with clock("samples"):
         samples = {t: wsflow.sample(model, n, random_state=seed, temperature=t) for t in temperatures}
     with clock("evaluation"):
