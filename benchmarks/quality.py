@@ -141,7 +141,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "runs": 600,
         "training": {**SHORT_IMAGES, "steps": 600},
         "invertible": True,
-        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 128, "energy.n_steps": 120},
+        "flow": {**IMAGES["flow"], "hints": "gradient", "hints.n_inputs": 64, "max_iter": 1500, "energy.n_steps": 120},
     },
     "siren": {
         **IMAGES,
