@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from wsflow.task import Task as Task
     from wsflow.weights import WeightArray as WeightArray
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Architecture": "wsflow.architecture",

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from wsflow import __version__
 from wsflow.cli import options
 from wsflow.cli.errors import CommandError
 from wsflow.cli.files import Command
@@ -40,7 +41,7 @@ def doctor(seed: int, as_json: bool, quiet: bool) -> None:
     """
     libraries = list(_libraries())
     found: dict[str, Any] = {
-        "wsflow": version("wsflow"),
+        "wsflow": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "libraries": libraries,

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from wsflow import __version__
 from wsflow.cli.errors import INTERRUPTED, UNFORESEEN, USAGE, CommandError, without_terminal
 from wsflow.cli.wording import did_you_mean, in_own_words
 from wsflow.exceptions import NumericalError, OutputError, WsflowError
@@ -127,7 +128,7 @@ def _interrupt(signum: int, frame: Any) -> None:
 
 
 @click.group("wsflow", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="wsflow")
+@click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch (default: OMP_NUM_THREADS, or else 1).")
 @click.pass_context

@@ -110,6 +110,7 @@ def _description(folder: Path, text: bytes, check: Callable[[Any, str], object])
 def _check_same(folder: Path, then: dict[str, Any], now: dict[str, Any], resume: bool) -> None:
     if not resume:
         raise InvalidInputError(f"{folder}: there is a checkpoint already. Resume it, or give another folder.")
+    then, now = _by_field(then), _by_field(now)
     differences = [
         f"{name!r} was {shortened(then.get(name))} and is {shortened(now.get(name))}"
         for name in sorted({*then, *now})
@@ -121,6 +122,15 @@ def _check_same(folder: Path, then: dict[str, Any], now: dict[str, Any], resume:
             f"{folder}: this checkpoint is of another training: {'; '.join(differences[:MENTIONED])}{more}. Resume it "
             "with what it was begun with, or give another folder."
         )
+
+
+def _by_field(description: dict[str, Any]) -> dict[str, Any]:
+    """Name what is in a mapping of its own, as the versions are, in dots."""
+    fields: dict[str, Any] = {}
+    for name, value in description.items():
+        has_fields = isinstance(value, dict) and value
+        fields |= {f"{name}.{key}": inner for key, inner in value.items()} if has_fields else {name: value}
+    return fields
 
 
 class Measuring(Protocol):
