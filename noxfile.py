@@ -48,6 +48,13 @@ def kernels(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated and drawn files for every reader, 100,000 each or as ``--files`` says, on top of those of before."""
+    session.install("-e", ".[test]")
+    session.run("python", "benchmarks/mutations.py", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style: ruff's checks, and its formatting."""
     session.install("ruff>=0.14")

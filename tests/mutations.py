@@ -1,4 +1,4 @@
-"""Mutations of files: of their bytes, and of their JSON data with lengths and checksums that are right again.
+"""Mutations of files: of their bytes, and of what is inside them, with lengths and checksums that are right again.
 
 A mutation is a function of the content, of another file's content, and of a generator of random numbers. What a reader
 does with a mutated file is watched: its memory is bounded, and nothing that it might run or write is allowed.
@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gzip
+import io
 import json
 import os
+import signal
 import struct
 import sys
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,7 @@ import numpy as np
 
 KEY = "wsflow"
 HEADROOM = 2**30  # bytes that a reader may take
+LIMIT = 10.0  # seconds of the processor that it may take
 HUGE = (2**31 - 1, 2**32, 2**62, 2**63, 2**64 - 1, 10**30, -(2**63))
 # what takes the place of a value in JSON data
 VALUES: tuple[Any, ...] = (
@@ -213,6 +219,126 @@ def of_json(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     return json.dumps(changed).encode()
 
 
+def of_archive(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Change a member of a zip archive, or its name; the checksums are right again."""
+    if not all(zipfile.is_zipfile(io.BytesIO(c)) for c in (content, other)):
+        return of_bytes(content, other, rng)
+    members, further = _members(content), _members(other)
+    place = int(rng.integers(len(members)))
+    info, inside = members[place]
+    kind = int(rng.integers(8))
+    if kind == 0:
+        members.pop(place)
+    elif kind == 1:
+        members[place] = zipfile.ZipInfo(further[int(rng.integers(len(further)))][0].filename), inside
+    elif kind == 2:
+        members[place] = info, further[int(rng.integers(len(further)))][1]
+    else:
+        members[place] = info, of_bytes(inside, inside, rng) if inside else b"x"
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name in dict.fromkeys(info.filename for info, _ in members):
+            info, inside = next(member for member in members if member[0].filename == name)
+            archive.writestr(name, inside, info.compress_type)
+    return written.getvalue()
+
+
+def _members(content: bytes) -> list[tuple[zipfile.ZipInfo, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return [(info, _unchecked(archive, info)) for info in archive.infolist()]
+
+
+def _unchecked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as file:
+        file._expected_crc = None  # torch writes archives without checksums, too
+        return file.read()
+
+
+def of_zipped(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Change what a gzip file holds."""
+    inside, further = (gzip.decompress(c) for c in (content, other))
+    return gzip.compress(of_bytes(inside, further, rng), 1)
+
+
+CELLS = ("", "-1", "0", "nan", "inf", "1e999", "1e308", "9" * 400, "x", '"', "a,b", "ü", "\0", "//", "0x1", "1_0", "١")
+
+
+def of_cells(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Change one to three cells of a text of lines of cells: others, missing ones, further ones; or whole lines."""
+    lines = [line.split(b",") for line in content.split(b"\n")]
+    for _ in range(int(rng.integers(1, 4))):
+        place = int(rng.integers(len(lines)))
+        line, cell = lines[place], int(rng.integers(len(lines[place])))
+        changes: list[Callable[[], Any]] = [
+            lambda line=line, cell=cell: line.__setitem__(cell, CELLS[int(rng.integers(len(CELLS)))].encode()),
+            lambda line=line, cell=cell: line.insert(cell, line[cell]),
+            lambda line=line, cell=cell: line.__setitem__(slice(cell, cell + 1), []) if line[1:] else None,
+            lambda line=line, place=place: lines.insert(place, list(line)),
+            lambda place=place: lines.pop(place) if lines[1:] else None,
+        ]
+        changes[int(rng.choice(5, p=[0.6, 0.1, 0.1, 0.1, 0.1]))]()
+    return b"\n".join(b",".join(line) for line in lines)
+
+
+def of_graph(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Change one to three fields of the messages of an ONNX file."""
+    import onnx
+
+    model = onnx.load_from_string(content)
+    for _ in range(int(rng.integers(1, 4))):
+        messages = list(_messages(model))
+        message = messages[int(rng.integers(len(messages)))]
+        fields = [field for field, _ in message.ListFields()]
+        if fields and rng.integers(8):
+            _change_field(message, fields[int(rng.integers(len(fields)))], messages, rng)
+        elif fields:
+            message.ClearField(fields[int(rng.integers(len(fields)))].name)
+    return model.SerializeToString()
+
+
+def _messages(message: Any) -> Iterator[Any]:
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if _repeated(field) else [value]:
+                yield from _messages(inner)
+
+
+def _repeated(field: Any) -> bool:
+    return field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+
+
+def _change_field(message: Any, field: Any, messages: list[Any], rng: np.random.Generator) -> None:
+    """Put another value in the place of one, or of an element of a list; lists may lose, repeat and gain elements."""
+    value = getattr(message, field.name)
+    place = int(rng.integers(max(len(value), 1))) if _repeated(field) else 0
+    kind = int(rng.integers(3)) if _repeated(field) and len(value) else 3
+    if kind == 0:
+        del value[place]
+    elif kind == 1:
+        value.extend([value[place]])
+    elif field.message_type is not None:
+        same = [other for other in messages if field.message_type == other.DESCRIPTOR]
+        (value[place] if _repeated(field) else value).CopyFrom(copy.deepcopy(same[int(rng.integers(len(same)))]))
+    elif kind == 2:
+        value[place] = _scalar(value[place], messages, rng)
+    else:
+        # of an enumeration, only its own members
+        with contextlib.suppress(ValueError):
+            setattr(message, field.name, _scalar(value, messages, rng))
+
+
+def _scalar(value: Any, messages: list[Any], rng: np.random.Generator) -> Any:
+    if isinstance(value, bytes):
+        return of_bytes(value, value, rng) if value else b"x"
+    if isinstance(value, str):
+        names = [text for m in messages for _, text in m.ListFields() if isinstance(text, str)]
+        return ("", "x", "Gemm", "MatMul", "Conv", "Transpose", *names)[int(rng.integers(6 + len(names)))]
+    if isinstance(value, float):
+        return float(rng.choice([0.0, -1.0, np.nan, np.inf, 1e38]))
+    return int(rng.choice([0, 1, 2, 3, 5, 7, 8, 16, -1, 2**31 - 1 if value < 2**31 else 2**62]))
+
+
 def mutated(originals: list[bytes], mutations: tuple[Mutation, ...], number: int) -> bytes:
     """The mutation of this number of one of the files."""
     rng = np.random.default_rng(number)
@@ -229,24 +355,53 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watching:
         return
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    # a folder is opened so for a file without a name, which is gone with its last user
+    writes = writes and not (isinstance(arguments[0], str) and os.path.isdir(arguments[0]))
     imports = event == "exec" and arguments[0].co_filename.startswith((sys.base_prefix, sys.prefix))
     if writes or (event.startswith(FORBIDDEN) and event not in ALLOWED and not imports):
         _watching[-1].append(f"{event} {arguments!r:.200}")
 
 
+class TooLongError(BaseException):
+    """What ends a reader that takes too long; no reader can take it for a fault of the file."""
+
+
 @contextlib.contextmanager
 def watched() -> Iterator[list[str]]:
-    """Bound the memory, and list what is run or written."""
+    """Bound the memory and the time, and list what is run or written."""
     if _watch not in _installed:
         sys.addaudithook(_watch)
         _installed.append(_watch)
     events: list[str] = []
-    with _bounded_memory():
+    start = time.process_time()
+    with _bounded_memory(), _bounded_time():
         _watching.append(events)
         try:
             yield events
         finally:
             _watching.pop()
+    # one long call of a library is not interrupted
+    if time.process_time() - start > LIMIT:
+        raise TooLongError
+
+
+@contextlib.contextmanager
+def _bounded_time() -> Iterator[None]:
+    """Interrupt what takes longer than `LIMIT`, in seconds of this process, where the system can."""
+    if not hasattr(signal, "ITIMER_VIRTUAL"):
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise TooLongError
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 _installed: list[Any] = []

@@ -218,7 +218,10 @@ def test_other_bad_npz_files(tmp_path):
     np.savez(tmp_path / "b.npz", inputs=np.eye(3), y=np.zeros(3))
     np.savez(tmp_path / "c.npz", X=np.ones(20), y=np.zeros(20))
     npz(tmp_path / "d.npz", X=b"nonsense", y=b"")
+    # a bracket that is never closed
+    npz(tmp_path / "e.npz", X=header((20,)).replace(b")", b" "), y=b"")
     messages = {"a": "no npz file", "b": "no array 'X', only inputs, y", "c": r"shape \(b, p\)", "d": "cannot be read"}
+    messages["e"] = "'X' cannot be read: its header is damaged"
     for name, message in messages.items():
         with pytest.raises(InvalidInputError, match=message):
             load_task(tmp_path / f"{name}.npz")

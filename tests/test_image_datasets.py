@@ -113,7 +113,10 @@ def test_damaged_and_exploding_gzip_files_are_refused(tmp_path):
 def test_missing_files_and_parts_that_do_not_go_together_are_named(tmp_path, monkeypatch):
     folder = write(tmp_path / "mnist")
     monkeypatch.setenv("WSFLOW_DATA", str(tmp_path))
-    labels = folder / "t10k-labels-idx1-ubyte.gz"
+    images, labels = (folder / f"t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
+    images.write_bytes(gzip.compress(idx(np.zeros((12, 2, 0)))))
+    with pytest.raises(InvalidInputError, match=r"images of 't10k' have the shape \(2, 0\), without pixels"):
+        load_task("mnist")
     labels.write_bytes(gzip.compress(idx(np.zeros(5))))
     with pytest.raises(InvalidInputError, match="12 images and 5 labels of 't10k'"):
         load_task("mnist")

@@ -44,6 +44,9 @@ CONTROLS = {
     "ridge, raw": "a ridge on them has",
     "hyperparameters": "hyperparameters alone have",
 }
+# of calibration: tests, and what they are of
+TESTS = ("ranks", "classifier", "coverage", "mass")
+ARMS = ("flow", "temperature 0.7", "shuffled scores")
 # the picture of runs: title -> label -> where in a row the number is
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "accuracy": {
@@ -380,6 +383,38 @@ def variational_lines(found: Row) -> list[str]:
     return [headline(found, network), "", *list_table(["networks", "rank", *FORECAST.values(), "seconds"], cells)]
 
 
+def calibration_lines(found: Row) -> list[str]:
+    """What ``benchmarks/calibration.py`` wrote: a row for each law and arm, with the smallest p-values over seeds."""
+    settings, rows = found["settings"], found["rows"]
+    size = f"{settings['train']:,} networks to fit, {settings['test']:,} fresh ones, midpoint solver"
+    cells = []
+    for name in dict.fromkeys(key.partition("/")[2] for key in rows):
+        own = [row for key, row in rows.items() if key.partition("/")[2] == name]
+        for arm in ARMS:
+            arms = [row[arm] for row in own]
+            # the smallest of as many p-values, by Bonferroni's correction
+            values = [min(1.0, len(own) * min(row["p"][key] for row in arms)) for key in TESTS]
+            kept = [statistics.fmean(shares) for shares in zip(*(row["coverage"] for row in arms), strict=True)]
+            numbers = [*(f"{share:.3f}" for share in kept), over_seeds(arms, "accuracy"), over_seeds(arms, "kl")]
+            cells.append([name if arm == "flow" else "", arm, *(f"{value:.2g}" for value in values), *numbers])
+    header = ["population", "samples", *TESTS, *(f"in {level:.0%}" for level in settings["levels"])]
+    return [headline(found, size), "", *list_table([*header, "accuracy", "KL, nats"], cells)]
+
+
+def mutations_lines(found: Row) -> list[str]:
+    """What ``benchmarks/mutations.py`` wrote: a row for each reader, and how its files ended."""
+    rows = found["rows"]
+    header = ["reader", "files", "", "refused", "used", "faults", "files a second"]
+    cells = []
+    for key, row in rows.items():
+        name, _, kind = key.rpartition(", ")
+        numbers = [f"{row[of]:,}" for of in ("refused", "used")]
+        rate = f"{row['files'] / row['seconds']:,.0f}" if row["seconds"] else ""
+        cells.append([name, f"{row['files']:,}", kind, *numbers, str(len(row["faults"])), rate])
+    total = sum(row["files"] for row in rows.values())
+    return [f"{total:,} files in all; {machines(rows.values())}.", "", *list_table(header, cells)]
+
+
 def draw_runs(found: Row, path: Path) -> None:
     """The picture of quality against the number of runs: a point for each seed, lines through their means."""
     from matplotlib.figure import Figure
@@ -532,6 +567,8 @@ TABLES: dict[str, Callable[[Row], list[str]]] = {
     "differences-table": differences_lines,
     "metanetworks-table": metanetworks_lines,
     "autoencoder-table": autoencoder_lines,
+    "calibration-table": calibration_lines,
+    "mutations-table": mutations_lines,
 }
 """Directives, and what makes their text."""
 

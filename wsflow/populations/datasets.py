@@ -121,6 +121,10 @@ def _idx_pair(folder: Path, part: str) -> Examples:
         raise InvalidInputError(
             f"{folder}: {len(images)} images and {len(labels)} labels of {part!r} do not go together."
         )
+    if not images.size:
+        raise InvalidInputError(
+            f"{folder}: the images of {part!r} have the shape {images.shape[1:]}, without pixels. Download them again."
+        )
     return images, labels
 
 

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -143,7 +144,11 @@ def read_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _check_header(file: IO[bytes], size: int) -> None:
     formats: Any = np.lib.format
     first = formats.read_magic(file) == (1, 0)
-    shape, _, dtype = (formats.read_array_header_1_0 if first else formats.read_array_header_2_0)(file)
+    try:
+        shape, _, dtype = (formats.read_array_header_1_0 if first else formats.read_array_header_2_0)(file)
+    except (TokenError, SyntaxError, TypeError, LookupError, RecursionError) as error:
+        # what NumPy's parser lets through, beside its own ValueErrors
+        raise ValueError(f"its header is damaged ({error}).") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never unpickled. Save arrays of numbers or strings.")
     # the shape decides how much memory is taken, so a shape that lies is refused first
