@@ -12,7 +12,7 @@ from torch import nn
 
 from wsflow.exceptions import NumericalError
 from wsflow.flow.adaptive import DormandPrince
-from wsflow.flow.continuous import SAMPLED, SCORED, ContinuousFlow
+from wsflow.flow.continuous import LONG, SAMPLED, SCORED, ContinuousFlow
 from wsflow.flow.covariance import Triangular
 from wsflow.flow.divergence import TraceEstimator
 from wsflow.flow.loss import FlowMatchingLoss
@@ -138,6 +138,25 @@ class TestBits:
             assert torch.equal(flow.sample(n, generator(3), **options), many[:n])
         assert len(many.unique(dim=0)) == len(many)
         assert not torch.equal(flow.sample(5, generator(4), **options), many[:5])
+
+    def test_of_long_samples_which_few_others_are_drawn_with(self):
+        space, drawn_with, scored_with = Product.of(Euclidean(8 * LONG + 1)), [], []
+
+        def velocity(x, t, seen=drawn_with):
+            seen.append(len(x))
+            return 0.5 * x
+
+        flow = ContinuousFlow(space, isotropic(space), velocity, RungeKutta("euler", 2), TraceEstimator("hutchinson", 1))
+        many = flow.sample(SAMPLED // 16 + 1, generator(3))
+        assert torch.equal(flow.sample(2, generator(3)), many[:2])
+        assert set(drawn_with) == {SAMPLED // 16}
+        scoring = ContinuousFlow(
+            space, isotropic(space), lambda x, t: velocity(x, t, scored_with), flow.solver, flow.divergence
+        )
+        # two steps back, each by a quarter of the point, and a divergence of a half in each coordinate
+        expected = flow.source.log_prob(many[:3].double() * 0.75**2) - 0.5 * space.size
+        torch.testing.assert_close(scoring.log_prob(many[:3]), expected, rtol=1e-5, atol=0)
+        assert set(scored_with) == {SCORED // 16}
 
     @pytest.mark.parametrize("probes", ["shared", "row"])
     def test_of_their_log_densities(self, probes):

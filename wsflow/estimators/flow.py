@@ -119,7 +119,7 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
     warm_start : bool
         Whether `fit` begins with the velocity network of the last `fit`, whose sizes must be the same.
     n_jobs : int, optional
-        Processes that sample, by 128 networks, and score, by 32: joblib's (default: those of
+        Processes that sample and score, by blocks of networks: joblib's (default: those of
         ``joblib.parallel_config``, if any). Numbers do not depend on them.
 
     Attributes

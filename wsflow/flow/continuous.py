@@ -9,6 +9,7 @@ Chen et al. 2018, arXiv:1806.07366; Lipman et al. 2023, arXiv:2210.02747; Mathie
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ from wsflow.parallel import side_by_side
 
 SAMPLED = 128  # rows that are sampled together: always so many, each block from a random stream of its own
 SCORED = 32  # rows that are scored together, padded to so many: derivatives of gradients cost more
+LONG = 2**13  # coordinates of a row, from which on fewer rows are taken together
+FEWER = 16  # times, at most
 
 # from a velocity and what follows a field from points at t = 0 to t = 1 to a map from the former to the latter
 Guide = Callable[[Field, Callable[[Field, Tensor], Tensor]], Callable[[Tensor], Tensor]]
@@ -103,7 +106,9 @@ class ContinuousFlow(nn.Module):
         noise: float = 0.0,
         guide: Guide | None = None,
     ) -> Tensor:
-        """Draw points, in blocks of 128 that the processes of ``joblib.parallel_config``, if any, divide among them.
+        """Draw points, in blocks that the processes of ``joblib.parallel_config``, if any, divide among them.
+
+        Blocks are of 128 points, or of fewer, if these have more than 8,192 coordinates.
 
         Parameters
         ----------
@@ -141,7 +146,7 @@ class ContinuousFlow(nn.Module):
             with torch.no_grad():
                 return solve(field, x0)
 
-        return torch.cat(list(_by_blocks(transport, n, generator)))[:n]
+        return torch.cat(list(self._by_blocks(transport, n, generator)))[:n]
 
     def trajectories(self, n: int, generator: torch.Generator, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Follow points from the source to those that `sample` draws with the same generator.
@@ -172,7 +177,7 @@ class ContinuousFlow(nn.Module):
                 times, points = self.solver.trajectory(lambda x, t: (field(x, t), None), x0, self.manifold)
             return times, torch.stack(points)
 
-        times, points = zip(*_by_blocks(transport, n, generator), strict=True)
+        times, points = zip(*self._by_blocks(transport, n, generator), strict=True)
         return torch.tensor(times[0], dtype=torch.float64), torch.cat(points, 1)[:, :n]
 
     def sample_with_log_prob(
@@ -187,12 +192,12 @@ class ContinuousFlow(nn.Module):
             rate = rates(self.divergence.row_seeds(x0, seed))
             return sample_with_log_density(field, x0, self.manifold, source, rate, self.solver)
 
-        blocks = _by_blocks(transport, n, generator)
+        blocks = self._by_blocks(transport, n, generator)
         points, estimates = (torch.cat(parts)[:n] for parts in zip(*blocks, strict=True))
         return points, self._summed(estimates)[0]
 
     def log_prob(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Compute log-densities, with respect to the Riemannian volume, by 32 in processes as `sample` does.
+        """Compute log-densities, with respect to the Riemannian volume, in processes as `sample` does.
 
         Parameters
         ----------
@@ -245,12 +250,18 @@ class ContinuousFlow(nn.Module):
         return copy.deepcopy(self.velocity).to(dtype)
 
     def _start(self, seed: int, temperature: float) -> tuple[Tensor, torch.Generator]:
-        """SAMPLED points at t = 0, and the random stream of a seed, from which they are."""
+        """A block of points at t = 0, and the random stream of a seed, from which they are."""
         stream = torch.Generator().manual_seed(seed)
-        x0 = self.source.sample(SAMPLED, stream)
+        x0 = self.source.sample(together(SAMPLED, self.manifold.size), stream)
         if temperature != 1.0:
             x0 = self.manifold.exp(x0, (1 - temperature) * self.source.to_centre(x0))
         return x0, stream
+
+    def _by_blocks(self, transport: Callable[[int], Any], n: int, generator: torch.Generator) -> Iterator[Any]:
+        """Call a function with the seed of each block of points, which are at least n together."""
+        n_blocks = -(-n // together(SAMPLED, self.manifold.size))
+        seeds = [(int(torch.randint(2**62, (1,), generator=generator)),) for _ in range(n_blocks)]
+        return side_by_side(transport, seeds, n_blocks)
 
     def _follow(self, field: Field, x: Tensor, noise: float, stream: torch.Generator) -> Tensor:
         """From points at t = 0 along a field to t = 1, with noise or without."""
@@ -262,22 +273,31 @@ class ContinuousFlow(nn.Module):
         return self.solver(lambda p, t: (field(p, t), None), x, self.manifold)[0]
 
 
-def _by_blocks(transport: Callable[[int], Any], n: int, generator: torch.Generator) -> Iterator[Any]:
-    """Call a function with the seed of each block of SAMPLED points, which are at least n together."""
-    seeds = [(int(torch.randint(2**62, (1,), generator=generator)),) for _ in range(-(-n // SAMPLED))]
-    return side_by_side(transport, seeds, len(seeds))
+def together(rows: int, size: int) -> int:
+    """How many of `rows` rows of `size` numbers are worked on together: a sixteenth of them, if these are long.
+
+    Examples
+    --------
+    >>> from wsflow.flow.continuous import together
+    >>> [together(128, size) for size in (802, 8192, 8193, 10**5, 10**7)]
+    [128, 128, 64, 8, 8]
+    """
+    halvings = max(0, math.ceil(math.log2(size / LONG))) if size else 0
+    return rows // min(FEWER, 2**halvings)
 
 
 def in_chunks(function: Callable[..., Tensor], *rows: Tensor, n_jobs: int | None = 1) -> Tensor:
-    """Apply a function to chunks of `SCORED` rows, the last one padded, and join what it gives for the rows.
+    """Apply a function to chunks of `SCORED` rows (fewer, if they are long), and join what it gives for the rows.
 
-    So a row's result depends on the others only as far as matrix kernels treat rows by their place: up to rounding.
+    The last one is padded, so that a row's result depends on the others only as far as matrix kernels treat rows by
+    their place: up to rounding.
     """
-    parts = zip(*(values.split(SCORED) for values in rows), strict=True)
-    calls = [tuple(_padded(part) for part in chunk) for chunk in parts]
+    size = together(SCORED, rows[0].shape[1])
+    parts = zip(*(values.split(size) for values in rows), strict=True)
+    calls = [tuple(_padded(part, size) for part in chunk) for chunk in parts]
     return torch.cat(list(side_by_side(function, calls, len(calls), n_jobs)))[: len(rows[0])]
 
 
-def _padded(chunk: Tensor) -> Tensor:
-    missing = SCORED - len(chunk)
+def _padded(chunk: Tensor, size: int) -> Tensor:
+    missing = size - len(chunk)
     return torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
