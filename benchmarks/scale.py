@@ -98,13 +98,14 @@ def by_weights() -> dict[str, Any]:
         canonical = canonicalizer.fit_transform(aligned)
         flow = WeightFlow(source="exchangeable", training=wsflow.models.options.AdamW(batch_size=8), random_state=0)
         step, block = step_seconds(flow, canonical), together(SAMPLED, architecture.n_weights)
-        rows[str(architecture.n_weights)] = {
-            "align": seconds(lambda X=X, own=aligner: own.transform(X), 3) / len(X),
-            "canonicalize": seconds(lambda X=aligned, own=canonicalizer: own.transform(X), 3) / len(X),
-            "step": step / 8,
-            "sample": seconds(lambda own=flow, n=block: own.sample(n, 0), 1) / block,
-            "score": seconds(lambda own=flow, X=canonical, n=block // 4: own.score_samples(X[:n]), 1) / (block // 4),
+        calls: dict[str, tuple[Callable[[], Any], int]] = {
+            "align": (partial(aligner.transform, X), len(X)),
+            "canonicalize": (partial(canonicalizer.transform, aligned), len(X)),
+            "sample": (partial(flow.sample, block, 0), block),
+            "score": (partial(flow.score_samples, canonical[: block // 4]), block // 4),
         }
+        costs = {stage: seconds(call, 1) / n for stage, (call, n) in calls.items()}
+        rows[str(architecture.n_weights)] = {"step": step / 8, **costs}
         print(architecture.n_weights, rows[str(architecture.n_weights)], flush=True)
     sizes = [float(size) for size in rows]
     stages = list(next(iter(rows.values())))
@@ -129,8 +130,8 @@ def floor(job: str) -> dict[str, Any]:
     canonical = wsflow.ScaleCanonicalizer().fit_transform(wsflow.PermutationAligner().fit_transform(known))
     flow = WeightFlow(task=task, random_state=0)
     flops, speed = step_flops(flow, canonical), product_speed()
-    step = step_seconds(flow, canonical)
-    return {"step": step, "flops": flops, "flops_a_second": speed, "floor": flops / speed, "ratio": step * speed / flops}
+    step, least = step_seconds(flow, canonical), flops / speed
+    return {"step": step, "flops": flops, "flops_a_second": speed, "floor": least, "ratio": step / least}
 
 
 def relational(job: str, repeats: int = 3) -> dict[str, Any]:
@@ -166,6 +167,8 @@ def sampling(job: str, runs: int) -> dict[str, Any]:
 
 def processes() -> dict[str, Any]:
     """Steps a second of two processes, each on a core of its own, over one process on one core; same minibatches."""
+    if len(os.sched_getaffinity(0)) < 2:
+        raise SystemExit("The row 'processes' needs two cores.")
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for n in (1, 2):
@@ -196,7 +199,7 @@ def worker(out: Path) -> None:
         step = step_seconds(flow, X, PROCESSES["steps"])
         if group.is_first:
             history = flow.history_
-            out.write_text(json.dumps({"step": step, "losses": [*history.training, *history.validation]}))
+            out.write_text(json.dumps({"step": step, "losses": [*history.train, *history.validation]}))
 
 
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -146,13 +146,12 @@ class TestBits:
             seen.append(len(x))
             return 0.5 * x
 
-        flow = ContinuousFlow(space, isotropic(space), velocity, RungeKutta("euler", 2), TraceEstimator("hutchinson", 1))
+        how = RungeKutta("euler", 2), TraceEstimator("hutchinson", 1)
+        flow = ContinuousFlow(space, isotropic(space), velocity, *how)
         many = flow.sample(SAMPLED // 16 + 1, generator(3))
         assert torch.equal(flow.sample(2, generator(3)), many[:2])
         assert set(drawn_with) == {SAMPLED // 16}
-        scoring = ContinuousFlow(
-            space, isotropic(space), lambda x, t: velocity(x, t, scored_with), flow.solver, flow.divergence
-        )
+        scoring = ContinuousFlow(space, isotropic(space), lambda x, t: velocity(x, t, scored_with), *how)
         # two steps back, each by a quarter of the point, and a divergence of a half in each coordinate
         expected = flow.source.log_prob(many[:3].double() * 0.75**2) - 0.5 * space.size
         torch.testing.assert_close(scoring.log_prob(many[:3]), expected, rtol=1e-5, atol=0)
