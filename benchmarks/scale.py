@@ -63,7 +63,8 @@ def step_seconds(flow: WeightFlow, X: WeightArray, n: int = STEPS) -> float:
     """The median time of a training step of a flow, after some that do not count."""
     times: list[float] = []
     flow.set_params(max_iter=n, progress=lambda done, total: times.append(time.perf_counter())).fit(X)
-    return float(statistics.median(np.diff(times[WARM:])))
+    # of several processes only the first one is told
+    return float(statistics.median(np.diff(times[WARM:]))) if times else 0.0
 
 
 def step_flops(flow: WeightFlow, X: WeightArray) -> float:
