@@ -12,9 +12,18 @@ from second_device import NAME, SecondDevice, crossed
 from torch import nn
 
 import wsflow
-from wsflow import Architecture, ScaleCanonicalizer, WeightFlow
+from wsflow import (
+    Architecture,
+    MetaAutoencoder,
+    MetaClassifier,
+    MetaRegressor,
+    ScaleCanonicalizer,
+    VariationalNetwork,
+    WeightFlow,
+)
 from wsflow.devices import placed, resolved_device
-from wsflow.models.options import AdamW, ConsensusHints, EnergyMatching, NeuronTransformer
+from wsflow.models.metanetworks import METANETWORKS
+from wsflow.models.options import MLP, AdamW, ConsensusHints, EnergyMatching, NeuronTransformer
 
 SMALL: dict[str, Any] = {"velocity": NeuronTransformer(8, 1, 2), "training": AdamW(batch_size=8, patience=None)}
 SMALL |= {"max_iter": 8, "random_state": 0}
@@ -165,3 +174,78 @@ def test_devices_that_are_not_there_are_refused(device, weights, iris):
 
 def test_automatic_is_the_cpu():
     assert resolved_device("auto", "WeightFlow") == torch.device("cpu")
+
+
+READERS = ("neuron", "relational", "neural_graph", "scale_equivariant", "deep_sets", "statistics", "convolutional", "mlp")
+READERS += ("probe",)
+
+
+def without_dropout(name: str) -> Any:
+    """A small metanetwork: dropout draws other numbers on other devices."""
+    sizes = {"width": 8, "depth": 1, "dropout": 0.0}
+    sizes |= {"identity": None, "heads": 2} if name in ("neuron", "relational") else {}
+    return getattr(METANETWORKS[name], "func", METANETWORKS[name])(**sizes)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_predictor_on_another_device_has_the_same_numbers(name, weights):
+    y = np.asarray(weights).std(1)
+    settings: dict[str, Any] = {"metanetwork": without_dropout(name), "max_iter": 4, "random_state": 0}
+    alone = MetaRegressor(**settings).fit(weights, y)
+    with SecondDevice():
+        there = MetaRegressor(**settings, device=NAME).fit(weights, y)
+        predicted, intervals = there.predict(weights), there.predict_interval(weights, 0.5)
+        assert next(there.model_.parameters()).device.type == NAME
+    np.testing.assert_allclose(there.history_[0].validation, alone.history_[0].validation, rtol=1e-4)
+    np.testing.assert_allclose(predicted, alone.predict(weights), rtol=1e-4)
+    np.testing.assert_allclose(intervals, alone.predict_interval(weights, 0.5), rtol=1e-3, atol=1e-5)
+
+
+def test_a_classifier_on_another_device_is_saved_and_opens_here(weights, tmp_path):
+    y = np.arange(len(weights)) % 2
+    settings: dict[str, Any] = {"metanetwork": without_dropout("deep_sets"), "max_iter": 4, "random_state": 0}
+    with SecondDevice():
+        there = MetaClassifier(**settings, device=NAME).fit(weights, y)
+        wsflow.save_model(there, tmp_path / "classifier.st")
+        predicted = there.predict_proba(weights)
+    np.testing.assert_allclose(predicted, MetaClassifier(**settings).fit(weights, y).predict_proba(weights), rtol=1e-4)
+    here = wsflow.load_model(tmp_path / "classifier.st")
+    assert here.device == "auto"
+    np.testing.assert_allclose(here.predict_proba(weights), predicted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["probe", "neuron"])
+def test_an_autoencoder_on_another_device_has_the_same_numbers(name, weights, iris):
+    settings: dict[str, Any] = {"metanetwork": without_dropout(name), "decoder": MLP(8, 1), "max_iter": 4}
+    settings |= {"task": iris, "noise": 0.1, "random_state": 0}
+
+    def numbers(device: str) -> dict[str, Any]:
+        model = MetaAutoencoder(3, **settings, device=device).fit(weights)
+        latents = model.transform(weights)
+        found = {"latents": latents, "networks": np.asarray(model.inverse_transform(latents))}
+        return {**found, "loss": model.history_.train, "divergence": model.reconstruction_loss(weights)}
+
+    alone = numbers("cpu")
+    with SecondDevice():
+        there = numbers(NAME)
+    for key, values in alone.items():
+        np.testing.assert_allclose(there[key], values, rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("architecture", [None, "normed"])
+def test_a_variational_network_on_another_device_has_the_same_numbers(architecture, iris):
+    if architecture is not None:
+        module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+        architecture = Architecture.from_module(module, torch.randn(8, 4))
+    settings: dict[str, Any] = {"architecture": architecture, "rank": 2, "max_iter": 6, "random_state": 0}
+    alone = VariationalNetwork(**settings).fit(iris.X, iris.y)
+    with SecondDevice():
+        there = VariationalNetwork(**settings, device=NAME).fit(iris.X, iris.y)
+    np.testing.assert_allclose(there.history_.train, alone.history_.train, rtol=1e-4)
+    np.testing.assert_allclose(there.predict_proba(iris.X), alone.predict_proba(iris.X), atol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", [MetaRegressor, MetaAutoencoder, VariationalNetwork])
+def test_other_estimators_refuse_devices_that_are_not_there(estimator, weights):
+    with pytest.raises(ValueError, match=f"The 'device' of {estimator.__name__} is .*, where nothing can be computed"):
+        estimator(device="cuda:99").fit(weights, np.arange(len(weights)))

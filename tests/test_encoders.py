@@ -263,7 +263,7 @@ class TestGraphs:
 
     def test_every_weight_has_one_place(self) -> None:
         graph = NeuralGraphEncoder(traced("grouped"), dim=4, depth=1)._graph(None)
-        numbers = torch.cat([columns for _, columns in graph.vectors])
+        numbers = torch.cat([columns for *_, columns in graph.vectors])
         edges = graph.edge_columns[graph.edge_columns >= 0]
         assert edges.bincount(minlength=traced("grouped").n_weights).unique().tolist() == [0, 2]
         both = torch.cat([numbers, edges.unique()])

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.devices import resolved_device
 from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.statistics import modelled, weights_alone, with_statistics
 from wsflow.estimators.validation import (
@@ -80,6 +81,8 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`. Without one, rows are plain vectors, and their standardized columns are
         compared.
+    device : str
+        Where it is trained, encodes and decodes: "auto" is the CPU, others have torch's names.
     random_state : int, RandomState or None
     progress : callable, optional
         Called with the training steps done and their number.
@@ -131,6 +134,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         training: Any = "adamw",
         max_iter: int = 2000,
         architecture: Architecture | None = None,
+        device: str = "auto",
         random_state: Any = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -143,6 +147,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.training = training
         self.max_iter = max_iter
         self.architecture = architecture
+        self.device = device
         self.random_state = random_state
         self.progress = progress
 
@@ -172,6 +177,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             At Ctrl-C; the autoencoder then has the best weights so far.
         """
         self._validate_params()
+        device = resolved_device(self.device, type(self).__name__)
         X = as_networks(self, X)
         values = fit_array(self, X, ensure_min_samples=2)
         architecture = modelled(self.architecture_)
@@ -196,7 +202,8 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         everything = inputs if self.task is None or inputs is None else viewed(self.task.X)
         self._dtype = values.dtype
         try:
-            history = train_autoencoder(model, rows[~held_out], rows[held_out], everything, generator, self.progress)
+            parts = rows[~held_out], rows[held_out], everything
+            history = train_autoencoder(model, *parts, generator, self.progress, device)
         except TrainingInterrupted as stop:
             self._finish(model, stop.history)
             raise
@@ -210,8 +217,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        check_is_fitted(self)
-        found: np.ndarray = self.model_.encode(self._rows(X)).numpy()
+        found: np.ndarray = self._model().encode(self._rows(X)).numpy()
         return found
 
     def inverse_transform(self, X: Any) -> Any:
@@ -239,7 +245,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"The latents of this MetaAutoencoder have {self._n_features_out} columns, got {latents.shape[1]}."
             )
         with np.errstate(over="ignore"):
-            rows = self.model_.decode(tensor(latents)).numpy().astype(self._dtype)
+            rows = self._model().decode(tensor(latents)).numpy().astype(self._dtype)
         if not np.isfinite(rows).all():
             raise NumericalError("Decoded weights are not finite: the latents are far from those of networks.")
         return rows if self.architecture_ is None else with_statistics(rows, self.architecture_, self.task)
@@ -270,8 +276,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        check_is_fitted(self)
-        found: np.ndarray = self.model_.divergence(self._rows(X)).numpy()
+        found: np.ndarray = self._model().divergence(self._rows(X)).numpy()
         return found
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -282,6 +287,11 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _n_features_out(self) -> int:
         # n_components may be another one by now
         return self.model_.settings.n_latent
+
+    def _model(self) -> WeightAutoencoder:
+        """The fitted model, on today's device."""
+        check_is_fitted(self)
+        return self.model_.to(resolved_device(self.device, type(self).__name__))
 
     def _rows(self, X: Any) -> Tensor:
         return weights_alone(later_array(self, X).astype(np.float64), self.architecture_)
@@ -315,7 +325,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.n_iter_ = history.step[-1] if history.step else 0
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
+        arrays = {f"model.{name}": value.cpu().numpy() for name, value in self.model_.state_dict().items()}
         history = {name: getattr(self.history_, name) for name in ("step", "train", "validation", "best_step")}
         data = {"histories": [history], "fitted_to": [self.n_networks_, self.n_runs_]}
         return arrays, {**data, "loss": self._loss, "dtype": self._dtype.name, **description(self)}

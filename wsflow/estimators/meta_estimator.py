@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.devices import resolved_device
 from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.validation import (
     check_targets,
@@ -78,6 +79,7 @@ class MetaEstimator(BaseEstimator):
             At Ctrl-C; the estimator then predicts with the best weights so far.
         """
         self._validate_params()
+        device = resolved_device(self.device, type(self).__name__)
         X = as_networks(self, X)
         values = fit_array(self, X, ensure_min_samples=2)
         targets = self._targets(check_targets(self, y, len(values)))
@@ -97,7 +99,7 @@ class MetaEstimator(BaseEstimator):
         model = build_predictor(settings, generator)
         parts = (rows[learned], targets[learned], rows[validation], targets[validation])
         try:
-            histories = train_predictor(model, *parts, generator, self.progress)
+            histories = train_predictor(model, *parts, generator, self.progress, device)
         except TrainingInterrupted as stop:
             self._finish(model, [stop.history])
             self._calibrate(rows, targets, runs, (learned, validation, calibration), generator)
@@ -130,6 +132,7 @@ class MetaEstimator(BaseEstimator):
     def _members(self, X: Any) -> np.ndarray:
         """What each member predicts, (members, n, 1) or (members, n, classes)."""
         check_is_fitted(self)
+        self.model_.to(resolved_device(self.device, type(self).__name__))
         found: np.ndarray = self.model_.predict(tensor(later_array(self, X)).double()).numpy()
         if not np.isfinite(found).all():
             raise NumericalError(
@@ -151,7 +154,7 @@ class MetaEstimator(BaseEstimator):
         """Return numbers, or positions of classes, which are learned here."""
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
+        arrays = {f"model.{name}": value.cpu().numpy() for name, value in self.model_.state_dict().items()}
         histories = [
             {name: getattr(h, name) for name in ("step", "train", "validation", "best_step")} for h in self.history_
         ]

@@ -49,6 +49,8 @@ class MetaRegressor(RegressorMixin, MetaEstimator):
         Training steps of each metanetwork.
     architecture : Architecture, optional
         Needed where X is not a `WeightArray`.
+    device : str
+        Where it is trained and predicts: "auto" is the CPU, others have torch's names.
     random_state : int, RandomState or None
     progress : callable, optional
         Called with the training steps done and their number.
@@ -99,6 +101,7 @@ class MetaRegressor(RegressorMixin, MetaEstimator):
         training: Any = "adamw",
         max_iter: int = 600,
         architecture: Architecture | None = None,
+        device: str = "auto",
         random_state: Any = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -109,6 +112,7 @@ class MetaRegressor(RegressorMixin, MetaEstimator):
         self.training = training
         self.max_iter = max_iter
         self.architecture = architecture
+        self.device = device
         self.random_state = random_state
         self.progress = progress
 
@@ -220,7 +224,7 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
 
     Parameters
     ----------
-    metanetwork, canonicalize, n_estimators, training, max_iter, architecture, random_state, progress
+    metanetwork, canonicalize, n_estimators, training, max_iter, architecture, device, random_state, progress
         As in `MetaRegressor`.
 
     Attributes
@@ -250,6 +254,7 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
         training: Any = "adamw",
         max_iter: int = 600,
         architecture: Architecture | None = None,
+        device: str = "auto",
         random_state: Any = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -259,6 +264,7 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
         self.training = training
         self.max_iter = max_iter
         self.architecture = architecture
+        self.device = device
         self.random_state = random_state
         self.progress = progress
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, check_
 
 from wsflow.activations import ACTIVATIONS
 from wsflow.architecture import Architecture
+from wsflow.devices import resolved_device
 from wsflow.estimators.examples import classes_of, classifies, fit_examples, later_examples
 from wsflow.estimators.validation import tensor, torch_generator
 from wsflow.evaluation.model_averaging import posterior_predictive
@@ -79,6 +80,8 @@ class VariationalNetwork(BaseEstimator):
         Examples in each step, shared out among the four networks that are drawn for it.
     max_iter : int
         Training steps.
+    device : str
+        Where the Gaussian is learned: "auto" is the CPU, others have torch's names. It predicts on the CPU.
     random_state : int, RandomState or None
     progress : callable, optional
         Called with the steps done and their number.
@@ -146,6 +149,7 @@ class VariationalNetwork(BaseEstimator):
         learning_rate: float = 2e-3,
         batch_size: int = 128,
         max_iter: int = 2000,
+        device: str = "auto",
         random_state: Any = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -164,6 +168,7 @@ class VariationalNetwork(BaseEstimator):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.max_iter = max_iter
+        self.device = device
         self.random_state = random_state
         self.progress = progress
 
@@ -191,6 +196,7 @@ class VariationalNetwork(BaseEstimator):
             At Ctrl-C; the estimator then has the best weights so far.
         """
         self._validate_params()
+        device = resolved_device(self.device, type(self).__name__)
         task, generator = self._task(X, y), torch_generator(self.random_state)
         plain = networks_of(task, self.hidden, self.architecture, None, self.activation, None, None)
         initial = INITIALISATIONS[self.initialisation](plain.architecture, 1, generator)
@@ -200,7 +206,7 @@ class VariationalNetwork(BaseEstimator):
         self._seed = int(torch.randint(SEEDS, (), generator=generator))
         model = LowRankGaussian(self._settings(), initial[0], generator)
         try:
-            history = train_posterior(model, task, generator, self.progress)
+            history = train_posterior(model, task, generator, self.progress, device)
         except TrainingInterrupted as stop:
             self._finish(model, stop.history)
             raise

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 from wsflow.exceptions import InvalidInputError
 from wsflow.metanetworks.graph_of_network import EDGE_MARKS, NODE_MARKS, NetworkGraph, graph_of
 from wsflow.metanetworks.layers import dropout_of, feed_forward
@@ -138,16 +139,15 @@ class NeuralGraphEncoder(nn.Module):
     def _values(self, x: Tensor, graph: NetworkGraph) -> tuple[Tensor, Tensor]:
         """Return the numbers of nodes (n, nodes, slots) and the weights of edges (n, edges, channels)."""
         numbers = x.new_zeros(len(x), graph.n_nodes, self.n_slots)
-        used = torch.zeros(graph.n_nodes, dtype=torch.long)
-        for nodes, columns in graph.vectors:
-            numbers[:, nodes, used[nodes]] = take(x, columns)
-            used[nodes] += 1
-        columns = graph.edge_columns
-        found = take(x, columns.clamp_min(0)) * (columns >= 0).to(x) * graph.edge_factors.to(x).unsqueeze(1)
+        for nodes, slots, columns in graph.vectors:
+            numbers[:, placed(nodes, x.device), placed(slots, x.device)] = take(x, columns)
+        columns, factors = placed(graph.edge_columns, x.device), placed(graph.edge_factors, x.device)
+        found = take(x, columns.clamp_min(0)) * (columns >= 0).to(x) * factors.to(x).unsqueeze(1)
         return numbers, nn.functional.pad(found, (0, self.n_channels - columns.shape[1]))
 
     def _read(self, layer: nn.Module, values: Tensor, marks: Tensor) -> Tensor:
-        inputs = torch.cat([values, marks.to(values).expand(len(values), -1, -1)], 2)
+        marks = placed(marks, values.device).to(values)
+        inputs = torch.cat([values, marks.expand(len(values), -1, -1)], 2)
         return layer(inputs).flatten(0, 1)
 
     def _graph(self, architecture: Architecture | None) -> NetworkGraph:

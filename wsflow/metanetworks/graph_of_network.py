@@ -38,8 +38,8 @@ class NetworkGraph:
     n_nodes : int
     is_neuron : Tensor of shape (nodes,)
     node_marks : Tensor of shape (nodes, NODE_MARKS)
-    vectors : list of (nodes, columns)
-        In order, numbers of nodes: each node has each of its numbers in a slot of its own.
+    vectors : list of (nodes, slots, columns)
+        In order, numbers of nodes, each of which has each of its numbers in a slot of its own.
     slots : Tensor of shape (nodes,)
         How many numbers each node has.
     edges : LongTensor of shape (2, edges)
@@ -54,7 +54,7 @@ class NetworkGraph:
     n_nodes: int = 0
     is_neuron: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     node_marks: Tensor = field(default_factory=lambda: torch.empty(0, NODE_MARKS))
-    vectors: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    vectors: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     slots: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     edges: Tensor = field(default_factory=lambda: torch.empty(2, 0, dtype=torch.long))
     edge_marks: Tensor = field(default_factory=lambda: torch.empty(0, EDGE_MARKS))
@@ -77,7 +77,7 @@ class NetworkGraph:
 
     def add_vector(self, nodes: Tensor, columns: Tensor) -> None:
         """Give each node one more number."""
-        self.vectors.append((nodes, columns))
+        self.vectors.append((nodes, self.slots[nodes], columns))
         self.slots[nodes] += 1
 
     def add_edges(self, sources: Tensor, targets: Tensor, columns: Tensor, family: int, factor: float = 1.0) -> None:

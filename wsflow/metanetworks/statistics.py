@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 from wsflow.metanetworks.layers import ColumnScale, residual_block
 from wsflow.running.rows import unflatten
 
-QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUANTILES = torch.tensor((0.0, 0.25, 0.5, 0.75, 1.0), dtype=torch.float64)
 N_STATISTICS = 2 + len(QUANTILES)
 
 
@@ -46,7 +47,7 @@ def weight_statistics(weights: Tensor, architecture: Architecture) -> Tensor:
     >>> weight_statistics(torch.randn(5, 23), Architecture.mlp([4, 3, 2])).shape
     torch.Size([5, 28])
     """
-    levels = torch.tensor(QUANTILES, dtype=weights.dtype, device=weights.device)
+    levels = placed(QUANTILES, weights.device).to(weights)
     found: list[Tensor] = []
     for values in unflatten(weights, architecture).values():
         # one sorting gives all quantiles, and sums in an order that permutations do not change

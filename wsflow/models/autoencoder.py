@@ -135,20 +135,26 @@ class WeightAutoencoder(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return latents (n, k) of networks (n, d)."""
         self.eval()
-        return torch.cat([self.latent(self.encoder(self.prepare(rows))) for rows in x.split(ROWS)])
+        parts = (self.prepare(rows).to(self._device) for rows in x.split(ROWS))
+        return torch.cat([self.latent(self.encoder.of_prepared(rows)).cpu() for rows in parts])
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Return networks (n, d) of latents (n, k)."""
         self.eval()
-        return self.decoder(self.latent.mean + self.latent.inverse(z))
+        return self.decoder(self.latent.mean + self.latent.inverse(z.to(self._device))).cpu()
 
     @torch.no_grad()
     def divergence(self, x: Tensor) -> Tensor:
         """Return the divergence (n,) of the predictions of networks (n, d) from those of their reconstructions."""
         self.eval()
-        parts = (self.prepare(rows) for rows in x.split(ROWS))
-        return torch.cat([self.compared(rows, rows, self.inputs) for rows in parts])
+        parts = (self.prepare(rows).to(self._device) for rows in x.split(ROWS))
+        return torch.cat([self.compared(rows, rows, self.inputs).cpu() for rows in parts])
+
+    @property
+    def _device(self) -> torch.device:
+        """Where it is; networks come from the CPU, and go back to it."""
+        return self.latent.mean.device
 
     def compared(self, x: Tensor, seen: Tensor, inputs: Any) -> Tensor:
         """Return the divergence (n,) of prepared networks (n, d) from what is decoded where others are read."""
@@ -221,6 +227,7 @@ def train_autoencoder(
     inputs: Tensor | None,
     generator: torch.Generator,
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> History:
     """Train an autoencoder in place.
 
@@ -234,6 +241,8 @@ def train_autoencoder(
     generator : torch.Generator
     progress : callable, optional
         Called with the steps done and their number.
+    device : torch.device or str
+        Where it is trained, and where it is then. Networks stay where they are, and batches of them are moved.
 
     Raises
     ------
@@ -245,6 +254,8 @@ def train_autoencoder(
     options = model.settings.training
     x, x_validation = model.prepare(x).float(), model.prepare(x_validation[:VALIDATED]).float()
     model.fit_scale(x)
+    spreads = model.decoder.scale.deviation.clone()
+    model.to(device)
     schedule = Schedule(model.settings.max_iter, options.learning_rate, patience=options.patience)
     validate = (lambda network: float(network.divergence(x_validation).mean())) if len(x_validation) else None
     draw = batches_of(len(x), options.batch_size)
@@ -252,12 +263,12 @@ def train_autoencoder(
 
     def loss(network: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rows = x[draw(generator)]
-        seen = _disturbed(network, rows, generator)
+        seen = _disturbed(network, rows, spreads, generator)
         some = inputs
         if inputs is not None and len(inputs) > TRAINED_ON:
             some = inputs[torch.randint(len(inputs), (TRAINED_ON,), generator=generator)]
         with seeded(generator, is_random):
-            value = network.compared(rows, seen, some).mean()
+            value = network.compared(rows.to(device), seen.to(device), some).mean()
         return value, value.detach()
 
     try:
@@ -265,13 +276,16 @@ def train_autoencoder(
         return train(model, loss, schedule, generator, validate=validate, progress=progress, what=what)
     finally:
         model.eval().requires_grad_(False)
-        model.latent.fit(torch.cat([model.encoder.of_prepared(rows) for rows in x.split(ROWS)]))
+        model.latent.fit(torch.cat([model.encoder.of_prepared(rows.to(device)) for rows in x.split(ROWS)]))
 
 
-def _disturbed(model: WeightAutoencoder, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Return prepared networks (n, d) with noise of a strength of its own for each, and prepared again."""
+def _disturbed(model: WeightAutoencoder, x: Tensor, spreads: Tensor, generator: torch.Generator) -> Tensor:
+    """Return prepared networks (n, d) with noise of a strength of its own for each, and prepared again.
+
+    The noise is in units of the spreads (d,) of weights.
+    """
     if model.settings.noise == 0:
         return x
     strength = model.settings.noise * torch.rand(len(x), 1, generator=generator, dtype=x.dtype)
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * model.decoder.scale.deviation
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * spreads
     return model.prepare(x + strength * noise)

@@ -131,7 +131,7 @@ class WeightPredictor(nn.Module):
             Numbers; or of shape (members, n, classes), probabilities.
         """
         self.eval()
-        parts = [self._predict(self.prepare(rows)) for rows in x.split(ROWS)]
+        parts = [self._predict(self.prepare(rows).to(self.mean.device)).cpu() for rows in x.split(ROWS)]
         return torch.cat(parts, 1)
 
     def _predict(self, x: Tensor) -> Tensor:
@@ -173,6 +173,7 @@ def train_predictor(
     y_validation: Tensor,
     generator: torch.Generator,
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[History]:
     """Train each member of a predictor in place, by the squared error or the cross-entropy.
 
@@ -186,6 +187,8 @@ def train_predictor(
     generator : torch.Generator
     progress : callable, optional
         Called with the steps done and their number.
+    device : torch.device or str
+        Where it is trained, and where it is then. Networks stay where they are, and batches of them are moved.
 
     Returns
     -------
@@ -212,13 +215,14 @@ def train_predictor(
     schedule = Schedule(settings.max_iter, options.learning_rate, patience=options.patience)
     validate = None
     if len(x_validation):
-        validate = lambda network: float(_mean_loss(network, x_validation, y_validation))  # noqa: E731
-    loss = _on_batches(x, y, options.batch_size, settings.metanetwork.dropout > 0)
+        validate = lambda network: float(_mean_loss(network, x_validation, y_validation, device))  # noqa: E731
+    loss = _on_batches(x, y, options.batch_size, settings.metanetwork.dropout > 0, device)
     histories: list[History] = []
     parts = stages(progress, *len(predictor.members) * (settings.max_iter,))
     try:
         for member, part in zip(list(predictor.members), parts, strict=True):
             member.fit_scale(x)
+            member.to(device)
             what = "The loss of the predictor"
             found = train(member, loss, schedule, generator, validate=validate, progress=part, what=what)
             histories.append(found)
@@ -226,18 +230,18 @@ def train_predictor(
         predictor.members = predictor.members[: len(histories) + 1]
         raise
     finally:
-        predictor.eval().requires_grad_(False)
+        predictor.to(device).eval().requires_grad_(False)
     return histories
 
 
-def _on_batches(x: Tensor, y: Tensor, size: int, is_random: bool) -> Loss:
+def _on_batches(x: Tensor, y: Tensor, size: int, is_random: bool, device: torch.device | str) -> Loss:
     """Return the loss of batches of networks."""
     draw = batches_of(len(x), size)
 
     def loss(network: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = draw(generator)
         with seeded(generator, is_random):
-            value = _loss(network.of_prepared(x[chosen]), y[chosen]).mean()
+            value = _loss(network.of_prepared(x[chosen].to(device)), y[chosen].to(device)).mean()
         return value, value.detach()
 
     return loss
@@ -256,9 +260,10 @@ def batches_of(n: int, size: int) -> Callable[[torch.Generator], Tensor]:
     return draw
 
 
-def _mean_loss(network: Any, x: Tensor, y: Tensor) -> Tensor:
+def _mean_loss(network: Any, x: Tensor, y: Tensor, device: torch.device | str) -> Tensor:
     parts = [
-        _loss(network.of_prepared(rows), values) for rows, values in zip(x.split(ROWS), y.split(ROWS), strict=True)
+        _loss(network.of_prepared(rows.to(device)), values.to(device))
+        for rows, values in zip(x.split(ROWS), y.split(ROWS), strict=True)
     ]
     return torch.cat(parts).mean()
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.architecture import Architecture
+from wsflow.devices import placed
 from wsflow.progress import Progress
 from wsflow.running import losses, matched, tensors_of, train_forward
 from wsflow.running.layer_types import layer_types
@@ -161,9 +162,10 @@ class LowRankGaussian(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw networks (n, d), differentiable by the parameters of q."""
-        noise = self._ratio * torch.randn(n, len(self.mean), generator=generator)
+        device = self.mean.device
+        noise = self._ratio * torch.randn(n, len(self.mean), generator=generator).to(device)
         if len(self.loadings):
-            noise = noise + RATE * torch.randn(n, len(self.loadings), generator=generator) @ self.loadings
+            noise = noise + RATE * torch.randn(n, len(self.loadings), generator=generator).to(device) @ self.loadings
         drawn = torch.addcmul(self.mean, START * self.prior_std, noise)
         if len(self.columns) == len(self.row):
             return drawn
@@ -177,13 +179,17 @@ class LowRankGaussian(nn.Module):
         """
         mean, logs = (self.mean - self.prior_mean) / self.prior_std, RATE * self.log_ratio
         trace = START**2 * ((2 * logs).exp().sum() + (RATE * self.loadings).square().sum())
-        inner = torch.eye(len(self.loadings)) + RATE**2 * (self.loadings * (-2 * logs).exp()) @ self.loadings.T
+        inner = torch.eye(len(self.loadings), device=mean.device) + RATE**2 * (self.loadings * (-2 * logs).exp()) @ self.loadings.T
         determinant = 2 * (logs.sum() + len(mean) * math.log(START)) + torch.linalg.slogdet(inner)[1]
         return 0.5 * (trace + mean.square().sum() - len(mean) - determinant)
 
 
 def train_posterior(
-    posterior: LowRankGaussian, task: Task, generator: torch.Generator, progress: Progress | None = None
+    posterior: LowRankGaussian,
+    task: Task,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> History:
     """Fit a Gaussian over weights to a task in place; the history has -ELBO / N, of the whole weight of the KL.
 
@@ -196,6 +202,8 @@ def train_posterior(
     generator : torch.Generator
     progress : callable, optional
         Called with the steps done and their number.
+    device : torch.device or str
+        Where it is trained; in the end it is on the CPU.
 
     Returns
     -------
@@ -212,10 +220,11 @@ def train_posterior(
     """
     settings = posterior.settings
     schedule = Schedule(settings.max_iter, settings.learning_rate, weight_decay=0.0)
+    posterior.to(device)
     try:
         return train(posterior, _negative_elbo(task, settings), schedule, generator, progress=progress, what="The ELBO")
     finally:
-        posterior.eval().requires_grad_(False)
+        posterior.cpu().eval().requires_grad_(False)
 
 
 def _negative_elbo(task: Task, settings: VariationalSettings) -> Loss:
@@ -229,8 +238,9 @@ def _negative_elbo(task: Task, settings: VariationalSettings) -> Loss:
         x, y = (matched(values[chosen], rows) for values in (inputs, targets))
         outputs, updated = train_forward(rows, settings.architecture, x, generator)
         if len(statistics):
-            posterior.row[statistics] = updated.mean(0)
-        expected = losses(outputs, y, task.loss, None if share is None else share[chosen]).mean()
+            posterior.row[placed(statistics, rows.device)] = updated.mean(0)
+        weight = None if share is None else share[chosen].to(rows.device)
+        expected = losses(outputs, y, task.loss, weight).mean()
         divergence = settings.kl_weight * posterior.kl() / task.size
         warm = min(1.0, next(steps) / rising) if rising else 1.0
         return expected + warm * divergence, (expected + divergence).detach()
