@@ -22,6 +22,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinx_design",
     "made_from_code",
+    "made_from_costs",
     "made_from_pages",
     "made_from_results",
     "mathml",

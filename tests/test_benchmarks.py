@@ -13,6 +13,7 @@ import torch
 
 from wsflow import Architecture
 from wsflow.evaluation import Frontier
+from wsflow.models.options import MLP, AdamW
 from wsflow.running import forward
 
 ROOT = Path(__file__).parent.parent
@@ -216,6 +217,52 @@ def test_published_numbers_have_a_table_for_each_job(benchmark):
     for job in set(published) - {"comment"}:
         parse(made.compared_lines(job, published, None))
         assert f"compared-table:: results/published.json {job} " in page
+
+
+def test_all_pairs_of_neurons_hold_the_same_weights(benchmark):
+    x = torch.randn(3, Architecture.mlp([4, 3, 2]).n_weights)
+    network = benchmark("dense_relational").DenseRelational([4, 3, 2], 8, 1)
+    y = network(x, torch.rand(3))
+    assert y.shape == x.shape
+    # attention among all nodes: each number depends on each other one
+    for column in (0, 14, 22):
+        (gradient,) = torch.autograd.grad(y[:, column].sum(), network.read_pair.weight, retain_graph=True)
+        assert gradient.abs().sum() > 0
+
+
+def test_costs_are_measured_and_shown(benchmark, monkeypatch, tmp_path):
+    scale = benchmark("scale")
+    for name, value in {"HIDDEN": (3, 6), "BATCHES": (4, 8), "STEPS": 4, "WARM": 1, "SQUARE": 64}.items():
+        monkeypatch.setattr(scale, name, value)
+    monkeypatch.setattr(
+        "sys.argv", ["scale", "--out", str(tmp_path / "scale.json"), "--rows", "by batch", "by weights"]
+    )
+    scale.main()
+    found = json.loads((tmp_path / "scale.json").read_text())
+    sizes = [Architecture.mlp([2 * w, w, w, 10]).n_weights for w in (3, 6)]
+    assert sorted(found["rows"]["by weights"]["networks"], key=int) == [str(size) for size in sizes]
+    times = [1e-3, 2e-3, 4e-3]
+    assert scale.slope([1.0, 2.0, 4.0], times) == pytest.approx(1)
+    assert scale.slope([1.0, 2.0, 4.0], [t**2 for t in times]) == pytest.approx(2)
+    pytest.importorskip("sphinx")
+    made = benchmark("made_from_costs")
+    parse(made.costs_lines(found))
+    made.draw_growth(found["rows"]["by weights"], tmp_path / "costs.png")
+    assert (tmp_path / "costs.png").stat().st_size > 1000
+
+
+def test_the_products_of_a_step_are_those_of_its_minibatch(benchmark):
+    scale, architecture = benchmark("scale"), Architecture.mlp([4, 3, 2])
+    n, width = architecture.n_weights, 16
+    X = scale.networks(architecture, 128)
+
+    def flops(size):
+        flow = scale.WeightFlow("euclidean", velocity=MLP(width, 1), training=AdamW(batch_size=size), random_state=0)
+        return scale.step_flops(flow, X)
+
+    assert flops(16) == pytest.approx(2 * flops(8), rel=0.02)
+    # weights are read and written, and each product has two more of its size in the backward pass, but for the input
+    assert flops(8) > 8 * (2 + 3) * (2 * n * width)
 
 
 @pytest.mark.slow

@@ -176,10 +176,6 @@ def test_automatic_is_the_cpu():
     assert resolved_device("auto", "WeightFlow") == torch.device("cpu")
 
 
-READERS = ("neuron", "relational", "neural_graph", "scale_equivariant", "deep_sets", "statistics", "convolutional", "mlp")
-READERS += ("probe",)
-
-
 def without_dropout(name: str) -> Any:
     """A small metanetwork: dropout draws other numbers on other devices."""
     sizes = {"width": 8, "depth": 1, "dropout": 0.0}
@@ -187,7 +183,7 @@ def without_dropout(name: str) -> Any:
     return getattr(METANETWORKS[name], "func", METANETWORKS[name])(**sizes)
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", METANETWORKS)
 def test_a_predictor_on_another_device_has_the_same_numbers(name, weights):
     y = np.asarray(weights).std(1)
     settings: dict[str, Any] = {"metanetwork": without_dropout(name), "max_iter": 4, "random_state": 0}

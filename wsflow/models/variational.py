@@ -179,7 +179,8 @@ class LowRankGaussian(nn.Module):
         """
         mean, logs = (self.mean - self.prior_mean) / self.prior_std, RATE * self.log_ratio
         trace = START**2 * ((2 * logs).exp().sum() + (RATE * self.loadings).square().sum())
-        inner = torch.eye(len(self.loadings), device=mean.device) + RATE**2 * (self.loadings * (-2 * logs).exp()) @ self.loadings.T
+        gram = RATE**2 * (self.loadings * (-2 * logs).exp()) @ self.loadings.T
+        inner = torch.eye(len(gram), device=gram.device) + gram
         determinant = 2 * (logs.sum() + len(mean) * math.log(START)) + torch.linalg.slogdet(inner)[1]
         return 0.5 * (trace + mean.square().sum() - len(mean) - determinant)
 
