@@ -234,3 +234,10 @@ def test_the_package_runs_as_a_module(monkeypatch, capsys):
 def test_the_citation_is_of_this_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.+)$", citation, re.MULTILINE).group(1) == wsflow.__version__
+
+
+@pytest.mark.parametrize("name", ["orbits", "geometries", "novelty"])
+def test_pictures_of_concepts_are_drawn(monkeypatch, name):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "pictures"))
+    figure = importlib.import_module("draw_concepts").PICTURES[name]()
+    assert all(ax.has_data() for ax in figure.axes)
