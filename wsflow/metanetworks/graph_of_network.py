@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from wsflow.architecture import Architecture, Fixed
+from wsflow.architecture import Architecture
 from wsflow.metanetworks.nesting import nested_in, place_of
 from wsflow.metanetworks.pieces import Piece, pieces
+from wsflow.symmetry.views import broadcastable
 
 FREQUENCIES = 6
 # of a node: whether it is a neuron, a fixed coordinate or a weight, and positions; of an edge: its direction and kind
@@ -119,11 +120,11 @@ def graph_of(architecture: Architecture) -> NetworkGraph:
     """
     graph = NetworkGraph()
     groups = architecture.groups
-    places = [place_of(group) for group in groups]
-    neurons = [
-        graph.add_nodes(0, group.total, i, _places(group.total, place))
-        for i, (group, place) in enumerate(zip(groups, places, strict=True))
-    ]
+    neurons = []
+    for i, group in enumerate(groups):
+        place = place_of(group)
+        at = None if place is None else torch.arange(place.total).repeat_interleave(group.total // place.total)
+        neurons.append(graph.add_nodes(0, group.total, i, at))
     for child, parent in nested_in(groups):
         parents = neurons[parent].repeat_interleave(groups[child].size)
         graph.add_edges(parents, neurons[child], torch.empty(len(parents), 0, dtype=torch.long), child)
@@ -137,10 +138,6 @@ def graph_of(architecture: Architecture) -> NetworkGraph:
         else:
             _add_weights(graph, piece, members, family)
     return graph
-
-
-def _places(n: int, place: Fixed | None) -> Tensor | None:
-    return None if place is None else torch.arange(place.total).repeat_interleave(n // place.total)
 
 
 def _add_fixed(graph: NetworkGraph, columns: Tensor, coordinates: Tensor | None, family: int) -> Tensor | None:
@@ -169,12 +166,10 @@ def _add_features(
 def _add_weights(graph: NetworkGraph, piece: Piece, members: list[Tensor], family: int) -> None:
     """Add weights of several neurons: edges between two, or nodes of their own with edges to all of them."""
     extents = piece.columns.shape[:-1]
-    ends = []
-    for nodes, line in zip(members, piece.axes, strict=True):
-        order = sorted(range(len(line)), key=line.__getitem__)
-        shape = [extents[a] if a in line else 1 for a in range(len(extents))]
-        own = nodes.reshape([extents[a] for a in line]).permute(order).reshape(shape)
-        ends.append(own.expand(extents).reshape(-1))
+    ends = [
+        broadcastable(nodes.unsqueeze(0), line, extents)[0].expand(extents).reshape(-1)
+        for nodes, line in zip(members, piece.axes, strict=True)
+    ]
     columns = piece.columns.reshape(-1, piece.columns.shape[-1])
     senders = len(columns) / min(len(nodes) for nodes in members)
     if len(ends) == 2:

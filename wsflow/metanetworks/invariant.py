@@ -117,9 +117,8 @@ def invariant_network(
             "WeightArray(X, architecture), or use the encoder 'mlp'."
         )
     entry = ENCODERS[name]
-    made: Any = entry.classes()[0]
-    encoder: nn.Module = made(architecture, dropout=dropout, **options)
-    encoder = AtTimeZero(encoder) if entry.has_velocity else encoder
+    encoder = entry.encoder(architecture, dropout=dropout, **options)
+    encoder = encoder if entry.readout is None else AtTimeZero(encoder)
     size = architecture if isinstance(architecture, int) else architecture.n_weights
     with torch.no_grad():
         states = encoder.eval()(torch.zeros(1, size))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup
+from wsflow.symmetry.actions import nested_axes
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]
 def _piece(block: Block, spaces: list[Fixed | NeuronGroup], columns: Tensor) -> Piece:
     parents = {block.parent_axis(axis) for axis in range(len(spaces))}
     neurons = [a for a, space in enumerate(spaces) if isinstance(space, NeuronGroup) and a not in parents]
-    lines = [line_of(block, axis) for axis in neurons]
+    lines = [nested_axes(block, axis) for axis in neurons]
     order = list(dict.fromkeys(itertools.chain(*lines)))
     rest = [axis for axis in range(len(spaces)) if axis not in order]
     columns = columns.permute((*order, *rest))
@@ -75,9 +76,3 @@ def _piece(block: Block, spaces: list[Fixed | NeuronGroup], columns: Tensor) -> 
         tuple(tuple(order.index(axis) for axis in line) for line in lines),
         columns.reshape(*columns.shape[: len(order)], -1),
     )
-
-
-def line_of(block: Block, axis: int) -> tuple[int, ...]:
-    """Return the axes of a group's parents, the outermost first, and its own."""
-    parent = block.parent_axis(axis)
-    return (axis,) if parent is None else (*line_of(block, parent), axis)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsflow.activations import SIGN
 from wsflow.architecture import Architecture, Block, Fixed, NeuronGroup
-from wsflow.metanetworks.pieces import line_of, summands
+from wsflow.metanetworks.pieces import summands
 from wsflow.symmetry.actions import nested_axes
 
 
@@ -96,7 +96,7 @@ def _signed(
 ) -> SignedBlock:
     parents = {block.parent_axis(axis) for axis in range(len(spaces))}
     numbers = {a: groups.index(s) for a, s in enumerate(spaces) if isinstance(s, NeuronGroup) and a not in parents}
-    lines = [(number, line_of(block, axis)) for axis, number in numbers.items()]
+    lines = [(number, nested_axes(block, axis)) for axis, number in numbers.items()]
     acting = [
         (wires.index(name), nested_axes(block, axis), rows[axis])
         for name, axis, exponent in block.wires
@@ -143,5 +143,5 @@ class Contraction(nn.Module):
             values = values if i else values.unflatten(2, (w.shape[-1], -1))
             operands.append(values.unflatten(1, [self.extents[a] for a in member.axes]))
             operands.append([0, *(1 + a for a in member.axes), *([] if i else [channel]), width])
-        found: Tensor = torch.einsum(*operands, [0, *(1 + a for a in self.receiver.axes), width])
+        found = torch.einsum(*operands, [0, *(1 + a for a in self.receiver.axes), width])
         return found.flatten(1, -2) / self.n_summed**0.5

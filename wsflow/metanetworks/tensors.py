@@ -79,8 +79,7 @@ class TensorMessages(nn.Module):
         for member in others:
             values = self.others[member](states[block.groups[member]])
             operands += [block.unfolded(member, values), [*block.labels(member), width]]
-        received: Tensor = torch.einsum(*operands, [*block.labels(receiver), width])
-        return received.flatten(1, -2)
+        return torch.einsum(*operands, [*block.labels(receiver), width]).flatten(1, -2)
 
 
 class TensorReadout(nn.Module):
@@ -99,5 +98,4 @@ class TensorReadout(nn.Module):
         for member, layer in enumerate(self.others, 1):
             values = layer(states[block.groups[member]])
             operands += [block.unfolded(member, values), [*block.labels(member), width]]
-        found: Tensor = torch.einsum(*operands, [*range(channel), channel])
-        return found / states[0].shape[-1] ** 0.5
+        return torch.einsum(*operands, [*range(channel), channel]) / states[0].shape[-1] ** 0.5

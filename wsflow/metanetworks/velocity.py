@@ -108,14 +108,14 @@ def velocity_network(name: str, architecture: Architecture | int, n_extra: int =
     >>> velocity_network("mlp", 6, dim=8, depth=1)(torch.zeros(2, 6), torch.zeros(2)).shape
     torch.Size([2, 6])
     """
-    encoder_class, readout_class = ENCODERS[name].classes()
-    if readout_class is None:
+    entry = ENCODERS[name]
+    if entry.readout is None:
         raise ValueError(
             f"The encoder {name!r} has no equivariant readout: it serves predictors. Velocity networks are built of "
             f"{', '.join(VELOCITY_ENCODERS)}."
         )
-    encoder: Any = encoder_class(architecture, n_extra, **options)
-    return VelocityNetwork(encoder, readout_class(encoder.tokens, encoder.dim, encoder.n_hints))
+    encoder = entry.encoder(architecture, n_extra, **options)
+    return VelocityNetwork(encoder, entry.readout(encoder.tokens, encoder.dim, encoder.n_hints))
 
 
 # parameters that had another place or name in files of version 0.1; the last rule is for the neuron transformer alone
