@@ -365,8 +365,12 @@ class TestCommands:
 
     def test_align_in_words_and_pictures(self, zoo, tmp_path):
         plot = tmp_path / "barriers.png"
-        output = run("align", zoo, "-o", tmp_path / "a.safetensors", "--method", "weight", "--plot", plot, "-q").stdout
+        output = run("align", zoo, "-o", tmp_path / "a.safetensors", "--method", "weight", "--plot", plot).stdout
         assert "barrier half-way, after" in output and plot.read_bytes().startswith(b"\x89PNG")
+
+    def test_align_in_silence(self, zoo, tmp_path):
+        found = run("align", zoo, "-o", tmp_path / "a.safetensors", "--method", "weight", "-q")
+        assert found.stdout == found.stderr == "" and (tmp_path / "a.safetensors").exists()
 
     def test_align_without_a_task(self, zoo, tmp_path):
         lonely, plot = tmp_path / "lonely.safetensors", tmp_path / "distances.svg"

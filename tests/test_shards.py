@@ -315,10 +315,10 @@ def run(*arguments: object) -> str:
 def test_the_command_line_splits_joins_and_shows(tmp_path):
     zoo, index, back = tmp_path / "zoo.st", tmp_path / "zoo.index.json", tmp_path / "back.st"
     save_population(make_population(), zoo)
-    assert "1 shards" in run("shard", zoo, "-o", index)
+    assert "in 1 shard." in run("shard", zoo, "-o", index)
     found = json.loads(run("info", index, "--json"))
     assert (found["networks"], found["shards"], found["tensors"]["0.weight"]) == (5, 1, [5, 3, 4])
-    assert "in 1 shards" in run("info", index)
+    assert "in 1 shard, " in run("info", index)
     assert "in one file" in run("shard", index, "-o", back)
     assert back.read_bytes() == zoo.read_bytes()
 

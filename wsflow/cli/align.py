@@ -13,7 +13,7 @@ from wsflow.cli import options
 from wsflow.cli.files import Command, check_room, write_figure
 from wsflow.cli.inputs import Input, InputFile
 from wsflow.cli.networks import check_runnable, load_with_task
-from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.rendering import Reporter, echo_table
 from wsflow.cli.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class Reference(Input):
 @click.option(
     "--method",
     default="auto",
-    show_default=True,
     type=options.Choice(METHODS),
     help="How networks are compared; auto is chain where the task is known, else weight, which is fastest.",
 )
@@ -51,21 +50,17 @@ class Reference(Input):
     "--reference",
     default="auto",
     type=Reference(),
-    show_default=True,
     help="mean, medoid, first, universe, the number of a network, or a file whose first network it is; auto is medoid "
     "where the task is known, else mean.",
 )
 @click.option(
     "--form",
     default="auto",
-    show_default=True,
     type=options.Choice(["auto", "unit", "balanced", "raw"]),
     help="In which representatives networks are compared: with unit incoming norms, with the smallest sum of squares, "
     "or as they are; auto is unit for weight and balanced for the others.",
 )
-@click.option(
-    "--by", default="run", show_default=True, type=options.Choice(["run", "network"]), help="Whether runs move as one."
-)
+@click.option("--by", default="run", type=options.Choice(["run", "network"]), help="Whether runs move as one.")
 @click.option(
     "--procrustes",
     is_flag=True,
@@ -86,8 +81,7 @@ def align(
     module: str | None,
     plot: Path | None,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Permute the neurons of the networks of FILE (and flip signs, where activations are odd) towards a reference.
 
@@ -106,8 +100,7 @@ def align(
     if method != "weight" and (task is not None or method != "auto"):
         check_runnable(population, file, ", or align by weights alone with --method weight")
     chosen = _reference(reference)
-    bars = Bars(quiet)
-    with bars.stage("Aligning networks") as progress:
+    with reporter.stage("Aligning networks") as progress:
         aligner = wsflow.PermutationAligner(
             method=method, task=task, reference=chosen, form=form, by=by, random_state=seed, progress=progress
         )
@@ -133,10 +126,9 @@ def align(
             distances = [aligner.distances_to_reference(rows) for rows in (population.weights, aligned)]
             write_figure(_figure(aligner.report_, *distances), plot)
     finally:
-        if as_json:
-            echo_json({"path": str(out), "method": method, "reference": reference, **result, "seconds": bars.total})
-        else:
-            _echo(f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {bars.total:.1f} s", result)
+        data = {"path": str(out), "method": method, "reference": reference, **result, "seconds": reporter.total}
+        title = f"{out}: {len(aligned)} networks {aligned.architecture}, aligned in {reporter.total:.1f} s"
+        reporter.show(data, lambda: _echo(title, result))
 
 
 def _reference(text: str) -> Any:

@@ -11,7 +11,7 @@ from wsflow.cli import options
 from wsflow.cli.files import Command, write_figure
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import check_runnable, check_task_known, load_runnable, load_with_task
-from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.rendering import Reporter, echo_table
 
 if TYPE_CHECKING:
     from wsflow.evaluation.barrier import BarrierMatrix
@@ -24,12 +24,8 @@ SHOWN = 12
 @click.argument("file", type=InputFile())
 @click.argument("other", type=InputFile(), required=False)
 @options.runs_networks
-@click.option(
-    "--n-points", default=25, show_default=True, type=click.IntRange(1), help="Points strictly between two networks."
-)
-@click.option(
-    "-k", "--networks", default=10, show_default=True, type=click.IntRange(1), help="How many networks of each file."
-)
+@click.option("--n-points", default=25, type=click.IntRange(1), help="Points strictly between two networks.")
+@click.option("-k", "--networks", default=10, type=click.IntRange(1), help="How many networks of each file.")
 @click.option("--identify", is_flag=True, help="Also say how many neurons resemble most those of their place.")
 @options.common
 def barrier(
@@ -42,8 +38,7 @@ def barrier(
     module: str | None,
     plot: Path | None,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Loss barriers between the first networks of FILE, or between those of FILE and those of OTHER.
 
@@ -65,7 +60,7 @@ def barrier(
     check_runnable(population, file)
     rows = population.weights[:networks]
     columns = None if other is None else load_runnable(other, module).weights[:networks]
-    with Bars(quiet).stage("Measuring barriers", "networks") as progress:
+    with reporter.stage("Measuring barriers", "networks") as progress:
         matrix = barrier_matrix(rows, task, n_points, others=columns, progress=progress)
     try:
         if plot is not None:
@@ -74,10 +69,9 @@ def barrier(
         result = numbers_of(matrix, n_points)
         if identify:
             result["identifiability"] = _identifiability(matrix, rows, columns, task)
-        if as_json:
-            echo_json({"path": str(file), **({"other": str(other)} if other else {}), **result})
-        else:
-            _echo(matrix, result, f"{file}: loss barriers" + (f" to {other}" if other else ""))
+        data = {"path": str(file), **({"other": str(other)} if other else {}), **result}
+        title = f"{file}: loss barriers" + (f" to {other}" if other else "")
+        reporter.show(data, lambda: _echo(matrix, result, title))
 
 
 def _figure(matrix: BarrierMatrix, rows: Any, columns: Any, task: Any, n_points: int) -> Any:

@@ -9,7 +9,7 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import Command, check_room
 from wsflow.cli.inputs import InputFile
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 
 # as in wsflow.estimators.canonicalizer, which is too heavy for the list of commands; a test holds them together
 FORMS = ("unit", "balanced")
@@ -21,12 +21,11 @@ FORMS = ("unit", "balanced")
 @click.option(
     "--form",
     default="unit",
-    show_default=True,
     type=options.Choice(FORMS),
     help="Unit norm of each neuron's incoming weights, or the smallest sum of squares of all weights.",
 )
 @options.common
-def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, quiet: bool) -> None:
+def canonicalize(file: Path, out: Path, form: str, seed: int, reporter: Reporter) -> None:
     """Rescale the neurons of the networks of FILE to a canonical form; every network stays the same function.
 
     Signs are chosen by a convention, unless the networks are aligned: then the reference has decided. Nothing here is
@@ -43,14 +42,14 @@ def canonicalize(file: Path, out: Path, form: str, seed: int, as_json: bool, qui
     population = wsflow.load_population(file)
     check_room(out, population.weights.nbytes)
     step = wsflow.ScaleCanonicalizer(form=form)
-    with Bars(quiet).stage("Rescaling networks"):
+    with reporter.stage("Rescaling networks"):
         canonical = step.fit_transform(population.weights)
     provenance = {**population.provenance, "canonical": {"form": form}}
     wsflow.save_population(wsflow.Population(canonical, population.task, provenance), out)
     change = step.output_change_ if np.isfinite(step.output_change_) else None
-    if as_json:
-        result = {"path": str(out), "form": form, "networks": len(canonical), "output_change": change}
-        echo_json({**result, "architecture": str(canonical.architecture)})
-        return
+    result = {"path": str(out), "form": form, "networks": len(canonical), "output_change": change}
     rounding = "" if change is None else f" The largest change of an output is {change:.1g}: rounding."
-    click.echo(f"{out}: {len(canonical)} networks {canonical.architecture} in {form} form.{rounding}")
+    reporter.show(
+        {**result, "architecture": str(canonical.architecture)},
+        f"{out}: {len(canonical)} networks {canonical.architecture} in {form} form.{rounding}",
+    )

@@ -13,7 +13,7 @@ from wsflow.cli.files import Command
 from wsflow.cli.inputs import InputFile, OwnCode
 from wsflow.cli.networks import fitting_module
 from wsflow.cli.own_code import load_module
-from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.rendering import Reporter, echo_table
 
 # seconds before a bar is shown
 PATIENCE = 2.0
@@ -37,7 +37,7 @@ SHOWN = 4
     help="Check this description (JSON of Architecture.to_json) instead of tracing.",
 )
 @click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help="What runs the networks of a population.")
-@click.option("-n", "--trials", default=3, show_default=True, type=click.IntRange(1), help="Random networks to try.")
+@click.option("-n", "--trials", default=3, type=click.IntRange(1), help="Random networks to try.")
 @options.common
 def check(
     source: str,
@@ -48,8 +48,7 @@ def check(
     module: str | None,
     trials: int,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Find the symmetries of SOURCE, and prove them with random weights and random group elements.
 
@@ -65,7 +64,7 @@ def check(
       wsflow check zoo.safetensors
     """
     inputs = _example(shapes, seed)
-    with Bars(quiet).stage("Reading the module", after=PATIENCE) as progress:
+    with reporter.stage("Reading the module", after=PATIENCE) as progress:
         network, table = _network(source, inputs, (frozen, output, progress), architecture, module)
     from wsflow.exceptions import NumericalError
     from wsflow.tracing import certify, certify_orbits, exchangeable_layers
@@ -75,10 +74,7 @@ def check(
     alike = exchangeable_layers(table, network, inputs, trials, seed)
     result = _result(table, certificate, certify_orbits(table, trials, seed), alike)
     result["constants"] = _remaining(table, network, inputs, (frozen, output))
-    if as_json:
-        echo_json(result)
-    else:
-        _print(result)
+    reporter.show(result, lambda: _print(result))
     if not certificate.deviation <= TOLERANCE:
         raise NumericalError(
             f"outputs change by {certificate.deviation:.2g} of the largest: these symmetries are wrong at "

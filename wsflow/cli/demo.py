@@ -11,7 +11,7 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import Command, OutputFolder, check_size, write_figure
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
-from wsflow.cli.rendering import Bars, echo_json, echo_report
+from wsflow.cli.rendering import Reporter, echo_report
 
 POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safetensors")
 
@@ -20,18 +20,15 @@ POPULATIONS = ("population.safetensors", "held_out.safetensors", "samples.safete
 @click.option(
     "--out",
     default=Path("wsflow-demo"),
-    show_default=True,
     type=OutputFolder(*POPULATIONS, "model.st", "report.png", "report.html", "report.json"),
     help="Folder for the results.",
 )
-@click.option("--runs", default=2000, show_default=True, type=click.IntRange(10), help="Networks to learn from.")
-@click.option("--held-out", default=300, show_default=True, type=click.IntRange(2), help="Networks of other runs.")
-@click.option("--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run.")
-@click.option("--samples", default=200, show_default=True, type=click.IntRange(2), help="Networks to sample.")
-@click.option("--geometry", default="geometric", show_default=True, type=options.Choice(options.GEOMETRIES))
-@click.option(
-    "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
-)
+@click.option("--runs", default=2000, type=click.IntRange(10), help="Networks to learn from.")
+@click.option("--held-out", default=300, type=click.IntRange(2), help="Networks of other runs.")
+@click.option("--snapshots", default=1, type=click.IntRange(1), help="Networks to keep of each run.")
+@click.option("--samples", default=200, type=click.IntRange(2), help="Networks to sample.")
+@click.option("--geometry", default="geometric", type=options.Choice(options.GEOMETRIES))
+@click.option("--iterations", default=600, type=click.IntRange(1), help="Training steps of the flow.")
 @parameter_option("Any further parameter of WeightFlow, such as -p velocity.width=128.")
 @options.common
 def demo(
@@ -44,8 +41,7 @@ def demo(
     iterations: int,
     parameters: Parameters,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """From trained networks to new ones: train, align, canonicalize, fit, sample, evaluate.
 
@@ -69,9 +65,7 @@ def demo(
     flow = flow_of(geometry, iterations, task, seed, parameters)
     check_size((runs + held_out) * snapshots, 802, out)
     out.mkdir(parents=True, exist_ok=True)
-    bars = Bars(quiet)
-
-    with bars.stage("Training networks", "network epochs", "populate") as progress:
+    with reporter.stage("Training networks", "network epochs", "populate") as progress:
         everything = wsflow.train_population(
             task, n_runs=runs + held_out, snapshots=snapshots, random_state=seed, progress=progress
         )
@@ -79,17 +73,17 @@ def demo(
     population = wsflow.Population(everything.weights[known], task, everything.provenance)
     unseen = wsflow.Population(everything.weights[~known], task, everything.provenance)
     transformers = make_pipeline(wsflow.PermutationAligner(), wsflow.ScaleCanonicalizer())
-    with bars.stage("Aligning and canonicalizing", name="align"):
+    with reporter.stage("Aligning and canonicalizing", name="align"):
         canonical = transformers.fit_transform(population.weights)
-    with bars.stage("Fitting the flow", "steps", "fit") as progress:
+    with reporter.stage("Fitting the flow", "steps", "fit") as progress:
         flow.set_params(progress=progress).fit(canonical)
         flow.set_params(progress=None)
     model = make_pipeline(*(step for _, step in transformers.steps), flow)
-    with bars.stage("Sampling networks", name="sample"):
+    with reporter.stage("Sampling networks", name="sample"):
         new = wsflow.sample(model, samples, random_state=seed)
-    with bars.stage("Evaluating networks", "steps", "evaluate") as progress:
+    with reporter.stage("Evaluating networks", "steps", "evaluate") as progress:
         report = wsflow.evaluate(new, population.weights, unseen.weights, task, random_state=seed, progress=progress)
-    with bars.stage("Writing files", name="write"):
+    with reporter.stage("Writing files", name="write"):
         samples_of_model = wsflow.Population(new, task, {"model": "model.st", "seed": seed})
         for name, networks in zip(POPULATIONS, (population, unseen, samples_of_model), strict=True):
             wsflow.save_population(networks, out / name)
@@ -98,13 +92,15 @@ def demo(
         write_figure(EvaluationDisplay.from_report(report, curve=curve).figure_, out / "report.png")
         about = {"model": f"{flow.geometry_.name} flow of {flow.n_iter_} steps"}
         write_bytes(out / "report.html", report.to_html(about, curve).encode())
-    seconds = {name: round(value, 2) for name, value in {"total": bars.total, **bars.seconds}.items()}
+    seconds = {name: round(value, 2) for name, value in {"total": reporter.total, **reporter.seconds}.items()}
     result: dict[str, Any] = {"seed": seed, "geometry": flow.geometry, "seconds": seconds, **report.to_dict()}
     write_bytes(out / "report.json", f"{json.dumps(result, indent=2)}\n".encode())
-    if as_json:
-        echo_json(result)
-        return
-    echo_report(report, f"{samples} new networks {population.architecture}, on held-out data and beside held-out runs")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     figures = f"{out / 'report.html'} and {out / 'report.png'}"
-    click.echo(f"Time: {spent}.\nSee {figures}; the files beside them are the population, model and samples.")
+
+    def echo() -> None:
+        networks = f"{samples} new networks {population.architecture}"
+        echo_report(report, f"{networks}, on held-out data and beside held-out runs")
+        click.echo(f"Time: {spent}.\nSee {figures}; the files beside them are the population, model and samples.")
+
+    reporter.show(result, echo)

@@ -17,7 +17,7 @@ from wsflow import __version__
 from wsflow.cli import options
 from wsflow.cli.errors import CommandError
 from wsflow.cli.files import Command
-from wsflow.cli.rendering import echo_json
+from wsflow.cli.rendering import Reporter
 from wsflow.exceptions import InvalidInputError
 
 # distribution -> what is imported of it, where the names differ
@@ -28,7 +28,7 @@ GIB = 2**30
 
 @click.command(cls=Command)
 @options.common
-def doctor(seed: int, as_json: bool, quiet: bool) -> None:
+def doctor(seed: int, reporter: Reporter) -> None:
     """Whether this machine has what wsflow needs: versions, devices, memory and data.
 
     It ends with exit code 3 where a library is missing, does not fit or cannot be imported, and says what to install.
@@ -48,11 +48,7 @@ def doctor(seed: int, as_json: bool, quiet: bool) -> None:
         **_machine(),
         "data": _data(),
     }
-    if as_json:
-        echo_json(found)
-    else:
-        for line in _lines(found):
-            click.echo(line)
+    reporter.show(found, "\n".join(_lines(found)))
     wrong = [row for row in libraries if row["problem"] and row["extra"] is None]
     if wrong:
         said = "; ".join(f"{row['name']}: {row['problem']}" for row in wrong)

@@ -10,11 +10,11 @@ import click
 
 from wsflow.cli import options
 from wsflow.cli.files import RESULTS, Command, OutputFile
-from wsflow.cli.inputs import InputFile, OwnCode, TaskName
+from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import load_with_task, save_measured
 from wsflow.cli.parameters import Parameters, parameter_option
 from wsflow.cli.predict import set_metanetwork_parameters
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 from wsflow.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
@@ -33,12 +33,9 @@ TABLES = (".csv", ".npz")
     type=OutputFile("what is encoded or decoded", (*TABLES, *RESULTS)),
     help="File for latents (.csv, .npz) or decoded networks; without --model, for the fitted autoencoder.",
 )
-@click.option("--components", default=64, show_default=True, type=click.IntRange(1), help="Numbers of a latent.")
-@click.option("--metanetwork", default="probe", show_default=True, type=options.Choice(options.METANETWORKS[1:]))
-@click.option(
-    "--task", "task_name", type=TaskName(), metavar="TASK", help="Another task than the networks' own, by name or file."
-)
-@click.option("--module", type=OwnCode(), metavar="FILE.py:NAME", help="What makes the torch module that runs them.")
+@click.option("--components", default=64, type=click.IntRange(1), help="Numbers of a latent.")
+@click.option("--metanetwork", default="probe", type=options.Choice(options.METANETWORKS[1:]))
+@options.task_and_module
 @parameter_option("Any further parameter of MetaAutoencoder, such as -p noise=0.2 or -p decoder.width=512.")
 @options.common
 def encode(
@@ -51,8 +48,7 @@ def encode(
     module: str | None,
     parameters: Parameters,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Latents of the networks of POPULATION by an autoencoder, or the networks that it decodes; or fit one to them.
 
@@ -72,7 +68,7 @@ def encode(
     if model is None:
         estimator = wsflow.MetaAutoencoder(components, metanetwork=metanetwork, task=task, random_state=seed)
         set_metanetwork_parameters(estimator, parameters)
-        with Bars(quiet).stage("Fitting the autoencoder", "steps") as progress:
+        with reporter.stage("Fitting the autoencoder", "steps") as progress:
             estimator.set_params(progress=progress).fit(loaded.weights)
         wsflow.save_model(estimator, out)
     else:
@@ -84,11 +80,8 @@ def encode(
             save_measured(wsflow.Population(decoded, task, {**loaded.provenance, "decoded": str(model)}), task, out)
     loss = float(estimator.reconstruction_loss(loaded.weights).mean())
     result = {"path": str(out), "networks": len(loaded), "components": estimator.n_components, "loss": loss}
-    if as_json:
-        echo_json(result)
-        return
     numbers = f"{len(loaded)} networks as {estimator.n_components} numbers each"
-    click.echo(f"{out}: {numbers}; mean loss of what is decoded {loss:.4g}.")
+    reporter.show(result, f"{out}: {numbers}; mean loss of what is decoded {loss:.4g}.")
 
 
 def load_autoencoder(path: Path) -> Any:

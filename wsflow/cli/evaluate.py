@@ -12,7 +12,7 @@ from wsflow.cli import options
 from wsflow.cli.files import Command, OutputFile, write_figure
 from wsflow.cli.inputs import InputFile, TaskName
 from wsflow.cli.networks import check_task_known
-from wsflow.cli.rendering import Bars, echo_json, echo_report
+from wsflow.cli.rendering import Reporter, echo_report
 
 
 @click.command(cls=Command)
@@ -32,8 +32,7 @@ def evaluate(
     out: Path | None,
     plot: Path | None,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """How good, how new and how different the networks of POPULATION are, beside nulls.
 
@@ -50,7 +49,7 @@ def evaluate(
     samples, training = wsflow.load_population(population), wsflow.load_population(train)
     others = wsflow.load_population(held_out).weights if held_out else None
     task = check_task_known(wsflow.load_task(task_name) if task_name else training.task, train)
-    with Bars(quiet).stage("Evaluating networks", "steps") as progress:
+    with reporter.stage("Evaluating networks", "steps") as progress:
         report = wsflow.evaluate(samples.weights, training.weights, others, task, random_state=seed, progress=progress)
     try:
         if out is not None:
@@ -61,10 +60,8 @@ def evaluate(
         if plot is not None:
             write_figure(report.plot().figure_, plot)
     finally:
-        if as_json:
-            echo_json(report.to_dict())
-        else:
-            echo_report(report, f"{population}: {len(samples)} networks on held-out data")
+        title = f"{population}: {len(samples)} networks on held-out data"
+        reporter.show(report.to_dict(), lambda: echo_report(report, title))
 
 
 def _checksums(files: Mapping[str, Path | None]) -> dict[str, str]:

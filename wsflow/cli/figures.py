@@ -12,7 +12,7 @@ import numpy as np
 import wsflow
 from wsflow import plotting
 from wsflow.cli.networks import check_runnable, check_task_known, load_flow, load_runnable, load_with_task
-from wsflow.cli.rendering import Bars
+from wsflow.cli.rendering import Reporter
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.population import Population
 from wsflow.task import Task
@@ -24,7 +24,7 @@ class Request:
     """What is to be drawn."""
 
     files: Sequence[Path]
-    bars: Bars
+    reporter: Reporter
     space: str
     pair: tuple[int, int] | None
     n_points: int
@@ -71,7 +71,7 @@ def _map(request: Request) -> Drawn:
     else:
         train, *others = (population.weights for population in request.loaded()[0])
     named = dict(zip(request.names(request.files[1:]), others, strict=True))
-    with request.bars.stage("Projecting networks"):
+    with request.reporter.stage("Projecting networks"):
         found = network_map(train, named, task, space=request.space)
     points = {name: values.tolist() for name, values in found.points.items()}
     explained = found.explained.tolist()
@@ -91,7 +91,7 @@ def _path(request: Request) -> Drawn:
     names = [str(i), str(j)]
     if len(weights) == 2:
         names = [f"{number} of {name}" for number, name in zip(names, request.names(request.files), strict=True)]
-    with request.bars.stage("Aligning and measuring"):
+    with request.reporter.stage("Aligning and measuring"):
         display = plotting.ConnectivityDisplay.from_networks(
             a, b, task, request.n_points, names=(names[0], names[1]), random_state=request.seed
         )
@@ -118,7 +118,7 @@ def _barriers(request: Request) -> Drawn:
     weights, task = request.runnable()
     rows, *columns = (networks[: request.networks] for networks in weights)
     others = columns[0] if columns else None
-    with request.bars.stage("Measuring barriers", "networks") as progress:
+    with request.reporter.stage("Measuring barriers", "networks") as progress:
         matrix = barrier_matrix(rows, task, request.n_points, others=others, progress=progress)
     numbers = numbers_of(matrix, request.n_points)
     sentence = f"mean loss barrier of {numbers['pairs']} pairs {numbers['mean']:.4f}, largest {numbers['largest']:.4f}."
@@ -137,7 +137,7 @@ def _training(request: Request) -> Drawn:
 def _trajectories(request: Request) -> Drawn:
     model, _ = load_flow(request.files[0])
     training = wsflow.load_population(request.files[1]).weights if len(request.files) > 1 else None
-    with request.bars.stage("Following samples"):
+    with request.reporter.stage("Following samples"):
         display = plotting.TrajectoryDisplay.from_estimator(model, training, request.number, request.seed)
     numbers = {"t": display.times.tolist(), "paths": display.paths.swapaxes(0, 1).tolist()}
     numbers["explained"] = display.explained.tolist()
@@ -151,7 +151,7 @@ def _quality(request: Request) -> Drawn:
     train, samples, *held_out = map(wsflow.load_population, request.files)
     task = wsflow.load_task(request.task_name) if request.task_name else train.task
     others = held_out[0].weights if held_out else None
-    with request.bars.stage("Evaluating networks", "steps") as progress:
+    with request.reporter.stage("Evaluating networks", "steps") as progress:
         report = wsflow.evaluate(
             samples.weights,
             train.weights,
@@ -171,7 +171,7 @@ def _quality(request: Request) -> Drawn:
 def _calibration(request: Request) -> Drawn:
     weights, task = request.runnable()
     named = dict(zip(request.names(request.files), weights, strict=True))
-    with request.bars.stage("Running networks"):
+    with request.reporter.stage("Running networks"):
         display = plotting.ReliabilityDisplay.from_networks(named, task)
     curves = {}
     for name, found in display.curves.items():

@@ -122,7 +122,11 @@ class Command(click.Command):
         _refuse_shared(written)
         for _, type_, path in written:
             type_.check(path)
-            _refuse_existing(type_.files(path), force)
+            for file in type_.files(path):
+                if os.path.lexists(file) and not force:
+                    raise OutputError(
+                        f"{file}: this file is there already. Replace it with --force, or give another path."
+                    )
         return super().invoke(ctx)
 
 
@@ -154,17 +158,13 @@ def _refuse_shared(written: list[tuple[str, Any, Path]]) -> None:
     for (name, _, path), (other_name, other, other_path) in permutations(written, 2):
         if _same(path, other_path):
             raise OutputError(f"{path}: {name} and {other_name} are the same. Give one of them another path.")
-        if isinstance(other, OutputFolder) and _is_inside(path, other_path):
+        if isinstance(other, OutputFolder) and Path(os.path.realpath(path)).is_relative_to(
+            os.path.realpath(other_path)
+        ):
             raise OutputError(
                 f"{path}: this is in the folder {other_path} of {other_name}, which is for files of its own. Give "
                 f"{name} another path."
             )
-
-
-def _refuse_existing(files: Iterable[Path], force: bool) -> None:
-    for file in files:
-        if os.path.lexists(file) and not force:
-            raise OutputError(f"{file}: this file is there already. Replace it with --force, or give another path.")
 
 
 def _same(path: Path, other: Path) -> bool:
@@ -173,10 +173,6 @@ def _same(path: Path, other: Path) -> bool:
         if path.samefile(other):
             return True
     return os.path.realpath(path) == os.path.realpath(other)
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def check_room(path: Path, n_bytes: int) -> None:

@@ -14,7 +14,7 @@ from wsflow.cli.errors import INTERRUPTED, CommandError
 from wsflow.cli.files import Command, OutputFolder, check_checkpoint, check_room
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.parameters import Parameters, flow_of, parameter_option
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 from wsflow.exceptions import NumericalError
 
 MIB = 2**20
@@ -23,17 +23,12 @@ MIB = 2**20
 @click.command(cls=Command)
 @click.argument("population", type=InputFile())
 @options.out
-@click.option("--geometry", default="auto", show_default=True, type=options.Choice(options.GEOMETRIES))
-@click.option(
-    "--iterations", default=600, show_default=True, type=click.IntRange(1), help="Training steps of the flow."
-)
-@click.option(
-    "--reference", default="mean", show_default=True, type=options.Choice(options.REFERENCES), help="What to align to."
-)
+@click.option("--geometry", default="auto", type=options.Choice(options.GEOMETRIES))
+@click.option("--iterations", default=600, type=click.IntRange(1), help="Training steps of the flow.")
+@click.option("--reference", default="mean", type=options.Choice(options.REFERENCES), help="What to align to.")
 @click.option(
     "--form",
     default="unit",
-    show_default=True,
     type=options.Choice(["unit", "balanced", "raw"]),
     help="Scales of neurons: unit incoming norms, which spheres need; the smallest sum of squares; or as they are.",
 )
@@ -55,8 +50,7 @@ def fit(
     dry_run: bool,
     parameters: Parameters,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Align and canonicalize the networks of POPULATION, and fit a flow to them.
 
@@ -98,11 +92,12 @@ def fit(
     if dry_run:
         if processes.size > 1:
             raise click.UsageError("A fit of several processes is not estimated: use --dry-run without torchrun.")
-        _echo_estimate(measure_fit(model, loaded.weights, size), as_json)
+        found = measure_fit(model, loaded.weights, size)
+        reporter.show(found, _estimate(found))
         return
-    bars = Bars(quiet or not processes.is_first)
+    reporter.quiet = reporter.quiet or not processes.is_first
     try:
-        with bars.stage("Fitting the flow", "steps") as progress:
+        with reporter.stage("Fitting the flow", "steps") as progress:
             flow.set_params(progress=progress)
             model.fit(loaded.weights)
     except KeyboardInterrupt:
@@ -126,22 +121,17 @@ def fit(
         )
     result = {"path": str(out), "networks": len(loaded), "runs": loaded.n_runs, "iterations": flow.n_iter_}
     result |= {"best_iteration": history.best_step, "loss": float(min(history.validation or history.train))}
-    result["seconds"] = bars.total
-    if as_json:
-        echo_json(result)
-    else:
-        click.echo(
-            f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {bars.total:.1f} s, {flow.n_iter_} steps; "
-            f"{'validation' if history.validation else 'training'} loss {result['loss']:.4f}."
-        )
+    result["seconds"] = reporter.total
+    reporter.show(
+        result,
+        f"{out}: {flow.geometry_.name} flow fitted to {loaded} in {reporter.total:.1f} s, {flow.n_iter_} steps; "
+        f"{'validation' if history.validation else 'training'} loss {result['loss']:.4f}.",
+    )
 
 
-def _echo_estimate(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        echo_json(found)
-        return
+def _estimate(found: dict[str, Any]) -> str:
     seconds = found["seconds"]
-    click.echo(
+    return (
         f"Nothing was written. A fit to {found['networks']} networks of {found['weights']} weights takes about "
         f"{seconds['total']:.0f} s: {seconds['before']:.1f} s before the first of {found['steps']} steps, and "
         f"{seconds['step']:.3f} s for each. Memory so far: {found['peak_memory'] / MIB:,.0f} MiB; the file will take "

@@ -12,12 +12,12 @@ from wsflow.cli import options
 from wsflow.cli.files import Command, check_room
 from wsflow.cli.inputs import Networks, OwnCode, TaskName
 from wsflow.cli.own_code import load_module
-from wsflow.cli.rendering import echo_json
+from wsflow.cli.rendering import Reporter
 
 
-def _run_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+def _run_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in value.split(",") if part.strip())
+        return tuple(int(part) for part in (value or "").split(",") if part.strip())
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 0,0,1.") from error
 
@@ -28,23 +28,21 @@ def _run_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--activation", type=options.Choice(sorted(ACTIVATIONS)), help="What lies between the layers of an MLP or CNN."
 )
-@click.option("--widths", default="", callback=options.integers, help="Inputs, hidden widths, outputs of an MLP.")
+@click.option("--widths", callback=options.integers, help="Inputs, hidden widths, outputs of an MLP.")
 @click.option(
     "--module",
     type=OwnCode(),
     metavar="FILE.py:NAME",
     help="What makes the torch module that the networks belong to; it is run.",
 )
-@click.option(
-    "--input-shape", default="", callback=options.integers, help="Of one input of the module, such as 3,32,32."
-)
+@click.option("--input-shape", callback=options.integers, help="Of one input of the module, such as 3,32,32.")
 @options.frozen
 @click.option(
     "--task", type=TaskName(), metavar="TASK", help="The data set, or a .csv or .npz file, that the networks are for."
 )
 @click.option("--fold", is_flag=True, help="Put the scaling of .nnet files into the layers.")
 @click.option("--key", help="Where the networks are in the files, such as ema_model.")
-@click.option("--runs", default="", callback=_run_numbers, help="The run of each network, such as 0,0,1.")
+@click.option("--runs", callback=_run_numbers, help="The run of each network, such as 0,0,1.")
 @click.option("--drop-invalid", is_flag=True, help="Leave networks out whose weights are not finite.")
 @options.common
 def import_(
@@ -61,8 +59,7 @@ def import_(
     runs: tuple[int, ...],
     drop_invalid: bool,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Make a population of network files: of torch, safetensors, NumPy, Keras, flax, .nnet and .onnx files.
 
@@ -100,10 +97,7 @@ def import_(
         "dtype": str(population.weights.dtype),
         "provenance": population.provenance,
     }
-    if as_json:
-        echo_json(result)
-    else:
-        click.echo(f"{out}: {population}.")
+    reporter.show(result, f"{out}: {population}.")
 
 
 def _network(

@@ -14,7 +14,7 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import Command
 from wsflow.cli.inputs import InputFile
-from wsflow.cli.rendering import echo_json
+from wsflow.cli.rendering import Reporter
 
 MENTIONED = 12
 WIDTH = 100
@@ -30,7 +30,7 @@ SAID = (*TRAINING, "versions", "made_by")
 @click.argument("file", type=InputFile())
 @click.option("--tensors", is_flag=True, help="List the tensors and their shapes too.")
 @options.common
-def info(file: Path, tensors: bool, seed: int, as_json: bool, quiet: bool) -> None:
+def info(file: Path, tensors: bool, seed: int, reporter: Reporter) -> None:
     """What FILE holds: networks and their task, or a model, to what it was fitted, and its settings.
 
     The date is that of the file; there is none in it. Nothing here is random and nothing takes long: --seed and -q are
@@ -43,14 +43,11 @@ def info(file: Path, tensors: bool, seed: int, as_json: bool, quiet: bool) -> No
     from wsflow.persistence import describe
 
     description = describe(file)
-    if as_json:
-        echo_json(description)
-        return
     rows = _population(description) if description["kind"] == "population" else _model(description)
-    _echo(_title(description), {**dict(rows), **dict(_file(description))})
+    lines = [*_card(_title(description), {**dict(rows), **dict(_file(description))})]
     if tensors:
-        for line in _lines({"tensors": description["tensors"]}):
-            click.echo(line)
+        lines += ["tensors:", *(f"  {name}: {_short(shape)}" for name, shape in description["tensors"].items())]
+    reporter.show(description, "\n".join(lines))
 
 
 def _title(data: Mapping[str, Any]) -> str:
@@ -121,7 +118,7 @@ def _training(training: Mapping[str, Any]) -> str:
 def _file(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     written = datetime.fromisoformat(data["written"])
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
-    shards = f" in {data['shards']} shards" if "shards" in data else ""
+    shards = f" in {data['shards']} shard{'s' * (data['shards'] != 1)}" if "shards" in data else ""
     yield "file", f"{data['bytes']:,} bytes{shards}, {len(data['tensors'])} tensors (--tensors lists them)"
     yield "written", f"{written:%Y-%m-%d %H:%M} (by the file system), with {versions}"
 
@@ -137,24 +134,14 @@ def _settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items())
 
 
-def _echo(title: str, rows: Mapping[str, str]) -> None:
-    """Print a card: a title, and below it the values of names."""
+def _card(title: str, rows: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of a card: a title, and below it the values of names."""
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     margin = max(map(len, rows)) + 4
-    click.echo(title)
+    yield title
     for name, value in rows.items():
         lines = textwrap.wrap(value, width - margin, break_on_hyphens=False) or [""]
-        click.echo(f"  {name:<{margin - 2}}" + f"\n{' ' * margin}".join(lines))
-
-
-def _lines(data: Mapping[str, Any], indent: str = "") -> list[str]:
-    lines = []
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{key}: {_short(value)}")
-    return lines
+        yield f"  {name:<{margin - 2}}" + f"\n{' ' * margin}".join(lines)
 
 
 def _short(value: Any) -> str:

@@ -127,7 +127,7 @@ def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-@click.group("wsflow", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("wsflow", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show a traceback where there is an error.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch (default: OMP_NUM_THREADS, or else 1).")

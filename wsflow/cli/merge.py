@@ -12,7 +12,7 @@ from wsflow.cli.encode import load_autoencoder
 from wsflow.cli.files import Command, write_figure
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import check_runnable, check_task_known, load_with_task, quality, save_measured
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 
 if TYPE_CHECKING:
     from wsflow.task import Task
@@ -35,7 +35,6 @@ DRAWN = 5
 @click.option(
     "--statistics",
     default="recompute",
-    show_default=True,
     type=options.Choice(options.STATISTICS),
     help="Of batch norms: recompute, average, or keep those of the first network.",
 )
@@ -54,15 +53,14 @@ def merge(
     module: str | None,
     plot: Path | None,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Merge all networks of FILE into one, and write it to a file.
 
     The merged network is the mean of the networks' weights, which is of use where their neurons correspond: say --align
-    unless they are aligned. Batch-norm statistics are gathered anew on the task's training data. The figure shows the
-    loss between the networks, before and after alignment. With --method latent an autoencoder makes the network of the
-    mean of their latents, which needs no alignment.
+    unless they are aligned. Batch-norm statistics are gathered anew on the task's training data. The figure shows loss
+    and score between the networks, before and after alignment, and those of the merged one. With --method latent an
+    autoencoder makes the network of the mean of their latents, which needs no alignment.
 
     \b
     Example:
@@ -82,11 +80,11 @@ def merge(
     if repair or recomputed or (align and task is not None):
         check_runnable(population, file, ", or leave statistics as they are with --statistics average")
     if align:
-        with Bars(quiet).stage("Aligning networks") as progress:
+        with reporter.stage("Aligning networks") as progress:
             # a mean is no network yet: there is no loss half-way to it that would tell a good alignment
             aligner = wsflow.PermutationAligner(task=task, reference="first", random_state=seed, progress=progress)
             weights = aligner.fit_transform(weights)
-    with Bars(quiet).stage("Merging networks"):
+    with reporter.stage("Merging networks"):
         model = None if autoencoder is None else load_autoencoder(autoencoder)
         merged = wsflow.merge(weights, task, method=method, autoencoder=model, statistics=statistics, repair=repair)
     provenance = {"merged": str(file), "method": method, "align": align, "statistics": statistics, "repair": repair}
@@ -97,10 +95,7 @@ def merge(
         if plot is not None and task is not None:
             write_figure(_figure(population.weights, weights if align else None, merged, task), plot)
     finally:
-        if as_json:
-            echo_json(result)
-        else:
-            click.echo(_sentence(result))
+        reporter.show(result, _sentence(result))
 
 
 def _figure(given: WeightArray, aligned: WeightArray | None, merged: WeightArray, task: Task) -> Any:
@@ -108,22 +103,20 @@ def _figure(given: WeightArray, aligned: WeightArray | None, merged: WeightArray
 
     from wsflow.evaluation.connectivity import loss_path
     from wsflow.evaluation.predictive import predict
-    from wsflow.plotting import PathDisplay
-    from wsflow.plotting.style import BLUE, GREEN, ORANGE
+    from wsflow.plotting import ConnectivityDisplay
+    from wsflow.plotting.style import GREEN
 
     count = min(DRAWN, len(given))
     # a single network has a line to itself
     pairs = np.stack(np.triu_indices(count, min(1, count - 1)), axis=1)
-    ax = None
-    for weights, label, colour in ((given, "as given", ORANGE), (aligned, "aligned", BLUE)):
-        if weights is not None:
-            path = loss_path(weights, weights, task, pairs=pairs)
-            names = ("0", "1") if len(pairs) == 1 else ("i", "j")
-            ax = PathDisplay.from_path(path, names=names, ax=ax, label=label, colour=colour).ax_
-    loss = predict(merged, task).losses[0]
-    ax.axhline(loss, color=GREEN, ls=":", lw=2, label="merged network")  # type: ignore[union-attr]
-    ax.legend(frameon=False)  # type: ignore[union-attr]
-    return ax.figure  # type: ignore[union-attr]
+    sets = {"as given": given} | ({} if aligned is None else {"aligned": aligned})
+    paths = {name: loss_path(weights, weights, task, pairs=pairs) for name, weights in sets.items()}
+    display = ConnectivityDisplay(paths, ("0", "1") if len(pairs) == 1 else ("i", "j")).plot()
+    found = predict(merged, task)
+    for ax, level in zip(display.axes_, (found.losses[0], found.scores[0]), strict=False):
+        ax.axhline(level, color=GREEN, ls=":", lw=2, label="merged network")
+        ax.legend(frameon=False)
+    return display.figure_
 
 
 def _sentence(result: dict[str, Any]) -> str:

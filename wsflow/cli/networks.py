@@ -58,15 +58,11 @@ def check_runnable(population: Population, path: Path, otherwise: str = "") -> N
     """Refuse networks that do not run, saying what could be done otherwise."""
     from wsflow.exceptions import InvalidInputError
 
-    if not _runs(population.weights):
+    if not population.architecture.is_runnable:
         raise InvalidInputError(
             f"{path}: these networks do not run themselves. Say what makes the module that runs them, with "
             f"--module FILE.py:NAME{otherwise}."
         )
-
-
-def _runs(weights: WeightArray) -> bool:
-    return weights.architecture.is_runnable
 
 
 def check_task_known(task: Task | None, path: Path) -> Task:
@@ -82,7 +78,7 @@ def quality(weights: WeightArray, task: Task | None) -> dict[str, float]:
     """Measure the mean score (accuracy or r2) and loss on held-out data; empty where the networks cannot be run."""
     from wsflow.evaluation.predictive import predict, score_key
 
-    if task is None or not _runs(weights):
+    if task is None or not weights.architecture.is_runnable:
         return {}
     predictive = predict(weights, task.held_out)
     return {score_key(task): float(predictive.scores.mean()), "loss": float(predictive.losses.mean())}

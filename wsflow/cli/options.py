@@ -10,6 +10,7 @@ import click
 
 from wsflow.cli.files import FIGURES, NETWORKS, RESULTS, OutputFile
 from wsflow.cli.inputs import OwnCode, TaskName
+from wsflow.cli.rendering import Reporter
 from wsflow.cli.wording import did_you_mean
 
 Command = Callable[..., Any]
@@ -35,13 +36,19 @@ class Choice(click.Choice):
 
 
 def common(command: Command) -> Command:
-    """Add ``--seed``, ``--json`` and ``-q``, which every command takes."""
+    """Add ``--seed``, ``--json`` and ``-q``, which every command takes, the latter two as a `Reporter`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, as_json: bool, quiet: bool, **options: Any) -> Any:
+        out = None if options.get("dry_run") else options.get("out")
+        return command(*arguments, reporter=Reporter(as_json, quiet, out), **options)
+
     added: list[Any] = [
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all randomness."),
+        click.option("--seed", default=0, type=click.IntRange(0), help="Seed of all randomness."),
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary of a file that is written."),
     ]
-    return _with(added, command)
+    return _with(added, run)
 
 
 def runs_networks(command: Command) -> Command:
@@ -98,7 +105,7 @@ def plot(help_text: str) -> Callable[[Command], Command]:
 
 def count(default: int, help_text: str) -> Callable[[Command], Command]:
     """Return the option ``-n COUNT``."""
-    return click.option("-n", "--number", default=default, show_default=True, type=click.IntRange(1), help=help_text)
+    return click.option("-n", "--number", default=default, type=click.IntRange(1), help=help_text)
 
 
 def jobs(command: Command) -> Command:
@@ -121,10 +128,10 @@ def frozen(command: Command) -> Command:
     return click.option("--frozen", multiple=True, metavar="LAYER", help=text)(command)
 
 
-def integers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse comma-separated positive integers."""
+def integers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Parse comma-separated positive integers, none where nothing is given."""
     try:
-        numbers = tuple(int(part) for part in value.split(",") if part.strip())
+        numbers = tuple(int(part) for part in (value or "").split(",") if part.strip())
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 16,16.") from error
     if any(number < 1 for number in numbers):

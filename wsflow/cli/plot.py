@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from wsflow.cli import options
 from wsflow.cli.files import Command, write_figure
 from wsflow.cli.inputs import InputFile
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 
 SPACES = ("weights", "function")
 MANY = 6  # files whose networks are told apart
@@ -53,20 +53,16 @@ def _pair(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.argument("kind", type=options.Choice(list(KINDS)), metavar="KIND")
 @click.argument("files", type=InputFile(), nargs=-1, required=True)
 @options.figure_out
-@click.option(
-    "--space", default="weights", show_default=True, type=options.Choice(SPACES), help="Of a map: where networks lie."
-)
+@click.option("--space", default="weights", type=options.Choice(SPACES), help="Of a map: where networks lie.")
 @click.option("--pair", callback=_pair, metavar="I,J", help="Of a path: its ends, by the numbers of the networks.")
-@click.option(
-    "--n-points", default=25, show_default=True, type=click.IntRange(1), help="Points between networks; 1 is half-way."
-)
-@click.option("-k", "--networks", default=10, show_default=True, type=click.IntRange(1), help="Networks of each file.")
+@click.option("--n-points", default=25, type=click.IntRange(1), help="Points between networks; 1 is half-way.")
+@click.option("-k", "--networks", default=10, type=click.IntRange(1), help="Networks of each file.")
 @options.count(30, "Number of trajectories.")
 @options.task_and_module
 @options.common
 @click.pass_context
 def plot(
-    ctx: click.Context, kind: str, files: tuple[Path, ...], out: Path, as_json: bool, quiet: bool, **settings: Any
+    ctx: click.Context, kind: str, files: tuple[Path, ...], out: Path, reporter: Reporter, **settings: Any
 ) -> None:
     """Draw a figure of FILES.
 
@@ -97,12 +93,9 @@ def plot(
     _check(ctx, kind, len(files))
     from wsflow.cli.figures import DRAW, Request
 
-    drawn = DRAW[kind](Request(files, bars=Bars(quiet), **settings))
+    drawn = DRAW[kind](Request(files, reporter, **settings))
     write_figure(drawn.figure, out)
-    if as_json:
-        echo_json({"path": str(out), "kind": kind, **drawn.numbers})
-    else:
-        click.echo(f"{out}: {drawn.sentence}")
+    reporter.show({"path": str(out), "kind": kind, **drawn.numbers}, f"{out}: {drawn.sentence}")
 
 
 def _check(ctx: click.Context, kind: str, n_files: int) -> None:

@@ -18,7 +18,7 @@ from wsflow.cli.files import Command, OutputFolder, check_checkpoint, check_size
 from wsflow.cli.inputs import OwnCode, TaskName
 from wsflow.cli.networks import save_measured
 from wsflow.cli.own_code import load_callable
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 from wsflow.losses import LOSSES
 from wsflow.populations.named_architectures import EXAMPLES
 from wsflow.populations.optimizers import OPTIMIZERS
@@ -66,14 +66,7 @@ class ImageShape(click.ParamType):
 def _hyperparameter(
     option: str, default: float | None, help_text: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        option,
-        default=default,
-        show_default=default is not None,
-        type=NumberOrRange(),
-        metavar="NUMBER|LOW:HIGH",
-        help=help_text,
-    )
+    return click.option(option, default=default, type=NumberOrRange(), metavar="NUMBER|LOW:HIGH", help=help_text)
 
 
 @click.command(cls=Command)
@@ -95,22 +88,20 @@ def _hyperparameter(
     help="By default normal, of other networks torch, siren or module.",
 )
 @_hyperparameter("--initialisation-scale", 1.0, "Times the first weights; or a range.")
-@click.option("--optimizer", default="adam", show_default=True, type=options.Choice(sorted(OPTIMIZERS)))
+@click.option("--optimizer", default="adam", type=options.Choice(sorted(OPTIMIZERS)))
 @_hyperparameter("--learning-rate", 1e-3, "One for all runs, or a range from which each draws its own (log-uniform).")
 @_hyperparameter("--momentum", 0.9, "Of sgd and sghmc; or a range.")
 @_hyperparameter("--weight-decay", 0.0, "The prior of sgld and sghmc; or a range.")
 @_hyperparameter("--temperature", 1.0, "Of sgld and sghmc; or a range.")
 @_hyperparameter("--dropout", None, "The rate of layers of dropout, of perceptrons behind activations; or a range.")
 @_hyperparameter("--data-fraction", 1.0, "The share of the examples that each run has, its own ones; or a range.")
-@click.option("--schedule", default="constant", show_default=True, type=options.Choice(sorted(SCHEDULES)))
-@click.option("--cycles", default=1, show_default=True, type=click.IntRange(1), help="Of the schedule cyclical.")
-@click.option("--epochs", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--schedule", default="constant", type=options.Choice(sorted(SCHEDULES)))
+@click.option("--cycles", default=1, type=click.IntRange(1), help="Of the schedule cyclical.")
+@click.option("--epochs", default=50, type=click.IntRange(1))
 @_hyperparameter("--steps", None, "Steps of training instead of epochs; or a range.")
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--snapshots", default=1, show_default=True, type=click.IntRange(1), help="Networks to keep of each run, or cycle."
-)
-@click.option("--snapshot-every", default=4, show_default=True, type=click.IntRange(1), help="Iterations between them.")
+@click.option("--batch-size", default=64, type=click.IntRange(1))
+@click.option("--snapshots", default=1, type=click.IntRange(1), help="Networks to keep of each run, or cycle.")
+@click.option("--snapshot-every", default=4, type=click.IntRange(1), help="Iterations between them.")
 @click.option(
     "--asymmetric",
     "asymmetry",
@@ -119,14 +110,12 @@ def _hyperparameter(
 )
 @click.option("--kappa", type=float, help="Standard deviation of these constants.")
 @click.option("--n-fixed", type=click.IntRange(1), help="Constants of each output.")
-@click.option("--constants-seed", default=0, show_default=True, type=click.IntRange(0), help="Which constants.")
+@click.option("--constants-seed", default=0, type=click.IntRange(0), help="Which constants.")
 @click.option("--anchor", is_flag=True, help="Train the constants as well, as mere first values.")
 @click.option("--shared-initialisation", is_flag=True, help="Let all runs begin with the same weights.")
 @click.option("--keep-initial", is_flag=True, help="Keep first weights too, as step 0.")
-@click.option(
-    "--first-run", default=0, show_default=True, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run."
-)
-@click.option("--device", default="cpu", show_default=True, help="Where to train.")
+@click.option("--first-run", default=0, type=click.IntRange(0, MAXIMUM_RUN), help="Number of the first run.")
+@click.option("--device", default="cpu", help="Where to train.")
 @click.option("--jobs", type=int, help="Processes that train side by side; -1 for one on each core.")
 @click.option("--checkpoint", type=OutputFolder(), help="Folder for what is done.")
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint, if there is one.")
@@ -151,8 +140,7 @@ def populate(
     jobs: int | None,
     dry_run: bool,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
     **settings: Any,
 ) -> None:
     """Train many networks on TASK at once, and write them to a file.
@@ -199,10 +187,10 @@ def populate(
         **settings,
     )
     if dry_run:
-        _echo_estimate(_estimate(train, loaded, jobs, out), as_json)
+        found = _estimate(train, loaded, jobs, out)
+        reporter.show(found, _sentence(found))
         return
-    bars = Bars(quiet)
-    with bars.stage("Training networks", "network epochs") as progress:
+    with reporter.stage("Training networks", "network epochs") as progress:
         population = train(n_jobs=jobs, progress=progress)
     measured = save_measured(population, loaded, out)
     score = next(iter(measured))
@@ -213,16 +201,14 @@ def populate(
         "runs": population.n_runs,
         "architecture": str(population.architecture),
         **measured,
-        "seconds": bars.total,
+        "seconds": reporter.total,
     }
-    if as_json:
-        echo_json(result)
-    else:
-        click.echo(
-            f"{out}: {population}, trained on {described(task, loaded)} in {bars.total:.1f} s; on "
-            f"{'held-out' if loaded.held_out is not loaded else 'its own'} data {score} {result[score]:.3f}, "
-            f"loss {result['loss']:.3f}."
-        )
+    reporter.show(
+        result,
+        f"{out}: {population}, trained on {described(task, loaded)} in {reporter.total:.1f} s; on "
+        f"{'held-out' if loaded.held_out is not loaded else 'its own'} data {score} {result[score]:.3f}, "
+        f"loss {result['loss']:.3f}.",
+    )
 
 
 def _estimate(train: functools.partial[Any], task: Task, jobs: int | None, out: Path) -> dict[str, Any]:
@@ -258,14 +244,11 @@ def _n_weights(task: Task, hidden: tuple[int, ...] | None, given: Mapping[str, A
     return with_constants(networks, task, given["asymmetry"], given["anchor"])[0].architecture.n_weights
 
 
-def _echo_estimate(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        echo_json(found)
-        return
+def _sentence(found: dict[str, Any]) -> str:
     seconds, chunks = found["seconds"], found["chunks"]
     of = f"each of {chunks} chunks of runs" if chunks > 1 else "all runs together"
     beside = f", {found['processes']} of them side by side" if found["processes"] > 1 else ""
-    click.echo(
+    return (
         f"Nothing was written. Training {found['runs']} runs of networks of {found['weights']} weights takes "
         f"{'at most' if found['longest'] else 'about'} {seconds['total']:.0f} s: {seconds['before']:.1f} s before the "
         f"first step, and {seconds['step']:.4f} s for each of {found['steps']} steps of {of}{beside}. Memory so far: "

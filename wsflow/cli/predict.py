@@ -13,7 +13,7 @@ from wsflow.cli.files import RESULTS, Command, OutputFile
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import check_runnable, check_task_known
 from wsflow.cli.parameters import Parameters, parameter_option, set_parameter
-from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.rendering import Reporter, echo_table
 from wsflow.cli.wording import did_you_mean
 from wsflow.exceptions import InvalidInputError
 
@@ -37,12 +37,11 @@ MEASURED = ("score", "loss")
     "FILE.csv:COLUMN.",
 )
 @click.option("-o", "--out", type=OutputFile("a model", RESULTS), help="File to write the fitted model to.")
-@click.option("--metanetwork", default="auto", show_default=True, type=options.Choice(options.METANETWORKS))
+@click.option("--metanetwork", default="auto", type=options.Choice(options.METANETWORKS))
 @click.option("--classes", is_flag=True, help="The target is a class and not a number.")
 @click.option(
     "--held-out",
     default=0.2,
-    show_default=True,
     type=click.FloatRange(0, 0.9),
     help="Share of the runs on which the fitted model is scored.",
 )
@@ -58,8 +57,7 @@ def predict(
     held_out: float,
     parameters: Parameters,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """What the networks of POPULATION are like, predicted from their weights by a model, or a model that does so.
 
@@ -77,17 +75,15 @@ def predict(
     if (model is None) == (target is None) or (target is None) != (out is None):
         raise click.UsageError("Pass --model FILE to predict, or --target NAME and -o FILE to fit a model.")
     if model is not None:
-        _apply(model, population, loaded, as_json)
+        _apply(model, population, loaded, reporter)
         return
     estimator: Any = (wsflow.MetaClassifier if classes else wsflow.MetaRegressor)(metanetwork, random_state=seed)
     set_metanetwork_parameters(estimator, parameters)
-    result = _fit(estimator, loaded, _values(target, population, loaded, classes), held_out, seed, Bars(quiet))
+    result = _fit(estimator, loaded, _values(target, population, loaded, classes), held_out, seed, reporter)
     wsflow.save_model(estimator, out)  # type: ignore[arg-type]
-    if as_json:
-        echo_json({"path": str(out), **result})
-        return
     found = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result.items() if name != "networks")
-    click.echo(f"{out}: {type(estimator).__name__} fitted to {result['networks']} networks; {found or 'not scored'}.")
+    fitted = f"{type(estimator).__name__} fitted to {result['networks']} networks"
+    reporter.show({"path": str(out), **result}, f"{out}: {fitted}; {found or 'not scored'}.")
 
 
 def set_metanetwork_parameters(estimator: Any, parameters: Parameters) -> None:
@@ -107,7 +103,9 @@ def set_metanetwork_parameters(estimator: Any, parameters: Parameters) -> None:
         set_parameter(estimator, path, value, resolve)
 
 
-def _fit(estimator: Any, loaded: Population, y: np.ndarray, share: float, seed: int, bars: Bars) -> dict[str, Any]:
+def _fit(
+    estimator: Any, loaded: Population, y: np.ndarray, share: float, seed: int, reporter: Reporter
+) -> dict[str, Any]:
     """Fit to some runs, and return scores on the others."""
     import numpy as np
 
@@ -117,7 +115,7 @@ def _fit(estimator: Any, loaded: Population, y: np.ndarray, share: float, seed: 
     runs = np.unique(weights.runs)
     chosen = np.random.default_rng(seed).permutation(runs)[: round(share * len(runs))]
     test = np.isin(weights.runs, chosen)
-    with bars.stage("Fitting the predictor", "steps") as progress:
+    with reporter.stage("Fitting the predictor", "steps") as progress:
         estimator.set_params(progress=progress)
         estimator.fit(weights[~test], y[~test])
     estimator.set_params(progress=None)
@@ -180,7 +178,7 @@ def _as_numbers(texts: Any, name: str) -> np.ndarray:
         raise InvalidInputError(f"{name}: not all values are numbers. Pass --classes if they are classes.") from error
 
 
-def _apply(model: Path, path: Path, loaded: Population, as_json: bool) -> None:
+def _apply(model: Path, path: Path, loaded: Population, reporter: Reporter) -> None:
     """Predict with a model, and print what it says."""
     import numpy as np
 
@@ -194,23 +192,20 @@ def _apply(model: Path, path: Path, loaded: Population, as_json: bool) -> None:
         )
     if isinstance(estimator, wsflow.MetaClassifier):
         predicted, certain = estimator.predict(loaded.weights), estimator.predict_proba(loaded.weights).max(1)
-        if as_json:
-            echo_json({"path": str(path), "predicted": predicted.tolist(), "probability": certain.tolist()})
-            return
+        data = {"predicted": predicted.tolist(), "probability": certain.tolist()}
+        title, columns = f"classes of {len(predicted)} networks", ["class", "networks", "mean probability"]
         rows = [
             [str(label), str(int(np.sum(predicted == label))), f"{certain[predicted == label].mean():.2f}"]
             for label in np.unique(predicted)
         ]
-        echo_table(f"{path}: classes of {len(predicted)} networks", ["class", "networks", "mean probability"], rows, [])
-        return
-    numbers, errors = estimator.predict(loaded.weights, return_std=True)
-    if as_json:
-        echo_json({"path": str(path), "predicted": numbers.tolist(), "standard_error": errors.tolist()})
-        return
-    order = np.argsort(numbers, kind="stable")
-    ranked = [order[round(level * (len(order) - 1))] for level in (0, 0.25, 0.5, 0.75, 1)]
-    names = ["lowest", "25%", "median", "75%", "highest"]
-    rows = [[name, f"{numbers[i]:.4g}", f"{errors[i]:.2g}"] for name, i in zip(names, ranked, strict=True)]
-    best = ", ".join(str(i) for i in order[::-1][:NAMED])
-    title = f"{path}: predictions for {len(numbers)} networks"
-    echo_table(title, ["", "predicted", "standard error"], rows, [f"Highest: networks {best}. All of them: --json."])
+        footer = []
+    else:
+        numbers, errors = estimator.predict(loaded.weights, return_std=True)
+        data = {"predicted": numbers.tolist(), "standard_error": errors.tolist()}
+        title, columns = f"predictions for {len(numbers)} networks", ["", "predicted", "standard error"]
+        order = np.argsort(numbers, kind="stable")
+        ranked = [order[round(level * (len(order) - 1))] for level in (0, 0.25, 0.5, 0.75, 1)]
+        names = ["lowest", "25%", "median", "75%", "highest"]
+        rows = [[name, f"{numbers[i]:.4g}", f"{errors[i]:.2g}"] for name, i in zip(names, ranked, strict=True)]
+        footer = [f"Highest: networks {', '.join(map(str, order[::-1][:NAMED]))}. All of them: --json."]
+    reporter.show({"path": str(path), **data}, lambda: echo_table(f"{path}: {title}", columns, rows, footer))

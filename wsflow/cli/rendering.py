@@ -1,4 +1,4 @@
-"""Progress bars on stderr, results on stdout."""
+"""What a command says: progress bars on stderr, its result on stdout."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
 from wsflow.cli.errors import without_terminal
+from wsflow.exceptions import OutputError
 from wsflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,12 +44,31 @@ class _Stderr:
             self._stream.flush()
 
 
-class Bars:
-    """Progress bars on stderr, one for each stage (none if quiet), and the seconds that each stage took."""
+class Reporter:
+    """Progress bars on stderr, one for each stage, the seconds that each stage took, and the result on stdout.
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    If quiet there are no bars, and where the result is in a file, `out`, nothing is said of it but as JSON.
+    """
+
+    def __init__(self, as_json: bool, quiet: bool, out: Path | None) -> None:
+        self.as_json, self.quiet = as_json, quiet
         self.seconds: dict[str, float] = {}
+        self._is_written = out is not None
+        if sys.stdout is None and (as_json or not self._is_written):
+            raise OutputError(
+                "The standard output is closed, and the result would be lost. Send it to a file: > result.txt."
+            )
+
+    def show(self, data: dict[str, Any], words: str | Callable[[], None]) -> None:
+        """Print a result: as JSON, or as a sentence, or by calling what prints it."""
+        if self.as_json:
+            click.echo(json.dumps(_plain(data), indent=2, allow_nan=False))
+        elif sys.stdout is None or (self.quiet and self._is_written):
+            return
+        elif isinstance(words, str):
+            click.echo(words)
+        else:
+            words()
 
     @contextmanager
     def stage(self, text: str, unit: str = "", name: str = "", after: float = 0.0) -> Iterator[Progress]:
@@ -103,11 +124,6 @@ def _shown(bars: Any, after: float) -> Iterator[None]:
             timer.join()
         if bars.live.is_started:
             bars.stop()
-
-
-def echo_json(data: Any) -> None:
-    """Print JSON on stdout."""
-    click.echo(json.dumps(_plain(data), indent=2, allow_nan=False))
 
 
 def _plain(data: Any) -> Any:

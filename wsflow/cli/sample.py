@@ -11,7 +11,7 @@ from wsflow.cli import options
 from wsflow.cli.files import Command, check_size
 from wsflow.cli.inputs import InputFile, TaskName
 from wsflow.cli.networks import load_flow
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 
 FLOW_STEPS = 16  # of a guided descent, at most
 
@@ -23,15 +23,12 @@ FLOW_STEPS = 16  # of a guided descent, at most
 @click.option(
     "--temperature",
     default=1.0,
-    show_default=True,
     type=click.FloatRange(0),
     help="Spread of the source: below 1, better and less diverse.",
 )
-@click.option(
-    "--noise", default=0.0, show_default=True, type=click.FloatRange(0), help="Strength of stochastic sampling."
-)
+@click.option("--noise", default=0.0, type=click.FloatRange(0), help="Strength of stochastic sampling.")
 @click.option("--guide", type=TaskName(), metavar="TASK", help="Descend the loss on a task, by name or file.")
-@click.option("--strength", default=1.0, show_default=True, type=click.FloatRange(0), help="Strength of the guidance.")
+@click.option("--strength", default=1.0, type=click.FloatRange(0), help="Strength of the guidance.")
 @click.option(
     "--gradients",
     type=click.IntRange(1),
@@ -66,8 +63,7 @@ def sample(
     task_name: str | None,
     log_prob: bool,
     seed: int,
-    as_json: bool,
-    quiet: bool,
+    reporter: Reporter,
 ) -> None:
     """Draw networks from MODEL and write them to a file, as a population that other commands read.
 
@@ -106,19 +102,17 @@ def sample(
     if task_name is not None:
         arguments["task"] = wsflow.load_task(task_name)
         check_task(known, arguments["task"])
-    bars = Bars(quiet)
-    with bars.stage("Sampling networks"):
+    with reporter.stage("Sampling networks"):
         drawn = wsflow.sample(loaded, number, seed, return_log_prob=log_prob, **arguments)
     weights, *densities = drawn if log_prob else (drawn,)
     provenance = {"model": str(model), "seed": seed, "temperature": temperature, "noise": noise}
     provenance |= {"guide": guide, "gradients": gradients}
     wsflow.save_population(wsflow.Population(weights, flow.task, provenance), out)
-    result = {"path": str(out), "networks": number, "architecture": str(architecture), "seconds": bars.total}
-    if as_json:
-        echo_json(result | ({"log_density": densities[0].tolist()} if densities else {}))
-        return
-    click.echo(f"{out}: {number} new networks {architecture}, sampled in {bars.total:.1f} s.")
+    result = {"path": str(out), "networks": number, "architecture": str(architecture), "seconds": reporter.total}
+    said = f"{out}: {number} new networks {architecture}, sampled in {reporter.total:.1f} s."
     for values in densities:
-        click.echo(
-            f"Log-densities between {values.min():.1f} and {values.max():.1f} nats, {values.mean():.1f} on average."
+        result["log_density"] = values.tolist()
+        said += (
+            f"\nLog-densities between {values.min():.1f} and {values.max():.1f} nats, {values.mean():.1f} on average."
         )
+    reporter.show(result, said)

@@ -13,7 +13,7 @@ from wsflow.cli.files import Command
 from wsflow.cli.inputs import InputFile
 from wsflow.cli.networks import load_flow
 from wsflow.cli.parameters import Parameters, check_known, parameter_option, set_flow_parameters
-from wsflow.cli.rendering import Bars, echo_json, echo_table
+from wsflow.cli.rendering import Reporter, echo_table
 
 PARAMETERS = ("solver", "density")
 
@@ -24,7 +24,7 @@ PARAMETERS = ("solver", "density")
 @parameter_option("How to integrate, such as -p density.n_probes=32, -p density=hutch++ or -p solver.n_steps=32.")
 @options.jobs
 @options.common
-def score(model: Path, population: Path, parameters: Parameters, seed: int, as_json: bool, quiet: bool) -> None:
+def score(model: Path, population: Path, parameters: Parameters, seed: int, reporter: Reporter) -> None:
     """Log-density, in nats, of each network of POPULATION under MODEL.
 
     The density is with respect to the Riemannian volume of the canonical networks, after the model has aligned
@@ -44,16 +44,12 @@ def score(model: Path, population: Path, parameters: Parameters, seed: int, as_j
     loaded, flow = load_flow(model)
     set_flow_parameters(flow.set_params(random_state=seed), parameters)
     networks: Any = wsflow.load_population(population).weights
-    with Bars(quiet).stage("Scoring networks"):
+    with reporter.stage("Scoring networks"):
         for _, step in getattr(loaded, "steps", [])[:-1]:
             networks = step.transform(networks)
         densities, errors = flow.score_samples(networks, return_std=True)
-    if as_json:
-        known = [None if math.isnan(error) else error for error in errors.tolist()]
-        result = {"path": str(population), "mean": float(densities.mean()), "log_density": densities.tolist()}
-        echo_json({**result, "standard_error": known})
-        return
-    _echo(population, densities, errors)
+    result = {"path": str(population), "mean": float(densities.mean()), "log_density": densities.tolist()}
+    reporter.show({**result, "standard_error": errors.tolist()}, lambda: _echo(population, densities, errors))
 
 
 def _echo(population: Path, densities: Any, errors: Any) -> None:

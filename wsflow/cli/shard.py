@@ -9,7 +9,7 @@ import click
 from wsflow.cli import options
 from wsflow.cli.files import Command, check_room
 from wsflow.cli.inputs import INDEX, InputFile
-from wsflow.cli.rendering import Bars, echo_json
+from wsflow.cli.rendering import Reporter
 from wsflow.memory import check_memory
 
 COPIES = 4  # of the weights of a file while it is written
@@ -18,15 +18,9 @@ COPIES = 4  # of the weights of a file while it is written
 @click.command(cls=Command)
 @click.argument("file", type=InputFile())
 @options.networks_out
-@click.option(
-    "--size",
-    default=128,
-    show_default=True,
-    type=click.IntRange(1),
-    help="MiB of weights in a shard, at least a network.",
-)
+@click.option("--size", default=128, type=click.IntRange(1), help="MiB of weights in a shard, at least a network.")
 @options.common
-def shard(file: Path, out: Path, size: int, seed: int, as_json: bool, quiet: bool) -> None:
+def shard(file: Path, out: Path, size: int, seed: int, reporter: Reporter) -> None:
     """Write the population of FILE to shards, if OUT ends in .index.json, or else to one file.
 
     An index and its shards are one population to every command: give the path of the index. The weights of shards
@@ -40,7 +34,7 @@ def shard(file: Path, out: Path, size: int, seed: int, as_json: bool, quiet: boo
     import wsflow
     from wsflow.persistence.shards import index_metadata
 
-    with Bars(quiet).stage("Writing networks"):
+    with reporter.stage("Writing networks"):
         population = wsflow.load_population(file, mmap=True)
         is_split = out.name.endswith(INDEX)
         check_room(out, population.weights.nbytes)
@@ -53,7 +47,7 @@ def shard(file: Path, out: Path, size: int, seed: int, as_json: bool, quiet: boo
             )
         wsflow.save_population(population, out, shard_size=size * 2**20)
     shards = index_metadata(out)["shards"] if is_split else None
-    if as_json:
-        echo_json({"path": str(out), "networks": len(population), "shards": shards})
-        return
-    click.echo(f"{out}: {population}, in {'one file' if shards is None else f'{shards} shards'}.")
+    where = "one file" if shards is None else f"{shards} shard{'s' * (shards != 1)}"
+    reporter.show(
+        {"path": str(out), "networks": len(population), "shards": shards}, f"{out}: {population}, in {where}."
+    )
