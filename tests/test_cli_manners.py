@@ -348,7 +348,7 @@ ALLOWED = re.compile(
 )
 # files whose errors no command meets: their parameters have no options, or are checked before
 OUT_OF_REACH = re.compile(
-    r"^(activations|testing|weights|layers/(asymmetric|figlu)|plotting/|losses/custom|objectives/functionals|estimators/(inputs|conditions)"
+    r"^(activations|testing|weights|layers/(asymmetric|figlu)|plotting/|losses/losses|objectives/functionals|estimators/(inputs|conditions)"
     r"|evaluation/(importance|transfer|ood|model_averaging|prdc|connectivity)|flow/guidance|populations/(arguments|joining|representations|population\b)"
     r"|symmetry/matching/(activation|sinkhorn)|running/modules)"
 )

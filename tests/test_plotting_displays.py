@@ -113,6 +113,13 @@ class TestTrainingCurve:
         with pytest.raises(NotFittedError):
             TrainingCurveDisplay.from_estimator(WeightFlow())
 
+    def test_energy_matching_follows_flow_matching(self):
+        curve = {"step": [50, 100], "train": [2.0, 1.0], "validation": [], "best_step": 100, "energy": [0.5, 0.25, 0.1]}
+        display = TrainingCurveDisplay(curve).plot()
+        (right,) = (ax for ax in display.figure_.axes if ax is not display.ax_)
+        np.testing.assert_array_equal(right.lines[0].get_data(), [[150, 200, 250], curve["energy"]])
+        assert "energy matching (right)" in labels(display.ax_) and right.get_ylabel().startswith("energy distance")
+
 
 class TestFrontier:
     @pytest.mark.parametrize(("x", "y"), [("novelty", None), ("dispersion", "loss")])

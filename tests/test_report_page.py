@@ -21,7 +21,7 @@ import wsflow
 from wsflow.cli import main
 from wsflow.evaluation.pareto import Frontier
 from wsflow.evaluation.report import Report
-from wsflow.plotting.vector import inline_svg
+from wsflow.plotting.page import inline_svg
 from wsflow.populations import Population
 from wsflow.task import Task
 

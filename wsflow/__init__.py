@@ -96,55 +96,18 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _read_module(*arguments: Any) -> Any:
-    from wsflow.tracing import architecture_of_module
-
-    return architecture_of_module(*arguments)
-
-
-def _module_of_program(architecture: Any) -> Any:
-    from wsflow.running.program import ProgramModule
-
-    return ProgramModule(architecture)
+def _later(home: str, name: str) -> Any:
+    """Return what imports a function, or a class, when it is called, and calls it."""
+    return lambda *arguments: getattr(importlib.import_module(home), name)(*arguments)
 
 
-def _try_program(architecture: Any) -> bool:
-    from wsflow.running.runner import try_program
-
-    return try_program(architecture)
-
-
-def _largest_deviation(*arguments: Any) -> float:
-    from wsflow.tracing import certify
-
-    return certify(*arguments).deviation
-
-
-def _orbit_approximations(*arguments: Any) -> tuple[str, ...]:
-    from wsflow.tracing import certify_orbits
-
-    return certify_orbits(*arguments).approximations
-
-
-def _display_of_report(report: Any) -> Any:
-    from wsflow.plotting.report import ReportDisplay
-
-    return ReportDisplay.from_report(report)
-
-
-def _page_of_report(*arguments: Any) -> str:
-    from wsflow.plotting.page import report_page
-
-    return report_page(*arguments)
-
-
-hooks.read_module = _read_module
-hooks.module_of_program = _module_of_program
-hooks.try_program = _try_program
-hooks.largest_deviation = _largest_deviation
-hooks.orbit_approximations = _orbit_approximations
-hooks.display_of_report = _display_of_report
-hooks.page_of_report = _page_of_report
+hooks.read_module = _later("wsflow.tracing", "architecture_of_module")
+hooks.module_of_program = _later("wsflow.running.program", "ProgramModule")
+hooks.try_program = _later("wsflow.running.runner", "try_program")
+hooks.largest_deviation = lambda *arguments: _later("wsflow.tracing", "certify")(*arguments).deviation
+hooks.orbit_approximations = lambda *arguments: _later("wsflow.tracing", "certify_orbits")(*arguments).approximations
+hooks.display_of_report = lambda report: _later("wsflow.plotting", "ReportDisplay")(report).plot()
+hooks.page_of_report = _later("wsflow.plotting.page", "report_page")
 
 
 def __dir__() -> list[str]:

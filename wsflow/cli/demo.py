@@ -88,7 +88,7 @@ def demo(
         for name, networks in zip(POPULATIONS, (population, unseen, samples_of_model), strict=True):
             wsflow.save_population(networks, out / name)
         wsflow.save_model(model, out / "model.st")
-        curve = {"step": flow.history_.step, "train": flow.history_.train, "validation": flow.history_.validation}
+        curve = vars(flow.history_)
         write_figure(EvaluationDisplay.from_report(report, curve=curve).figure_, out / "report.png")
         about = {"model": f"{flow.geometry_.name} flow of {flow.n_iter_} steps"}
         write_bytes(out / "report.html", report.to_html(about, curve).encode())

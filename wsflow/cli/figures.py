@@ -128,8 +128,7 @@ def _barriers(request: Request) -> Drawn:
 def _training(request: Request) -> Drawn:
     model, flow = load_flow(request.files[0])
     history = flow.history_
-    names = ("step", "train", "validation", "best_step")
-    numbers = {name: getattr(history, name) for name in names}
+    numbers = {name: getattr(history, name) for name in ("step", "train", "validation", "best_step", "energy")}
     sentence = f"{flow.n_iter_} steps; the weights of step {history.best_step} were kept."
     return Drawn(plotting.TrainingCurveDisplay.from_estimator(model).figure_, numbers, sentence)
 

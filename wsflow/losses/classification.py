@@ -35,28 +35,22 @@ class CrossEntropy(Classification):
     description = "one of several classes; the outputs are logits, one for each class"
 
     def examples(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Loss.examples`."""
         targets = targets.expand(outputs.shape[:2])
         return -outputs.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
     def log_probabilities(self, outputs: Tensor) -> Tensor:
-        """As `Classification.log_probabilities`."""
         return outputs.log_softmax(-1)
 
     def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Classification.right`."""
         return outputs.argmax(-1) == targets
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """As `Loss.predictions`."""
         return outputs.softmax(-1)
 
     def moments(self, outputs: Tensor) -> Tensor:
-        """As `Loss.moments`."""
         return outputs.softmax(-1)
 
     def expected(self, outputs: Tensor, moments: Tensor) -> Tensor:
-        """As `Loss.expected`."""
         return -(moments * outputs.log_softmax(-1)).sum(-1)
 
     def coordinates(self, outputs: Tensor) -> Tensor:
@@ -86,16 +80,13 @@ class BinaryCrossEntropy(Classification):
     description = "one of two classes, or several labels of which each is there or not; a logit for each label"
 
     def examples(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Loss.examples`."""
         return _softplus((1 - 2 * targets) * outputs)
 
     def log_probabilities(self, outputs: Tensor) -> Tensor:
-        """As `Classification.log_probabilities`."""
         signed = outputs.unsqueeze(-1) * outputs.new_tensor([1.0, -1.0])
         return -_softplus(signed)
 
     def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Classification.right`."""
         return (outputs > 0) == (targets > 0.5)
 
     def predictions(self, outputs: Tensor) -> Tensor:
@@ -105,11 +96,9 @@ class BinaryCrossEntropy(Classification):
         return (outputs * outputs.new_tensor([-1.0, 1.0])).sigmoid()
 
     def moments(self, outputs: Tensor) -> Tensor:
-        """As `Loss.moments`."""
         return outputs.sigmoid()
 
     def expected(self, outputs: Tensor, moments: Tensor) -> Tensor:
-        """As `Loss.expected`."""
         return _softplus(-outputs) + (1 - moments) * outputs
 
     def coordinates(self, outputs: Tensor) -> Tensor:

@@ -82,11 +82,9 @@ class Plain(Loss):
     """A loss whose outputs are the predictions, with the geometry of squared errors."""
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """As `Loss.predictions`."""
         return outputs
 
     def moments(self, outputs: Tensor) -> Tensor:
-        """As `Loss.moments`."""
         return outputs
 
     def expected(self, outputs: Tensor, moments: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ class SquaredError(Plain):
     description = "numbers; the outputs are their predictions"
 
     def examples(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Loss.examples`."""
         return (outputs - targets).square()
 
     def curvature_root(self, outputs: Tensor) -> list[Tensor]:
@@ -48,7 +47,6 @@ class GaussianNLL(Loss):
     outputs = 2
 
     def examples(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Loss.examples`."""
         mean, s = outputs.chunk(2, -1)
         return 0.5 * (log(2 * pi) + s + (targets - mean).square() * (-s).exp())
 
@@ -57,7 +55,6 @@ class GaussianNLL(Loss):
         return outputs.chunk(2, -1)[0]
 
     def second_moments(self, outputs: Tensor) -> Tensor:
-        """As `Loss.second_moments`."""
         mean, s = outputs.chunk(2, -1)
         return mean.square() + s.exp()
 
@@ -67,7 +64,6 @@ class GaussianNLL(Loss):
         return _joined(mean, mean.square() + s.exp())
 
     def expected(self, outputs: Tensor, moments: Tensor) -> Tensor:
-        """As `Loss.expected`."""
         (mean, s), (first, second) = outputs.chunk(2, -1), moments.chunk(2, -1)
         return 0.5 * (log(2 * pi) + s + (second - 2 * mean * first + mean.square()) * (-s).exp())
 
@@ -104,7 +100,6 @@ class PoissonNLL(Loss):
     description = "counts, or other numbers that are not negative; the outputs are the logarithms of their rates"
 
     def examples(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As `Loss.examples`."""
         return outputs.exp() - targets * outputs + (targets + 1).lgamma()
 
     def predictions(self, outputs: Tensor) -> Tensor:
@@ -112,12 +107,10 @@ class PoissonNLL(Loss):
         return outputs.exp()
 
     def second_moments(self, outputs: Tensor) -> Tensor:
-        """As `Loss.second_moments`."""
         rate = outputs.exp()
         return rate + rate.square()
 
     def moments(self, outputs: Tensor) -> Tensor:
-        """As `Loss.moments`."""
         return outputs.exp()
 
     def expected(self, outputs: Tensor, moments: Tensor) -> Tensor:

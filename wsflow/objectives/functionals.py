@@ -66,7 +66,6 @@ class Sum(Functional):
     terms: tuple[tuple[float, Any], ...]
 
     def bind(self, architecture: Architecture, generator: torch.Generator) -> Bound:
-        """As `Functional.bind`."""
         bound = [(weight, bind(term, architecture, generator)) for weight, term in self.terms]
         return lambda weights: torch.stack([w * f(weights) for w, f in bound]).sum(0)
 
@@ -96,7 +95,6 @@ class TaskLoss(Functional):
     batch_size: int | None = None
 
     def bind(self, architecture: Architecture, generator: torch.Generator) -> Bound:
-        """As `Functional.bind`."""
         draw = minibatches(self.task, self.batch_size, architecture, generator)
 
         def loss(weights: Tensor) -> Tensor:
@@ -156,7 +154,6 @@ class Robustness(Functional):
         _check("attack", self.attack, ATTACKS)
 
     def bind(self, architecture: Architecture, generator: torch.Generator) -> Bound:
-        """As `Functional.bind`."""
         draw = minibatches(self.task, self.batch_size, architecture, generator)
         attack = ATTACKS[self.attack]
         if self.task.X.dtype.kind != "f":

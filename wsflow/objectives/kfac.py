@@ -15,6 +15,7 @@ Saad 2007 (diagonals from random signs). Those of `wsflow.objectives.kronecker`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -102,8 +103,7 @@ class NaturalGradient:
         """From points (n, size) to directions of ascent (n, size)."""
         weights = self.geometry.to_weights(self.geometry.target.projection(points)).detach()
         direction = self._direction(weights)
-        change: Tensor = torch.func.jvp(self.geometry.to_points, (weights,), (direction,))[1]
-        return change
+        return torch.func.jvp(self.geometry.to_points, (weights,), (direction,))[1]
 
     def _affine(self, name: str) -> Affine:
         return self._layers.uses[self._uses[name][0]].affine
@@ -137,7 +137,7 @@ class NaturalGradient:
             for use in (self._layers.uses[i] for i in self._uses[name]):
                 shape = self._shapes[name]
                 # the outputs' positions, times the size of a patch
-                each.append(use.numbers // shape[0] * use.affine.groups * _size(shape[1:]))
+                each.append(use.numbers // shape[0] * use.affine.groups * prod(shape[1:]))
         return min(most, max(1, CHUNK_NUMBERS // max(each)))
 
     def _direction(self, weights: Tensor) -> Tensor:
@@ -217,10 +217,6 @@ def _by_layer(uses: Sequence[Use], shapes: Mapping[str, Sequence[int]]) -> dict[
     found: dict[str, list[int]] = {}
     for i, use in enumerate(uses):
         shape = shapes[use.affine.weight]
-        if max(shape[0], _size(shape[1:])) < WIDEST and not use.affine.transposed:
+        if max(shape[0], prod(shape[1:])) < WIDEST and not use.affine.transposed:
             found.setdefault(use.affine.weight, []).append(i)
     return found
-
-
-def _size(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())

@@ -73,10 +73,14 @@ def input_moment(layer: Affine, inputs: Sequence[Tensor], weight: Sequence[int],
     total: Any = 0
     for x in inputs:
         parts = x.split(1) if layer.spatial else (x,)
-        rows = (_with_ones(layer, layer.input_rows(part, weight)) for part in parts)
-        total = total + torch.cat([_second_moment(part, x.shape[1], share) for part in rows])
-    moment: Tensor = total
-    return moment
+        found = []
+        for part in parts:
+            rows = layer.input_rows(part, weight)
+            if layer.bias is not None:
+                rows = torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
+            found.append(_second_moment(rows, x.shape[1], share))
+        total = total + torch.cat(found)
+    return total
 
 
 def output_moment(layer: Affine, gradients: Sequence[Tensor], share: Tensor | None = None) -> Tensor:
@@ -85,10 +89,6 @@ def output_moment(layer: Affine, gradients: Sequence[Tensor], share: Tensor | No
     positions = sum(x.shape[2] // g.shape[1] for x, g in zip(rows, gradients, strict=True))
     counts = [g.shape[1] * positions for g in gradients]
     return sum(_second_moment(x, count, share) for x, count in zip(rows, counts, strict=True))  # type: ignore[return-value]
-
-
-def _with_ones(layer: Affine, rows: Tensor) -> Tensor:
-    return rows if layer.bias is None else torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], -1)
 
 
 def _second_moment(rows: Tensor, count: int, share: Tensor | None) -> Tensor:

@@ -3,14 +3,12 @@
 from wsflow.plotting.calibration import ReliabilityDisplay
 from wsflow.plotting.connectivity import ConnectivityDisplay
 from wsflow.plotting.evaluation import EvaluationDisplay
-from wsflow.plotting.frontiers import FrontierDisplay
+from wsflow.plotting.flows import TrainingCurveDisplay, TrajectoryDisplay
 from wsflow.plotting.maps import MapDisplay
 from wsflow.plotting.matrices import BarrierMatrixDisplay, plot_barrier_matrix
 from wsflow.plotting.paths import PathDisplay, plot_path
 from wsflow.plotting.predictive import PredictiveDisplay
-from wsflow.plotting.report import ReportDisplay
-from wsflow.plotting.training import TrainingCurveDisplay
-from wsflow.plotting.trajectories import TrajectoryDisplay
+from wsflow.plotting.report import FrontierDisplay, ReportDisplay
 
 __all__ = [
     "BarrierMatrixDisplay",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
+from io import StringIO
 from typing import Any
 
 from wsflow.evaluation.measures import DISTRIBUTION, MEASURES, Measure
@@ -21,13 +24,17 @@ from wsflow.plotting.panels import (
     reliability_of,
 )
 from wsflow.plotting.style import hide_spines, new_axes
-from wsflow.plotting.vector import inline_svg
 
 # a phone shows a figure of this width at about one pixel for a point
 SIZE = (4.8, 3.9)
 SETS = {"training": "training networks", "held_out": "networks of held-out runs", "samples": "samples"}
 # without sources, the browser asks for nothing, whatever stands in the page
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# of the SVG that matplotlib writes
+OUTER = re.compile(r"^.*?<svg[^>]*?viewBox=\"([^\"]+)\"[^>]*>", re.DOTALL)
+APART = re.compile(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", re.DOTALL)
+NAMES = re.compile(r'(\bid="|href="#|url\(#)')
+COLOURS = {"#000000": "currentColor", "#ffffff": "var(--background)"}
 STYLE = """
 :root { color-scheme: light dark; --background: #ffffff; --text: #1b1f24; --faint: #59636e; --line: #d0d7de;
   --mark: #eef4fb; }
@@ -216,3 +223,29 @@ def _figure(draw: Any, title: str, alt: str) -> str:
     ax.set_title(title)
     hide_spines(ax)
     return f"<figure>{inline_svg(ax.figure, alt)}</figure>\n"
+
+
+def inline_svg(figure: Any, alt: str) -> str:
+    """Return a figure of matplotlib as an element of a page of HTML, with these words for who does not see it.
+
+    What is black has the colour of the text around it, and what is white that of the page, ``--background``, so that
+    one figure is for light and dark pages.
+    """
+    from matplotlib import rc_context
+
+    stream = StringIO()
+    # letters as outlines look the same everywhere; what is drawn decides all names
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "wsflow"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    outer = OUTER.match(text)
+    body = APART.sub("", text[outer.end() :] if outer else text)
+    # several figures of a page must not share names
+    prefix = f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
+    body = NAMES.sub(rf"\g<1>{prefix}", body)
+    for colour, of_page in COLOURS.items():
+        body = body.replace(colour, of_page)
+    box = outer.group(1) if outer else ""
+    return (
+        f'<svg role="img" aria-label="{escape(alt)}" viewBox="{box}" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+    )

@@ -27,6 +27,7 @@ from wsflow.plotting.style import (
     logarithmic,
     of_how_many,
 )
+from wsflow.training.state import Schedule
 
 LEVEL_STYLES = (
     {"color": BLUE, "marker": "o"},
@@ -36,6 +37,7 @@ LEVEL_STYLES = (
 # of different lengths: no two of many nulls have both in common
 NULL_COLOURS = (VERMILION, BROWN, ORANGE, PURPLE, SKY, OLIVE)
 NULL_MARKERS = "sP^vDX*"
+EVERY = Schedule.evaluate_every
 
 
 def null_style(name: str) -> dict[str, str]:
@@ -130,7 +132,20 @@ def draw_training(ax: Any, curve: Mapping[str, Any] | None) -> None:
     if 0 < 10 * low < high:
         logarithmic(ax.yaxis)
     ax.set(xlabel="optimisation step", ylabel="flow-matching loss")
+    if len(energy := np.asarray(curve.get("energy", ()), dtype=float)):
+        _draw_energy(ax, step[-1], energy)
     ax.legend(frameon=False)
+
+
+def _draw_energy(ax: Any, start: float, energy: np.ndarray) -> None:
+    """Draw the means of each 50 steps of energy matching, which come behind, by a scale of their own."""
+    other = ax.twinx()
+    steps = start + EVERY * np.arange(1, len(energy) + 1)
+    ax.plot([], [], color=ORANGE, label="energy matching (right)")
+    other.plot(steps, energy, color=ORANGE, linewidth=1.5)
+    other.axvline(start, color="black", lw=0.8, ls=":")
+    other.set_ylabel("energy distance of predictions")
+    other.spines["top"].set_visible(False)
 
 
 def draw_iou(ax: Any, report: Report) -> None:

@@ -1,14 +1,17 @@
-"""The way of samples from the source of a flow as a figure."""
+"""Flows as figures: the loss along their training, and the way of samples from the source."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from wsflow.evaluation.embedding import evenly_spaced
 from wsflow.evaluation.projection import DRAWN, principal_directions
 from wsflow.exceptions import InvalidInputError
+from wsflow.plotting.panels import draw_training
 from wsflow.plotting.style import BLUE, GREY, ORANGE, hide_spines, label_directions, new_axes, of_how_many
 from wsflow.populations.population import Population
 
@@ -76,7 +79,7 @@ class TrajectoryDisplay:
         X are its training networks, an array (n, d) or a `Population`, before the transformers of the pipeline;
         options are those of `WeightFlow.trajectories`, such as `temperature`.
         """
-        flow = flow_of(model, cls.__name__)
+        flow = _flow_of(model, cls.__name__)
         X = X.weights if isinstance(X, Population) else X
         times, points = flow.trajectories(n_samples, random_state, **options)
         training = None if X is None else _points(model, flow, X)
@@ -106,7 +109,50 @@ class TrajectoryDisplay:
         return self
 
 
-def flow_of(model: Any, display: str) -> Any:
+class TrainingCurveDisplay:
+    """The flow-matching loss of a flow over the steps of its training, on training and on held-out runs.
+
+    Parameters
+    ----------
+    curve : mapping from str to array-like
+        ``"step"``, ``"train"`` and ``"validation"``, ``"best_step"``, where the weights that are kept were taken, and
+        ``"energy"``, the energy distance of predictions in the steps behind: a history as a dict.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import wsflow
+    >>> from wsflow.plotting import TrainingCurveDisplay
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> flow = wsflow.WeightFlow("euclidean", max_iter=100, random_state=0).fit(X)
+    >>> display = TrainingCurveDisplay.from_estimator(flow)  # display.figure_.savefig("training.png") writes it
+    >>> display.ax_.lines[0].get_xdata().tolist()
+    [50.0, 100.0]
+    """
+
+    figure_: Any
+    ax_: Any
+
+    def __init__(self, curve: Mapping[str, Any]) -> None:
+        self.curve = curve
+
+    @classmethod
+    def from_estimator(cls, model: Any, *, ax: Any = None) -> TrainingCurveDisplay:
+        """Draw the `history_` of a fitted `WeightFlow`, or of a pipeline that ends with one."""
+        flow = _flow_of(model, cls.__name__)
+        check_is_fitted(flow)
+        return cls(vars(flow.history_)).plot(ax)
+
+    def plot(self, ax: Any = None) -> TrainingCurveDisplay:
+        """Draw the curve on axes, or in a new figure."""
+        self.ax_ = new_axes((6.4, 4.4)) if ax is None else ax
+        self.figure_ = self.ax_.figure
+        draw_training(self.ax_, self.curve)
+        hide_spines(self.ax_)
+        return self
+
+
+def _flow_of(model: Any, display: str) -> Any:
     """Return the fitted flow that a model is or ends with, for a display of that name."""
     from wsflow.estimators.flow import WeightFlow
 
