@@ -23,7 +23,7 @@ from wsflow import (
     WeightArray,
     WeightFlow,
 )
-from wsflow.estimators.validation import held_out_rows
+from wsflow.estimators.validation import held_out_rows, runs_of
 from wsflow.exceptions import InvalidInputError
 from wsflow.flow.solvers import RungeKutta
 from wsflow.models import options
@@ -201,9 +201,9 @@ def test_snapshots_of_a_run_move_together():
 
 def test_validation_holds_out_whole_runs():
     X = networks(40, runs=np.repeat(np.arange(10), 4))
-    held = held_out_rows(X, None, 40, 0.3, torch.Generator().manual_seed(0)).numpy()
+    held = held_out_rows(runs_of(X, None, 40), 0.3, torch.Generator().manual_seed(0)).numpy()
     assert held.sum() == 12 and all(len(set(held[X.runs == run])) == 1 for run in range(10))
-    plain = held_out_rows(np.array(X), X.runs, 40, 0.3, torch.Generator().manual_seed(0)).numpy()
+    plain = held_out_rows(runs_of(np.array(X), X.runs, 40), 0.3, torch.Generator().manual_seed(0)).numpy()
     assert np.array_equal(held, plain)
 
 

@@ -212,7 +212,7 @@ class TestRefusals:
             MetaRegressor(**FAST).fit(networks(), y)
 
     def test_classes(self):
-        with pytest.raises(ValueError, match="two classes or more, and all of y is the class 'one'"):
+        with pytest.raises(ValueError, match="two classes or more, and all of y is one class, 'one'"):
             MetaClassifier(**FAST).fit(networks(), ["one"] * 40)
 
     @pytest.mark.parametrize("name", [name for name in METANETWORKS if name != "mlp"])

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from wsflow.estimators.predictors import MetaClassifier as MetaClassifier
     from wsflow.estimators.predictors import MetaRegressor as MetaRegressor
     from wsflow.estimators.procrustes import ProcrustesAligner as ProcrustesAligner
+    from wsflow.estimators.sampling import EnergyScorer as EnergyScorer
     from wsflow.estimators.sampling import sample as sample
-    from wsflow.estimators.scoring import EnergyScorer as EnergyScorer
     from wsflow.estimators.variational import VariationalNetwork as VariationalNetwork
     from wsflow.evaluation.barrier import loss_barrier as loss_barrier
     from wsflow.evaluation.connectivity import interpolate as interpolate
@@ -51,7 +51,7 @@ __version__ = "0.2.0"
 _HOMES = {
     "Architecture": "wsflow.architecture",
     "Descent": "wsflow.flow.guidance",
-    "EnergyScorer": "wsflow.estimators.scoring",
+    "EnergyScorer": "wsflow.estimators.sampling",
     "Guidance": "wsflow.objectives.guidance",
     "MetaAutoencoder": "wsflow.estimators.autoencoder",
     "MetaClassifier": "wsflow.estimators.predictors",

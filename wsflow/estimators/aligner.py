@@ -14,11 +14,9 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.aligned_parts import PartAlignment
-from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.transformer import OrbitTransformer
 from wsflow.estimators.validation import (
     description,
-    fit_array,
     later_array,
     output_change,
     restore_description,
@@ -223,13 +221,11 @@ class PermutationAligner(OrbitTransformer):
         return {name: getattr(self, f"{name}_") for name in REPORTED}
 
     def _fit(self, X: Any) -> Any:
-        self._validate_params()
-        X = as_networks(self, X)
-        values = fit_array(self, X)
-        self._check_row(len(values))
+        X, values = self._fit_array(
+            X, "leaves networks as they are, not aligned, and its objectives and barriers are NaN"
+        )
         self._reset(len(values))
         if self.architecture_ is None:
-            warn_of_plain(self, "leaves networks as they are, not aligned, and its objectives and barriers are NaN")
             self.reference_ = values[0].astype(np.float64)
             return values
         if self.task is not None:
@@ -258,15 +254,13 @@ class PermutationAligner(OrbitTransformer):
                 for name in REPORTED:
                     getattr(self, f"{name}_")[rows] = getattr(few, name)
 
-    def _check_row(self, n: int) -> None:
+    def _reset(self, n: int) -> None:
+        """Set fitted values to those before anything is aligned."""
         if isinstance(self.reference, (int, np.integer)) and not 0 <= self.reference < n:
             raise ValueError(
                 f"The 'reference' parameter of PermutationAligner is row {self.reference} of X, but X has {n} rows. "
                 f"Choose one from 0 to {n - 1}."
             )
-
-    def _reset(self, n: int) -> None:
-        """Set fitted values to those before anything is aligned."""
         draws = self._method.draws and self.architecture_ is not None
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)) if draws else 0
         self._fixed: dict[str, Tensor] = {}
@@ -274,7 +268,6 @@ class PermutationAligner(OrbitTransformer):
         self.fixed_groups_: tuple[str, ...] = ()
         self.distances_ = np.empty(0)
         self.n_iter_ = 1
-        self.output_change_ = 0.0
         self.n_passes_ = np.zeros(n, dtype=np.int64)
         self.objective_, self.barrier_before_, self.barrier_after_ = (np.full(n, np.nan) for _ in range(3))
 

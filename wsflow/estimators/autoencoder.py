@@ -196,7 +196,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         inputs = None if architecture is None else inputs_of(self.task, architecture, generator)
         runs = runs_of(X, groups, len(values))
         self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs))
-        held_out = held_out_rows(None, runs, len(runs), settings.training.validation_fraction, generator)
+        held_out = held_out_rows(runs, settings.training.validation_fraction, generator)
         rows = weights_alone(values.astype(np.float64), self.architecture_)
         model = build_autoencoder(settings, inputs, generator)
         everything = inputs if self.task is None or inputs is None else viewed(self.task.X)
@@ -217,8 +217,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        found: np.ndarray = self._model().encode(self._rows(X)).numpy()
-        return found
+        return self._model().encode(self._rows(X)).numpy()
 
     def inverse_transform(self, X: Any) -> Any:
         """Return the networks of latents.
@@ -276,8 +275,7 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        found: np.ndarray = self._model().divergence(self._rows(X)).numpy()
-        return found
+        return self._model().divergence(self._rows(X)).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the mean `reconstruction_loss` of networks; y is ignored."""

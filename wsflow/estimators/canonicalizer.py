@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from wsflow.architecture import Architecture
-from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.transformer import OrbitTransformer
-from wsflow.estimators.validation import (
-    description,
-    fit_array,
-    output_change,
-    restore_description,
-    run_rows,
-    viewed,
-    wrapped,
-)
+from wsflow.estimators.validation import description, output_change, restore_description, run_rows, viewed
 from wsflow.exceptions import NumericalError
 from wsflow.mapped import chunks, empty_like
 from wsflow.symmetry.actions import Action
@@ -105,13 +95,9 @@ class ScaleCanonicalizer(OrbitTransformer):
         NumericalError
             If a canonical form is beyond the range of the weights' precision.
         """
-        self._validate_params()
-        X = as_networks(self, X)
-        values = fit_array(self, X)
+        X, values = self._fit_array(X, "leaves the scales and signs of networks as they are")
         self.output_norm_ = 1.0
-        self.output_change_ = 0.0
         if self.architecture_ is None:
-            warn_of_plain(self, "leaves the scales and signs of networks as they are")
             return self
         norms = []
         for rows, action in self._actions(values, X):
@@ -124,10 +110,6 @@ class ScaleCanonicalizer(OrbitTransformer):
         self.output_change_ = output_change(some, moved, self.architecture_)
         return self
 
-    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[slice, Action]]:
-        for rows in chunks(*values.shape):
-            yield rows, self._action(values[rows], X)
-
     def _action(self, values: np.ndarray, X: Any) -> Action:
         signs = not getattr(X, "aligned", False)
         return canonical_action(viewed(values), self.architecture_, self.bias, signs, self.form)  # type: ignore[arg-type]
@@ -136,7 +118,7 @@ class ScaleCanonicalizer(OrbitTransformer):
         for rows in chunks(*moved.shape):
             self._check_range(moved[rows], rows.start)
             self._with_last_layer(moved[rows])
-        return wrapped(self, moved, X)
+        return super()._finished(moved, X)
 
     def _check_range(self, canonical: np.ndarray, first: int) -> None:
         """Refuse canonical forms that are not finite; the first of these rows has the number `first` among all."""

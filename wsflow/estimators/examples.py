@@ -49,8 +49,7 @@ def classes_of(estimator: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     classes, positions = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
-            f"{type(estimator).__name__} needs examples of two classes or more, and all of y is one class, "
-            f"{classes.tolist()[0]!r}."
+            f"{type(estimator).__name__} needs two classes or more, and all of y is one class, {classes.tolist()[0]!r}."
         )
     return classes, positions
 

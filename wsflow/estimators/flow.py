@@ -19,12 +19,7 @@ from wsflow.estimators.checkpoints import FitCheckpoint
 from wsflow.estimators.conditions import condition_value, read_conditions
 from wsflow.estimators.fitted_flow import FittedFlow
 from wsflow.estimators.flow_state import restored, state_of
-from wsflow.estimators.inputs import (
-    as_networks,
-    warn_of_few,
-    warn_of_plain,
-    warn_of_unequal_spreads,
-)
+from wsflow.estimators.inputs import as_networks, warn_of_few, warn_of_plain, warn_of_unequal_spreads
 from wsflow.estimators.sampling import check_path
 from wsflow.estimators.statistics import check_statistics, guided_task, modelled, weights_alone, with_statistics
 from wsflow.estimators.validation import (
@@ -42,10 +37,7 @@ from wsflow.models.flow_training import FlowHistory, take_over, train_weight_flo
 from wsflow.models.memory import check_flow, check_gradients, check_samples
 from wsflow.models.options import DEFAULTS, resolved
 from wsflow.models.settings import FlowSettings, settings_of
-from wsflow.models.weight_flow import (
-    WeightFlowModel,
-    build_weight_flow,
-)
+from wsflow.models.weight_flow import WeightFlowModel, build_weight_flow
 from wsflow.parallel import jobs
 from wsflow.running.compatibility import warn_of_classes
 from wsflow.running.without_statistics import without_statistics
@@ -240,14 +232,15 @@ class WeightFlow(FittedFlow, DensityMixin, BaseEstimator):
         geometry = settings.geometry_for(modelled(self.architecture_), weights.shape[1], weights)
         generator = torch_generator(self.random_state)
         before = self.model_.velocity if self.warm_start and hasattr(self, "model_") else None
-        data = {"networks": values, "runs": runs_of(X, groups, len(values)), "start": before}
+        runs = runs_of(X, groups, len(values))
+        data = {"networks": values, "runs": runs, "start": before}
         data["conditions"] = None if settings.condition is None else y
         processes = current_processes()
         checkpoint = processes.on_first(lambda: self._checkpoint(settings, data, generator))
         processes.synchronize(generator)
-        self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs_of(X, groups, len(values))))
+        self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs))
         warn_of_few(self, self.n_networks_, self.n_runs_)
-        held_out = held_out_rows(X, groups, len(values), settings.training.validation_fraction, generator)
+        held_out = held_out_rows(runs, settings.training.validation_fraction, generator)
         rows = (~held_out).nonzero()[:, 0], _validated(held_out.nonzero()[:, 0], weights.shape[1])
         points, validation = (self._points(values, weights, geometry, chosen) for chosen in rows)
         conditions, labels = read_conditions(settings.condition, y, len(values))

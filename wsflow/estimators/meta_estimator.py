@@ -89,11 +89,10 @@ class MetaEstimator(BaseEstimator):
         generator = torch_generator(self.random_state)
         runs = runs_of(X, groups, len(values))
         self.n_networks_, self.n_runs_ = len(values), len(np.unique(runs))
-        calibration = held_out_rows(None, runs, len(runs), self._calibration_fraction(), generator)
+        calibration = held_out_rows(runs, getattr(self, "calibration_fraction", 0.0), generator)
         fraction = settings.training.validation_fraction
         validation = torch.zeros_like(calibration)
-        others = runs[~calibration.numpy()]
-        validation[~calibration] = held_out_rows(None, others, len(others), fraction, generator)
+        validation[~calibration] = held_out_rows(runs[~calibration.numpy()], fraction, generator)
         learned = ~(calibration | validation)
         rows = tensor(values).double()
         model = build_predictor(settings, generator)
@@ -140,9 +139,6 @@ class MetaEstimator(BaseEstimator):
                 "the metanetwork is damaged. Fit it again."
             )
         return found
-
-    def _calibration_fraction(self) -> float:
-        return 0.0
 
     def _calibrate(
         self, rows: Tensor, targets: Tensor, runs: np.ndarray, parts: tuple[Tensor, ...], generator: torch.Generator

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, check_scalar
 from torch import Tensor
 
 from wsflow.architecture import Architecture
+from wsflow.estimators.examples import classes_of
 from wsflow.estimators.meta_estimator import MetaEstimator
 from wsflow.estimators.validation import tensor
 from wsflow.exceptions import InvalidInputError
@@ -178,8 +178,7 @@ class MetaRegressor(RegressorMixin, MetaEstimator):
         return np.stack([members.mean(0) - half, members.mean(0) + half], 1)
 
     def _std(self, members: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.sqrt(self.residual_std_**2 + members.var(0))
-        return found
+        return np.sqrt(self.residual_std_**2 + members.var(0))
 
     def _targets(self, y: np.ndarray) -> Tensor:
         try:
@@ -188,9 +187,6 @@ class MetaRegressor(RegressorMixin, MetaEstimator):
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"The y of MetaRegressor is one finite number for each network: {error}") from error
         return tensor(values)
-
-    def _calibration_fraction(self) -> float:
-        return self.calibration_fraction
 
     def _calibrate(
         self, rows: Tensor, targets: Tensor, runs: np.ndarray, parts: tuple[Tensor, ...], generator: torch.Generator
@@ -275,8 +271,7 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        found: np.ndarray = self._members(X).mean(0)
-        return found
+        return self._members(X).mean(0)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class (n,) of each network.
@@ -285,20 +280,12 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        probabilities = self.predict_proba(X)
-        found: np.ndarray = self.classes_[probabilities.argmax(1)]
-        return found
+        return self.classes_[self.predict_proba(X).argmax(1)]
 
     def _targets(self, y: np.ndarray) -> Tensor:
         # what is not finite cannot be told from whole numbers
         assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        self.classes_, positions = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "MetaClassifier needs networks of two classes or more, and all of y is the class "
-                f"{self.classes_.tolist()[0]!r}."
-            )
+        self.classes_, positions = classes_of(self, y)
         return torch.from_numpy(positions.astype(np.int64))
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

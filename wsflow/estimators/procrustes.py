@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,19 +11,10 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from wsflow.architecture import Architecture
-from wsflow.estimators.inputs import as_networks, warn_of_plain
 from wsflow.estimators.transformer import OrbitTransformer
-from wsflow.estimators.validation import (
-    description,
-    fit_array,
-    output_change,
-    restore_description,
-    run_rows,
-    viewed,
-    wrapped,
-)
+from wsflow.estimators.validation import description, output_change, restore_description, run_rows, viewed
 from wsflow.exceptions import InvalidInputError
-from wsflow.mapped import chunks, taken
+from wsflow.mapped import taken
 from wsflow.symmetry.invertible import InvertibleAction, LinearWire
 from wsflow.symmetry.matching import fixed_groups
 from wsflow.symmetry.matching.references import spaced
@@ -101,14 +92,10 @@ class ProcrustesAligner(OrbitTransformer):
         InvalidInputError
             If weights are not finite, or the columns are not the architecture's.
         """
-        self._validate_params()
-        X = as_networks(self, X)
-        values = fit_array(self, X)
-        self.output_change_ = 0.0
+        X, values = self._fit_array(X, "leaves networks as they are")
         self.wires_: tuple[str, ...] = ()
         self.reference_ = values[0].astype(np.float64)
         if self.architecture_ is None:
-            warn_of_plain(self, "leaves networks as they are")
             return self
         fixed = fixed_groups(viewed(values), self.architecture_)
         self.wires_ = tuple(wire.name for wire in linear_wires(self.architecture_) if wire.group not in fixed)
@@ -116,26 +103,19 @@ class ProcrustesAligner(OrbitTransformer):
             chosen = spaced(len(values), MAX_NETWORKS) if self.reference == "mean" else np.zeros(1, dtype=int)
             self.reference_ = _mean(viewed(taken(values, chosen)).double(), wires).numpy()
         some = values[run_rows(len(values))]
-        self.output_change_ = output_change(some, self._action(some)(some), self.architecture_)
+        self.output_change_ = output_change(some, self._action(some, X)(some), self.architecture_)
         return self
 
     @property
     def _wires(self) -> tuple[LinearWire, ...]:
         return tuple(wire for wire in linear_wires(self.architecture_) if wire.name in self.wires_)
 
-    def _action(self, values: np.ndarray) -> InvertibleAction:
+    def _action(self, values: np.ndarray, X: Any) -> InvertibleAction:
         reference = torch.from_numpy(self.reference_.astype(np.float64))
         return InvertibleAction.towards(viewed(values).double(), self._wires, reference)
 
-    def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[slice, Any]]:
-        for rows in chunks(*values.shape):
-            yield rows, self._action(values[rows])
-
     def _joined(self, actions: Sequence[Any]) -> InvertibleAction:
         return InvertibleAction.concatenated(actions)
-
-    def _finished(self, moved: np.ndarray, X: Any) -> Any:
-        return wrapped(self, moved, X)
 
     def _get_fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         data = {"output_change": self.output_change_, "wires": list(self.wires_)}

@@ -11,9 +11,9 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from wsflow.estimators.inputs import as_networks
-from wsflow.estimators.validation import later_array, returned_array, wrapped
-from wsflow.mapped import empty_like
+from wsflow.estimators.inputs import as_networks, warn_of_plain
+from wsflow.estimators.validation import fit_array, later_array, returned_array, wrapped
+from wsflow.mapped import chunks, empty_like
 from wsflow.symmetry.batches import concatenate
 
 
@@ -96,8 +96,7 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if input_features is None and self.architecture_ is not None and not hasattr(self, "feature_names_in_"):
             return np.asarray(self.architecture_.weight_names, dtype=object)
-        names: np.ndarray = _check_feature_names_in(self, input_features)
-        return names
+        return _check_feature_names_in(self, input_features)
 
     def _in_order(self, found: Sequence[tuple[np.ndarray, Any]]) -> Any:
         """Return the group elements of some rows each as those of all rows, in their order."""
@@ -110,13 +109,28 @@ class OrbitTransformer(TransformerMixin, BaseEstimator):
         """Return the group elements of several actions, one after the other."""
         return concatenate(self.architecture_, actions)
 
-    @abstractmethod
+    def _fit_array(self, X: Any, does: str) -> tuple[Any, np.ndarray]:
+        """Begin to fit: return X as networks and as an array, with a warning of what plain rows are spared."""
+        self._validate_params()
+        X = as_networks(self, X)
+        values = fit_array(self, X)
+        self.output_change_ = 0.0
+        if self.architecture_ is None:
+            warn_of_plain(self, does)
+        return X, values
+
     def _actions(self, values: np.ndarray, X: Any) -> Iterator[tuple[Any, Any]]:
         """Yield a few rows of the values (n, d) of X, a slice or numbers, with their group elements, until all are."""
+        for rows in chunks(*values.shape):
+            yield rows, self._action(values[rows], X)
 
     @abstractmethod
+    def _action(self, values: np.ndarray, X: Any) -> Any:
+        """Return the group elements of some rows of X."""
+
     def _finished(self, moved: np.ndarray, X: Any) -> Any:
         """Return moved networks (n, d), which may be changed in place, as the user gets them."""
+        return wrapped(self, moved, X)
 
     def _runnable(self, values: np.ndarray) -> np.ndarray:
         return values

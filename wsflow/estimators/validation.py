@@ -222,9 +222,8 @@ def check_targets(estimator: Any, y: Any, n: int) -> np.ndarray:
     return values
 
 
-def held_out_rows(X: Any, groups: Any, n: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Which of n rows (n,) are for validation: a fraction of the runs, as whole runs."""
-    runs = runs_of(X, groups, n)
+def held_out_rows(runs: np.ndarray, fraction: float, generator: torch.Generator) -> Tensor:
+    """Which rows (n,) are for validation, by their runs (n,): a fraction of the runs, as whole runs."""
     labels = np.unique(runs)
     chosen = labels[torch.randperm(len(labels), generator=generator)[: int(fraction * len(labels))].numpy()]
     return torch.from_numpy(np.isin(runs, chosen))

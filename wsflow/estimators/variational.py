@@ -257,8 +257,7 @@ class VariationalNetwork(BaseEstimator):
         networks = self._drawn(self.n_networks, self._seed)
         dtype = X.dtype if X.dtype.kind == "f" else np.float32
         parts = [predictions(outputs, self.loss).sum(0) for outputs in chunked_outputs(networks, X, dtype)]
-        average: np.ndarray = (torch.stack(parts).sum(0) / len(networks)).numpy()
-        return average
+        return (torch.stack(parts).sum(0) / len(networks)).numpy()
 
     @available_if(classifies)
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -282,8 +281,7 @@ class VariationalNetwork(BaseEstimator):
         average = self._average(X)
         if not classifies(self):
             return average[:, 0] if self._is_column else average
-        found: np.ndarray = self.classes_[average.argmax(1)] if self._is_column else (average > 0.5).astype(np.int64)
-        return found
+        return self.classes_[average.argmax(1)] if self._is_column else (average > 0.5).astype(np.int64)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy of a classifier, or the coefficient of determination R^2.

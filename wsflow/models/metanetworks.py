@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from wsflow.models.options import MLP, NeuronTransformer, RelationalTransformer
-from wsflow.options import Options, between, whole
+from wsflow.models.options import MLP, Layered, NeuronTransformer, RelationalTransformer
+from wsflow.options import whole
 
 
 @dataclass
-class Statistics(Options):
+class Statistics(Layered):
     """A residual network on mean, variance and quantiles of each parameter.
 
     Parameters
@@ -27,14 +27,8 @@ class Statistics(Options):
 
     width: int = 128
     depth: int = 2
-    dropout: float = 0.0
 
-    CONSTRAINTS = {"width": whole(1), "depth": whole(1), "dropout": between(0, 0.9)}
     encoder = "statistics"
-
-    def sizes(self) -> dict[str, Any]:
-        """What its builder takes."""
-        return {"dim": self.width, "depth": self.depth, "dropout": self.dropout}
 
 
 @dataclass
@@ -98,7 +92,7 @@ class Probe(Statistics):
     learned: bool = True
     inputs: Any = None
 
-    CONSTRAINTS = {**Statistics.CONSTRAINTS, "n_probes": whole(1)}
+    CONSTRAINTS = {**Layered.CONSTRAINTS, "n_probes": whole(1)}
     encoder = "probe"
 
     def sizes(self) -> dict[str, Any]:

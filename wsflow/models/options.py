@@ -63,6 +63,21 @@ class NetworkGeometry(Options):
 
 
 @dataclass
+class Layered(Options):
+    """What all networks that read networks have: the width and the number of their layers, and a dropout."""
+
+    width: int = 256
+    depth: int = 3
+    dropout: float = 0.0
+
+    CONSTRAINTS = {"width": whole(1), "depth": whole(1), "dropout": between(0, 0.9)}
+
+    def sizes(self) -> dict[str, Any]:
+        """What its builder takes."""
+        return {"dim": self.width, "depth": self.depth, "dropout": self.dropout}
+
+
+@dataclass
 class NeuronTransformer(Options):
     """A velocity network with one token for each neuron, and messages along the weights between them.
 
@@ -109,9 +124,8 @@ class NeuronTransformer(Options):
 
     def sizes(self) -> dict[str, Any]:
         """What its builder takes."""
-        return {"dim": self.width, "depth": self.depth, "heads": self.heads, "identity": self.identity} | {
-            "dropout": self.dropout
-        }
+        sizes = {"dim": self.width, "depth": self.depth, "heads": self.heads}
+        return sizes | {"identity": self.identity, "dropout": self.dropout}
 
 
 @dataclass
@@ -126,7 +140,7 @@ class RelationalTransformer(NeuronTransformer):
 
 
 @dataclass
-class MLP(Options):
+class MLP(Layered):
     """A velocity network that knows no symmetry: a residual multi-layer perceptron on the flat vector.
 
     Parameters
@@ -137,19 +151,10 @@ class MLP(Options):
         Probability for what each block adds, in training.
     """
 
-    width: int = 256
-    depth: int = 3
-    dropout: float = 0.0
-
-    CONSTRAINTS = {"width": whole(1), "depth": whole(1), "dropout": between(0, 0.9)}
     encoder = "mlp"
     weights_per_square = 2
     # it knows every column by its place
     identity = "learned"
-
-    def sizes(self) -> dict[str, Any]:
-        """What its builder takes."""
-        return {"dim": self.width, "depth": self.depth, "dropout": self.dropout}
 
 
 @dataclass
