@@ -35,7 +35,7 @@ def run(*arguments):
 
 
 def encoded(folder, out):
-    result = run("encode", folder / "zoo.st", "--model", folder / "auto.st", "-o", out, "-q")
+    result = run("encode", folder / "zoo.st", "--model", folder / "auto.st", "-o", out)
     assert result.exit_code == 0, result.output
     assert "24 networks as 3 numbers each" in result.stdout
     return out

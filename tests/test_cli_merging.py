@@ -116,7 +116,7 @@ class TestMerge:
         np.testing.assert_array_equal(merged.weights, wsflow.merge(aligned, population.task, repair=True))
         assert result["networks"] == 4 and 0 <= result["accuracy"] <= 1
         assert merged.provenance["align"] and merged.task.checksum == population.task.checksum
-        assert "merged from 4; on held-out data accuracy" in run(*arguments, "-q", "--force").stdout
+        assert "merged from 4; on held-out data accuracy" in run(*arguments, "--force").stdout
 
     def test_it_draws_the_loss_between_the_networks(self, files, tmp_path):
         plot = tmp_path / "merged.png"
@@ -125,7 +125,7 @@ class TestMerge:
 
     def test_a_mean_needs_no_task(self, files, tmp_path):
         out = tmp_path / "merged.safetensors"
-        assert "merged from 2." in run("merge", files / "bare.safetensors", "-o", out, "-q").stdout
+        assert "merged from 2." in run("merge", files / "bare.safetensors", "-o", out).stdout
         expected = np.asarray(wsflow.load_population(files / "bare.safetensors").weights).mean(0, keepdims=True)
         np.testing.assert_allclose(wsflow.load_population(out).weights, expected, rtol=1e-6)
 

@@ -96,7 +96,7 @@ def test_barriers_are_those_of_the_matrix(here):
     found = numbers(here, "barriers", "zoo.safetensors", "new.safetensors", "-k", 3, "--n-points", 1)
     expected = barrier_matrix(weights("zoo")[:3], TASK, 1, others=weights("new")[:3])
     np.testing.assert_allclose(found["barriers"], expected.losses)
-    text = run("barriers", "zoo.safetensors", "-k", 2, "--n-points", 1, "-o", here, "--force", "-q").stdout
+    text = run("barriers", "zoo.safetensors", "-k", 2, "--n-points", 1, "-o", here, "--force").stdout
     assert text.startswith(f"{here}: mean loss barrier of 1 pairs ") and text.count("\n") == 1
 
 
