@@ -14,8 +14,7 @@ from wsflow import Architecture, PermutationAligner, Task, WeightArray, merge
 from wsflow.architecture import Block, Fixed, NeuronGroup, Parameter
 from wsflow.architecture.parameters import fixed_parameter
 from wsflow.architecture.sequential import Layer
-from wsflow.evaluation.batch_norm import recompute_batch_norm
-from wsflow.evaluation.repair import foldable
+from wsflow.evaluation.repair import foldable, recompute_batch_norm
 from wsflow.exceptions import InvalidInputError
 from wsflow.running import forward
 from wsflow.running.batch_statistics import ModuleRunner

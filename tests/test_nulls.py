@@ -9,13 +9,13 @@ from wsflow.evaluation.nulls import (
     NULLS,
     SHRINKAGE,
     dirichlet,
+    draw_null,
     gaussian_diagonal,
     gaussian_full,
     mean,
     noise,
     null_curves,
     null_names,
-    null_samples,
     resampling,
 )
 from wsflow.exceptions import InvalidInputError
@@ -78,7 +78,6 @@ def test_the_table_names_every_level_once(train):
     assert len(set(names)) == len(names) == sum(len(null.levels) for null in NULLS.values())
     some = {"noise 0.1", "mean", "gaussian_full", "gaussian_full 0.5", "dirichlet 0.01", "dirichlet 1", "resampling"}
     assert some <= set(names)
-    assert [name for name, _ in null_samples(train, 2, 0)] == names
 
 
 def test_curves_end_in_the_nulls_that_their_knob_turns_into(train, rng):
@@ -95,7 +94,7 @@ def test_curves_end_in_the_nulls_that_their_knob_turns_into(train, rng):
 
 @pytest.mark.parametrize("name", null_names())
 def test_every_null_is_finite_reproducible_and_of_its_shape(train, name):
-    first, again, other = (dict(null_samples(train, 11, seed))[name] for seed in (0, 0, 1))
+    first, again, other = (draw_null(name, train, 11, seed) for seed in (0, 0, 1))
     assert first.shape == (11, 7) and np.isfinite(first).all()
     np.testing.assert_array_equal(first, again)
     assert name == "mean" or (first != other).any()
@@ -103,4 +102,4 @@ def test_every_null_is_finite_reproducible_and_of_its_shape(train, name):
 
 def test_one_network_is_too_few(train):
     with pytest.raises(InvalidInputError, match="at least 2 training networks"):
-        list(null_samples(train[:1], 3, 0))
+        draw_null("mean", train[:1], 3, 0)

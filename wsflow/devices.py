@@ -19,12 +19,6 @@ def resolved_device(device: Any, owner: str) -> torch.device:
     ------
     ValueError
         If nothing can be computed there; it says what the `owner` of the parameter can be given.
-
-    Examples
-    --------
-    >>> from wsflow.devices import resolved_device
-    >>> resolved_device("auto", "WeightFlow")
-    device(type='cpu')
     """
     import torch
 
@@ -41,16 +35,7 @@ def resolved_device(device: Any, owner: str) -> torch.device:
 
 
 def placed(table: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor that never changes, such as an index, on a device, to which it is copied once.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.devices import placed
-    >>> index = torch.arange(3)
-    >>> placed(index, torch.device("cpu")) is index
-    True
-    """
+    """Return a tensor that never changes, such as an index, on a device, to which it is copied once."""
     if table.device == device:
         return table
     global _copies
@@ -61,5 +46,4 @@ def placed(table: Tensor, device: torch.device) -> Tensor:
     own = _copies.setdefault(table, {})
     if device not in own:
         own[device] = table.to(device)
-    found: Tensor = own[device]
-    return found
+    return own[device]

@@ -32,14 +32,7 @@ class _Mapping(mmap.mmap):
 
 
 def chunks(n: int, width: int, numbers: int | None = None, multiple: int = 1) -> Iterator[slice]:
-    """Yield slices of n rows of `width` numbers, of so many numbers together, or of the least multiple of rows.
-
-    Examples
-    --------
-    >>> from wsflow.mapped import chunks
-    >>> [(part.start, part.stop) for part in chunks(5, 10, numbers=20)]
-    [(0, 2), (2, 4), (4, 5)]
-    """
+    """Yield slices of n rows of `width` numbers, of so many numbers together, or of the least multiple of rows."""
     size = multiple * max(1, (numbers or CHUNK_NUMBERS) // (max(1, width) * multiple))
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
@@ -56,14 +49,6 @@ def mapped(shape: tuple[int, ...], dtype: Any, folder: str | Path | None = None)
     ------
     OutputError
         If the disk has no room for it.
-
-    Examples
-    --------
-    >>> from wsflow.mapped import is_mapped, mapped
-    >>> rows = mapped((2, 3), "f4")
-    >>> rows[0] = 1
-    >>> rows.tolist(), is_mapped(rows[1:])
-    ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], True)
     """
     n_bytes = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
     if not n_bytes:

@@ -24,13 +24,7 @@ def physical_memory() -> float:
 
 
 def check_memory(what: str, n_bytes: float, remedy: str, share: float = SHARE) -> None:
-    """Raise a MemoryLimitError that names what would take this many bytes, if that is more than a share of memory.
-
-    Examples
-    --------
-    >>> from wsflow.memory import check_memory
-    >>> check_memory("10 networks of 802 weights", 4 * 8020, "Ask for fewer.")
-    """
+    """Raise a MemoryLimitError that names what would take this many bytes, if that is more than a share of memory."""
     memory = physical_memory()
     if n_bytes > share * memory:
         raise MemoryLimitError(f"{what} take {_gib(n_bytes)}, and this machine has {_gib(memory)} of memory. {remedy}")

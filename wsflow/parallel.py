@@ -38,12 +38,6 @@ def side_by_side(
         call that another one has done.
     in_batches : bool
         Whether a process is sent all of its calls at once, so that a large function is sent once to each.
-
-    Examples
-    --------
-    >>> from wsflow.parallel import side_by_side
-    >>> list(side_by_side(pow, [(2, 3), (3, 2)], 2))
-    [8, 9]
     """
     from joblib import Parallel, delayed, effective_n_jobs, wrap_non_picklable_objects
 

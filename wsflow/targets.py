@@ -25,8 +25,7 @@ def checked_inputs(X: Any) -> np.ndarray:
 
     array = numbers(X, "X")
     check_finite(array, "X", getattr(X, "columns", None))
-    result: np.ndarray = check_array(array, dtype=INPUT_TYPES, allow_nd=True, input_name="X of this Task")
-    return result
+    return check_array(array, dtype=INPUT_TYPES, allow_nd=True, input_name="X of this Task")
 
 
 def numbers(values: Any, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.estimators.validation import viewed
-from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
+from wsflow.evaluation.repair import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.exceptions import InvalidInputError
 from wsflow.mapped import chunks, empty_like
 from wsflow.running.without_statistics import without_statistics

@@ -1,7 +1,6 @@
 """Evidence on held-out data and networks of held-out runs: barriers, predictions, novelty, nulls, the report."""
 
 from wsflow.evaluation.barrier import BarrierMatrix, barrier_matrix, fixed_pairs, loss_barrier, midpoint_barrier
-from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, reliability
 from wsflow.evaluation.connectivity import LossPath, interpolate, loss_path
 from wsflow.evaluation.detection import Detection, detect, duplicates, foreign
@@ -27,7 +26,7 @@ from wsflow.evaluation.prediction import (
 )
 from wsflow.evaluation.predictive import Predictive, predict
 from wsflow.evaluation.projection import NetworkMap, network_map
-from wsflow.evaluation.repair import repair_channels
+from wsflow.evaluation.repair import STATISTICS_INPUTS, recompute_batch_norm, repair_channels
 from wsflow.evaluation.report import Report, evaluate
 from wsflow.evaluation.verdict import null_wins
 

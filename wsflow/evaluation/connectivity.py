@@ -146,22 +146,22 @@ class LossPath:
     @property
     def largest_increase(self) -> np.ndarray:
         """By how much the loss rises along each path at most."""
-        return largest_increase(self.losses)
+        return (self.losses - np.minimum.accumulate(self.losses, axis=-1)).max(-1)
 
     @property
     def is_monotonic(self) -> np.ndarray:
-        """Whether the loss never rises along a path."""
-        return is_monotonic(self.losses)
+        """Whether the loss never rises along a path (Lucas et al. 2021), up to rounding."""
+        return np.asarray(self._at_most(self.losses[:, 1:], self.losses[:, :-1]).all(-1))
 
     @property
     def local_convexity(self) -> np.ndarray:
         """The share of points between the ends at which each path is convex."""
-        return local_convexity(self.losses)
+        return self._at_most(self.losses[:, 1:-1], (self.losses[:, :-2] + self.losses[:, 2:]) / 2).mean(-1)
 
     @property
     def global_convexity(self) -> np.ndarray:
         """The share of points between the ends at which each path is not above its chord."""
-        return global_convexity(self.losses, self.t)
+        return self._at_most(self.losses[:, 1:-1], chord(self.losses, self.t)[:, 1:-1]).mean(-1)
 
     def summary(self) -> dict[str, float]:
         """Return the mean of each measure, and the shares of monotonic paths and of those below the chord."""
@@ -175,6 +175,10 @@ class LossPath:
             "below_chord": self.global_convexity == 1,
         }
         return {name: float(value.mean()) for name, value in values.items()}
+
+    def _at_most(self, values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Return whether values are at most their bounds, up to the rounding of each path."""
+        return values <= bounds + 8 * np.finfo(np.float64).eps * np.abs(self.losses).max(-1, keepdims=True)
 
 
 @takes_networks("a", "b")
@@ -262,39 +266,3 @@ def chord(values: np.ndarray, t: np.ndarray | None = None) -> np.ndarray:
     t = np.linspace(0, 1, values.shape[-1]) if t is None else t
     start = values[..., :1]
     return start + t * (values[..., -1:] - start)
-
-
-def largest_increase(losses: Any) -> np.ndarray:
-    """Return max over s < t of L(t) - L(s) of each path (..., k), or 0 where it never rises (Lucas et al. 2021)."""
-    values = _along(losses, 2)
-    return (values - np.minimum.accumulate(values, axis=-1)).max(-1)
-
-
-def is_monotonic(losses: Any) -> np.ndarray:
-    """Return whether the loss never rises along each path (..., k): monotonic linear interpolation."""
-    values = _along(losses, 2)
-    return np.asarray(_at_most(values[..., 1:], values[..., :-1], values).all(-1))
-
-
-def local_convexity(losses: Any) -> np.ndarray:
-    """Return the share of points between the ends of each path (..., k) at which L_i <= (L_(i-1) + L_(i+1)) / 2."""
-    values = _along(losses, 3)
-    return _at_most(values[..., 1:-1], (values[..., :-2] + values[..., 2:]) / 2, values).mean(-1)
-
-
-def global_convexity(losses: Any, t: np.ndarray | None = None) -> np.ndarray:
-    """Return the share of points between the ends at which each path (..., k) is not above its chord."""
-    values = _along(losses, 3)
-    return _at_most(values[..., 1:-1], chord(values, t)[..., 1:-1], values).mean(-1)
-
-
-def _along(losses: Any, least: int) -> np.ndarray:
-    values = np.asarray(losses, dtype=np.float64)
-    if not values.ndim or values.shape[-1] < least:
-        raise ValueError(f"This measure of a path needs losses at {least} points or more, got shape {values.shape}.")
-    return values
-
-
-def _at_most(values: np.ndarray, bounds: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """Return whether values are at most their bounds, up to the rounding of the path."""
-    return values <= bounds + 8 * np.finfo(np.float64).eps * np.abs(path).max(-1, keepdims=True)

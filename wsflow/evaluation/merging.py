@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.evaluation.batch_norm import BATCH_SIZE, recompute_batch_norm
-from wsflow.evaluation.repair import repair_channels
+from wsflow.evaluation.repair import BATCH_SIZE, recompute_batch_norm, repair_channels
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.arguments import takes_networks
 from wsflow.task import Task

@@ -101,8 +101,7 @@ def labels_of(probabilities: np.ndarray, task: Task) -> np.ndarray:
     """Return the likeliest labels in the task's own terms (b,), or an indicator (b, m) of several labels."""
     if task.n_labels > 1:
         return (probabilities > 0.5).astype(np.int64)
-    labels: np.ndarray = task.classes_[probabilities.argmax(1)]
-    return labels
+    return task.classes_[probabilities.argmax(1)]
 
 
 def _share(n: int, weights: Any, log_weights: Any, temperature: float) -> np.ndarray:
@@ -232,8 +231,7 @@ def _averages(weights: WeightArray, inputs: np.ndarray, loss: Any, mixing: Tenso
         predicted = predictions(outputs, loss)
         part = mixing[:, rows] @ predicted.flatten(1)
         total = total + part.reshape(len(mixing), *predicted.shape[1:])
-    averages: np.ndarray = total.numpy()
-    return averages
+    return total.numpy()
 
 
 def _log_likelihoods(weights: WeightArray, task: Task, mixing: Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ resampling).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -125,13 +125,6 @@ def null_curves() -> dict[str, list[str]]:
             names = [_name(key, null, level) for level in null.levels]
             curves[key] = [name for name in (null.ends[0], *names, null.ends[1]) if name]
     return curves
-
-
-def null_samples(train: np.ndarray, n_samples: int, random_state: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the samples (n_samples, d) of every null at every level, from networks (n, d)."""
-    train = np.asarray(train, dtype=np.float64)
-    for name in null_names():
-        yield name, draw_null(name, train, n_samples, random_state)
 
 
 def draw_null(name: str, train: np.ndarray, n_samples: int, random_state: int) -> np.ndarray:

@@ -10,8 +10,7 @@ import torch
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
     values = torch.from_numpy(np.asarray(probabilities, dtype=np.float64))
-    result: np.ndarray = torch.special.entr(values).flatten(1).sum(1).numpy()
-    return result
+    return torch.special.entr(values).flatten(1).sum(1).numpy()
 
 
 def _max_probability(probabilities: np.ndarray) -> np.ndarray:

@@ -116,11 +116,8 @@ def _regress(weights: WeightArray, task: Task) -> Predictive:
     targets, share = torch.from_numpy(task.targets), example_weights(task)
     targets = targets.float() if targets.is_floating_point() else targets
     score, loss, total = [], [], torch.zeros(1)
-    mixture = (
-        Mixture(task, torch.full((1, len(weights)), 1 / len(weights), dtype=torch.float32))
-        if has_density(task)
-        else None
-    )
+    equal = torch.full((1, len(weights)), 1 / len(weights), dtype=torch.float32)
+    mixture = Mixture(task, equal) if has_density(task) else None
     for outputs in chunked_outputs(weights, task.X):
         score.append(scores(outputs, targets, task.loss, share).double())
         loss.append(losses(outputs, targets, task.loss, share).double())
@@ -163,8 +160,7 @@ class Mixture:
     @property
     def log_likelihood(self) -> np.ndarray:
         """Of the networks so far."""
-        result: np.ndarray = self._total.numpy()
-        return result
+        return self._total.numpy()
 
 
 def chunked_outputs(weights: WeightArray, inputs: np.ndarray, dtype: Any = np.float32) -> Iterator[Tensor]:

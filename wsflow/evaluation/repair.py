@@ -1,21 +1,26 @@
-"""REPAIR: the mean and standard deviation of each channel in merged networks (Jordan et al. 2023)."""
+"""Statistics of merged and sampled networks: those of batch norms, and REPAIR of all channels (Jordan et al. 2023)."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsflow.evaluation.batch_norm import BATCH_SIZE
+from wsflow.evaluation.embedding import evenly_spaced
 from wsflow.evaluation.predictive import MODULE_NETWORKS
-from wsflow.running.batch_statistics import ModuleRunner, mean_over_batches
+from wsflow.running.batch_statistics import ModuleRunner, batch_statistics, mean_over_batches
 from wsflow.running.compatibility import check_task
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
+BATCH_SIZE = 512
+# over which the statistics of samples and of nulls are computed: there are many networks, and statistics of 2,048
+# inputs are as good as those that training leaves behind, which are those of its last ten batches or so
+STATISTICS_INPUTS = 2048
 # a channel whose standard deviation is below this share of the one it should have is dead: it is not scaled up
 DEAD = 1e-4
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -25,6 +30,34 @@ CHANNEL_AXES: tuple[tuple[tuple[type[nn.Module], ...], int], ...] = (
     (CONVOLUTIONS, 1),
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), 1),
 )
+
+
+def recompute_batch_norm(
+    weights: WeightArray,
+    task: Task,
+    *,
+    module: Any = None,
+    batch_size: int = BATCH_SIZE,
+    max_inputs: int | None = None,
+) -> WeightArray:
+    """Recompute the statistics of the networks' batch norms over the inputs of a task (Jordan et al. 2023).
+
+    Parameters
+    ----------
+    module : torch.nn.Module, optional
+        What runs the networks (default: the architecture's module).
+    batch_size : int
+        Of the batches whose means and unbiased variances are averaged.
+    max_inputs : int, optional
+        Of the task's inputs at most so many are used, evenly spaced (default: all).
+    """
+    if not len(weights.architecture.statistic_columns):
+        return weights
+    runner, inputs = ModuleRunner.of(weights.architecture, module), torch.from_numpy(task.X)
+    if max_inputs is not None:
+        inputs = inputs[evenly_spaced(len(inputs), max_inputs)]
+    rows = [batch_statistics(chunk, runner, inputs, batch_size) for chunk in _chunks(weights)]
+    return weights.like(torch.cat(rows).numpy())
 
 
 def repair_channels(
@@ -64,7 +97,7 @@ def repair_channels(
     goals = _goals(weights, torch.from_numpy(share), runner, inputs, batch_size)
     layers = {name: layer for name, layer in foldable(runner).items() if f"mean:{name}" in goals}
     corrected = _Channels(runner.training_copy(), layers, correct=True)
-    tensors = runner.unflatten(_rows(merged))
+    tensors = runner.unflatten(torch.from_numpy(np.array(merged)))
     targets = {corrected.buffer(name): value for name, value in goals.items()}
     found = mean_over_batches(corrected, tensors, inputs, batch_size, targets)
     for name, layer in layers.items():
@@ -79,12 +112,7 @@ def _goals(
 ) -> dict[str, Tensor]:
     """Return the mean and the standard deviation (m, channels) that each layer of merged networks should have."""
     observed = _Channels(copy.deepcopy(runner.module).eval(), foldable(runner))
-    found = [
-        mean_over_batches(
-            observed, runner.unflatten(_rows(weights[start : start + MODULE_NETWORKS])), inputs, batch_size
-        )
-        for start in range(0, len(weights), MODULE_NETWORKS)
-    ]
+    found = [mean_over_batches(observed, runner.unflatten(chunk), inputs, batch_size) for chunk in _chunks(weights)]
     # a layer that is used twice has no one mean: it is not among those with statistics
     return {
         name: share.to(found[0][name]) @ torch.cat([chunk[name] for chunk in found])
@@ -93,8 +121,10 @@ def _goals(
     }
 
 
-def _rows(weights: WeightArray) -> Tensor:
-    return torch.from_numpy(np.array(weights))
+def _chunks(weights: WeightArray) -> Iterator[Tensor]:
+    """Yield a few networks (n, d) at a time."""
+    for start in range(0, len(weights), MODULE_NETWORKS):
+        yield torch.from_numpy(np.array(weights[start : start + MODULE_NETWORKS]))
 
 
 def foldable(runner: ModuleRunner) -> dict[str, tuple[nn.Module, int]]:

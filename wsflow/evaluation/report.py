@@ -13,7 +13,6 @@ from torch import Tensor
 
 from wsflow import hooks
 from wsflow.evaluation.barrier import fixed_pairs, midpoint_barrier
-from wsflow.evaluation.batch_norm import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.calibration import Reliability, class_forecasts, reliability
 from wsflow.evaluation.distribution import one_per_run, two_samples
 from wsflow.evaluation.embedding import aligned, canonical, evenly_spaced
@@ -24,6 +23,7 @@ from wsflow.evaluation.nearest_neighbours import NearestDistances
 from wsflow.evaluation.nulls import draw_null, null_curves, null_names
 from wsflow.evaluation.pareto import DIVERSITY, Frontier
 from wsflow.evaluation.predictive import Predictive
+from wsflow.evaluation.repair import STATISTICS_INPUTS, recompute_batch_norm
 from wsflow.evaluation.verdict import verdict_on_frontier, verdict_on_mistakes, verdict_on_samples
 from wsflow.parallel import side_by_side
 from wsflow.populations.arguments import takes_networks

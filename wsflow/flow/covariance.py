@@ -48,12 +48,6 @@ class Triangular:
     ----------
     factor : Tensor of shape (dimension, dimension)
         Lower triangular L.
-
-    Examples
-    --------
-    >>> import torch
-    >>> Triangular(torch.eye(2)).log_prob(torch.zeros(1, 2)).exp()  # 1 / (2 pi)
-    tensor([0.1592])
     """
 
     factor: Tensor
@@ -96,13 +90,6 @@ class LowRank:
         U.
     variance : Tensor of shape (dimension,)
         Positive.
-
-    Examples
-    --------
-    >>> import torch
-    >>> z = torch.tensor([[1.0, 2.0]])
-    >>> LowRank(torch.ones(2, 1), torch.ones(2)).times(z)
-    tensor([[4., 5.]])
     """
 
     root: Tensor
@@ -155,13 +142,6 @@ class Blocks:
     parts : tuple of (LongTensor, Covariance)
         Coordinates of shape (copies, k), and what a copy's k coordinates have as covariance. Each coordinate is in one
         part.
-
-    Examples
-    --------
-    >>> import torch
-    >>> twice = Blocks(((torch.tensor([[0, 1], [2, 3]]), Triangular(torch.eye(2))),))
-    >>> twice.log_prob(torch.zeros(1, 4)).exp()  # 1 / (2 pi)^2
-    tensor([0.0253])
     """
 
     parts: tuple[tuple[Tensor, Covariance], ...]
@@ -207,14 +187,7 @@ class Blocks:
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """s^2 C, for a positive factor s.
-
-    Examples
-    --------
-    >>> import torch
-    >>> Scaled(Triangular(torch.eye(2)), 3.0).times(torch.ones(1, 2))
-    tensor([[9., 9.]])
-    """
+    """s^2 C, for a positive factor s."""
 
     covariance: Covariance
     factor: float
@@ -263,15 +236,6 @@ class CovarianceSums:
     n, dimension : int
         Of all rows together.
     shrinkage : float
-
-    Examples
-    --------
-    >>> import torch
-    >>> sums = CovarianceSums(4, 2, 0.0)
-    >>> for row in ([1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]):
-    ...     sums.add(torch.tensor([row], dtype=torch.float64))
-    >>> (sums.covariance().diagonal * 2).round().tolist()
-    [1.0, 4.0]
     """
 
     def __init__(self, n: int, dimension: int, shrinkage: float, dtype: torch.dtype = torch.float64) -> None:

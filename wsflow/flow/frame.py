@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
@@ -52,16 +50,6 @@ class Frame:
                 for (factor, columns), piece, basis in pieces
             ]
         )
-
-
-class _Basis(Protocol):
-    """Bases at some points of one factor, between parts (n, copies, size) and coordinates (n, copies, dimension)."""
-
-    def coordinates(self, v: Tensor) -> Tensor:
-        """Coordinates of tangent vectors."""
-
-    def vectors(self, z: Tensor) -> Tensor:
-        """Tangent vectors of coordinates."""
 
 
 class _Axes:
@@ -120,6 +108,10 @@ class _Range:
 
     def vectors(self, z: Tensor) -> Tensor:
         return torch.einsum("ncd,cdi->nci", z, self._rows.to(z))
+
+
+# at some points of one factor, between parts (n, copies, size) and coordinates (n, copies, dimension)
+_Basis = _Axes | _None | _Mirror | _Range
 
 
 def _basis(factor: Manifold, point: Tensor) -> _Basis:

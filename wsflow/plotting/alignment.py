@@ -10,16 +10,7 @@ from wsflow.plotting.style import BLUE, GREY, hide_spines, new_axes
 
 
 class AlignmentDisplay:
-    """One number (n,) of each network before and after alignment, named `label`: two histograms.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.plotting.alignment import AlignmentDisplay
-    >>> display = AlignmentDisplay(np.array([2.0, 3.0]), np.array([0.5, 1.0]), "distance").plot()
-    >>> display.ax_.get_xlabel()
-    'distance'
-    """
+    """One number (n,) of each network before and after alignment, named `label`: two histograms."""
 
     figure_: Any
     ax_: Any

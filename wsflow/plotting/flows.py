@@ -168,5 +168,4 @@ def _points(model: Any, flow: Any, X: Any) -> np.ndarray:
     """Return some of the training networks, evenly spaced, as points of the flow's manifold."""
     rows = X[evenly_spaced(len(X), DRAWN)]
     transformed = flow is not model and len(model) > 1
-    points: np.ndarray = flow.to_manifold(model[:-1].transform(rows) if transformed else rows)
-    return points
+    return flow.to_manifold(model[:-1].transform(rows) if transformed else rows)

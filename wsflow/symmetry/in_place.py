@@ -16,22 +16,7 @@ CHUNK = 1 << 20
 
 
 def apply_in_place(action: Action, weights: Tensor) -> None:
-    """Move weights (n, d) as the action does, which returns new ones.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.actions import Action
-    >>> from wsflow.symmetry.in_place import apply_in_place
-    >>> architecture, generator = Architecture.mlp([4, 3, 2]), torch.Generator().manual_seed(0)
-    >>> weights = torch.randn(1, 23, generator=generator)
-    >>> action = Action.random(architecture, 1, generator)
-    >>> expected = action(weights)
-    >>> apply_in_place(action, weights)
-    >>> torch.allclose(weights, expected)
-    True
-    """
+    """Move weights (n, d) as the action does, which returns new ones."""
     for parameter in action.architecture.parameters:
         own = weights[:, action.architecture.slices[parameter.name]]
         for block in parameter.blocks:

@@ -76,15 +76,6 @@ def nearest(m: Tensor, n: Tensor, reference: tuple[Tensor, Tensor]) -> Tensor:
     """The matrices A (..., k, k) that balance M (..., k, m) and N (..., k, l), and bring them nearest to a reference.
 
     Where N^T M has not the rank k, up to rounding, A is a rotation.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.symmetry.invertible import nearest
-    >>> m, n, a = torch.randn(3, 5).double(), torch.randn(3, 4).double(), torch.randn(3, 3).double()
-    >>> one, other = (nearest(*pair, (m, n)) for pair in ((m, n), (a @ m, a.inverse().mT @ n)))
-    >>> bool(torch.allclose(one @ m, other @ a @ m))
-    True
     """
     balance = balancing(m, n)
     r, t = reference

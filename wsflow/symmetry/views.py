@@ -22,15 +22,7 @@ def block_view(rows: Tensor, block: Block, columns: np.ndarray) -> Tensor:
 
 
 def as_index(columns: np.ndarray) -> slice | Tensor:
-    """Return columns as a slice where they are consecutive, else as a flat index, which is much slower.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow.symmetry.views import as_index
-    >>> as_index(np.array([[3, 4], [5, 6]])), as_index(np.array([[3, 5], [4, 6]]))
-    (slice(3, 7, None), tensor([3, 5, 4, 6]))
-    """
+    """Return columns as a slice where they are consecutive, else as a flat index, which is much slower."""
     flat = columns.reshape(-1)
     if len(flat) and flat[-1] - flat[0] == len(flat) - 1 and (np.diff(flat) == 1).all():
         return slice(int(flat[0]), int(flat[-1]) + 1)

@@ -14,15 +14,7 @@ from wsflow.symmetry.centring import compared
 
 
 def phase_biases(architecture: Architecture) -> dict[str, tuple[Tensor, float]]:
-    """Return by wire the columns (neurons,) of the biases that its phases shift, and the half period.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.canonical.phases import phase_biases
-    >>> {wire: columns.tolist() for wire, (columns, _) in phase_biases(Architecture.mlp([1, 2, 1], "sine")).items()}
-    {'hidden1': [2, 3]}
-    """
+    """Return by wire the columns (neurons,) of the biases that its phases shift, and the half period."""
     return {
         wire: (neurons_first(torch.from_numpy(columns), block, axis)[:, 0], half_period)
         for _, block, columns in architecture.blocks
@@ -57,17 +49,6 @@ def with_nearest_phases(action: Action, weights: Tensor, reference: Tensor) -> A
 
     Neither changes an activation: methods that compare these leave it open. A neuron is reflected where the incoming
     weights come nearer to those of the reference (d,) or (n, d) by it.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.symmetry.actions import Action
-    >>> from wsflow.symmetry.canonical.phases import with_nearest_phases
-    >>> architecture = Architecture.mlp([1, 1, 1], "sine")
-    >>> w, reference = torch.tensor([[1.0, 3.0, 2.0, 0.0]]), torch.tensor([-1.0, 6.0, 2.0, 0.0])
-    >>> with_nearest_phases(Action.identity(architecture, 1), w, reference)(w)
-    tensor([[-1.0000,  6.4248,  2.0000,  0.0000]])
     """
     architecture = action.architecture
     biases = phase_biases(architecture)

@@ -22,16 +22,6 @@ def last_snapshots(X: Any, by: str, n: int) -> tuple[np.ndarray, Tensor]:
     """Return the rows of X that are matched, and for each of its n rows the number of the one with which it moves.
 
     By "run" these are the last snapshots of the runs of a WeightArray, by "network" all rows.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from wsflow import Architecture, WeightArray
-    >>> from wsflow.symmetry.matching.snapshots import last_snapshots
-    >>> X = WeightArray(np.zeros((3, 23)), Architecture.mlp([4, 3, 2]), runs=[0, 0, 1], steps=[5, 9, 5])
-    >>> rows, position = last_snapshots(X, "run", 3)
-    >>> rows.tolist(), position.tolist()
-    ([1, 2], [0, 0, 1])
     """
     if by == "network" or not isinstance(X, WeightArray):
         return np.arange(n), torch.arange(n)
