@@ -130,7 +130,7 @@ def graph_of(architecture: Architecture) -> NetworkGraph:
         graph.add_edges(parents, neurons[child], torch.empty(len(parents), 0, dtype=torch.long), child)
     coordinates: Tensor | None = None
     for family, piece in enumerate(pieces(architecture)):
-        members = [neurons[groups.index(group)] for group in piece.groups]
+        members = [neurons[member.number] for member in piece.groups]
         if not members:
             coordinates = _add_fixed(graph, piece.columns.reshape(-1), coordinates, family)
         elif len(members) == 1:
@@ -167,8 +167,8 @@ def _add_weights(graph: NetworkGraph, piece: Piece, members: list[Tensor], famil
     """Add weights of several neurons: edges between two, or nodes of their own with edges to all of them."""
     extents = piece.columns.shape[:-1]
     ends = [
-        broadcastable(nodes.unsqueeze(0), line, extents)[0].expand(extents).reshape(-1)
-        for nodes, line in zip(members, piece.axes, strict=True)
+        broadcastable(nodes.unsqueeze(0), member.axes, extents)[0].expand(extents).reshape(-1)
+        for nodes, member in zip(members, piece.groups, strict=True)
     ]
     columns = piece.columns.reshape(-1, piece.columns.shape[-1])
     senders = len(columns) / min(len(nodes) for nodes in members)

@@ -19,7 +19,8 @@ from wsflow.devices import placed
 from wsflow.metanetworks.conditions import TimeEmbedding
 from wsflow.metanetworks.layers import AdaptiveNorm, ParameterScale, dropout_of, feed_forward, linear
 from wsflow.metanetworks.nesting import NestedMessages, Places, nested_in
-from wsflow.metanetworks.tensors import TensorBlock, TensorMessages
+from wsflow.metanetworks.pieces import Piece
+from wsflow.metanetworks.tensors import TensorMessages
 from wsflow.metanetworks.tokens import EdgeBlock, NeuronTokens, take_each
 
 
@@ -72,8 +73,8 @@ class NeuronLayer(nn.Module):
             received[target] = received[target] + _along(w, forwards(groups[source]))
             received[source] = received[source] + _along(w.transpose(1, 2), backwards(groups[target]))
         for block, w, along in zip(tokens.tensors, others, self.tensors, strict=True):
-            for group, message in zip(block.groups, along(block, list(groups), w), strict=True):
-                received[group] = received[group] + message
+            for member, message in zip(block.groups, along(block, list(groups), w), strict=True):
+                received[member.number] = received[member.number] + message
         for (child, parent), nested in zip(nested_in(tokens.groups), self.nested, strict=True):
             down, up = nested(groups[child], groups[parent])
             received[child], received[parent] = received[child] + down, received[parent] + up
@@ -176,7 +177,7 @@ def _edge_weights(inputs: Tensor, edge: EdgeBlock) -> Tensor:
     return weights.permute(0, 2, 3, 1, 4).flatten(3)
 
 
-def _tensor_weights(inputs: Tensor, block: TensorBlock) -> Tensor:
+def _tensor_weights(inputs: Tensor, block: Piece) -> Tensor:
     """Return weights (n, *extents, inputs * channels) of what is read, (n, inputs, size)."""
     weights = take_each(inputs, block.columns) / block.senders**0.5
     return weights.movedim(1, -2).flatten(-2)

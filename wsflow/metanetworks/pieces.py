@@ -1,16 +1,20 @@
-"""Pieces of parameters: which neurons each weight belongs to, for blocks of any axes.
+"""Pieces of parameters: which neurons each weight belongs to, and which signs turn it, for blocks of any axes.
 
 An axis of a direct sum has a piece for each summand. An axis of a nested group is one of neurons together with the axis
 of its parent, where the block has one: a weight (heads, channels, features) belongs to channels, counted over all
 heads, and to features. Several axes may share a parent, as the channels that go into a group of a convolution and those
 that come out of it do.
+
+A sign of a wire turns every weight that is produced on it or consumed from it with an odd power. A product of a weight
+and the odd states of all its wires is even; of all but one of them it is odd in that one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,41 +25,104 @@ from wsflow.symmetry.actions import nested_axes
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Weights that belong to one neuron each of some groups.
+class Member:
+    """States of neurons along some axes of a piece, the outermost first.
 
     Parameters
     ----------
-    groups : tuple of NeuronGroup
-    axes : tuple of tuple of int
-        The axes of `columns` that range over the neurons of each group, the outermost first.
-    columns : LongTensor
-        Columns of a row; the last axis counts the weights of the same neurons.
+    number : int
+        Of the neuron group, or of the wire where the states are odd.
+    axes : tuple of int
+    rows : slice
+        The states that belong to the piece: of a wire along a direct sum, those of one summand.
+    is_odd : bool
+        Whether the states turn with the signs of a wire.
     """
 
-    groups: tuple[NeuronGroup, ...]
-    axes: tuple[tuple[int, ...], ...]
+    number: int
+    axes: tuple[int, ...]
+    rows: slice = field(default_factory=lambda: slice(None))
+    is_odd: bool = False
+
+    @property
+    def labels(self) -> list[int]:
+        """The axes of `Piece.unfolded` states for torch.einsum; the batch is 0."""
+        return [0, *(1 + axis for axis in self.axes)]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Columns (*extents, channels) of weights of one neuron each of some groups, and wires whose signs turn them."""
+
+    groups: tuple[Member, ...]
     columns: Tensor
+    wires: tuple[Member, ...] = ()
 
     @property
     def is_matrix(self) -> bool:
         """Whether it has weights between any neuron of one group and any of another."""
-        return self.axes == ((0,), (1,))
+        return [member.axes for member in self.groups] == [(0,), (1,)]
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """Sizes of the axes of neurons."""
+        return tuple(self.columns.shape[:-1])
+
+    @property
+    def senders(self) -> float:
+        """The largest number of weights through which a neuron receives."""
+        return math.prod(self.extents) / min(math.prod(self._extents(member)) for member in self.groups)
+
+    def _extents(self, member: Member) -> list[int]:
+        return [self.columns.shape[axis] for axis in member.axes]
+
+    def unfolded(self, member: Member, states: Tensor) -> Tensor:
+        """States (n, neurons, ...) of a member with an axis for each of its axes here."""
+        return states.unflatten(1, self._extents(member))
+
+    def spread(self, member: Member, states: Tensor) -> Tensor:
+        """States (n, neurons, f) of a member as (n, *extents, f), with extents of 1 on the axes of others."""
+        line = member.axes
+        order = sorted(range(len(line)), key=line.__getitem__)
+        states = self.unfolded(member, states).permute(0, *(1 + i for i in order), len(line) + 1)
+        shape = [self.columns.shape[a] if a in line else 1 for a in range(len(self.extents))]
+        return states.reshape(len(states), *shape, -1)
+
+    @property
+    def plain(self) -> tuple[Member, ...]:
+        """Neurons of the groups along whose axes no sign acts."""
+        signed = {axis for wire in self.wires for axis in wire.axes}
+        return tuple(member for member in self.groups if not signed & set(member.axes))
+
+    def receivers(self) -> Iterator[tuple[Member, tuple[Member, ...], bool]]:
+        """Yield each receiver with the senders of its messages, and whether these are along absolute values."""
+        for member in self.groups:
+            yield member, tuple(other for other in self.groups if other is not member), bool(self.wires)
+            if self.wires:
+                yield member, (*self.wires, *(other for other in self.plain if other is not member)), False
+        for wire in self.wires:
+            yield wire, (*(other for other in self.wires if other is not wire), *self.plain), False
+
+    def rows_of(self, member: Member) -> Tensor:
+        """Return the columns (neurons, rest) of the weights of each neuron of a member."""
+        axes = member.axes
+        return self.columns.movedim(axes, tuple(range(len(axes)))).flatten(0, len(axes) - 1).flatten(1)
 
 
-def pieces(architecture: Architecture) -> Iterator[Piece]:
-    """Yield the pieces of all blocks, and what no block covers."""
+def pieces(architecture: Architecture, wires: Sequence[str] = ()) -> Iterator[Piece]:
+    """Yield the pieces of all blocks, with the numbers of groups and of these wires, and what no block covers."""
     covered = torch.zeros(architecture.n_weights, dtype=torch.bool)
     for _, block, columns in architecture.blocks:
         index = torch.from_numpy(np.asarray(columns))
         covered[index.reshape(-1)] = True
-        for parts in itertools.product(*(summands(block, axis) for axis in range(len(block.axes)))):
-            yield _piece(block, [space for space, _ in parts], index[tuple(rows for _, rows in parts)])
+        for parts in itertools.product(*(_summands(block, axis) for axis in range(len(block.axes)))):
+            spaces, rows = zip(*parts, strict=True) if parts else ((), ())
+            yield _piece(block, spaces, rows, index[rows], architecture.groups, wires)
     if not covered.all():
-        yield Piece((), (), (~covered).nonzero().squeeze(1))
+        yield Piece((), (~covered).nonzero().squeeze(1))
 
 
-def summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]:
+def _summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]:
     """Return the summands of an axis, and their positions on it; the axis itself where it is no direct sum."""
     space = block.axes[axis]
     if not isinstance(space, DirectSum):
@@ -64,15 +131,27 @@ def summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]
     return [(part, slice(stop - part.total, stop)) for part, stop in zip(space.parts, stops, strict=True)]
 
 
-def _piece(block: Block, spaces: list[Fixed | NeuronGroup], columns: Tensor) -> Piece:
+def _piece(
+    block: Block,
+    spaces: Sequence[Fixed | NeuronGroup],
+    rows: Sequence[slice],
+    columns: Tensor,
+    groups: Sequence[NeuronGroup],
+    wires: Sequence[str],
+) -> Piece:
     parents = {block.parent_axis(axis) for axis in range(len(spaces))}
-    neurons = [a for a, space in enumerate(spaces) if isinstance(space, NeuronGroup) and a not in parents]
-    lines = [nested_axes(block, axis) for axis in neurons]
-    order = list(dict.fromkeys(itertools.chain(*lines)))
+    numbers = {a: groups.index(s) for a, s in enumerate(spaces) if isinstance(s, NeuronGroup) and a not in parents}
+    lines = [(number, nested_axes(block, axis)) for axis, number in numbers.items()]
+    acting = [
+        (wires.index(name), nested_axes(block, axis), rows[axis])
+        for name, axis, exponent in block.wires
+        if exponent % 2 and name in wires
+    ]
+    order = list(dict.fromkeys(itertools.chain(*(axes for _, axes in lines), *(axes for _, axes, _ in acting))))
     rest = [axis for axis in range(len(spaces)) if axis not in order]
     columns = columns.permute((*order, *rest))
     return Piece(
-        tuple(space for axis in neurons if isinstance(space := spaces[axis], NeuronGroup)),
-        tuple(tuple(order.index(axis) for axis in line) for line in lines),
+        tuple(Member(number, tuple(map(order.index, axes))) for number, axes in lines),
         columns.reshape(*columns.shape[: len(order)], -1),
+        tuple(Member(wire, tuple(map(order.index, axes)), where, True) for wire, axes, where in acting),
     )

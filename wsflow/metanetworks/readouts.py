@@ -70,7 +70,7 @@ class NeuronReadout(nn.Module):
             edges.append((take_each(hints, edge.columns) * factor.permute(0, 3, 1, 2).unsqueeze(-1)).sum(1))
         tensors = []
         for block in self.tokens.tensors:
-            spread = [block.spread(member, groups[group]) for member, group in enumerate(block.groups)]
+            spread = [block.spread(member, groups[member.number]) for member in block.groups]
             factor = torch.stack(torch.broadcast_tensors(*spread)).mean(0).movedim(-1, 1)
             tensors.append((take_each(hints, block.columns) * factor.unsqueeze(-1)).sum(1))
         free = (hints[..., placed(self.tokens.free, hints.device)] * rest.transpose(1, 2)).sum(1)

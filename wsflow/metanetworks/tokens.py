@@ -14,8 +14,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup, Space
 from wsflow.devices import placed
-from wsflow.metanetworks.pieces import pieces
-from wsflow.metanetworks.tensors import TensorBlock
+from wsflow.metanetworks.pieces import Piece, pieces
 from wsflow.running.rows import take
 
 
@@ -46,15 +45,15 @@ class NeuronTokens:
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
         self.groups: tuple[NeuronGroup, ...] = architecture.groups
         self.edges: list[EdgeBlock] = []
-        self.tensors: list[TensorBlock] = []
+        self.tensors: list[Piece] = []
         features: list[list[Tensor]] = [[] for _ in self.groups]
         free: list[Tensor] = [torch.arange(n_extra) + architecture.n_weights]
         for piece in pieces(architecture):
-            members = tuple(self.groups.index(group) for group in piece.groups)
+            members = [member.number for member in piece.groups]
             if piece.is_matrix:
                 self.edges.append(EdgeBlock(members[0], members[1], piece.columns))
             elif len(members) > 1:
-                self.tensors.append(TensorBlock(members, piece.axes, piece.columns))
+                self.tensors.append(piece)
             elif members:
                 features[members[0]].append(piece.columns.flatten(0, -2))
             else:
