@@ -368,10 +368,6 @@ class TestCommands:
         output = run("align", zoo, "-o", tmp_path / "a.safetensors", "--method", "weight", "--plot", plot).stdout
         assert "barrier half-way, after" in output and plot.read_bytes().startswith(b"\x89PNG")
 
-    def test_align_in_silence(self, zoo, tmp_path):
-        found = run("align", zoo, "-o", tmp_path / "a.safetensors", "--method", "weight", "-q")
-        assert found.stdout == found.stderr == "" and (tmp_path / "a.safetensors").exists()
-
     def test_align_without_a_task(self, zoo, tmp_path):
         lonely, plot = tmp_path / "lonely.safetensors", tmp_path / "distances.svg"
         wsflow.save_population(Population(wsflow.load_population(zoo).weights), lonely)

@@ -114,12 +114,7 @@ def test_the_same_seed_gives_the_same_file(files, tmp_path):
 def test_results_go_to_stdout_and_progress_to_stderr(files, tmp_path):
     loud = run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new")
     assert "3 new networks" in loud.stdout and "Sampling" in loud.stderr
-    silent = run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new", "-q", "--force")
-    assert silent.stdout == silent.stderr == ""
-    # what is in no file is printed
-    assert (
-        "Nothing was written." in run("fit", files / "zoo.safetensors", "-o", "m.st", *TINY, "--dry-run", "-q").stdout
-    )
+    assert run("sample", files / "model.st", "-n", 3, "-o", tmp_path / "new", "-q", "--force").stderr == ""
 
 
 def test_demo_writes_its_files_and_its_report(tmp_path):

@@ -186,27 +186,6 @@ def test_a_full_disk_behind_stdout_ends_the_command_with_5(files: Path) -> None:
     assert done.returncode == 5 and done.stderr.startswith("Error: ") and "No space left" in done.stderr
 
 
-def closed() -> None:
-    os.close(1)
-
-
-def test_a_result_that_would_be_lost_ends_the_command_with_5(files: Path, tmp_path: Path) -> None:
-    """The standard output is closed, as by ``>&-``: a result that is in a file needs none."""
-    for words in (
-        ["info", "model.st"],
-        ["info", "model.st", "--json"],
-        ["sample", "model.st", "-o", "new.st", "--json"],
-    ):
-        done = subprocess.run(
-            command(*words), stderr=subprocess.PIPE, text=True, check=False, cwd=files, preexec_fn=closed
-        )
-        assert done.returncode == 5 and "The standard output is closed" in done.stderr, done.stderr
-        assert done.stderr.count("\n") == 1 and not (files / "new.st").exists()
-    out = tmp_path / "new.st"
-    subprocess.run(command("sample", files / "model.st", "-n", 2, "-o", out), check=True, preexec_fn=closed)
-    assert len(wsflow.load_population(out)) == 2
-
-
 def wait_for(happened: Callable[[], bool], running: subprocess.Popen[Any]) -> None:
     """Wait until something has happened, while a process runs."""
     deadline = time.monotonic() + 300
