@@ -79,23 +79,16 @@ def _with(added: list[Any], command: Command) -> Command:
     return command
 
 
-def out(command: Command) -> Command:
-    """Add ``-o FILE``."""
-    kind = OutputFile("a file of networks or a model", RESULTS)
-    return click.option("-o", "--out", type=kind, required=True, help="File to write.")(command)
+def _out(text: str, what: str, suffixes: Any) -> Callable[[Command], Command]:
+    return click.option("-o", "--out", type=OutputFile(what, suffixes), required=True, help=text)
 
 
-def networks_out(command: Command) -> Command:
-    """Add ``-o FILE`` for networks, in one file or in shards."""
-    kind = OutputFile("a file of networks", NETWORKS)
-    text = "File to write, or the index of shards, whose name ends in .index.json."
-    return click.option("-o", "--out", type=kind, required=True, help=text)(command)
-
-
-def figure_out(command: Command) -> Command:
-    """Add ``-o FILE`` for a figure."""
-    text = "File to write (.png, .pdf, .svg)."
-    return click.option("-o", "--out", type=OutputFile("a figure", FIGURES), required=True, help=text)(command)
+# ``-o FILE``: for any result, for networks, and for a figure
+out = _out("File to write.", "a file of networks or a model", RESULTS)
+networks_out = _out(
+    "File to write, or the index of shards, whose name ends in .index.json.", "a file of networks", NETWORKS
+)
+figure_out = _out("File to write (.png, .pdf, .svg).", "a figure", FIGURES)
 
 
 def plot(help_text: str) -> Callable[[Command], Command]:

@@ -139,15 +139,12 @@ def _copies(samples: Row, n_held_out: int) -> str:
     mean = f"novelty is {samples['novelty']:.2f}, where 1 is a newly trained network"
     if samples["copies"] <= MAX_COPIES:
         return f"Samples are new: their {mean}."
-    few = n_held_out < HELD_OUT_FOR_COPIES
-    return _likely_copies(samples["copies"], n_held_out, mean) if few else _share_of_copies(samples["copies"], mean)
-
-
-def _share_of_copies(share: float, mean: str) -> str:
-    first = "Most samples are copies" if share > MOST else "Not all samples are new"
+    if n_held_out < HELD_OUT_FOR_COPIES:
+        return _likely_copies(samples["copies"], n_held_out, mean)
+    first = "Most samples are copies" if samples["copies"] > MOST else "Not all samples are new"
     return (
-        f"{first}: {share:.0%} of them are likely copies, nearer to a training network than 99% of newly trained "
-        f"networks are, although their mean {mean}."
+        f"{first}: {samples['copies']:.0%} of them are likely copies, nearer to a training network than 99% of newly "
+        f"trained networks are, although their mean {mean}."
     )
 
 

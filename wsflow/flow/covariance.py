@@ -53,7 +53,6 @@ class Triangular:
     factor: Tensor
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Triangular:
-        """The same in another precision, or on another device."""
         return Triangular(self.factor.to(device, dtype))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -76,7 +75,6 @@ class Triangular:
         return self.factor.square().sum(1)
 
     def arrays(self) -> dict[str, Tensor]:
-        """The factor."""
         return {"factor": self.factor}
 
 
@@ -96,7 +94,6 @@ class LowRank:
     variance: Tensor
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LowRank:
-        """The same in another precision, or on another device."""
         return LowRank(self.root.to(device, dtype), self.variance.to(device, dtype))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -123,7 +120,6 @@ class LowRank:
         return self.root.square().sum(1) + self.variance
 
     def arrays(self) -> dict[str, Tensor]:
-        """The root and the variances."""
         return {"root": self.root, "variance": self.variance}
 
     @cached_property
@@ -147,7 +143,6 @@ class Blocks:
     parts: tuple[tuple[Tensor, Covariance], ...]
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Blocks:
-        """The same in another precision, or on another device."""
         return Blocks(tuple((columns.to(device), part.to(dtype, device)) for columns, part in self.parts))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -193,7 +188,6 @@ class Scaled:
     factor: float
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Scaled:
-        """The same in another precision, or on another device."""
         return Scaled(self.covariance.to(dtype, device), self.factor)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:

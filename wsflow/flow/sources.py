@@ -95,7 +95,6 @@ class Isotropic:
         return self
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Isotropic:
-        """The same in another precision, or on another device."""
         return Isotropic(self.manifold, self.scale.to(device, dtype))
 
     def at_temperature(self, temperature: float) -> Isotropic:
@@ -156,7 +155,6 @@ class Isotropic:
         return v * self._deviation.to(v).square()
 
     def arrays(self) -> dict[str, Tensor]:
-        """The scale."""
         return {"scale": self.scale}
 
 
@@ -235,7 +233,6 @@ class WrappedGaussian:
         return self
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> WrappedGaussian:
-        """The same in another precision, or on another device."""
         return WrappedGaussian(self.manifold, self.mean.to(device, dtype), self.covariance.to(dtype, device))
 
     def at_temperature(self, temperature: float) -> WrappedGaussian:
@@ -249,7 +246,6 @@ class WrappedGaussian:
         return self.frame.vectors(self.covariance.sample(n, generator))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n points."""
         return self.manifold.exp(self.mean.expand(n, -1), self._tangent(n, generator))
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -304,7 +300,6 @@ class WrappedGaussian:
         return {}
 
     def arrays(self) -> dict[str, Tensor]:
-        """The mean, and what the covariance is made of."""
         return {"mean": self.mean, **self.covariance.arrays()}
 
 
@@ -366,7 +361,6 @@ class Drawn:
         return self
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n points."""
         return self.draw(n, generator).to(self.device)
 
     def log_prob(self, x: Tensor) -> Any:
@@ -390,5 +384,4 @@ class Drawn:
         return v
 
     def arrays(self) -> dict[str, Tensor]:
-        """Nothing."""
         return {}

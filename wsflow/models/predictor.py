@@ -131,12 +131,10 @@ class WeightPredictor(nn.Module):
             Numbers; or of shape (members, n, classes), probabilities.
         """
         self.eval()
-        parts = [self._predict(self.prepare(rows).to(self.mean.device)).cpu() for rows in x.split(ROWS)]
-        return torch.cat(parts, 1)
-
-    def _predict(self, x: Tensor) -> Tensor:
-        outputs = torch.stack([member.of_prepared(x) for member in self.members])
-        return outputs * self.deviation + self.mean if self.settings.n_classes is None else outputs.softmax(-1)
+        prepared = (self.prepare(rows).to(self.mean.device) for rows in x.split(ROWS))
+        outputs = torch.cat([torch.stack([m.of_prepared(rows) for m in self.members]) for rows in prepared], 1)
+        found = outputs * self.deviation + self.mean if self.settings.n_classes is None else outputs.softmax(-1)
+        return found.cpu()
 
 
 def build_predictor(settings: PredictorSettings, generator: torch.Generator) -> WeightPredictor:

@@ -182,18 +182,14 @@ def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
             "and the source of each condition would be another."
         )
     if getattr(values["geometry"], "latent", None) is not None:
-        _check_latent(values["velocity"], parameters["coupling"])
+        velocity, coupling = values["velocity"], parameters["coupling"]
+        if isinstance(velocity, NeuronTransformer) or coupling == "orbit":
+            raise ValueError(
+                "With NetworkGeometry(latent=...) a flow knows principal components and no neurons, got "
+                f"velocity={velocity!r} and coupling={coupling!r}. Use velocity='mlp' and coupling='independent' or "
+                "'ot', after a PermutationAligner."
+            )
     return values | {name: parameters[name] for name in STRINGS}
-
-
-def _check_latent(velocity: Any, coupling: str) -> None:
-    """Refuse what knows the neurons of networks in a flow over principal components, which have none."""
-    if isinstance(velocity, NeuronTransformer) or coupling == "orbit":
-        raise ValueError(
-            f"With NetworkGeometry(latent=...) a flow knows principal components and no neurons, got "
-            f"velocity={velocity!r} and coupling={coupling!r}. Use velocity='mlp' and coupling='independent' or 'ot', "
-            "after a PermutationAligner."
-        )
 
 
 def _check_architecture(values: Mapping[str, Any], architecture: Architecture | None) -> None:
