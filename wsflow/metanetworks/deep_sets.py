@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.layers import ParameterScale, dropout_of, feed_forward, linear
 from wsflow.metanetworks.nesting import Places
-from wsflow.metanetworks.pieces import Member, Piece
+from wsflow.metanetworks.signed_blocks import Member, SignedBlock
 from wsflow.metanetworks.tokens import NeuronTokens
 from wsflow.running.rows import take
 
@@ -24,12 +24,12 @@ EDGE_DIM = 8
 class SetOfWeights(nn.Module):
     """What each neuron has of the weights between it and others: the mean of a function of single weights."""
 
-    def __init__(self, block: Piece, dim: int) -> None:
+    def __init__(self, block: SignedBlock, dim: int) -> None:
         super().__init__()
         self.phi = nn.Linear(block.columns.shape[-1], EDGE_DIM)
         self.to_member = nn.ModuleList(nn.Linear(EDGE_DIM, dim) for _ in block.groups)
 
-    def forward(self, block: Piece, w: Tensor) -> list[Tensor]:
+    def forward(self, block: SignedBlock, w: Tensor) -> list[Tensor]:
         """Return features (n, neurons, dim) of the neurons of each group, for weights w (n, *extents, channels)."""
         values = nn.functional.gelu(self.phi(w))
         return [to(self._mean(values, m.axes)) for to, m in zip(self.to_member, block.groups, strict=True)]
@@ -65,7 +65,9 @@ class DeepSetsEncoder(nn.Module):
         super().__init__()
         self.scale = ParameterScale(architecture)
         self.tokens = tokens = NeuronTokens(architecture)
-        self.blocks = [Piece((Member(e.target, (0,)), Member(e.source, (1,))), e.columns) for e in tokens.edges]
+        self.blocks = [
+            SignedBlock((Member(e.target, (0,)), Member(e.source, (1,))), (), e.columns) for e in tokens.edges
+        ]
         self.blocks += tokens.tensors
         self.read = nn.ModuleList(linear(f.shape[1], dim) for f in tokens.features)
         self.read_free = linear(len(tokens.free), dim)

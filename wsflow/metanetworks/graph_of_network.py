@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture
 from wsflow.metanetworks.nesting import nested_in, place_of
-from wsflow.metanetworks.pieces import Piece, pieces
+from wsflow.metanetworks.signed_blocks import SignedBlock, signed_blocks
 from wsflow.symmetry.views import broadcastable
 
 FREQUENCIES = 6
@@ -129,7 +129,7 @@ def graph_of(architecture: Architecture) -> NetworkGraph:
         parents = neurons[parent].repeat_interleave(groups[child].size)
         graph.add_edges(parents, neurons[child], torch.empty(len(parents), 0, dtype=torch.long), child)
     coordinates: Tensor | None = None
-    for family, piece in enumerate(pieces(architecture)):
+    for family, piece in enumerate(signed_blocks(architecture)):
         members = [neurons[member.number] for member in piece.groups]
         if not members:
             coordinates = _add_fixed(graph, piece.columns.reshape(-1), coordinates, family)
@@ -149,7 +149,7 @@ def _add_fixed(graph: NetworkGraph, columns: Tensor, coordinates: Tensor | None,
 
 
 def _add_features(
-    graph: NetworkGraph, piece: Piece, neurons: Tensor, coordinates: Tensor | None, family: int
+    graph: NetworkGraph, piece: SignedBlock, neurons: Tensor, coordinates: Tensor | None, family: int
 ) -> Tensor | None:
     """Add weights of one neuron: a number of its node, or edges from fixed coordinates."""
     columns = piece.columns.flatten(0, -2)
@@ -163,7 +163,7 @@ def _add_features(
     return fixed
 
 
-def _add_weights(graph: NetworkGraph, piece: Piece, members: list[Tensor], family: int) -> None:
+def _add_weights(graph: NetworkGraph, piece: SignedBlock, members: list[Tensor], family: int) -> None:
     """Add weights of several neurons: edges between two, or nodes of their own with edges to all of them."""
     extents = piece.columns.shape[:-1]
     ends = [

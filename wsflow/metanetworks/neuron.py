@@ -19,7 +19,7 @@ from wsflow.devices import placed
 from wsflow.metanetworks.conditions import TimeEmbedding
 from wsflow.metanetworks.layers import AdaptiveNorm, ParameterScale, dropout_of, feed_forward, linear
 from wsflow.metanetworks.nesting import NestedMessages, Places, nested_in
-from wsflow.metanetworks.pieces import Piece
+from wsflow.metanetworks.signed_blocks import SignedBlock
 from wsflow.metanetworks.tensors import TensorMessages
 from wsflow.metanetworks.tokens import EdgeBlock, NeuronTokens, take_each
 
@@ -177,7 +177,7 @@ def _edge_weights(inputs: Tensor, edge: EdgeBlock) -> Tensor:
     return weights.permute(0, 2, 3, 1, 4).flatten(3)
 
 
-def _tensor_weights(inputs: Tensor, block: Piece) -> Tensor:
+def _tensor_weights(inputs: Tensor, block: SignedBlock) -> Tensor:
     """Return weights (n, *extents, inputs * channels) of what is read, (n, inputs, size)."""
     weights = take_each(inputs, block.columns) / block.senders**0.5
     return weights.movedim(1, -2).flatten(-2)

@@ -13,17 +13,16 @@ Kalogeropoulos, Bouritsas and Panagakis 2024, "Scale equivariant graph metanetwo
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wsflow.activations import POSITIVE, SIGN
+from wsflow.activations import POSITIVE
 from wsflow.architecture import Architecture, DirectSum, NeuronGroup, Space
 from wsflow.metanetworks.layers import ParameterScale, dropout_of, feed_forward, linear
 from wsflow.metanetworks.nesting import NestedMessages, Places, nested_in
-from wsflow.metanetworks.pieces import Member, Piece, pieces
+from wsflow.metanetworks.signed_blocks import Contraction, Member, SignedBlock, sign_wires, signed_blocks
 from wsflow.running.rows import take
 from wsflow.symmetry.canonical import canonical_action
 
@@ -33,43 +32,13 @@ EPSILON = 1e-4
 Residents = list[list[tuple[int, slice]]]
 
 
-class Contraction(nn.Module):
-    """Sum weights (n, *extents, channels) times a product of states over all axes but those of a receiver.
-
-    The first state is mapped to one vector for each channel of the weights; there are no biases, so that the result is
-    odd in each state.
-    """
-
-    def __init__(
-        self, columns: Tensor, receiver: Member, senders: tuple[Member, ...], is_absolute: bool, dim: int
-    ) -> None:
-        super().__init__()
-        self.receiver, self.senders, self.is_absolute = receiver, senders, is_absolute
-        self.extents = tuple(columns.shape[:-1])
-        sizes = [columns.shape[-1] * dim, *(dim for _ in senders[1:])]
-        self.maps = nn.ModuleList(nn.Linear(dim, size, bias=False) for size in sizes)
-        self.n_summed = columns.numel() / max(1, math.prod(self.extents[a] for a in receiver.axes))
-
-    def forward(self, w: Tensor, even: list[Tensor], odd: list[Tensor]) -> Tensor:
-        """Return messages (n, neurons, dim) to the receiver, for the states (n, neurons, dim) of groups and wires."""
-        channel, width = len(self.extents) + 1, len(self.extents) + 2
-        operands: list[Any] = [w.abs() if self.is_absolute else w, list(range(channel + 1))]
-        for i, (member, layer) in enumerate(zip(self.senders, self.maps, strict=True)):
-            values = layer((odd if member.is_odd else even)[member.number][:, member.rows])
-            values = values if i else values.unflatten(2, (w.shape[-1], -1))
-            operands.append(values.unflatten(1, [self.extents[a] for a in member.axes]))
-            operands.append([*member.labels, *([] if i else [channel]), width])
-        found = torch.einsum(*operands, [*self.receiver.labels, width])
-        return found.flatten(1, -2) / self.n_summed**0.5
-
-
 class ParityLayer(nn.Module):
     """Messages to even and odd states along all blocks, and feed-forward networks that keep the parity."""
 
     def __init__(
         self,
         dim: int,
-        blocks: list[Piece],
+        blocks: list[SignedBlock],
         residents: Residents,
         nested: list[tuple[int, int]],
         dropout: float,
@@ -155,9 +124,9 @@ class ScaleEquivariantEncoder(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.scale = ParameterScale(architecture)
-        wires = [wire.name for wire in architecture.wires if SIGN in wire.scalings]
+        wires = sign_wires(architecture)
         self.dim, self.groups = dim, architecture.groups
-        self.blocks = list(pieces(architecture, wires))
+        self.blocks = list(signed_blocks(architecture, wires))
         self.sizes = [architecture.wire(name).space.total for name in wires]
         self.residents = [_residents(architecture.wire(name).space, self.groups) for name in wires]
         self.nested = nested_in(self.groups)

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from wsflow.metanetworks.layers import zero_initialized
-from wsflow.metanetworks.pieces import Piece
+from wsflow.metanetworks.signed_blocks import SignedBlock
 
 
 class TensorMessages(nn.Module):
     """What neurons receive along a tensor of weights of c channels each."""
 
-    def __init__(self, block: Piece, dim: int, channels: int) -> None:
+    def __init__(self, block: SignedBlock, dim: int, channels: int) -> None:
         super().__init__()
         k = len(block.groups)
         self.first = nn.ModuleList(nn.Linear(dim, channels * dim, bias=False) for _ in range(k))
         self.others = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(k if k > 2 else 0))
 
-    def forward(self, block: Piece, states: list[Tensor], w: Tensor) -> list[Tensor]:
+    def forward(self, block: SignedBlock, states: list[Tensor], w: Tensor) -> list[Tensor]:
         """Return messages (n, neurons, dim) to each group, for states of all groups and w (n, *extents, c)."""
         return [self._to(receiver, block, states, w) for receiver in range(len(block.groups))]
 
-    def _to(self, receiver: int, block: Piece, states: list[Tensor], w: Tensor) -> Tensor:
+    def _to(self, receiver: int, block: SignedBlock, states: list[Tensor], w: Tensor) -> Tensor:
         groups, k = block.groups, len(block.groups)
         first, *others = (m % k for m in range(receiver + 1, receiver + k))
         channel, width = len(block.extents) + 1, len(block.extents) + 2
@@ -44,12 +44,12 @@ class TensorMessages(nn.Module):
 class TensorReadout(nn.Module):
     """A tensor of weights from the states of its neurons."""
 
-    def __init__(self, block: Piece, dim: int) -> None:
+    def __init__(self, block: SignedBlock, dim: int) -> None:
         super().__init__()
         self.first = zero_initialized(nn.Linear(dim, block.columns.shape[-1] * dim))
         self.others = nn.ModuleList(nn.Linear(dim, dim) for _ in block.groups[1:])
 
-    def forward(self, block: Piece, states: list[Tensor]) -> Tensor:
+    def forward(self, block: SignedBlock, states: list[Tensor]) -> Tensor:
         """Return weights (n, *extents, channels) from the states of all groups."""
         channel, width = len(block.extents) + 1, len(block.extents) + 2
         first, *others = block.groups

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wsflow.architecture import Architecture, NeuronGroup, Space
 from wsflow.devices import placed
-from wsflow.metanetworks.pieces import Piece, pieces
+from wsflow.metanetworks.signed_blocks import SignedBlock, signed_blocks
 from wsflow.running.rows import take
 
 
@@ -45,10 +45,10 @@ class NeuronTokens:
     def __init__(self, architecture: Architecture, n_extra: int = 0) -> None:
         self.groups: tuple[NeuronGroup, ...] = architecture.groups
         self.edges: list[EdgeBlock] = []
-        self.tensors: list[Piece] = []
+        self.tensors: list[SignedBlock] = []
         features: list[list[Tensor]] = [[] for _ in self.groups]
         free: list[Tensor] = [torch.arange(n_extra) + architecture.n_weights]
-        for piece in pieces(architecture):
+        for piece in signed_blocks(architecture):
             members = [member.number for member in piece.groups]
             if piece.is_matrix:
                 self.edges.append(EdgeBlock(members[0], members[1], piece.columns))

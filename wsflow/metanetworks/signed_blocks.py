@@ -15,11 +15,13 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from wsflow.activations import SIGN
 from wsflow.architecture import Architecture, Block, DirectSum, Fixed, NeuronGroup
 from wsflow.symmetry.actions import nested_axes
 
@@ -46,17 +48,17 @@ class Member:
 
     @property
     def labels(self) -> list[int]:
-        """The axes of `Piece.unfolded` states for torch.einsum; the batch is 0."""
+        """The axes of `SignedBlock.unfolded` states for torch.einsum; the batch is 0."""
         return [0, *(1 + axis for axis in self.axes)]
 
 
 @dataclass(frozen=True)
-class Piece:
+class SignedBlock:
     """Columns (*extents, channels) of weights of one neuron each of some groups, and wires whose signs turn them."""
 
     groups: tuple[Member, ...]
+    wires: tuple[Member, ...]
     columns: Tensor
-    wires: tuple[Member, ...] = ()
 
     @property
     def is_matrix(self) -> bool:
@@ -109,7 +111,7 @@ class Piece:
         return self.columns.movedim(axes, tuple(range(len(axes)))).flatten(0, len(axes) - 1).flatten(1)
 
 
-def pieces(architecture: Architecture, wires: Sequence[str] = ()) -> Iterator[Piece]:
+def signed_blocks(architecture: Architecture, wires: Sequence[str] = ()) -> Iterator[SignedBlock]:
     """Yield the pieces of all blocks, with the numbers of groups and of these wires, and what no block covers."""
     covered = torch.zeros(architecture.n_weights, dtype=torch.bool)
     for _, block, columns in architecture.blocks:
@@ -117,9 +119,9 @@ def pieces(architecture: Architecture, wires: Sequence[str] = ()) -> Iterator[Pi
         covered[index.reshape(-1)] = True
         for parts in itertools.product(*(_summands(block, axis) for axis in range(len(block.axes)))):
             spaces, rows = zip(*parts, strict=True) if parts else ((), ())
-            yield _piece(block, spaces, rows, index[rows], architecture.groups, wires)
+            yield _signed(block, spaces, rows, index[rows], architecture.groups, wires)
     if not covered.all():
-        yield Piece((), (~covered).nonzero().squeeze(1))
+        yield SignedBlock((), (), (~covered).nonzero().squeeze(1))
 
 
 def _summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]]:
@@ -131,14 +133,14 @@ def _summands(block: Block, axis: int) -> list[tuple[Fixed | NeuronGroup, slice]
     return [(part, slice(stop - part.total, stop)) for part, stop in zip(space.parts, stops, strict=True)]
 
 
-def _piece(
+def _signed(
     block: Block,
     spaces: Sequence[Fixed | NeuronGroup],
     rows: Sequence[slice],
     columns: Tensor,
     groups: Sequence[NeuronGroup],
     wires: Sequence[str],
-) -> Piece:
+) -> SignedBlock:
     parents = {block.parent_axis(axis) for axis in range(len(spaces))}
     numbers = {a: groups.index(s) for a, s in enumerate(spaces) if isinstance(s, NeuronGroup) and a not in parents}
     lines = [(number, nested_axes(block, axis)) for axis, number in numbers.items()]
@@ -150,8 +152,43 @@ def _piece(
     order = list(dict.fromkeys(itertools.chain(*(axes for _, axes in lines), *(axes for _, axes, _ in acting))))
     rest = [axis for axis in range(len(spaces)) if axis not in order]
     columns = columns.permute((*order, *rest))
-    return Piece(
+    return SignedBlock(
         tuple(Member(number, tuple(map(order.index, axes))) for number, axes in lines),
-        columns.reshape(*columns.shape[: len(order)], -1),
         tuple(Member(wire, tuple(map(order.index, axes)), where, True) for wire, axes, where in acting),
+        columns.reshape(*columns.shape[: len(order)], -1),
     )
+
+
+def sign_wires(architecture: Architecture) -> list[str]:
+    """Return the names of the wires that have signs."""
+    return [wire.name for wire in architecture.wires if SIGN in wire.scalings]
+
+
+class Contraction(nn.Module):
+    """Sum weights (n, *extents, channels) times a product of states over all axes but those of a receiver.
+
+    The first state is mapped to one vector for each channel of the weights; there are no biases, so that the result is
+    odd in each state.
+    """
+
+    def __init__(
+        self, columns: Tensor, receiver: Member, senders: tuple[Member, ...], is_absolute: bool, dim: int
+    ) -> None:
+        super().__init__()
+        self.receiver, self.senders, self.is_absolute = receiver, senders, is_absolute
+        self.extents = tuple(columns.shape[:-1])
+        sizes = [columns.shape[-1] * dim, *(dim for _ in senders[1:])]
+        self.maps = nn.ModuleList(nn.Linear(dim, size, bias=False) for size in sizes)
+        self.n_summed = columns.numel() / max(1, math.prod(self.extents[a] for a in receiver.axes))
+
+    def forward(self, w: Tensor, even: list[Tensor], odd: list[Tensor]) -> Tensor:
+        """Return messages (n, neurons, dim) to the receiver, for the states (n, neurons, dim) of groups and wires."""
+        channel, width = len(self.extents) + 1, len(self.extents) + 2
+        operands: list[Any] = [w.abs() if self.is_absolute else w, list(range(channel + 1))]
+        for i, (member, layer) in enumerate(zip(self.senders, self.maps, strict=True)):
+            values = layer((odd if member.is_odd else even)[member.number][:, member.rows])
+            values = values if i else values.unflatten(2, (w.shape[-1], -1))
+            operands.append(values.unflatten(1, [self.extents[a] for a in member.axes]))
+            operands.append([*member.labels, *([] if i else [channel]), width])
+        found = torch.einsum(*operands, [*self.receiver.labels, width])
+        return found.flatten(1, -2) / self.n_summed**0.5
