@@ -174,7 +174,9 @@ OF_MODELS = ("model", "autoencoder")
 SWAPPED = [
     (command, param, "zoo.safetensors" if param.name in OF_MODELS else "model.st")
     for command, param in INPUTS
-    if isinstance(param.type, InputFile | Reference) and command != "info" and param.name != "architecture"
+    if isinstance(param.type, InputFile | Reference)
+    and command not in ("info", "card")
+    and param.name != "architecture"
 ]
 
 
@@ -346,11 +348,12 @@ ALLOWED = re.compile(
     r"|requires_grad_\(False\)|module\.to_empty\(device='cpu'\)|full_state_dict=True|get_model_state_dict|load_state_dict"
     r"|'X' is an array|flax\.serialization\.to_bytes\(params\)"
 )
-# files whose errors no command meets: their parameters have no options, or are checked before
+# files whose errors no command meets: their parameters have no options, or are checked before; and cards, which speak
+# to those who use Python
 OUT_OF_REACH = re.compile(
     r"^(activations|testing|weights|layers/(asymmetric|figlu)|plotting/|losses/losses|objectives/functionals|estimators/(inputs|conditions)"
     r"|evaluation/(importance|transfer|ood|model_averaging|prdc|connectivity)|flow/guidance|populations/(arguments|joining|representations|population\b)"
-    r"|symmetry/matching/(activation|sinkhorn)|running/modules)"
+    r"|symmetry/matching/(activation|sinkhorn)|running/modules|persistence/card)"
 )
 # commands have populations, whose architecture and random_state are given; parameters are checked by options
 UNMET = (

@@ -26,7 +26,7 @@ from wsflow.cli.rendering import echo_report
 from wsflow.evaluation.nulls import null_names
 from wsflow.evaluation.report import Report
 from wsflow.models.options import MLP, NeuronTransformer
-from wsflow.persistence.models import HOLDERS
+from wsflow.persistence.classes import HOLDERS
 from wsflow.symmetry.matching.methods import METHODS
 
 ROOT = Path(__file__).parent.parent

@@ -23,6 +23,7 @@ HOMES = {
     "matplotlib": {"plotting"},
     # its own files, and those of other tools
     "safetensors": {"persistence", "populations", "training"},
+    "huggingface_hub": {"persistence"},
     "onnx": {"populations"},
     "torch_geometric": {"metanetworks"},
 }

@@ -24,7 +24,7 @@ from wsflow.models.options import (
 )
 from wsflow.models.settings import settings_of
 from wsflow.options import Options
-from wsflow.persistence.models import HOLDERS
+from wsflow.persistence.classes import HOLDERS
 
 # each object once, with the parameter that it is
 OBJECTS = {f"{name}-{kind.__name__}": (name, kind) for name in CHOICES for kind in classes_of(name)}

@@ -97,11 +97,13 @@ def test_a_task_whose_data_moved_or_changed_is_a_warning(tmp_path):
 
 
 def test_describe_reads_the_header_only(tmp_path, zoo):
-    save_population(make_population(task=load_task("iris")), zoo)
+    task = load_task("iris")
+    save_population(make_population(task=task), zoo)
     description = describe(zoo)
     assert (description["kind"], description["networks"], description["runs"]) == ("population", 5, 3)
     assert description["architecture"] == "4-3-3 relu (27 weights)"
-    assert description["task"] == {"name": "iris", "seed": 42, "loss": "cross_entropy"}
+    own = {"loss": "cross_entropy", "checksum": task.checksum}
+    assert description["task"] == {"name": "iris", "seed": 42, **own}
     assert description["tensors"]["0.weight"] == [5, 3, 4]
     json.dumps(description, allow_nan=False)
     damaged = bytearray(zoo.read_bytes())

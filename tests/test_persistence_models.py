@@ -21,7 +21,7 @@ from wsflow.estimators.sampling import sample
 from wsflow.exceptions import InvalidInputError
 from wsflow.flow.solvers import RungeKutta
 from wsflow.models.options import NetworkGeometry, NeuronTransformer
-from wsflow.persistence import describe, load_model, models, save_model, save_population
+from wsflow.persistence import classes, describe, load_model, models, save_model, save_population
 from wsflow.persistence.format import KEY, read, write
 from wsflow.populations import Population, load_task
 from wsflow.task import Task
@@ -76,7 +76,7 @@ class Impostor(Shift):
 @pytest.fixture(autouse=True)
 def shift_is_a_step(monkeypatch):
     monkeypatch.setitem(models.STEPS, "Shift", __name__)
-    monkeypatch.setitem(models.HOLDERS, "Network", __name__)
+    monkeypatch.setitem(classes.HOLDERS, "Network", __name__)
 
 
 def fitted(**params: object) -> Shift:
@@ -147,7 +147,7 @@ def test_parameters_of_an_older_version_are_migrated(tmp_path, monkeypatch):
 
 def test_classes_of_parameters_that_are_not_in_the_table_are_refused(tmp_path, monkeypatch):
     save_model(fitted(amount=Network()), tmp_path / "model.st")
-    monkeypatch.delitem(models.HOLDERS, "Network")
+    monkeypatch.delitem(classes.HOLDERS, "Network")
     assert_refused(tmp_path / "model.st", "the class 'Network' of a parameter is unknown", load_model)
     with pytest.raises(InvalidInputError, match=r"'shift\.params\.amount' is of the type Network"):
         save_model(fitted(amount=Network()), tmp_path / "other.st")

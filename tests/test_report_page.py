@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -193,6 +194,13 @@ class TestCommand:
         for name, path in zip(("file of samples", "file of training", "file of held-out runs"), files, strict=True):
             assert rows[name] == [f"{path}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"]
         assert rows["seed"] == ["3"] and rows["written"][0].endswith(" UTC")
+
+    def test_it_writes_the_data_that_are_read_again(self, folder: Path, tmp_path: Path):
+        words = [str(folder / "new.st"), "--train", str(folder / "zoo.st"), "-o", str(tmp_path / "report.json")]
+        result = CliRunner().invoke(main, ["evaluate", *words, "--json", "-q"])
+        assert result.exit_code == 0, result.output
+        assert json.loads((tmp_path / "report.json").read_text()) == json.loads(result.stdout)
+        assert wsflow.load_report(tmp_path / "report.json").verdict == json.loads(result.stdout)["verdict"]
 
     def test_another_kind_of_file_is_refused_before_work(self, folder: Path, tmp_path: Path):
         words = ["evaluate", str(folder / "new.st"), "--train", str(folder / "zoo.st")]

@@ -32,8 +32,12 @@ if TYPE_CHECKING:
     from wsflow.evaluation.transfer import learning_curves as learning_curves
     from wsflow.flow.guidance import Descent as Descent
     from wsflow.objectives.guidance import Guidance as Guidance
+    from wsflow.persistence import from_pretrained as from_pretrained
     from wsflow.persistence import load_model as load_model
     from wsflow.persistence import load_population as load_population
+    from wsflow.persistence import load_report as load_report
+    from wsflow.persistence import model_card as model_card
+    from wsflow.persistence import push_to_hub as push_to_hub
     from wsflow.persistence import save_model as save_model
     from wsflow.persistence import save_population as save_population
     from wsflow.plotting import plot_barrier_matrix as plot_barrier_matrix
@@ -67,18 +71,22 @@ _HOMES = {
     "concatenate": "wsflow.populations.joining",
     "detect": "wsflow.evaluation.detection",
     "evaluate": "wsflow.evaluation.report",
+    "from_pretrained": "wsflow.persistence",
     "interpolate": "wsflow.evaluation.connectivity",
     "learning_curves": "wsflow.evaluation.transfer",
     "load_model": "wsflow.persistence",
     "load_networks": "wsflow.populations.importers",
     "load_population": "wsflow.persistence",
+    "load_report": "wsflow.persistence",
     "load_task": "wsflow.populations.datasets",
     "loss_barrier": "wsflow.evaluation.barrier",
     "merge": "wsflow.evaluation.merging",
+    "model_card": "wsflow.persistence",
     "plot_barrier_matrix": "wsflow.plotting",
     "plot_path": "wsflow.plotting",
     "posterior_predictive": "wsflow.evaluation.model_averaging",
     "predictive_curve": "wsflow.evaluation.model_averaging",
+    "push_to_hub": "wsflow.persistence",
     "sample": "wsflow.estimators.sampling",
     "save_model": "wsflow.persistence",
     "save_population": "wsflow.persistence",

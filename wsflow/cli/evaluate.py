@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,13 +15,17 @@ from wsflow.cli.inputs import InputFile, TaskName
 from wsflow.cli.networks import check_task_known
 from wsflow.cli.rendering import Reporter, echo_report
 
+REPORTS = (".html", ".json")
+
 
 @click.command(cls=Command)
 @click.argument("population", type=InputFile())
 @click.option("--train", type=InputFile(), required=True, help="The networks that the model was fitted to.")
 @click.option("--held-out", type=InputFile(), help="Networks of other runs.")
 @click.option("--task", "task_name", type=TaskName(), metavar="TASK", help="Another task than the training networks'.")
-@click.option("-o", "--out", type=OutputFile("a report", (".html",)), help="File for the report as a page (.html).")
+@click.option(
+    "-o", "--out", type=OutputFile("a report", REPORTS), help="File for the report, as a page (.html) or data (.json)."
+)
 @options.plot("File for the report on one page (.png, .pdf, .svg).")
 @options.jobs
 @options.common
@@ -56,7 +61,9 @@ def evaluate(
             from wsflow.writing import write_bytes
 
             files = {"file of samples": population, "file of training": train, "file of held-out runs": held_out}
-            write_bytes(out, report.to_html(_checksums(files)).encode())
+            is_data = out.suffix.lower() == ".json"
+            text = f"{json.dumps(report.to_dict(), indent=2)}\n" if is_data else report.to_html(_checksums(files))
+            write_bytes(out, text.encode())
         if plot is not None:
             write_figure(report.plot().figure_, plot)
     finally:

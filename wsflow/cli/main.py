@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("wsflow.cli.merge", "Merge networks into one."),
     "plot": ("wsflow.cli.plot", "Figures: maps, paths, barriers, training, quality."),
     "shard": ("wsflow.cli.shard", "Split a population into shards, or join them."),
+    "card": ("wsflow.cli.card", "Describe a model or networks for those who get them."),
     "info": ("wsflow.cli.info", "What is in a file."),
     "doctor": ("wsflow.cli.doctor", "Whether this machine has what wsflow needs."),
 }

@@ -108,7 +108,7 @@ class Report:
         """The keys that matter first: score, loss, novelty and dispersion."""
         return self.score, "loss", *DIVERSITY
 
-    def _table(self) -> list[list[str]]:
+    def table(self) -> list[list[str]]:
         """Return the rows of a table of the keys that matter first, with its header."""
         rows = {"training": self.training, "held-out runs": self.held_out, "samples": self.samples, **self.nulls}
         cells = [[name, *(f"{row.get(key, np.nan):.3f}" for key in self.headline)] for name, row in rows.items()]
@@ -119,10 +119,10 @@ class Report:
         return f"<Report: {', '.join(numbers)} of {self.counts.get('samples', 0)} samples, {len(self.nulls)} nulls>"
 
     def __str__(self) -> str:
-        return "\n".join([text_table(self._table()), "", *self.verdict])
+        return "\n".join([text_table(self.table()), "", *self.verdict])
 
     def _repr_html_(self) -> str:
-        header, *rows = self._table()
+        header, *rows = self.table()
         sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.verdict)
         return html_table("Report", rows, header) + sentences
 

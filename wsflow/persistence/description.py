@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from wsflow.architecture import Architecture
+from wsflow.persistence.classes import HOLDERS, STEPS, class_of
 from wsflow.persistence.constants import without_constants
-from wsflow.persistence.format import Shapes, decoding, read_header, to_json
-from wsflow.persistence.models import HOLDERS, STEPS, class_of
+from wsflow.persistence.format import Header, Shapes, decoding, header_of, read_header, to_json
+from wsflow.persistence.hub import local_file
 from wsflow.persistence.population_files import RUN, TASK, checked_architecture
 from wsflow.persistence.schemas import MODEL, POPULATION
 from wsflow.persistence.shards import index_metadata, is_index, read_index
@@ -24,7 +26,13 @@ def describe(path: str | Path) -> dict[str, Any]:
     ``"written"`` is when the file was changed last, by the file system: what is saved has no date in it, as the same
     content gives the same bytes. Of shards the index and the first one are read.
     """
-    return _of_shards(Path(path)) if is_index(path) else _of_file(path)
+    path = local_file(path)
+    return _of_shards(path) if is_index(path) else _of_file(path)
+
+
+def describe_content(content: bytes, path: str | Path) -> dict[str, Any]:
+    """Return what the content of a file holds that was not written yet, but for what the file system says."""
+    return _of_header(header_of(content, Path(path)), Path(path))
 
 
 def _of_shards(path: Path) -> dict[str, Any]:
@@ -38,24 +46,34 @@ def _of_shards(path: Path) -> dict[str, Any]:
         for name, shape in first["tensors"].items()
     }
     n_bytes = sum(file.stat().st_size for file in (path, *(shard.path for shard in shards)))
-    own = {"path": str(path), "bytes": n_bytes, "networks": n, "runs": metadata["runs"], "shards": metadata["shards"]}
+    checksum = hashlib.sha256("".join(shard.checksum or "" for shard in shards).encode()).hexdigest()
+    own = {
+        "path": str(path),
+        "checksum": checksum,
+        "bytes": n_bytes,
+        "networks": n,
+        "runs": metadata["runs"],
+        "shards": metadata["shards"],
+    }
     return {**first, **own, "written": _written(path), "tensors": tensors}
 
 
-def _of_file(path: str | Path) -> dict[str, Any]:
-    header = read_header(path)
+def _of_file(path: Path) -> dict[str, Any]:
+    found = _of_header(read_header(path), path)
+    return {"path": str(path), **found, "bytes": path.stat().st_size, "written": _written(path)}
+
+
+def _of_header(header: Header, path: Path) -> dict[str, Any]:
     data = header.data
     common = {
-        "path": str(path),
         "kind": data["kind"],
         "format": data["format"],
-        "bytes": Path(path).stat().st_size,
-        "written": _written(Path(path)),
+        "checksum": data.get("checksum"),
         "tensors": {name: list(shape) for name, shape in sorted(header.shapes.items())},
         "versions": data.get("versions", {}),
     }
     population = data["kind"] == "population"
-    with decoding(Path(path), data["kind"]):
+    with decoding(path, data["kind"]):
         (POPULATION if population else MODEL)(data, "")
         return {**common, **(_population(data, without_constants(header.shapes)) if population else _model(data))}
 
@@ -73,9 +91,13 @@ def _population(data: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
         "runs": data["runs"],
         "aligned": data["aligned"],
         "runs_itself": architecture.is_runnable,
-        "task": None if task is None else {"loss": task["loss"], **task["source"]},
+        "task": None if task is None else _task(task),
         "provenance": data["provenance"],
     }
+
+
+def _task(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"loss": data["loss"], "checksum": data["checksum"], **data["source"]}
 
 
 def _model(data: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +186,7 @@ def _readable(data: Any) -> Any:
     if "$architecture" in data:
         return str(Architecture.from_json(to_json(data["$architecture"])))
     if "$task" in data:
-        return {"loss": data["$task"]["loss"], **data["$task"]["source"]}
+        return _task(data["$task"])
     if "$object" in data:
         return {"class": data["$object"]["class"], **_readable(data["$object"]["params"])}
     tagged = next((item for key, item in data.items() if key.startswith("$")), None)

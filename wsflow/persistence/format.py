@@ -147,9 +147,19 @@ def read_header(path: str | Path) -> Header:
     """Read the header of a file, and nothing else: large constants of programs are zero."""
     with _opened(Path(path)) as file:
         header = _header(file, Path(path))
-    with decoding(Path(path), header.data["kind"]):
+    return _complete(header, Path(path))
+
+
+def _complete(header: Header, path: Path) -> Header:
+    """Put zeros in the places of large constants of programs."""
+    with decoding(path, header.data["kind"]):
         put_back(header.data, {e.name: np.zeros(e.shape, e.dtype) for e in header.entries if is_constant(e.name)})
     return header
+
+
+def header_of(content: bytes, path: Path) -> Header:
+    """Read the header of the content of a file that `encode` returned."""
+    return _complete(_header(io.BytesIO(content), path), path)
 
 
 @contextmanager

@@ -1,60 +1,32 @@
 """Fitted estimators and pipelines of wsflow's own steps, and of plain ones of scikit-learn, as files.
 
 A step is saved through the protocol `Step`: its parameters, and its fitted state as arrays and plain values. A
-parameter may be an object that holds parameters of its own, of one of the classes in `HOLDERS`. Parameters of an older
-wsflow go through the function of their class in `MIGRATIONS` when they are loaded.
+parameter may be an object that holds parameters of its own, of a class of `HOLDERS`. Parameters of an older wsflow go
+through the function of their class in `MIGRATIONS` when they are loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from wsflow.evaluation.report import Report
 from wsflow.exceptions import InvalidInputError, NumericalError
-from wsflow.persistence.format import decoding, read, write
+from wsflow.persistence.card import card_of, caveats_of, check_beside
+from wsflow.persistence.classes import STEPS, class_of, holders
+from wsflow.persistence.description import describe_content
+from wsflow.persistence.format import decoding, encode, read
+from wsflow.persistence.hub import local_file
 from wsflow.persistence.plain_steps import PLAIN_STEPS, is_plain, plain_state, restored
 from wsflow.persistence.schemas import ARRAYS, FITTED, MODEL
-from wsflow.persistence.values import Parameters, decode, encode, without_tasks
+from wsflow.persistence.values import Parameters, decode, without_tasks
+from wsflow.persistence.values import encode as encode_values
 from wsflow.populations.population import versions
-
-# name of a class -> the module that defines it, imported when a model is saved or loaded
-STEPS: dict[str, str] = {
-    "MetaAutoencoder": "wsflow.estimators.autoencoder",
-    "MetaClassifier": "wsflow.estimators.predictors",
-    "MetaRegressor": "wsflow.estimators.predictors",
-    "PermutationAligner": "wsflow.estimators.aligner",
-    "ProcrustesAligner": "wsflow.estimators.procrustes",
-    "ScaleCanonicalizer": "wsflow.estimators.canonicalizer",
-    "VariationalNetwork": "wsflow.estimators.variational",
-    "WeightFlow": "wsflow.estimators.flow",
-}
-HOLDERS: dict[str, str] = {
-    "Asymmetry": "wsflow.populations.asymmetry",
-    "TraceEstimator": "wsflow.flow.divergence",
-    "RungeKutta": "wsflow.flow.solvers",
-    "DormandPrince": "wsflow.flow.adaptive",
-    **dict.fromkeys(
-        (
-            "NetworkGeometry", "NeuronTransformer", "RelationalTransformer", "MLP", "GaussianSource",
-            "ExchangeableSource", "IsotropicSource", "InitialSource",
-            "ConsensusHints", "EnergyMatching", "ScalarCondition", "LabelCondition", "AdamW",
-        ),
-        "wsflow.models.options",
-    ),
-    **dict.fromkeys(
-        ("Statistics", "DeepSets", "Convolutional", "NeuralGraph", "ScaleEquivariant", "Probe"),
-        "wsflow.models.metanetworks",
-    ),
-    **dict.fromkeys(
-        ("WeightMatching", "ActivationMatching", "SinkhornMatching", "StraightThroughMatching", "ChainMatching"),
-        "wsflow.symmetry.matching.methods",
-    ),
-}  # fmt: skip
+from wsflow.writing import check_target, write_bytes
 
 
 def _aligner(params: Parameters) -> Parameters:
@@ -94,7 +66,7 @@ class Step(Protocol):
         ...
 
 
-def save_model(model: Any, path: str | Path) -> None:
+def save_model(model: Any, path: str | Path, *, card: bool = False, report: Report | None = None) -> None:
     """Write a fitted estimator, or a pipeline of them, to a safetensors file, completely or not at all.
 
     Saved are wsflow's own estimators, and scikit-learn's steps of `wsflow.persistence.plain_steps`, whose fitted state
@@ -106,6 +78,10 @@ def save_model(model: Any, path: str | Path) -> None:
     model : PermutationAligner, ScaleCanonicalizer, WeightFlow, MetaAutoencoder, MetaRegressor, VariationalNetwork, ...
         Or StandardScaler, PCA, or a Pipeline of these.
     path : str or Path
+    card : bool
+        Whether to write what is known of the model as Markdown too, to ``model.md`` beside ``model.st`` (`model_card`).
+    report : Report, optional
+        Of `evaluate`, for the card, which is then written.
 
     Raises
     ------
@@ -114,7 +90,7 @@ def save_model(model: Any, path: str | Path) -> None:
     NumericalError
         If an array of a step is not finite.
     OutputError
-        If the file cannot be written; what was there is intact.
+        If a file cannot be written, or would replace one that is no card; what was there is intact.
 
     Examples
     --------
@@ -138,11 +114,25 @@ def save_model(model: Any, path: str | Path) -> None:
         "versions": versions("scikit-learn", "torch"),
     }
     decode = lambda tensors, data: _decoded(tensors, without_tasks(data), Path(path))  # noqa: E731
-    write(path, "model", tensors, data, decode, MODEL)
+    check_target(path)
+    content, _ = encode(path, "model", tensors, data, decode, MODEL)
+    if not card and report is None:
+        write_bytes(path, content)
+        return
+    beside = check_beside(path)
+    text = card_of(describe_content(content, path), caveats_of(model), Path(path).name, report)
+    write_bytes(path, content)
+    write_bytes(beside, text.encode())
 
 
 def load_model(path: str | Path) -> Any:
     """Read a model that `save_model` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, a folder that has a ``model.safetensors``, or the address ``hf://owner/name`` of such a folder on the
+        Hugging Face Hub (`from_pretrained`).
 
     Returns
     -------
@@ -158,7 +148,7 @@ def load_model(path: str | Path) -> Any:
     --------
     save_model : with an example.
     """
-    path = Path(path)
+    path = local_file(path, "model")
     tensors, data = read(path, "model", MODEL)
     with decoding(path, "model"):
         return _decoded(tensors, data, path)
@@ -206,8 +196,8 @@ def _pack(name: str, step: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any
         "name": name,
         "class": kind,
         "arrays": sorted(added),
-        "params": encode(params, f"{name}.params", values, _holders()),
-        "data": encode(fitted, f"{name}.data", values),
+        "params": encode_values(params, f"{name}.params", values, holders()),
+        "data": encode_values(fitted, f"{name}.data", values),
     }
     for key, array in [*((f"{name}.{key}", array) for key, array in added.items()), *values.items()]:
         if key in tensors:
@@ -233,7 +223,7 @@ def _unpack(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Pa
         raise InvalidInputError(
             f"{path}: the step {name!r} is a {kind!r}, which this wsflow does not have. Install a newer wsflow."
         )
-    params = decode(data["params"], tensors, path, _holders(), migrate)
+    params = decode(data["params"], tensors, path, holders(), migrate)
     arrays = {key: _array(tensors, f"{name}.{key}") for key in data["arrays"]}
     if (wrong := _not_finite(arrays)) is not None:
         raise InvalidInputError(f"{path}: the array {f'{name}.{wrong}'!r} is not finite. Fit the model again.")
@@ -272,12 +262,3 @@ def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
     """Name the first array with a number that is not finite."""
     floats = {key: array for key, array in arrays.items() if array.dtype.kind == "f" and key not in MEASURED}
     return next((key for key, array in floats.items() if not np.isfinite(array).all()), None)
-
-
-def class_of(name: str, homes: Mapping[str, str]) -> Any:
-    """Return the class of that name, importing the module that defines it."""
-    return getattr(import_module(homes[name]), name)
-
-
-def _holders() -> dict[str, type]:
-    return {name: class_of(name, HOLDERS) for name in HOLDERS}

@@ -9,6 +9,7 @@ from typing import Literal
 from wsflow.exceptions import InvalidInputError, NumericalError
 from wsflow.mapped import chunks
 from wsflow.persistence.format import decoding
+from wsflow.persistence.hub import local_file
 from wsflow.persistence.population_files import encode_population, read_in_place, read_population
 from wsflow.persistence.shards import SHARD_SIZE, Shard, is_index, read_index, write_shards
 from wsflow.populations.invalid import check_finite, check_on_invalid, not_finite
@@ -88,6 +89,9 @@ def load_population(
 
     Parameters
     ----------
+    path : str or Path
+        A file, an index of shards, a folder that has a ``population.safetensors``, or the address ``hf://owner/name``
+        of such a folder among the data sets of the Hugging Face Hub.
     on_invalid : {"error", "drop"}
         What to do with networks that have weights which are not finite.
     mmap : bool, optional
@@ -114,7 +118,7 @@ def load_population(
     save_population : with an example.
     """
     check_on_invalid(on_invalid, "load_population")
-    path = Path(path)
+    path = local_file(path, "population")
     if not is_index(path) and not mmap:
         population = read_population(path)
     else:
