@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations import datasets
 from wsflow.populations.datasets import load_task, task_from_source
-from wsflow.populations.idx import read_idx
+from wsflow.populations.readers import read_idx
 
 
 def idx(array: np.ndarray) -> bytes:

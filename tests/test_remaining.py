@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from deviations import smallest_deviation
 from torch import Tensor, nn
 
 from wsflow import Architecture
@@ -18,7 +19,6 @@ from wsflow.symmetry.actions import Action
 from wsflow.symmetry.canonical import canonical_action
 from wsflow.tracing import RemainingSymmetries, remaining_of_module, remaining_symmetries
 from wsflow.tracing.automorphisms import Relation, Structure, Undecided
-from wsflow.tracing.deviations import smallest_deviation
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))

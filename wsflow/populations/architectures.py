@@ -69,7 +69,11 @@ def networks_of(
         If the module cannot be read, or the networks do not fit the task.
     """
     given = {"hidden": hidden, "architecture": architecture, "module": module}
-    _check_one([name for name, value in given.items() if value is not None])
+    if len(several := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(
+            "Networks to train are given by one of 'hidden', 'architecture' and 'module', got "
+            f"{' and '.join(map(repr, several))}. Leave out all but one."
+        )
     if activation is not None and not isinstance(activation, str):
         raise ValueError(
             f"Networks of a population have one 'activation', got {activation!r}. Train one population for each."
@@ -83,22 +87,11 @@ def networks_of(
     elif architecture is not None:
         networks = Networks(_checked(architecture), "torch")
     else:
-        return _of_widths(task, DEFAULT_HIDDEN if hidden is None else tuple(hidden), activation or "relu", argument)
+        widths, activation = DEFAULT_HIDDEN if hidden is None else tuple(hidden), activation or "relu"
+        perceptron = architecture_of(task, widths, activation, argument)
+        return Networks(perceptron, "normal", hidden=widths, activation=activation)
     _check_outputs(networks.architecture, task)
     return networks
-
-
-def _of_widths(task: Task, hidden: tuple[int, ...], activation: str, argument: float | None) -> Networks:
-    architecture = architecture_of(task, hidden, activation, argument)
-    return Networks(architecture, "normal", hidden=hidden, activation=activation)
-
-
-def _check_one(given: Sequence[str]) -> None:
-    if len(given) > 1:
-        raise ValueError(
-            "Networks to train are given by one of 'hidden', 'architecture' and 'module', got "
-            f"{' and '.join(map(repr, given))}. Leave out all but one."
-        )
 
 
 def _check_details(details: dict[str, Any], given: dict[str, Any], named: bool) -> None:

@@ -113,24 +113,6 @@ def with_constants(
     ValueError
         If an anchor has no constants, or none in weights.
     InvalidInputError
-        As `asymmetric` says.
-    """
-    if asymmetry is None:
-        if anchor:
-            raise ValueError("An 'anchor' goes with 'asymmetry', which says what the anchor is.")
-        return networks, None
-    if anchor and asymmetry.kind != "weights":
-        raise ValueError("An 'anchor' has its constants in weights: choose the asymmetry 'weights'.")
-    table, start = asymmetric(networks, task, asymmetry, anchor)
-    return replace(networks, architecture=table), start
-
-
-def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: bool) -> tuple[Architecture, Start]:
-    """Return the architecture of networks with common constants, or with an anchor, and how they begin.
-
-    Raises
-    ------
-    InvalidInputError
         If a network has no layer that can have constants, or what it computes with them cannot be kept as a program.
     """
     from wsflow.architecture import Architecture
@@ -139,8 +121,13 @@ def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: boo
     from wsflow.populations.architectures import as_read, first_inputs
     from wsflow.weights import WeightArray
 
-    plain = networks.architecture
-    module = networks.module
+    if asymmetry is None:
+        if anchor:
+            raise ValueError("An 'anchor' goes with 'asymmetry', which says what the anchor is.")
+        return networks, None
+    if anchor and asymmetry.kind != "weights":
+        raise ValueError("An 'anchor' has its constants in weights: choose the asymmetry 'weights'.")
+    plain, module = networks.architecture, networks.module
     if module is None:
         (module,) = WeightArray(np.zeros((1, plain.n_weights), np.float32), plain).to_modules()
     inputs = first_inputs(as_read(task, plain))
@@ -148,21 +135,15 @@ def asymmetric(networks: Networks, task: Task, asymmetry: Asymmetry, anchor: boo
     table = Architecture.from_module(asymmetrize(module, inputs, asymmetry.kind, **settings), inputs)
     if table.program is None:
         raise InvalidInputError("What these networks compute with constants could not be kept as a program.")
-    order, without = _order(table, plain), replace(plain, module=None)
-    if anchor:
-        every, anchored = np.arange(plain.n_weights), order[table.fixed_columns]
-        return plain, Start(without, every, anchored, table.fixed_values)
-    return replace(table, module=None), Start(without, order, table.fixed_columns[:0], table.fixed_values[:0])
-
-
-def _order(table: Architecture, plain: Architecture) -> np.ndarray:
-    """Return the column of the networks without constants for each column of those that have some."""
-    return np.concatenate([np.arange(plain.n_weights)[plain.slices[_plain_name(name)]] for name in table.names])
-
-
-def _plain_name(name: str) -> str:
     before, after = ORIGINAL
-    return name.replace(before, ".").removesuffix(after) if before in name else name
+    names = [name.replace(before, ".").removesuffix(after) if before in name else name for name in table.names]
+    # the column of the networks without constants for each column of those that have some
+    every, without = np.arange(plain.n_weights), replace(plain, module=None)
+    order = np.concatenate([every[plain.slices[name]] for name in names])
+    if anchor:
+        return networks, Start(without, every, order[table.fixed_columns], table.fixed_values)
+    start = Start(without, order, table.fixed_columns[:0], table.fixed_values[:0])
+    return replace(networks, architecture=replace(table, module=None)), start
 
 
 def described(asymmetry: Asymmetry | None) -> Any:

@@ -20,9 +20,8 @@ import numpy as np
 from wsflow.exceptions import InvalidInputError
 from wsflow.losses import LOSSES
 from wsflow.populations.file_kinds import other_than
-from wsflow.populations.idx import read_idx
 from wsflow.populations.images import Digit, Photograph
-from wsflow.populations.readers import READERS, Examples
+from wsflow.populations.readers import READERS, Examples, read_idx
 from wsflow.targets import TARGETS, check_finite
 from wsflow.task import Task
 
@@ -63,8 +62,11 @@ class ImageDataset:
 
     def task(self, name: str, seed: int) -> Task:
         """Load the task, with 5,000 random images of the training part (or a sixth, if it is small) for validation."""
-        training, test = self._parts()
-        X, y = training
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if folder:
+            (X, y), test = (_idx_pair(Path(folder) / self.subfolder, part) for part in ("train", "t10k"))
+        else:
+            (X, y), test = self._download()
         order = np.random.default_rng(seed).permutation(len(X))
         n_validation = min(N_VALIDATION, len(X) // 6)
         held_out, kept = order[:n_validation], order[n_validation:]
@@ -78,13 +80,6 @@ class ImageDataset:
         path = Path(os.environ.get(FOLDER_VARIABLE, ""), self.subfolder)
         files = [file for part in ("train", "t10k") for _, file in _idx_files(path, part)]
         return path if FOLDER_VARIABLE in os.environ and all(files) else None
-
-    def _parts(self) -> tuple[Examples, Examples]:
-        folder = os.environ.get(FOLDER_VARIABLE)
-        if not folder:
-            return self._download()
-        path = Path(folder) / self.subfolder
-        return _idx_pair(path, "train"), _idx_pair(path, "t10k")
 
     def _download(self) -> tuple[Examples, Examples]:
         from sklearn.datasets import fetch_openml
@@ -209,7 +204,10 @@ def load_task(
         raise ValueError(f"The 'loss' of a task is one of {', '.join(LOSSES)}, got {loss!r}.")
     name = str(name_or_path)
     task = _named(name, seed, target, loss) if _row(name) is not None else _from_file(Path(name), seed, target, loss)
-    return task if class_weight is None else _balanced(task, class_weight)
+    if class_weight is None:
+        return task
+    plain = class_weight if isinstance(class_weight, str) else list(map(list, class_weight.items()))
+    return replace(task, class_weight=class_weight, source={**task.source, "class_weight": plain})
 
 
 def _named(name: str, seed: int, target: str | int | None, loss: str | None) -> Task:
@@ -219,11 +217,6 @@ def _named(name: str, seed: int, target: str | int | None, loss: str | None) -> 
     if target is not None or loss is not None or row is None:
         raise ValueError(f"'target' is for files, 'loss' for files and scikit-learn's tables; {name!r} has its own.")
     return row.task(name, seed)
-
-
-def _balanced(task: Task, class_weight: Any) -> Task:
-    plain = class_weight if isinstance(class_weight, str) else list(map(list, class_weight.items()))
-    return replace(task, class_weight=class_weight, source={**task.source, "class_weight": plain})
 
 
 def _from_file(path: Path, seed: int, target: str | int | None, loss: str | None) -> Task:

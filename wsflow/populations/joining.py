@@ -58,7 +58,10 @@ def concatenate(populations: Sequence[Any], *, runs: str = "distinct") -> Any:
     if not arrays or not all(isinstance(a, WeightArray) for a in arrays):
         found = ", ".join(sorted({type(a).__name__ for a in arrays})) or "nothing"
         raise InvalidInputError(f"wsflow.concatenate joins a list of Populations or of WeightArrays, got {found}.")
-    _check_kinds(populations)
+    if len({isinstance(p, Population) for p in populations}) > 1:
+        raise InvalidInputError(
+            "A Population has a task, and a WeightArray has none: join the weights of all, such as population.weights."
+        )
     _check_architectures(arrays)
     numbers = [a.runs for a in arrays] if runs == "shared" else _distinct(arrays)
     joined = WeightArray(
@@ -71,13 +74,6 @@ def concatenate(populations: Sequence[Any], *, runs: str = "distinct") -> Any:
     if not isinstance(populations[0], Population):
         return joined
     return Population(joined, _task(populations), _provenance(populations, numbers))
-
-
-def _check_kinds(populations: Sequence[Any]) -> None:
-    if len({isinstance(p, Population) for p in populations}) > 1:
-        raise InvalidInputError(
-            "A Population has a task, and a WeightArray has none: join the weights of all, such as population.weights."
-        )
 
 
 def _check_architectures(arrays: Sequence[WeightArray]) -> None:

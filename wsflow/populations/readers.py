@@ -1,15 +1,24 @@
-"""Reading the user's own data: a function and row for each format; bad files are refused before they are loaded."""
+"""Reading the user's own data: a function and row for each format; bad files are refused before they are loaded.
+
+Beside csv and npz files these are idx files, the format of MNIST, gzipped or not: two zero bytes, the type (8: unsigned
+bytes), the number of axes, each axis' length in 4 bytes (big-endian), the values.
+
+References
+----------
+LeCun, Cortes and Burges, "The MNIST database of handwritten digits", http://yann.lecun.com/exdb/mnist.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import math
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -18,6 +27,7 @@ from wsflow.populations.file_kinds import check_path, foreign_kind, head_of, oth
 
 MAXIMUM_BYTES = 2 * 2**30
 MAXIMUM_RATIO = 1000
+UNSIGNED_BYTES = 8  # the type of values in idx files
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -175,6 +185,53 @@ def check_kind(path: Path) -> None:
     check_file(path)
     if (kind := foreign_kind(head_of(path))) is not None:
         raise InvalidInputError(f"{path}: this is {kind[0]}. {kind[1]}")
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_idx(path: Path, n_axes: int) -> np.ndarray:
+    """Read the bytes of an idx file with 3 axes (images) or 1 (labels), unpacking no more than its header announces."""
+    check_file(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _shape(path, file, n_axes)
+            size = math.prod(shape)
+            _check_size(path, size)
+            content = file.read(size + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidInputError(f"{path}: this gzip file is damaged ({error}). Download it again.") from error
+    except OSError as error:
+        raise InvalidInputError(f"{path}: {error.strerror or error}.") from error
+    if len(content) != size:
+        count = "more" if len(content) > size else f"{len(content)}"
+        raise InvalidInputError(
+            f"{path}: the header announces {size} values of shape {shape}, but there are {count}. Download it again."
+        )
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _shape(path: Path, file: _Readable, n_axes: int) -> tuple[int, ...]:
+    magic = file.read(4)
+    if magic != bytes([0, 0, UNSIGNED_BYTES, n_axes]):
+        raise InvalidInputError(
+            f"{path}: this is no idx file of unsigned bytes with {n_axes} axes: it begins with {magic.hex(' ')!r} "
+            f"instead of '00 00 08 {n_axes:02x}'."
+        )
+    lengths = file.read(4 * n_axes)
+    if len(lengths) != 4 * n_axes:
+        raise InvalidInputError(f"{path}: the file ends within its header. Download it again.")
+    return tuple(int(length) for length in np.frombuffer(lengths, dtype=">u4"))
+
+
+def _check_size(path: Path, size: int) -> None:
+    packed = path.stat().st_size
+    if size > MAXIMUM_BYTES or size > MAXIMUM_RATIO * packed:
+        raise InvalidInputError(
+            f"{path}: the header announces {size} bytes in a file of {packed}. At most {MAXIMUM_BYTES} bytes and a "
+            f"factor of {MAXIMUM_RATIO} are read."
+        )
 
 
 READERS: dict[str, Callable[[Path, str | int | None], Examples]] = {".csv": read_csv, ".npz": read_npz}

@@ -66,8 +66,13 @@ class PopulationSettings:
 
     def __post_init__(self) -> None:
         for name in (*COUNTS, *NUMBERS):
-            if name not in OPTIONAL or getattr(self, name) is not None:
-                _check_integer(name, getattr(self, name), minimum=1 if name in COUNTS else 0)
+            value, minimum = getattr(self, name), int(name in COUNTS)
+            if value is None and name in OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+                raise ValueError(
+                    f"The {name!r} of train_population is an integer of at least {minimum}, got {value!r}."
+                )
         for name in RANGES:
             object.__setattr__(self, name, check_range(name, getattr(self, name)))
         for name, table in TABLES.items():
@@ -114,11 +119,6 @@ def architecture_of(
     return Architecture.sequential(
         [replace(layer, argument=float(argument)) if layer.kind == activation else layer for layer in layers]
     )
-
-
-def _check_integer(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"The {name!r} of train_population is an integer of at least {minimum}, got {value!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -14,16 +14,17 @@ from wsflow.architecture import Architecture
 from wsflow.devices import resolved_device
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
+from wsflow.parallel import side_by_side
 from wsflow.populations.architectures import Networks, as_read, networks_of
 from wsflow.populations.asymmetry import Asymmetry, Start, asymmetry_of, described, with_constants
 from wsflow.populations.checkpoints import Checkpoint
 from wsflow.populations.chunks import chunk_size as default_chunk_size
+from wsflow.populations.chunks import train_chunk
 from wsflow.populations.hyperparameters import Range, draw_hyperparameters, drawn_from_ranges
-from wsflow.populations.parallel import run_chunks
 from wsflow.populations.population import Population, versions
 from wsflow.populations.problem import Problem
 from wsflow.populations.settings import OF_MODULE, PopulationSettings
-from wsflow.progress import Progress
+from wsflow.progress import Progress, stages
 from wsflow.running.compatibility import check_is_task, check_task
 from wsflow.running.example_inputs import declared_input
 from wsflow.task import Task, check_saved
@@ -182,14 +183,15 @@ def train_population(
     device = str(resolved_device(device, "train_population"))
     check_is_task(task)
     networks = networks_of(task, hidden, architecture, module, activation, activation_argument, image)
+    constants = asymmetry_of(asymmetry)
     given = PopulationSettings(
         networks.hidden, networks.name, n_runs, networks.activation, activation_argument,
         initialisation or networks.initialisation, initialisation_scale, optimizer, learning_rate, momentum,
         weight_decay, temperature, dropout, data_fraction, schedule, cycles, epochs, steps, batch_size, snapshots,
-        snapshot_every, random_state, first_run, device, chunk_size, described(asymmetry_of(asymmetry)), anchor,
+        snapshot_every, random_state, first_run, device, chunk_size, described(constants), anchor,
         shared_initialisation, keep_initial,
     )  # fmt: skip
-    networks, start = with_constants(networks, task, asymmetry_of(asymmetry), anchor)
+    networks, start = with_constants(networks, task, constants, anchor)
     task = as_read(task, networks.architecture)
     problem = _problem(task, targets, networks, given, start)
     _check_memory(problem)
@@ -200,10 +202,35 @@ def train_population(
     saved = None if checkpoint is None else Checkpoint.begin(checkpoint, _described(task, problem), resume)
     runs, size = problem.runs, problem.settings.chunk_size or 1
     chunks = [runs[start : start + size] for start in range(0, n_runs, size)]
-    rows = np.concatenate(run_chunks(problem, chunks, saved, n_jobs, progress))
+    calls = [(problem, index, chunk, saved) for index, chunk in enumerate(chunks)]
+    reports = stages(progress, *(len(chunk) * problem.epochs for chunk in chunks))
+    rows = np.concatenate(list(side_by_side(_trained, calls, len(calls), n_jobs, reports, in_batches=False)))
     kept = problem.kept(problem.totals(problem.drawn(runs)))
     weights = WeightArray(rows, networks.architecture, runs=runs.repeat(kept.shape[1]), steps=kept.ravel())
     return Population(weights, task, _provenance(problem))
+
+
+def _trained(
+    problem: Problem,
+    index: int,
+    runs: np.ndarray,
+    checkpoint: Checkpoint | None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the weights of a chunk, which a checkpoint may have already."""
+    report = None if progress is None else lambda epoch: progress(epoch, problem.epochs)
+    settings = problem.settings
+    if checkpoint is None:
+        return train_chunk(problem, runs, report)
+    shape = (len(runs) * settings.cycles * settings.snapshots, problem.architecture.n_weights)
+    weights = checkpoint.load(index, shape)
+    if weights is None:
+        # saved by the process that trained it, so that it is kept even if another process fails
+        weights = train_chunk(problem, runs, report)
+        checkpoint.save(index, weights)
+    elif report is not None:
+        report(problem.epochs)
+    return weights
 
 
 def _problem(

@@ -6,8 +6,7 @@ norm does not notice a forgotten permutation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,9 +28,8 @@ from wsflow.running.outputs import ChosenOutput
 from wsflow.symmetry.actions import Action
 from wsflow.symmetry.in_place import apply_in_place
 from wsflow.tracing.deterministic import deterministic
-from wsflow.tracing.failures import check_example
 from wsflow.tracing.own_buffers import is_positive
-from wsflow.tracing.working_copy import working_copy
+from wsflow.tracing.working_copy import check_example, working_copy
 
 TOLERANCE = 1e-10
 # of each generator, where some element is wrong: of two neurons, every second permutation is none
@@ -89,7 +87,7 @@ def certify(
     True
     """
     generator = torch.Generator().manual_seed(seed)
-    check = Check.of(architecture, module, inputs, generator)
+    check = Check(architecture, module, inputs, generator)
     rows, before = check.with_live_outputs(n_trials, generator)
     report()
     action = Action.random(architecture, n_trials, generator)
@@ -107,13 +105,6 @@ def certify(
         if not all(change <= TOLERANCE for change in changes):
             wrong[name] = max(changes)
     return Certificate(deviation, wrong, _idle(architecture))
-
-
-def _inputs(architecture: Architecture, inputs: Any, generator: torch.Generator) -> tuple[Any, ...]:
-    inputs = example_inputs(architecture, 16, generator) if inputs is None else inputs
-    if inputs is None:
-        raise ValueError("A certificate of a network that a module runs needs inputs: pass inputs=.")
-    return inputs if type(inputs) is tuple else (inputs,)
 
 
 def _is_real(value: Any) -> bool:
@@ -137,16 +128,21 @@ def random_weights(architecture: Architecture, n: int, generator: torch.Generato
 
 
 class Check:
-    """Runs networks of an architecture in float64, before and after a change of their weights."""
+    """Runs networks of an architecture in float64, before and after a change of their weights.
 
-    @classmethod
-    def of(cls, architecture: Architecture, module: nn.Module | None, inputs: Any, generator: torch.Generator) -> Check:
-        """Return that of a module, or of what else runs the networks, on inputs of any precision, or random ones."""
-        inputs = _inputs(architecture, inputs, generator)
-        return cls(architecture, module, tree_map(lambda x: x.double() if _is_real(x) else x, inputs))
+    They run by a module, or by what else runs them, on inputs of any precision, or random ones.
+    """
 
-    def __init__(self, architecture: Architecture, module: nn.Module | None, inputs: tuple[Any, ...]) -> None:
-        self.architecture, self.inputs = architecture, inputs
+    def __init__(
+        self, architecture: Architecture, module: nn.Module | None, inputs: Any, generator: torch.Generator
+    ) -> None:
+        inputs = example_inputs(architecture, 16, generator) if inputs is None else inputs
+        if inputs is None:
+            raise ValueError("A certificate of a network that a module runs needs inputs: pass inputs=.")
+        self.architecture = architecture
+        self.inputs: tuple[Any, ...] = tree_map(
+            lambda x: x.double() if _is_real(x) else x, inputs if type(inputs) is tuple else (inputs,)
+        )
         module = module if module is not None else architecture.executable
         self.module = None if module is None else working_copy(unwrapped(module), ChosenOutput())
 
@@ -168,12 +164,20 @@ class Check:
     def _run(self, module: nn.Module, rows: Tensor) -> Any:
         """Run one network after the other, in float64 throughout, with the same draws of random numbers."""
         tensors = unflatten(rows, self.architecture)
-        with _named(module, self.inputs), restored(module), deterministic():
-            results = [
-                torch.func.functional_call(module, {name: tensor[i] for name, tensor in tensors.items()}, self.inputs)
-                for i in range(len(rows))
-            ]
-            return tree_map(lambda *parts: torch.stack(parts) if isinstance(parts[0], Tensor) else None, *results)
+        states = [{name: tensor[i] for name, tensor in tensors.items()} for i in range(len(rows))]
+        try:
+            with restored(module), deterministic():
+                results = [torch.func.functional_call(module, state, self.inputs) for state in states]
+                return tree_map(lambda *parts: torch.stack(parts) if isinstance(parts[0], Tensor) else None, *results)
+        except InvalidInputError:
+            raise
+        except Exception as error:
+            check_example(module, self.inputs, error)
+            raise InvalidInputError(
+                f"This {type(module).__name__} could not be run with random weights in double precision: "
+                f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}. Its forward pass has to "
+                "run with any weights, and its outputs to have one shape."
+            ) from error
 
     def with_live_outputs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return random networks whose outputs are finite and not all zero, and these outputs."""
@@ -195,21 +199,6 @@ class Check:
     def deviation(self, before: Tensor, rows: Tensor) -> float:
         """Return the largest change of an output, over the largest output of the network."""
         return float(deviation(before, self.outputs(rows)).max())
-
-
-@contextmanager
-def _named(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[None]:
-    try:
-        yield
-    except InvalidInputError:
-        raise
-    except Exception as error:
-        check_example(module, inputs, error)
-        raise InvalidInputError(
-            f"This {type(module).__name__} could not be run with random weights in double precision: "
-            f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}. Its forward pass has to run "
-            "with any weights, and its outputs to have one shape."
-        ) from error
 
 
 def _generators(architecture: Architecture) -> list[str]:

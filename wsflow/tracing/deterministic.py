@@ -14,17 +14,10 @@ from torch.utils._pytree import tree_map
 
 SHORT = (torch.float32, torch.float16, torch.bfloat16)
 # operations that draw independent numbers of one law, and the number that stands for all of them
-DRAWS: tuple[str, ...] = (
-    "rand",
-    "rand_like",
-    "randn",
-    "randn_like",
-    "uniform",
-    "normal_functional",
-    "exponential",
-    "log_normal",
-)
-DRAWS += ("cauchy", "geometric")
+_DRAWS = """
+    rand rand_like randn randn_like uniform normal normal_functional bernoulli exponential log_normal cauchy geometric
+    """
+DRAWS = frozenset(_DRAWS.split())
 DRAWN = 0.7
 
 
@@ -75,5 +68,4 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if name == "native_dropout" and args[2]:
         return args[0] * DRAWN, torch.ones_like(args[0], dtype=torch.bool)
     result = func(*args, **kwargs)
-    drawn = name in DRAWS or name in ("bernoulli", "normal")
-    return result.fill_(DRAWN) if drawn and result.is_floating_point() else result
+    return result.fill_(DRAWN) if name in DRAWS and result.is_floating_point() else result

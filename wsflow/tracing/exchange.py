@@ -60,7 +60,7 @@ def exchangeable_layers(
     if not candidates:
         return ()
     generator = torch.Generator().manual_seed(seed)
-    check = Check.of(architecture, module, inputs, generator)
+    check = Check(architecture, module, inputs, generator)
     rows, before = check.with_live_outputs(n_trials, generator)
     found: list[tuple[str, ...]] = []
     for layers in candidates:

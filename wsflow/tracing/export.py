@@ -25,9 +25,9 @@ from torch.utils._pytree import tree_leaves
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.running.execution import restored
-from wsflow.tracing.failures import check_example, failing
 from wsflow.tracing.hidden import check_hidden
 from wsflow.tracing.packed import full_length, unpacked
+from wsflow.tracing.working_copy import check_example, failing
 
 # what torch raises, or says, where it cannot follow a forward pass -> why, and what to do
 DATA_DEPENDENT = "what it does depends on the values of tensors (an if on a tensor, .item()). Compute with tensors only"
@@ -92,7 +92,9 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     """
     inputs = [full_length(value) for value in inputs]
     with quiet(), _named(module, inputs), restored(module), torch.random.fork_rng(devices=[]), unpacked(module):
-        exported = _exported(module, inputs)
+        # torch prints the graph of what it cannot export
+        with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            exported = torch.export.export(module, tuple(inputs), strict=False)
         _refuse_values(module, exported.graph.nodes)
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
         strange = {target for target in targets if operation(target) not in known}
@@ -139,23 +141,14 @@ def quiet() -> Iterator[None]:
     loud = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), patch.object(transformer, "_detect_is_causal_mask", _causal):
+        # torch else looks at the values of a mask, to choose a kernel of the same function
+        said = lambda mask, is_causal=None, size=None: bool(is_causal)  # noqa: E731
+        with warnings.catch_warnings(), patch.object(transformer, "_detect_is_causal_mask", said):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(loud)
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _causal(mask: Tensor | None, is_causal: bool | None = None, size: int | None = None) -> bool:
-    """Whether a mask is said to be causal; torch else looks at its values, to choose a kernel of the same function."""
-    return bool(is_causal)
-
-
-def _exported(module: nn.Module, inputs: Sequence[Any]) -> Any:
-    # torch prints the graph of what it cannot export
-    with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return torch.export.export(module, tuple(inputs), strict=False)
 
 
 def _refuse_values(module: nn.Module, nodes: Iterable[Any]) -> None:
@@ -171,7 +164,9 @@ def _refuse_values(module: nn.Module, nodes: Iterable[Any]) -> None:
             what = f"its numbers or shapes depend on the values of tensors ({VALUES.get(name, name)}). "
             what += "Keep numbers in tensors, and multiply by a mask where rows are chosen"
         if what:
-            raise InvalidInputError(_could_not(_where(module, layer_of(node), node), what))
+            layer, kind = layer_of(node), type(module).__name__
+            where = f"The layer {layer!r} ({kind_of(node)})" if layer else f"The module itself ({kind})"
+            raise InvalidInputError(_could_not(where, what))
 
 
 @contextmanager
@@ -204,10 +199,6 @@ def _could_not(where: str, reason: str) -> str:
         "depend on shapes only. Rewrite that part, or describe the network by hand with "
         "Architecture(parameters=..., wires=...)."
     )
-
-
-def _where(module: nn.Module, layer: str, node: Any) -> str:
-    return f"The layer {layer!r} ({kind_of(node)})" if layer else f"The module itself ({type(module).__name__})"
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

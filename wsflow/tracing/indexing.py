@@ -13,7 +13,7 @@ import torch
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, distinct, merged
 from wsflow.tracing.pointwise import nonlinear, pointwise
-from wsflow.tracing.trace import Trace
+from wsflow.tracing.trace import Trace, scaleless
 
 
 def embedding(t: Trace, weight: AbstractTensor, indices: AbstractTensor, **_: Any) -> AbstractTensor:
@@ -56,6 +56,19 @@ def gather(t: Trace, input: AbstractTensor, dim: int, index: AbstractTensor) -> 
     labels = [own.renamed(place) for own in input.labels if dim not in own.dims]
     labels += [own.renamed([dim + d for d in range(len(index.shape))]) for own in index.labels]
     return replace(input.generic(), shape=shape, axes=axes, labels=merged(labels))
+
+
+def take_along(t: Trace, input: AbstractTensor, dim: int, index: AbstractTensor, **_: Any) -> AbstractTensor:
+    """Choose coordinates along a dimension, by an index with as many dimensions: all others go along."""
+    dim %= len(input.shape)
+    input = t.constraints.fix_on(input, [dim])
+    for d, size in enumerate(index.shape):
+        if d != dim and size < input.shape[d]:
+            input = reshaping.take(t.constraints, input, d, np.arange(size))
+    shape = (*input.shape[:dim], index.shape[dim], *input.shape[dim + 1 :])
+    labels = tuple(own for own in input.mixed([dim]).labels if dim not in own.dims)
+    chosen = replace(input.generic(), shape=shape, labels=(*labels, *distinct(shape, [dim])))
+    return pointwise(t, [chosen, scaleless(index)], [1, 1])
 
 
 def index_tensors(t: Trace, input: AbstractTensor, indices: Sequence[Any]) -> AbstractTensor:

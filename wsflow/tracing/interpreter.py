@@ -16,9 +16,8 @@ from wsflow.activations import POSITIVE, SIGN
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, constant_of
 from wsflow.tracing.export import ExportedGraph, operation
-from wsflow.tracing.rules import HANDLE_FLIPS, RULES
+from wsflow.tracing.rules import HANDLE_FLIPS, MATRIX_FUNCTIONS, RULES
 from wsflow.tracing.trace import Trace, UnknownOperation
-from wsflow.tracing.weight_maps import MATRIX_FUNCTIONS
 
 # torch's names of arguments -> those of the rules
 ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "vec2": "other", "tensor": "other"}
@@ -151,7 +150,9 @@ class Interpreter:
             return self._frozen(arguments, result)
         if self._is_summed(node):
             return list(_tensors(arguments))
-        value = tree_map(_without_value, self._applied(name, arguments))
+        value = tree_map(
+            lambda x: replace(x, value=None) if isinstance(x, AbstractTensor) else x, self._applied(name, arguments)
+        )
         for tensor in _tensors(value):
             for axis in tensor.axes:
                 self.trace.constraints.mark(axis.atoms)
@@ -256,10 +257,6 @@ class Interpreter:
                 return found
             node = inputs[0]
         return ()
-
-
-def _without_value(item: Any) -> Any:
-    return replace(item, value=None) if isinstance(item, AbstractTensor) else item
 
 
 def _tensors(value: Any) -> Iterator[AbstractTensor]:

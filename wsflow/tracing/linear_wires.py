@@ -40,7 +40,7 @@ def linear_wires(architecture: Architecture) -> tuple[LinearWire, ...]:
     if not wires:
         return ()
     generator = torch.Generator().manual_seed(0)
-    check = Check.of(architecture, None, None, generator)
+    check = Check(architecture, None, None, generator)
     weights, before = check.with_live_outputs(TRIALS, generator)
 
     def keeps_outputs(wire: LinearWire) -> bool:

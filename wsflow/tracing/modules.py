@@ -52,22 +52,16 @@ def architecture_of_module(
     >>> [(group.name, group.size) for group in architecture_of_module(net, torch.zeros(2, 1, 8, 8)).groups]
     [('0', 4)]
     """
-    architecture, working, inputs, chosen = _certified(module, example_input, frozen, output, progress)
+    architecture, working, inputs, chosen = certified(module, example_input, frozen, output, progress)
     return replace(with_program(architecture, working, inputs, chosen), module=copy.deepcopy(working))
 
 
-def certified_architecture(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
-    """Return the architecture of a module, with symmetries that passed the certificate, and without its program."""
-    architecture, working, *_ = _certified(module, example_input, frozen, None, None)
-    return replace(architecture, module=copy.deepcopy(working))
-
-
-def _certified(
+def certified(
     module: nn.Module,
     example_input: Any,
-    frozen: Collection[str],
-    output: str | int | None,
-    progress: Progress | None,
+    frozen: Collection[str] = (),
+    output: str | int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Architecture, nn.Module, tuple[Any, ...], tuple[Any, ...]]:
     """Return an architecture, the copy of the module that was read, its inputs, and those of the certificate.
 
@@ -76,7 +70,7 @@ def _certified(
     module = unwrapped(module)
     _check_layers(module, frozen)
     report = counter(progress, 4)
-    inputs = _as_weights(module, example_input if type(example_input) is tuple else (example_input,))
+    inputs = _as_weights(module, example_input)
     working, graph = _exported(module, inputs, output)
     report()
     architecture = with_scalings(TracedNetwork(working, graph, frozenset(frozen)))
@@ -94,8 +88,9 @@ def _certified(
     return architecture, working, inputs, chosen
 
 
-def _as_weights(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _as_weights(module: nn.Module, example_input: Any) -> tuple[Any, ...]:
     """Return inputs whose reals have the precision of the module's weights; tensors without a number are refused."""
+    inputs = example_input if type(example_input) is tuple else (example_input,)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     for tensor in tree_leaves(inputs):
         if isinstance(tensor, Tensor) and not tensor.numel():
@@ -157,7 +152,7 @@ def remaining_of_module(
     no symmetries: proven
     """
     module = unwrapped(module)
-    inputs = _as_weights(module, example_input if type(example_input) is tuple else (example_input,))
+    inputs = _as_weights(module, example_input)
     working, graph = _exported(module, inputs, output)
     found = TracedNetwork(working, graph, frozenset(frozen)).as_if_weights()
     if found is None:

@@ -72,14 +72,9 @@ def _spreads(architecture: Architecture, n: int, generator: torch.Generator) -> 
     return torch.stack([difference.abs().amax(0) for difference in differences]) / canonical[0].norm()
 
 
-REASONS = (
-    "have no canonical scale or sign",
-    "end at different local maxima of weight matching",
-)
-
-
 def _sentences(spreads: Tensor, architecture: Architecture) -> Iterator[str]:
-    for spread, reason in zip(spreads, REASONS, strict=True):
+    reasons = ("have no canonical scale or sign", "end at different local maxima of weight matching")
+    for spread, reason in zip(spreads, reasons, strict=True):
         parts = {name: float(spread[columns].max()) for name, columns in architecture.slices.items()}
         names = [name for name, distance in parts.items() if not distance <= TOLERANCE]
         if names:

@@ -1,4 +1,4 @@
-"""Rules for reductions and normalization: sums, means, maxima, softmax, norms."""
+"""Rules for reductions, orders and normalization: sums, means, maxima, sorting, softmax, norms, also of weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from wsflow.tracing import reshaping
-from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.abstract_tensor import AbstractTensor, distinct
 from wsflow.tracing.contraction import Operands, contract
 from wsflow.tracing.elementwise import ELEMENTWISE, Elementwise
-from wsflow.tracing.pointwise import biased, extremum, nonlinear, pointwise_on
+from wsflow.tracing.pointwise import biased, extremum, nonlinear, pointwise, pointwise_on
 from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace, scaleless
 
@@ -164,3 +164,42 @@ def batch_norm(
         result = pointwise_on(t, result, running_mean, [1], None)
         result = pointwise_on(t, result, running_var, [1], [1, 1])
     return _results(t, _affine(t, result, weight, bias, [1]))
+
+
+def ranked(t: Trace, input: AbstractTensor, dim: int = -1, **_: Any) -> Any:
+    """Sort, or take the largest k, along a dimension, whose neurons are fixed: experts, where that routes."""
+    dim %= max(1, len(input.shape))
+    t.constraints.forbid_scaling(input)
+    input = t.constraints.fix_on(input, [dim]).mixed([dim])
+    labels = [own for own in input.labels if dim not in own.dims]
+    if len(t.shape) == len(input.shape):
+        values = AbstractTensor(tuple(t.shape), input.axes, (*labels, *distinct(t.shape, [dim])))
+    else:
+        place = {d: d - (d > dim) for d in range(len(input.shape))}
+        axes = tuple(axis.renamed(place) for axis in input.axes)
+        values = AbstractTensor(tuple(t.shape), axes, tuple(own.renamed(place) for own in labels))
+    return [values, scaleless(values)] if t.n_results > 1 else values
+
+
+def position(t: Trace, input: AbstractTensor, dim: int | None = None, **_: Any) -> AbstractTensor:
+    """Take the position of a maximum: neurons along the dimension have numbers."""
+    if dim is None:
+        return t.opaque([input])
+    result: AbstractTensor = ranked(t, input, dim)
+    return scaleless(result)
+
+
+def weight_norm(t: Trace, v: AbstractTensor, g: AbstractTensor, dim: int = 0) -> Any:
+    """Map g v / |v|, with a norm for each index of one dimension (-1: one for all): there v may have any length.
+
+    References
+    ----------
+    Salimans and Kingma 2016, arXiv:1602.07868.
+    """
+    rest = [d for d in range(len(v.shape)) if dim == -1 or d != dim % len(v.shape)]
+    t.constraints.forbid_scaling(replace(v, axes=tuple(v.axes_on(rest))), sign=False)
+    t.nest_along(v, rest)
+    # a length is lost, a sign is not
+    axes = tuple(replace(axis, terms=tuple((0, s, variables) for _, s, variables in axis.terms)) for axis in v.axes)
+    result = pointwise(t, [replace(v.generic().mixed(rest), axes=axes), g], [1, 1])
+    return [result, g.generic()] if t.n_results > 1 else result

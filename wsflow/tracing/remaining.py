@@ -159,7 +159,9 @@ class _Vertices:
 
     def relation(self, block: Block, values: Array) -> Iterator[Relation]:
         """Yield the relation that the numbers of a block (*extents) are, if neurons range over one of its axes."""
-        axes = [axis for axis in block.neuron_axes() if not _is_parent(block, axis)]
+        # without those in whose neurons the neurons of other axes lie, which stand for them
+        parents = {block.parent_axis(axis) for axis in range(len(block.axes))}
+        axes = [axis for axis in block.neuron_axes() if axis not in parents]
         if not axes:
             return
         vertices = [_along(self.of_space(block.axes[axis]), block, axis).reshape(-1) for axis in axes]
@@ -190,11 +192,6 @@ class _Vertices:
             if (own != np.arange(group.total)).any():
                 found[group.name] = tuple(own.tolist())
         return found
-
-
-def _is_parent(block: Block, axis: int) -> bool:
-    """Return whether another axis' neurons lie in those of this axis, and stand for them."""
-    return any(block.parent_axis(other) == axis for other in range(len(block.axes)))
 
 
 def _along(values: Array, block: Block, axis: int) -> Array:

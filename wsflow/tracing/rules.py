@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.tracing import indexing, linear, pointwise, ranking, reductions, reshaping, spatial, weight_maps
+from wsflow.tracing import indexing, linear, pointwise, reductions, reshaping, spatial
 from wsflow.tracing.abstract_tensor import AbstractTensor
+from wsflow.tracing.deterministic import DRAWS
 from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE
 from wsflow.tracing.pointwise import Rule
 from wsflow.tracing.trace import Trace
@@ -155,17 +156,14 @@ RULES: dict[str, Rule] = {
     "sum": reductions.reduction,
     "mean": reductions.mean,
     **dict.fromkeys(("amax", "max", "amin", "min"), reductions.maximum),
-    **dict.fromkeys(
-        ("logsumexp", "prod", "var_mean", "any", "all"),
-        reductions.statistics,
-    ),
+    **dict.fromkeys(("logsumexp", "prod", "var_mean", "any", "all"), reductions.statistics),
     **dict.fromkeys(("norm", "linalg_vector_norm"), reductions.vector_norm),
     "var": partial(reductions.spread, row=ELEMENTWISE["square"]),
     "std": partial(reductions.spread, row=ELEMENTWISE["abs"]),
-    **dict.fromkeys(("topk", "sort", "argsort", "msort", "kthvalue", "median", "mode", "cummax"), ranking.ranked),
-    **dict.fromkeys(("argmax", "argmin"), ranking.position),
-    "gather": ranking.gather,
-    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_maps.weight_norm),
+    **dict.fromkeys(("topk", "sort", "argsort", "msort", "kthvalue", "median", "mode", "cummax"), reductions.ranked),
+    **dict.fromkeys(("argmax", "argmin"), reductions.position),
+    "gather": indexing.take_along,
+    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), reductions.weight_norm),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), reductions.softmax),
     **dict.fromkeys(("cumsum", "cumprod"), reductions.scan),
     "layer_norm": reductions.layer_norm,
@@ -196,11 +194,9 @@ RULES: dict[str, Rule] = {
     "unfold": indexing.unfold,
     **dict.fromkeys(("scatter_add", "index_add", "scatter_reduce", "scatter"), indexing.scatter),
     **dict.fromkeys(("arange", "linspace", "empty", "empty_like", "new_empty"), indexing.fixed),
-    **dict.fromkeys(("rand", "randn", "rand_like", "randn_like", "uniform", "exponential"), indexing.constant),
-    **dict.fromkeys(("normal_functional", "log_normal", "cauchy", "geometric"), indexing.constant),
+    **dict.fromkeys((*DRAWS, "ones", "ones_like", "new_ones", "scalar_tensor"), indexing.constant),
     "bernoulli": indexing.drawn,
     "normal": indexing.normal,
-    **dict.fromkeys(("ones", "ones_like", "new_ones", "scalar_tensor"), indexing.constant),
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), indexing.zeros),
     **dict.fromkeys(("full", "full_like", "new_full"), indexing.full),
     "fill": indexing.fill,
@@ -216,5 +212,15 @@ HANDLE_FLIPS: frozenset[Rule] = frozenset(
     )
 )
 
+# decompositions and functions of matrices: no symmetry acts on their operands
+_MATRIX_FUNCTIONS = """
+    matrix_exp linalg_matrix_exp inverse linalg_inv linalg_inv_ex linalg_pinv linalg_solve linalg_solve_ex
+    _linalg_solve_ex linalg_solve_triangular triangular_solve linalg_qr qr geqrf linalg_householder_product orgqr ormqr
+    linalg_svd _linalg_svd svd linalg_eigh linalg_eig _linalg_eigh linalg_cholesky linalg_cholesky_ex cholesky linalg_lu
+    linalg_lu_factor linalg_det _linalg_det det linalg_slogdet _linalg_slogdet slogdet linalg_lstsq linalg_matrix_power
+    diagonal diag diag_embed trace
+    """
+MATRIX_FUNCTIONS = frozenset(_MATRIX_FUNCTIONS.split())
+
 # what is left as it is in a graph: a rule, or no symmetry
-KNOWN = frozenset((*RULES, *weight_maps.MATRIX_FUNCTIONS))
+KNOWN = frozenset((*RULES, *MATRIX_FUNCTIONS))

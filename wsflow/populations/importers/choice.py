@@ -126,13 +126,9 @@ def _notes(leaves: Mapping[str, Leaf], match: Match) -> dict[str, str]:
 
 def _cast(leaves: Mapping[str, Leaf], keys: Mapping[str, str]) -> tuple[str, ...]:
     taken = [leaves[key] for key in keys.values()]
-    halves = [leaf for leaf in taken if leaf.floating and _width(leaf.dtype) < 32]
+    # the bits of a dtype such as float16, bfloat16 or float8_e4m3fn
+    halves = [leaf for leaf in taken if leaf.floating and int(re.findall(r"float(\d+)", leaf.dtype)[0]) < 32]
     return tuple(sorted({leaf.dtype for leaf in halves}))
-
-
-def _width(dtype: str) -> int:
-    """Return the bits of a dtype such as float16, bfloat16 or float8_e4m3fn."""
-    return int(re.findall(r"float(\d+)", dtype)[0])
 
 
 def _network(leaves: Mapping[str, Leaf], architecture: Architecture, keys: Mapping[str, str]) -> dict[str, np.ndarray]:

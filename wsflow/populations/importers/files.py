@@ -1,21 +1,25 @@
-"""A file that was read: its tensors by name, and what its format says of the network."""
+"""A file that was read: its tensors by name, what its format says of the network, and what was done to it."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.state_names import misfits
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.choice import restricted
+from wsflow.populations.importers.choice import Choice, restricted
 from wsflow.populations.importers.damaged import ARRAY, SAVE
 from wsflow.populations.importers.layouts import torch_layout
 from wsflow.populations.importers.leaves import Checkpoint, Leaf, is_tensor, leaves_of
-from wsflow.populations.importers.nnet import fold_normalization
+from wsflow.populations.importers.perceptrons import fold_normalization
+from wsflow.populations.population import versions
 
+LISTED = 20
 # names of what is not the weights of a network, and what to do with it
 FOREIGN_WEIGHTS = {
     re.compile(
@@ -96,3 +100,32 @@ def misfits_of(file: File, architecture: Architecture) -> list[str]:
     ]
     shapes = {key: leaf.shape for key, leaf in torch_layout(file.leaves, file.content.channels_last).items()}
     return unread or [f"{file.name} {problem}" for problem in misfits(shapes, architecture)]
+
+
+def provenance_of(files: Sequence[File], choices: Sequence[Choice], names: Sequence[str], fold: bool) -> dict[str, Any]:
+    """Return what was read from which file and what was done to it, as JSON data."""
+    short = _short([file.name for file in files])
+    both = list(zip(short, files, choices, strict=True))
+    done: dict[str, dict[str, Any]] = {
+        "notes": {name: {**file.content.notes, **choice.notes} for name, file, choice in both},
+        "normalization": {name: file.content.normalization for name, file, _ in both},
+        "prefixes": {name: choice.prefix for name, _, choice in both},
+        "not_taken": {name: list(choice.others) for name, _, choice in both},
+        "left_out": {name: list(choice.left_out[:LISTED]) for name, _, choice in both},
+        "cast_to_float32": {name: list(choice.cast) for name, _, choice in both},
+    }
+    kept = {key: {name: value for name, value in values.items() if value} for key, values in done.items()}
+    return {
+        "made_by": "load_networks",
+        "networks": _short(names),
+        **{key: values for key, values in kept.items() if values},
+        **({"normalization_is": "folded, without clipping" if fold else "kept apart"} if kept["normalization"] else {}),
+        "versions": versions("torch"),
+    }
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return paths relative to the folder that all of them have in common, which others need not know."""
+    folders = {str(Path(name).parent) for name in names}
+    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    return [Path(os.path.relpath(os.path.abspath(name), common)).as_posix() for name in names]

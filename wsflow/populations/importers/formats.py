@@ -11,10 +11,15 @@ from wsflow.populations.file_kinds import other_than
 from wsflow.populations.importers.damaged import ARRAY, SAVE, intact
 from wsflow.populations.importers.keras_files import read_hdf5, read_keras
 from wsflow.populations.importers.leaves import Checkpoint
-from wsflow.populations.importers.msgpack_files import read_msgpack
-from wsflow.populations.importers.nnet import read_nnet
 from wsflow.populations.importers.onnx_files import read_onnx
-from wsflow.populations.importers.state_dict_files import INDEX, read_index, read_npz_state, read_safetensors
+from wsflow.populations.importers.perceptrons import read_nnet
+from wsflow.populations.importers.state_dict_files import (
+    INDEX,
+    read_index,
+    read_msgpack,
+    read_npz_state,
+    read_safetensors,
+)
 from wsflow.populations.importers.torch_files import ZIP, read_pickle, read_torch
 from wsflow.populations.readers import check_kind
 

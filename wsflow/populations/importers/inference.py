@@ -30,17 +30,13 @@ def infer(leaves: Leaves, activation: str, ordered: bool) -> Architecture:
     except ValueError as error:
         for axis in AXES:
             stacked = {key: leaf.stacked(axis) for key, leaf in leaves.items() if leaf.has_axis(axis)}
-            if _is_stacked(leaves, axis) and (found := _or_none(torch_layout(stacked), activation, ordered)):
+            # all tensors have one length along the axis
+            alike = len(stacked) == len(leaves) and len({leaf.value.shape[axis] for leaf in leaves.values()}) == 1
+            if alike and (found := _or_none(torch_layout(stacked), activation, ordered)):
                 return found
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(str(error)) from error
-
-
-def _is_stacked(leaves: Leaves, axis: int) -> bool:
-    """Return whether all tensors have one length along an axis."""
-    everywhere = all(leaf.has_axis(axis) for leaf in leaves.values())
-    return everywhere and len({leaf.value.shape[axis] for leaf in leaves.values()}) == 1
 
 
 def _or_none(leaves: Leaves, activation: str, ordered: bool) -> Architecture | None:

@@ -17,13 +17,12 @@ from wsflow.architecture.state_rows import misfit_error, rows_of_states
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.choice import Choice, choose
 from wsflow.populations.importers.damaged import intact
-from wsflow.populations.importers.files import File, file_of, foreign_weights, misfits_of
+from wsflow.populations.importers.files import File, file_of, foreign_weights, misfits_of, provenance_of
 from wsflow.populations.importers.formats import FORMATS, read_file
 from wsflow.populations.importers.inference import infer
 from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.paths import network_files
 from wsflow.populations.importers.perceptrons import is_perceptron, read_perceptron
-from wsflow.populations.importers.provenance import provenance_of
 from wsflow.populations.importers.runs import leaks
 from wsflow.populations.importers.zoos.archives import unpacked
 from wsflow.populations.importers.zoos.layouts import read_zoo

@@ -1,27 +1,40 @@
-"""State dicts in files of safetensors, alone or in shards, and of NumPy."""
+"""State dicts in files of safetensors, alone or in shards, of NumPy, and of flax: dictionaries of arrays in msgpack.
+
+References
+----------
+flax/serialization.py (the types of extensions).
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.damaged import intact
 from wsflow.populations.importers.leaves import Checkpoint
+from wsflow.populations.importers.stored import BFLOAT16, NUMBERS, StoredArray, StoredDtype
 from wsflow.populations.importers.torch_files import read_torch
 from wsflow.populations.readers import MAXIMUM_BYTES, check_kind, read_member
 
 SHARD = re.compile(r"-\d{5}-of-(\d{5})\.(safetensors|bin|pt|pth)$")
 INDEX = ".index.json"
+ARRAY, SCALAR = 1, 3  # extensions of flax
 
 
 def read_safetensors(path: Path) -> Checkpoint:
     """Read a state dict that safetensors wrote, which does not keep the order of layers."""
-    _check_whole(path)
+    shard = SHARD.search(path.name)
+    if shard and int(shard.group(1)) > 1:
+        raise InvalidInputError(
+            f"{path}: by its name this is one of {int(shard.group(1))} files that hold one network together. Pass the "
+            f"folder, or the index (model.safetensors{INDEX})."
+        )
     state, metadata = _tensors(path)
     if "wsflow" in metadata:
         raise InvalidInputError(f"{path}: this is a file of wsflow. Load it with wsflow.load_population(path).")
@@ -37,25 +50,11 @@ def _tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     # read, not mapped: a file that is cut off while it is mapped kills the process
     data = path.read_bytes()
     try:
-        return load(data), _metadata(data)
+        state = load(data)
     except SafetensorError as error:
         raise ValueError(error) from error
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    stream = io.BytesIO(data)
-    length = int.from_bytes(stream.read(8), "little")
-    return json.loads(stream.read(length)).get("__metadata__") or {}
-
-
-def _check_whole(path: Path) -> None:
-    """Refuse a file that is by its name one of several, where the others hold the rest of the network."""
-    shard = SHARD.search(path.name)
-    if shard and int(shard.group(1)) > 1:
-        raise InvalidInputError(
-            f"{path}: by its name this is one of {int(shard.group(1))} files that hold one network together. Pass the "
-            f"folder, or the index (model.safetensors{INDEX})."
-        )
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    return state, json.loads(header).get("__metadata__") or {}
 
 
 def read_index(path: Path) -> Checkpoint:
@@ -105,3 +104,35 @@ def read_npz_state(path: Path) -> Checkpoint:
     if not state:
         raise InvalidInputError(f"{path}: there is no array in this file. Write it with numpy.savez(path, **state).")
     return Checkpoint(state, what="npz file")
+
+
+def read_msgpack(path: Path) -> Checkpoint:
+    """Read what ``flax.serialization.to_bytes`` or ``msgpack_serialize`` made, whose dictionaries have no order."""
+    try:
+        import msgpack
+    except ImportError as error:
+        raise InvalidInputError(f"{path}: files of flax need the msgpack package: pip install wsflow[flax].") from error
+    tree = msgpack.unpackb(path.read_bytes(), ext_hook=_extension, raw=False, strict_map_key=False)
+    return Checkpoint(tree, what="file of flax", ordered=False)
+
+
+def _extension(code: int, data: bytes) -> Any:
+    if code not in (ARRAY, SCALAR):
+        return None
+    import msgpack
+
+    content = msgpack.unpackb(data, raw=True)
+    if not isinstance(content, (list, tuple)) or len(content) != 3 or not isinstance(content[1], (bytes, str)):
+        raise ValueError("an array in it is damaged")
+    shape, name, numbers = content
+    array = StoredArray()
+    array.set(tuple(shape), _dtype(name), False, numbers)
+    return array
+
+
+def _dtype(name: bytes | str) -> StoredDtype:
+    text = name.decode("ascii") if isinstance(name, bytes) else name
+    if text == BFLOAT16:
+        return StoredDtype(BFLOAT16)
+    code = np.dtype(text).str
+    return StoredDtype(code if NUMBERS.match(code) else "object")

@@ -69,7 +69,7 @@ class StoredTensor:
 
     def check_dense(self, key: str) -> None:
         """Refuse a tensor that repeats the numbers of its storage, which can have any size."""
-        if math.prod(self.shape) * _item_bytes(self.dtype) > self.storage.n_bytes:
+        if math.prod(self.shape) * item_bytes(self.dtype) > self.storage.n_bytes:
             raise InvalidInputError(
                 f"{key!r} of shape {self.shape} repeats a tensor of {self.storage.n_bytes} bytes: save what it is, "
                 "with .contiguous()."
@@ -101,22 +101,25 @@ class StoredArray:
     fortran: bool = False
     content: bytes | bytearray = b""
 
-    def build(self, state: Any) -> None:
+    def build(self, state: Any) -> StoredArray:
         """Take the state of an array: version, shape, dtype, order and bytes."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise ValueError("an array of NumPy in its pickle is damaged")
-        self.set(state[1], state[2], bool(state[3]), state[4])
+        return self.set(state[1], state[2], bool(state[3]), state[4])
 
-    def set(self, shape: Any, dtype: Any, fortran: bool, content: Any) -> None:
+    def set(self, shape: Any, dtype: Any, fortran: bool, content: Any) -> StoredArray:
         """Take shape, dtype, order and bytes; an array of objects has the dtype ``object`` and no numbers."""
-        self.dtype, self.shape, self.fortran = _dtype_name(dtype), _sizes(shape), fortran
+        self.dtype = dtype.name if isinstance(dtype, StoredDtype) else "object"
+        self.shape, self.fortran = _sizes(shape), fortran
         if self.dtype == "object":
-            return
+            return self
         if not isinstance(content, (bytes, bytearray)):
             raise ValueError("an array of NumPy in its pickle has no bytes")
-        if len(content) != math.prod(self.shape) * _item_size(self.dtype):
+        size = 2 if self.dtype == BFLOAT16 else np.dtype(self.dtype).itemsize
+        if len(content) != math.prod(self.shape) * size:
             raise ValueError(f"an array of shape {self.shape} in its pickle has {len(content)} bytes")
         self.content = content
+        return self
 
     def load(self) -> Any:
         """Return the array, or a tensor in a precision that NumPy does not have."""
@@ -147,14 +150,6 @@ def bfloat16_tensor(bits: np.ndarray) -> Any:
     return torch.from_numpy(bits.astype(np.int16, order="C")).view(torch.bfloat16)
 
 
-def _dtype_name(dtype: Any) -> str:
-    return dtype.name if isinstance(dtype, StoredDtype) else "object"
-
-
-def _item_size(name: str) -> int:
-    return 2 if name == BFLOAT16 else np.dtype(name).itemsize
-
-
 def _sizes(values: Any) -> tuple[int, ...]:
     values = tuple(values) if isinstance(values, (tuple, list)) else ()
     sizes = all(isinstance(value, int) and 0 <= value < 2**62 for value in values)
@@ -172,10 +167,11 @@ def storage_dtype(kind: Any) -> str:
     return dtype
 
 
-def _item_bytes(dtype: str) -> int:
+def item_bytes(dtype: str) -> int:
+    """Return the bytes of a number of a dtype of torch."""
     import torch
 
-    return getattr(torch, dtype).itemsize
+    return int(getattr(torch, dtype).itemsize)
 
 
 def _tensor(
@@ -205,16 +201,16 @@ def _view(storage: Storage, dtype: str, offset: Any, size: Any, stride: Any) -> 
     if len(shape) != len(strides):
         raise ValueError("it has a tensor whose shape and strides do not go together")
     last = start + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if math.prod(shape) else -1
-    if (last + 1) * _item_bytes(dtype) > storage.n_bytes:
+    needed = (last + 1) * item_bytes(dtype)
+    if needed > storage.n_bytes:
         raise ValueError(
-            f"it has a tensor of shape {shape} that needs {(last + 1) * _item_bytes(dtype)} bytes of a storage of "
-            f"{storage.n_bytes}"
+            f"it has a tensor of shape {shape} that needs {needed} bytes of a storage of {storage.n_bytes}"
         )
     return StoredTensor(storage, dtype, shape, strides, start)
 
 
-def _parameter(data: Any, *more: Any) -> Any:
-    return data
+def _first(value: Any = (), *more: Any) -> Any:
+    return value
 
 
 def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
@@ -238,21 +234,16 @@ def _dtype(kind: Any, *more: Any) -> StoredDtype:
 
 
 def _scalar(dtype: Any, content: Any = b"") -> Any:
-    array = StoredArray()
-    array.set((), dtype, False, content)
+    array = StoredArray().set((), dtype, False, content)
     return array.load().item() if array.dtype != "object" else Opaque(Global("numpy", "generic"), (content,))
 
 
 def _array_of_buffer(content: Any, dtype: Any, shape: Any, order: Any = "C", *more: Any) -> StoredArray:
-    array = StoredArray()
-    array.set(shape, dtype, order == "F", content)
-    return array
+    return StoredArray().set(shape, dtype, order == "F", content)
 
 
 def _jax_array(function: Any, arguments: Any, state: Any, *more: Any) -> StoredArray:
-    array = StoredArray()
-    array.build(state)
-    return array
+    return StoredArray().build(state)
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
@@ -272,21 +263,17 @@ def _set(values: Any = ()) -> set[Any]:
     return {value for value in values if isinstance(value, (str, int))} if isinstance(values, list) else set()
 
 
-def _sequence(values: Any = ()) -> Any:
-    return values
-
-
 # what a pickle may call, and what is done for it
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_device_tensor_from_numpy": _parameter,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_device_tensor_from_numpy": _first,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
     "torch._tensor._rebuild_from_type_v2": _from_type,
-    "torch.Size": _sequence,
+    "torch.Size": _first,
     "collections.OrderedDict": _dictionary,
     "collections.defaultdict": _dictionary,
     "builtins.dict": _dictionary,

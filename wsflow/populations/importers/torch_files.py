@@ -19,7 +19,7 @@ from typing import Any
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.damaged import SAVE
 from wsflow.populations.importers.leaves import Checkpoint
-from wsflow.populations.importers.stored import FUNCTIONS, Storage, storage_dtype
+from wsflow.populations.importers.stored import FUNCTIONS, Storage, item_bytes, storage_dtype
 from wsflow.populations.importers.unpickling import unpickle
 
 SCRIPT = re.compile(r"^[^/]*/(constants\.pkl$|code/)")
@@ -59,7 +59,7 @@ def _zip_content(path: Path) -> Any:
         if member is None:
             raise ValueError(f"the storage {key!r} is missing")
         if key not in storages:
-            size = _size(dtype, n_elements)
+            size = n_elements * item_bytes(dtype)
             if member.file_size != size:
                 raise ValueError(f"the storage {key!r} has {member.file_size} bytes, and is said to have {size}")
             storages[key] = Storage(dtype, size, lambda: _member(path, member))
@@ -119,12 +119,6 @@ def _identity(identity: Any) -> tuple[str, str, int]:
     return storage_dtype(kind), str(key), n_elements
 
 
-def _size(dtype: str, n_elements: int) -> int:
-    import torch
-
-    return n_elements * int(getattr(torch, dtype).itemsize)
-
-
 def _functions(nested: bool = False) -> dict[str, Callable[..., Any]]:
     """Return what pickles may call; a storage within a plain pickle is a file of torch of its own."""
 
@@ -147,7 +141,7 @@ def legacy_content(file: io.BytesIO, nested: bool = False) -> Any:
         if isinstance(identity, tuple) and len(identity) > 1 and identity[0] in ("module", b"module"):
             return identity[1]  # a class, with the text of its source
         dtype, key, n_elements = _identity(identity)
-        n_bytes = _size(dtype, n_elements)
+        n_bytes = n_elements * item_bytes(dtype)
         if n_bytes > size:
             raise ValueError(f"the storage {key!r} is said to have {n_bytes} bytes, more than the file")
         read = lambda: file.getvalue()[places[key] : places[key] + n_bytes]  # noqa: E731
@@ -175,7 +169,7 @@ def _place(file: io.BytesIO, key: str, storage: Storage, places: dict[str, int])
     (n_elements,) = struct.unpack("<q", head)
     start = file.tell()
     stop = start + storage.n_bytes
-    if _size(storage.dtype, n_elements) != storage.n_bytes or stop > len(file.getbuffer()):
+    if n_elements * item_bytes(storage.dtype) != storage.n_bytes or stop > len(file.getbuffer()):
         raise ValueError(f"the storage {key!r} has another size than it is said to have, or is cut off")
     places[key] = start
     file.seek(stop)

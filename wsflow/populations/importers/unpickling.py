@@ -14,37 +14,11 @@ from typing import IO, Any
 
 MAXIMUM_INSTRUCTIONS = 5_000_000
 # what runs commands or takes memory when it is called; nothing is called here, but no checkpoint has use for these
-HARMFUL_MODULES = frozenset(
-    [
-        "os",
-        "posix",
-        "nt",
-        "subprocess",
-        "commands",
-        "pty",
-        "sys",
-        "shutil",
-        "socket",
-        "importlib",
-        "imp",
-        "runpy",
-        "webbrowser",
-        "ctypes",
-        "marshal",
-        "code",
-        "codeop",
-        "pickle",
-        "_pickle",
-        "multiprocessing",
-        "urllib.request",
-        "http.client",
-        "timeit",
-        "pdb",
-        "bdb",
-        "cProfile",
-        "profile",
-    ]
-)
+_HARMFUL = """
+    os posix nt subprocess commands pty sys shutil socket importlib imp runpy webbrowser ctypes marshal code codeop
+    pickle _pickle multiprocessing urllib.request http.client timeit pdb bdb cProfile profile
+    """
+HARMFUL_MODULES = frozenset(_HARMFUL.split())
 HARMFUL_NAMES = frozenset(
     f"{module}.{name}"
     for modules, names in (
@@ -239,40 +213,25 @@ def _dictionary(values: list[Any]) -> dict[Any, Any]:
     return {_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
 
-def _constant(value: Any) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.push(value)
-
-
-def _argument(machine: _Machine, argument: Any) -> None:
-    machine.push(argument)
-
-
-def _tuple(size: int) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.push(machine.pop_tuple(size))
-
-
-def _nothing(machine: _Machine, argument: Any) -> None:
-    """Skip an instruction that only describes the file."""
-
-
 _VALUES = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
     "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
 )
 
 INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
-    **dict.fromkeys(_VALUES.split(), _argument),
-    **dict.fromkeys(("PROTO", "FRAME"), _nothing),
+    **dict.fromkeys(_VALUES.split(), _Machine.push),
+    # they only describe the file
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
     "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
-    "NONE": _constant(None),
-    "NEWTRUE": _constant(True),
-    "NEWFALSE": _constant(False),
-    "EMPTY_TUPLE": _constant(()),
-    "TUPLE1": _tuple(1),
-    "TUPLE2": _tuple(2),
-    "TUPLE3": _tuple(3),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE1": lambda machine, _: machine.push(machine.pop_tuple(1)),
+    "TUPLE2": lambda machine, _: machine.push(machine.pop_tuple(2)),
+    "TUPLE3": lambda machine, _: machine.push(machine.pop_tuple(3)),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     "EMPTY_SET": lambda machine, _: machine.push(set()),

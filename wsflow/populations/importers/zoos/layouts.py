@@ -74,7 +74,10 @@ def _zoo(networks: Any, runs: Sequence[int], steps: Sequence[Any], rows: Sequenc
 
 
 def _of_runs(folder: Path) -> Zoo | None:
-    runs = _run_folders(folder)
+    # folders with settings or results, and with networks
+    tables = ("result.json", "params.json")
+    found = [p for p in folder.iterdir() if p.is_dir() and any((p / name).is_file() for name in tables)]
+    runs = sorted((p for p in found if next(_checkpoints(p), None)), key=natural_key)
     if not runs:
         return None
     paths, numbers, steps, measured, drawn = [], [], [], [], []
@@ -88,13 +91,6 @@ def _of_runs(folder: Path) -> Zoo | None:
             measured.append({} if step is None else results.get(step, {}))
             drawn.append(settings)
     return Zoo(paths, numbers, steps, measured, drawn, None, {"runs": [run.name for run in runs]})
-
-
-def _run_folders(folder: Path) -> list[Path]:
-    """Return the folders of runs: with settings or results, and with networks."""
-    tables = ("result.json", "params.json")
-    found = [p for p in folder.iterdir() if p.is_dir() and any((p / name).is_file() for name in tables)]
-    return sorted((p for p in found if next(_checkpoints(p), None)), key=natural_key)
 
 
 def _results(run: Path) -> dict[int, Row]:
@@ -120,10 +116,6 @@ def _is_network(path: Path) -> bool:
     return known and path.is_file() and not BESIDE.match(path.name)
 
 
-def _network_files(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.rglob("*") if _is_network(p)), key=natural_key)
-
-
 def _table_files(folder: Path) -> list[Path]:
     names = [p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith((".csv", ".csv.gz", ".json"))]
     # shards have an index, and networks of other tools their settings
@@ -132,7 +124,7 @@ def _table_files(folder: Path) -> list[Path]:
 
 
 def _of_table(folder: Path) -> Zoo | None:
-    files = _network_files(folder) if _table_files(folder) else []
+    files = sorted((p for p in folder.rglob("*") if _is_network(p)), key=natural_key) if _table_files(folder) else []
     tables, unread = _tables(folder)
     named = [pair for rows in tables for pair in _named(rows, _names(folder, files))]
     for error in unread:

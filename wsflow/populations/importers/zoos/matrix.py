@@ -45,7 +45,9 @@ def read_matrix(folder: Path) -> tuple[Matrix, list[Row]]:
     InvalidInputError
         If the layout does not divide the columns among parameters, or there are not as many rows of metrics.
     """
-    path = _only(folder, "*weights*.npy")
+    path, *others = sorted(folder.glob("*weights*.npy"))
+    if others:
+        raise InvalidInputError(f"{folder}: there are {path.name} and {others[0].name}. Leave one of them.")
     values = _values(path)
     columns = _columns(folder / "layout.csv", values.shape[1])
     tables = [p for p in folder.glob("*metrics*.csv*") if p.name.lower().endswith((".csv", ".csv.gz"))]
@@ -55,13 +57,6 @@ def read_matrix(folder: Path) -> tuple[Matrix, list[Row]]:
             f"{tables[0]}: there are {len(rows)} rows, and {len(values)} networks in {path.name}. Restore both."
         )
     return Matrix(path, values, columns), rows
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) > 1:
-        raise InvalidInputError(f"{folder}: there are {found[0].name} and {found[1].name}. Leave one of them.")
-    return found[0]
 
 
 def _values(path: Path) -> np.ndarray:

@@ -61,19 +61,11 @@ class Zoo:
             raise InvalidInputError(f"No network of this zoo has the activation {activation!r}, but {kinds}. Choose.")
         kept = [kind == activation for kind in known]
         notes = {**self.notes, "of_other_activations": len(kept) - sum(kept)}
-        return replace(self._of(kept), notes=notes)
-
-    def _of(self, kept: Sequence[bool]) -> Zoo:
-        networks = self.networks
-        return Zoo(
-            networks.of(kept) if isinstance(networks, Matrix) else list(compress(networks, kept)),
-            list(compress(self.runs, kept)),
-            list(compress(self.steps, kept)),
-            list(compress(self.measured, kept)),
-            list(compress(self.drawn, kept)),
-            None if self.labels is None else list(compress(self.labels, kept)),
-            self.notes,
-        )
+        rows = {name: getattr(self, name) for name in ("runs", "steps", "measured", "drawn", "labels")}
+        chosen: dict[str, Any] = {name: x if x is None else list(compress(x, kept)) for name, x in rows.items()}
+        own = self.networks
+        networks = own.of(kept) if isinstance(own, Matrix) else list(compress(own, kept))
+        return Zoo(networks, notes=notes, **chosen)
 
     def placed(self, runs: Any, steps: Any) -> Zoo:
         """Return the zoo with these runs and steps instead of its own, if they are given, and with steps of all.
