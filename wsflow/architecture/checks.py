@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from wsflow.architecture.names import check_names
 from wsflow.architecture.parameters import Parameter
 from wsflow.architecture.sequential import check_shapes
 from wsflow.architecture.spaces import NeuronGroup, Wire
@@ -15,6 +15,8 @@ from wsflow.exceptions import InvalidInputError
 from wsflow.memory import check_memory
 
 DOUBLE = 8  # bytes of a number
+# control characters, halves of surrogate pairs, ends of lines and of paragraphs
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def check(architecture: Any) -> None:
@@ -86,3 +88,18 @@ def _check_references(architecture: Any) -> None:
         if unknown := sorted(set(names) - set(shapes)):
             raise ValueError(f"{user} uses {unknown[0]!r}, which is no parameter of this architecture.")
     check_shapes(architecture.layers, shapes)
+
+
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Refuse a name that is empty, has characters that cannot be printed, or is there twice."""
+    seen: set[str] = set()
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"The name of a {what} is a string that is not empty, got {name!r}.")
+        if any(unicodedata.category(character) in UNPRINTABLE for character in name):
+            raise ValueError(
+                f"The name of a {what} has no control characters and no ends of lines, got {name!r}. Rename it."
+            )
+        if name in seen:
+            raise ValueError(f"The name {name!r} of a {what} is repeated: each {what} has a name of its own.")
+        seen.add(name)

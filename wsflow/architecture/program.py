@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from wsflow.architecture.names import check_names
+from wsflow.architecture.checks import check_names
 from wsflow.architecture.operations import OPERATIONS
 
 # bytes of each number, by type

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from wsflow.architecture.architecture import Architecture
 from wsflow.architecture.parameters import Block, Parameter
-from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, groups_of, lineage
+from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire, groups_of, lineage
 
 
 def restricted(architecture: Architecture, groups: Collection[str], wires: Collection[str] = ()) -> Architecture:
@@ -24,16 +24,11 @@ def restricted(architecture: Architecture, groups: Collection[str], wires: Colle
     ['hidden2']
     """
     fixed = _fixed(architecture, set(groups))
-    free = [w for w in architecture.wires if w.name not in wires and not fixed.keys() & _moved_with(w.space)]
+    moved = {w.name: {part.name for part in _groups(w.space)} for w in architecture.wires}
+    free = [w for w in architecture.wires if w.name not in wires and not fixed.keys() & moved[w.name]]
     if not fixed and len(free) == len(architecture.wires):
         return architecture
-    known = {wire.name for wire in free}
-    return replace(
-        architecture,
-        parameters=tuple(_restricted_parameter(parameter, fixed, known) for parameter in architecture.parameters),
-        wires=tuple(replace(wire, space=_restricted_space(wire.space, fixed, wire.space.total)) for wire in free),
-        activation_sites=tuple(site for site in architecture.activation_sites if site.group not in fixed),
-    )
+    return _with(architecture, fixed, free)
 
 
 def in_order(architecture: Architecture, scalings: Mapping[str, frozenset[str]]) -> Architecture:
@@ -49,27 +44,26 @@ def in_order(architecture: Architecture, scalings: Mapping[str, frozenset[str]])
     (Wire(name='hidden1', space=Fixed(size=3, name=''), scalings=frozenset({'positive'})),)
     """
     fixed = dict.fromkeys((group.name for group in architecture.groups), "")
-    wires = [wire for wire in architecture.wires if scalings.get(wire.name) and not _is_nested(wire.space)]
+    nested = {w.name for w in architecture.wires if any(part.parent is not None for part in _groups(w.space))}
+    wires = [w for w in architecture.wires if scalings.get(w.name) and w.name not in nested]
+    return _with(architecture, fixed, [replace(wire, scalings=scalings[wire.name]) for wire in wires])
+
+
+def _with(architecture: Architecture, fixed: Mapping[str, str], wires: Sequence[Wire]) -> Architecture:
+    """Return an architecture with fixed groups, and of its wires these alone."""
     known = {wire.name for wire in wires}
     return replace(
         architecture,
         parameters=tuple(_restricted_parameter(parameter, fixed, known) for parameter in architecture.parameters),
-        wires=tuple(
-            replace(w, space=_restricted_space(w.space, fixed, w.space.total), scalings=scalings[w.name]) for w in wires
-        ),
-        activation_sites=(),
+        wires=tuple(replace(wire, space=_restricted_space(wire.space, fixed, wire.space.total)) for wire in wires),
+        activation_sites=tuple(site for site in architecture.activation_sites if site.group not in fixed),
     )
 
 
-def _is_nested(space: Space) -> bool:
+def _groups(space: Space) -> tuple[NeuronGroup, ...]:
+    """Return the groups whose neurons a space ranges over, without their parents."""
     parts = space.parts if isinstance(space, DirectSum) else (space,)
-    return any(isinstance(part, NeuronGroup) and part.parent is not None for part in parts)
-
-
-def _moved_with(space: Space) -> set[str]:
-    """Return the names of the groups whose neurons a space ranges over, without their parents."""
-    parts = space.parts if isinstance(space, DirectSum) else (space,)
-    return {part.name for part in parts if isinstance(part, NeuronGroup)}
+    return tuple(part for part in parts if isinstance(part, NeuronGroup))
 
 
 def _fixed(architecture: Architecture, names: set[str]) -> dict[str, str]:
@@ -79,15 +73,14 @@ def _fixed(architecture: Architecture, names: set[str]) -> dict[str, str]:
         for _, block, _ in architecture.blocks
         for axis, space in enumerate(block.axes)
         if block.parent_axis(axis) is None
-        for part in (space.parts if isinstance(space, DirectSum) else (space,))
+        for part in _groups(space)
     ]
     count = -1
     while len(names) != count:
         count = len(names)
         deep = (g for g in architecture.groups if len(lineage(g)) > 2)
         names |= {g.name for g in deep if {above.name for above in lineage(g)[1:-1]} & names}
-        names |= {g.name for part in labels if isinstance(part, NeuronGroup) and part.name in names
-                  for g in groups_of(part)}  # fmt: skip
+        names |= {group.name for part in labels if part.name in names for group in groups_of(part)}
     parents = {g.parent.name for g in architecture.groups if g.parent is not None and g.name not in names}
     return {name: name if name in parents else "" for name in names}
 

@@ -56,7 +56,8 @@ def fields_of_shapes(shapes: Mapping[str, Shape], act: str, ordered: bool = True
     if activation(act).learned:
         raise ValueError(f"The activation {act!r} has weights of its own, so this is no plain MLP or CNN. {REMEDY}")
     scalings = plain_scalings([act])
-    names = [name.removesuffix(".weight") for name, shape in shapes.items() if _is_layer(name, shape)]
+    weights = (name for name, shape in shapes.items() if name.endswith(".weight") and 2 <= len(shape) <= 5)
+    names = [name.removesuffix(".weight") for name in weights]
     norms = [name.removesuffix(".running_mean") for name in shapes if name.endswith(".running_mean")]
     _check_names(shapes, names, norms)
     layers = [
@@ -151,10 +152,6 @@ def _norm_parameters(layer: WeightLayer, space: Space, before: str, behind: str)
     yield Parameter(f"{layer.norm}.running_var", shape, (Block((space,)),), "statistic")
     if layer.counted:
         yield fixed_parameter(f"{layer.norm}.num_batches_tracked", (), "statistic")
-
-
-def _is_layer(name: str, shape: Shape) -> bool:
-    return name.endswith(".weight") and 2 <= len(shape) <= 5
 
 
 def _check_names(shapes: Mapping[str, Shape], layers: Sequence[str], norms: Sequence[str]) -> None:

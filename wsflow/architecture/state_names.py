@@ -1,7 +1,8 @@
 """Which tensors of a state dict are the parameters of an architecture, whatever stands before or within their names.
 
 Wrappers put a component into names (``_orig_mod`` by torch.compile), modules that hold the network put a prefix before
-them (``model.``), and beside the network lie metrics, a teacher or averaged weights.
+them (``model.``), and beside the network lie metrics, a teacher or averaged weights. Where names are others than the
+architecture's, the shapes of layers may fit in order.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ AVERAGED = re.compile(
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
+LEAVES = ("weight", "bias", "running_mean", "running_var")
+Layer = dict[str, tuple[str, Shape]]  # from the last component of a name, to the name and the shape
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,7 @@ def _views(shapes: Shapes) -> Iterator[dict[str, str]]:
 
 def _prefixes(names: Mapping[str, str], expected: Expected) -> list[str]:
     """Return what stands before the first expected name, wherever that is."""
-    anchors = expected.required[0][0]
-    found = [
-        name.removesuffix(anchor)
-        for anchor in anchors
-        for name in names
-        if name == anchor or name.endswith(f".{anchor}")
-    ]
+    found = [n.removesuffix(a) for a in expected.required[0][0] for n in names if n == a or n.endswith(f".{a}")]
     return list(dict.fromkeys(found))
 
 
@@ -162,9 +159,13 @@ def is_beside(key: str, prefix: str = "") -> bool:
 def misfits(shapes: Shapes, architecture: Architecture) -> list[str]:
     """Describe why a state dict is not of an architecture, under the prefix that fits best."""
     expected = Expected.of(architecture)
+    pairs = [
+        (names, prefix)
+        for names in _views(shapes)
+        for prefix in ["", *(n.removesuffix(e) for e in expected.names for n in names if n.endswith(f".{e}"))]
+    ]
     names, prefix = max(
-        ((names, prefix) for names in _views(shapes) for prefix in _all_prefixes(names, expected)),
-        key=lambda pair: sum(any(pair[1] + a in pair[0] for a in aliases) for aliases, _ in expected.required),
+        pairs, key=lambda pair: sum(any(pair[1] + a in pair[0] for a in aliases) for aliases, _ in expected.required)
     )
     where = f" under its prefix {prefix!r}" if prefix else ""
     missing = [f"has no {a[0]!r}{where}" for a, _ in expected.required if not any(prefix + n in names for n in a)]
@@ -185,6 +186,81 @@ def misfits(shapes: Shapes, architecture: Architecture) -> list[str]:
     return [*missing[:1], *further[:1], *missing[1:], *shaped, *further[1:]]
 
 
-def _all_prefixes(names: Mapping[str, str], expected: Expected) -> list[str]:
-    found = [n.removesuffix(e) for e in expected.names for n in names if n.endswith(f".{e}")]
-    return list(dict.fromkeys(["", *found]))
+def matches_by_order(shapes: Shapes, architecture: Architecture, ordered: bool = True) -> list[Match]:
+    """Return where the tensors of an architecture are, if layers of each kind fit in their order, or only one fits.
+
+    The kinds are linear layers, convolutions and norms. Where a state dict is not in the order of layers (`ordered` is
+    False), their numbers are it, and else their shapes have to differ. What lies beside has to be another such network,
+    or by its name something else.
+    """
+    expected = _layers((p.name, p.shape) for p in architecture.parameters)
+    matches = (_match_by_order(shapes, expected, prefix, ordered) for prefix in _groups(shapes))
+    found = {frozenset(match.keys.values()): match for match in matches if match is not None}
+    used = {key for keys in found for key in keys}
+    if any(key not in used and not is_beside(key) for key in shapes):
+        return []
+    return sorted(found.values(), key=rank_of_match)
+
+
+def _match_by_order(shapes: Shapes, expected: Sequence[Layer], prefix: str, ordered: bool) -> Match | None:
+    keys = [key for key in shapes if key.startswith(prefix)]
+    found = _layers((key, shapes[key]) for key in keys if not is_beside(key, prefix) or key.endswith(COUNTER))
+    pairs = _pairs(expected, found, ordered)
+    if pairs is None:
+        return None
+    names = {a[leaf][0]: b[leaf][0] for a, b in pairs for leaf in a if leaf in b}
+    used = set(names.values())
+    return Match(names, prefix, tuple(key for key in shapes if key not in used), by_order=True)
+
+
+def _groups(shapes: Shapes) -> list[str]:
+    """Return the prefixes of the names, the shortest first."""
+    prefixes = {key[: m.end()] for key in shapes for m in re.finditer(r"\.", key)}
+    return sorted({"", *prefixes}, key=lambda prefix: (prefix.count("."), prefix))
+
+
+def _layers(tensors: Iterable[tuple[str, Shape]]) -> list[Layer]:
+    layers: dict[str, Layer] = {}
+    for name, shape in tensors:
+        parent, _, leaf = name.rpartition(".")
+        layers.setdefault(parent, {})[leaf] = (name, shape)
+    return list(layers.values())
+
+
+def _kind(layer: Layer) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((leaf, len(shape)) for leaf, (_, shape) in layer.items() if leaf != COUNTER))
+
+
+def _shape(layer: Layer) -> tuple[tuple[str, Shape], ...]:
+    return tuple(sorted((leaf, shape) for leaf, (_, shape) in layer.items() if leaf != COUNTER))
+
+
+def _pairs(expected: Sequence[Layer], found: Sequence[Layer], ordered: bool) -> list[tuple[Layer, Layer]] | None:
+    """Return which layer is which, or None where they do not fit."""
+    if not all(set(layer) <= {*LEAVES, COUNTER} for layer in expected) or len(expected) != len(found):
+        return None
+    pairs: list[tuple[Layer, Layer]] = []
+    for kind in {_kind(layer) for layer in expected}:
+        ours = [layer for layer in expected if _kind(layer) == kind]
+        theirs = [layer for layer in found if _kind(layer) == kind]
+        if not ordered:
+            sorted_theirs = _sorted(theirs, ours)
+            if sorted_theirs is None:
+                return None
+            theirs = sorted_theirs
+        if [*map(_shape, ours)] != [*map(_shape, theirs)]:
+            return None
+        pairs += zip(ours, theirs, strict=True)
+    return pairs
+
+
+def _sorted(found: Sequence[Layer], expected: Sequence[Layer]) -> list[Layer] | None:
+    """Return layers by their numbers, where their names differ in numbers only, or by their shapes if these differ."""
+    names = [next(iter(layer.values()))[0].rpartition(".")[0] for layer in found]
+    if len({re.sub(r"\d+", "#", name) for name in names}) == 1:
+        order = sorted(range(len(found)), key=lambda i: [int(n) for n in re.findall(r"\d+", names[i])])
+        return [found[i] for i in order]
+    by_shape = {_shape(layer): layer for layer in found}
+    wanted = [_shape(layer) for layer in expected]
+    fits = len(by_shape) == len(found) and set(wanted) == set(by_shape)
+    return [by_shape[shape] for shape in wanted] if fits else None

@@ -10,8 +10,15 @@ import numpy as np
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.fixed_entries import other_constants
-from wsflow.architecture.state_names import COUNTER, Match, matches_by_name, misfits, shared_prefix, unwrapped
-from wsflow.architecture.state_order import matches_by_order
+from wsflow.architecture.state_names import (
+    COUNTER,
+    Match,
+    matches_by_name,
+    matches_by_order,
+    misfits,
+    shared_prefix,
+    unwrapped,
+)
 from wsflow.exceptions import InvalidInputError
 
 WRAPPERS = ("module.", "model.")  # prefixes that are no part of the names of an architecture that is inferred

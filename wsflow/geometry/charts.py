@@ -1,22 +1,25 @@
 """Charts: other coordinates for a few of the weights, in which they lie on a manifold.
 
 A chart replaces its columns in place and adds further coordinates behind the weights. Rows of weights stay runnable
-networks; charts live inside the flow only.
+networks; charts live inside the flow only. The points lie on a product of manifolds, whose factors are manifolds with
+the columns (copies, size) that are points of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import pi
-from typing import Protocol
+from math import pi, prod
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from wsflow.architecture import Architecture, Block, Parameter
 from wsflow.devices import placed
-from wsflow.manifolds import Manifold, Sphere
+from wsflow.manifolds import Bridge, Euclidean, Manifold, Product, Sphere
+
+Factor = tuple[Manifold, Tensor]
 
 
 class Chart(Protocol):
@@ -150,13 +153,65 @@ def phases_of(architecture: Architecture) -> tuple[list[Phases], Architecture]:
         # two wires that shift one bias would need a common period
         if len(block.shifts) == 1:
             charts.append(Phases(torch.from_numpy(columns.reshape(-1)), block.shifts[0][2]))
-            sines.append(Parameter(_free_name(f"{parameter.name}.sine", sines), block.extents, (Block(block.axes),)))
+            # numbered where it is taken: a parameter may have several blocks with phases
+            name = f"{parameter.name}.sine"
+            name = f"{name}.{len(sines)}" if any(p.name == name for p in sines) else name
+            sines.append(Parameter(name, block.extents, (Block(block.axes),)))
     if not charts:
         return [], architecture
     parameters = (*architecture.parameters, *sines)
     return charts, Architecture(parameters, architecture.wires, outputs=architecture.outputs)
 
 
-def _free_name(name: str, taken: Sequence[Parameter]) -> str:
-    """Return the name, numbered where it is taken: a parameter may have several blocks with phases."""
-    return name if all(p.name != name for p in taken) else f"{name}.{len(taken)}"
+def product_of(n_weights: int, factors: Sequence[Factor], charts: Sequence[Chart]) -> Product:
+    """Return the product of factors, of the charts' factors, and of a vector space for all other columns."""
+    found, size = list(factors), n_weights
+    for chart in charts:
+        found += chart.factors(size)
+        size += chart.n_extra
+    covered = torch.zeros(size, dtype=torch.bool)
+    for _, columns in found:
+        covered[columns.reshape(-1)] = True
+    rest = (~covered).nonzero().squeeze(1)
+    return Product([*found, (Euclidean(len(rest)), rest.unsqueeze(0))] if len(rest) else found)
+
+
+def polar_of(architecture: Architecture, last_layer: str) -> list[Polar]:
+    """Return the chart of the output layer, or none where `last_layer` is "euclidean"."""
+    return [Polar(torch.from_numpy(architecture.output_columns))] if last_layer == "polar" else []
+
+
+def factors_of(architecture: Architecture, manifolds: Mapping[str, Any]) -> Iterator[Factor]:
+    """Yield the factors of the parameters that have a manifold of their own, by name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such parameter, or its shape does not end with that of a point.
+    """
+    for name, manifold in manifolds.items():
+        parameter = next((p for p in architecture.parameters if p.name == name), None)
+        if parameter is None:
+            raise ValueError(
+                f"The geometry names the parameter {name!r}, which this architecture does not have: it has "
+                f"{', '.join(architecture.names)}."
+            )
+        factor: Manifold = manifold if hasattr(manifold, "geodesic") else Bridge(manifold)
+        shape = factor.shape if isinstance(factor, Bridge) else (factor.size,)
+        if parameter.shape[-len(shape) :] != shape:
+            raise ValueError(
+                f"The parameter {name!r} has the shape {parameter.shape}, which does not end with that of a point of "
+                f"its {type(manifold).__name__}, {shape}. Use a manifold whose points are its last axes."
+            )
+        columns = architecture.slices[name]
+        yield factor, torch.arange(columns.start, columns.stop).reshape(-1, prod(shape))
+
+
+def check_outputs(architecture: Architecture, manifolds: Mapping[str, Any]) -> None:
+    """Refuse manifolds for parameters of an output layer that is on a sphere already."""
+    twice = [name for name in manifolds if name in architecture.outputs]
+    if twice:
+        raise ValueError(
+            f"The parameter {twice[0]!r} has a manifold of its own, and is part of the output layer, which "
+            "last_layer='polar' puts on a sphere. Use last_layer='euclidean'."
+        )

@@ -18,8 +18,7 @@ from torch import Tensor
 from wsflow.exceptions import InvalidInputError
 from wsflow.geometry.coordinates import Coordinates
 from wsflow.geometry.geometry import Geometry
-from wsflow.geometry.restriction import flat_columns, restricted, separable
-from wsflow.manifolds import Product, Sphere
+from wsflow.manifolds import Euclidean, Manifold, Point, Product, Sphere
 from wsflow.mapped import chunks
 
 RANGE = 1024.0
@@ -63,10 +62,10 @@ def fit_coordinates(geometry: Geometry, weights: Tensor, is_named: bool = True) 
         )
     points = _parts(weights, replace(geometry, charts=geometry.charts_without(same)))
     first = next(points())[0]
-    constant = separable(geometry.target, _equal(points, rounding))
+    constant = _separable(geometry.target, _equal(points, rounding))
     same &= constant[: len(same)]
     centre, scale = torch.zeros_like(first), _radii(geometry.target, points, first, constant)
-    flat = flat_columns(restricted(geometry.target, constant))
+    flat = _flat_columns(_restricted(geometry.target, constant))
     centre[flat], scale[flat] = _units(points, flat, geometry, is_named)
     centre[constant] = first[constant]
     if not constant.any() and (scale == 1).all() and (centre == 0).all():
@@ -79,11 +78,11 @@ def with_coordinates(geometry: Geometry, coordinates: Coordinates) -> Geometry:
     """Return a geometry in given coordinates."""
     same = torch.zeros(geometry.n_weights, dtype=torch.bool)
     same[coordinates.columns] = True
-    target = restricted(geometry.target, coordinates.constant)
+    target = _restricted(geometry.target, coordinates.constant)
     is_one = geometry.manifold is geometry.target
     return replace(
         geometry,
-        manifold=target if is_one else restricted(geometry.manifold, coordinates.constant),
+        manifold=target if is_one else _restricted(geometry.manifold, coordinates.constant),
         target=target,
         charts=geometry.charts_without(same),
         coordinates=coordinates,
@@ -200,3 +199,49 @@ def _largest(parts: Iterable[Tensor]) -> Tensor:
     """The largest absolute value (k,) of columns, above zero."""
     found = torch.stack([part.abs().amax(0) for part in parts]).amax(0)
     return found.clamp_min(torch.finfo(found.dtype).tiny)
+
+
+def _restricted(product: Product, constant: Tensor) -> Product:
+    """The product with a point in place of the constant columns (size,).
+
+    Points of a sphere that agree in some coordinates lie on a sphere of the others. Where one coordinate is left, it is
+    a number: no flow moves on a sphere of two points.
+    """
+    if not constant.any():
+        return product
+    factors: list[tuple[Manifold, Tensor]] = []
+    flat: list[Tensor] = []
+    for manifold, columns in product.factors:
+        rows = [row[~constant[row]] for row in columns]
+        if isinstance(manifold, Sphere):
+            sizes = sorted({len(row) for row in rows} - {0, 1})
+            factors += [(Sphere(size), torch.stack([row for row in rows if len(row) == size])) for size in sizes]
+            flat += [row for row in rows if len(row) == 1]
+        elif isinstance(manifold, Euclidean):
+            flat += rows
+        else:
+            kept = torch.tensor([len(row) > 0 for row in rows])
+            factors += [(manifold, columns[kept])] if kept.any() else []
+    free = torch.cat([torch.empty(0, dtype=torch.long), *flat]).sort().values
+    if len(free):
+        factors.append((Euclidean(len(free)), free.unsqueeze(0)))
+    fixed = constant.nonzero().squeeze(1)
+    return Product([*factors, (Point(len(fixed)), fixed.unsqueeze(0))])
+
+
+def _separable(product: Product, constant: Tensor) -> Tensor:
+    """The constant columns (size,) without those of a manifold whose points have other columns that are not.
+
+    Spheres and vector spaces can do without some of their coordinates, other manifolds cannot.
+    """
+    constant = constant.clone()
+    for manifold, columns in product.factors:
+        if not isinstance(manifold, (Euclidean, Sphere)):
+            constant[columns[~constant[columns].all(1)]] = False
+    return constant
+
+
+def _flat_columns(product: Product) -> Tensor:
+    """The columns (k,) that lie in a vector space, in order."""
+    found = [columns.reshape(-1) for manifold, columns in product.factors if isinstance(manifold, Euclidean)]
+    return torch.cat([torch.empty(0, dtype=torch.long), *found]).sort().values

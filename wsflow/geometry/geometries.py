@@ -14,8 +14,7 @@ import torch
 
 from wsflow.activations import POSITIVE
 from wsflow.architecture import Architecture
-from wsflow.geometry.charts import Chart, phases_of
-from wsflow.geometry.factors import Factor, polar_of, product_of
+from wsflow.geometry.charts import Chart, Factor, phases_of, polar_of, product_of
 from wsflow.geometry.geometry import Geometry
 from wsflow.manifolds import Euclidean, Product, Sphere
 from wsflow.symmetry.canonical import Bias, incoming_columns
@@ -52,8 +51,17 @@ def geometric(architecture: Architecture, last_layer: LastLayer = "euclidean", b
     """
     phases, layout = phases_of(architecture)
     charts: tuple[Chart, ...] = (*phases, *polar_of(architecture, last_layer))
-    manifold = product_of(architecture.n_weights, _spheres(architecture, bias), charts)
-    return Geometry("geometric", manifold, manifold, charts, layout, architecture, _remedy(bias))
+    scaled = [wire for wire in architecture.wires if POSITIVE in wire.scalings]
+    incoming = [incoming_columns(architecture, wire, bias) for wire in scaled]
+    # a neuron with a single incoming weight has S^0, two points: no flow moves on it
+    spheres: list[Factor] = [(Sphere(columns.shape[1]), columns) for columns in incoming if columns.shape[1] > 1]
+    manifold = product_of(architecture.n_weights, spheres, charts)
+    other = {"inside": "outside", "outside": "inside"}[bias]
+    remedy = (
+        f"each hidden neuron needs incoming weights of unit norm, bias {bias}. Put ScaleCanonicalizer(bias={bias!r}) "
+        f"before WeightFlow (or say bias={other!r} in both), or use geometry='euclidean'."
+    )
+    return Geometry("geometric", manifold, manifold, charts, layout, architecture, remedy)
 
 
 def normalized(architecture: Architecture, last_layer: LastLayer = "euclidean", bias: Bias = "inside") -> Geometry:
@@ -78,18 +86,3 @@ def vectors(n_features: int) -> Geometry:
 
 def _vector_space(size: int) -> Product:
     return Product([(Euclidean(size), torch.arange(size).unsqueeze(0))])
-
-
-def _spheres(architecture: Architecture, bias: Bias) -> list[Factor]:
-    scaled = [wire for wire in architecture.wires if POSITIVE in wire.scalings]
-    incoming = [incoming_columns(architecture, wire, bias) for wire in scaled]
-    # a neuron with a single incoming weight has S^0, two points: no flow moves on it
-    return [(Sphere(columns.shape[1]), columns) for columns in incoming if columns.shape[1] > 1]
-
-
-def _remedy(bias: Bias) -> str:
-    other = {"inside": "outside", "outside": "inside"}[bias]
-    return (
-        f"each hidden neuron needs incoming weights of unit norm, bias {bias}. Put ScaleCanonicalizer(bias={bias!r}) "
-        f"before WeightFlow (or say bias={other!r} in both), or use geometry='euclidean'."
-    )

@@ -13,9 +13,8 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.devices import placed
 from wsflow.exceptions import InvalidInputError
-from wsflow.geometry.charts import Chart
+from wsflow.geometry.charts import Chart, check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.coordinates import Coordinates, PrincipalCoordinates
-from wsflow.geometry.factors import check_outputs, factors_of, polar_of, product_of
 from wsflow.geometry.representatives import Representatives
 from wsflow.manifolds import Euclidean, Point, Product, Sphere
 from wsflow.mapped import chunks

@@ -33,8 +33,12 @@ class Representatives:
     def __init__(self, architecture: Architecture, manifold: Product, charts: Sequence[Chart] = ()) -> None:
         self._architecture = architecture
         self._sines = _sines(charts, architecture.n_weights)
-        self._flat = _flat_columns(manifold)
-        self._shears = list(self._flat_shears())
+        # whether each column lies in a vector space
+        flat = manifold.join([torch.full(columns.shape, isinstance(m, Euclidean)) for m, columns in manifold.factors])
+        # wire, amount, columns and biases of the shear of each flip whose consumers lie in a vector space
+        shears = [(s.wire, s.amount, columns, biases) for s, _, columns, biases in flip_shears(architecture)]
+        curved = {name for name, _, *both in shears if not all(flat[columns].all() for columns in both)}
+        self._shears = [shear for shear in shears if shear[0] not in curved]
         self.sign_changes = [t for wire in architecture.wires for rows in self._rows(wire) for t in _disjoint(rows)]
 
     def nearest(self, x: Tensor, y: Tensor, sweeps: int = 20) -> Tensor:
@@ -87,12 +91,6 @@ class Representatives:
                     yield torch.cat([cosines, self._sines[cosines]], 1)
         yield from self._signed(wire, torch.arange(len(self._sines)), (-1,))
 
-    def _flat_shears(self) -> Iterator[tuple[str, float, Tensor, Tensor]]:
-        """Yield wire, amount, columns and biases of the shear of each flip whose consumers lie in a vector space."""
-        shears = [(s.wire, s.amount, columns, biases) for s, _, columns, biases in flip_shears(self._architecture)]
-        curved = {name for name, _, *both in shears if not all(self._flat[columns].all() for columns in both)}
-        yield from (shear for shear in shears if shear[0] not in curved)
-
     def _centred(self, x: Tensor, share: float) -> Tensor:
         """Return a copy whose biases count the activations that flip from the centre of their flip."""
         x = x.clone()
@@ -109,11 +107,6 @@ def _sines(charts: Sequence[Chart], n_weights: int) -> Tensor:
             changing[chart.columns] = first + torch.arange(chart.n_extra)
         first += chart.n_extra
     return changing
-
-
-def _flat_columns(manifold: Product) -> Tensor:
-    """Return whether each column lies in a vector space."""
-    return manifold.join([torch.full(columns.shape, isinstance(m, Euclidean)) for m, columns in manifold.factors])
 
 
 def _disjoint(rows: list[Tensor]) -> list[Tensor]:

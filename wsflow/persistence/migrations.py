@@ -22,14 +22,18 @@ def weight_flow(
     prediction = auto if params["prediction"] == "auto" else params["prediction"]
     same = ("coupling", "task", "metric", "hints", "max_iter", "architecture", "random_state")
     trained = ("batch_size", "learning_rate", "validation_fraction", "patience")
+    steps = params.get("predictive_iter", 0)
+    kinds: dict[str, Any] = {"scalar": options.ScalarCondition, "label": options.LabelCondition}
     migrated = {name: params[name] for name in same} | {
         "geometry": _geometry(params),
         "velocity": _velocity(params, is_plain=not data["architecture"]),
         "source": _source(params),
-        "energy": _energy(params),
-        "condition": _condition(params),
+        "energy": options.EnergyMatching(steps, params["predictive_weight"]) if steps else None,
+        "condition": kinds[kind](params["condition_dropout"]) if (kind := params["condition"]) else None,
         "training": options.AdamW(**{name: params[name] for name in trained}),
-        "solver": _solver(params),
+        "solver": DormandPrince(params["rtol"], params["atol"])
+        if params["solver"] == "dopri5"
+        else RungeKutta(params["solver"], params["solver_steps"]),
         "density": TraceEstimator(params["divergence"], params["n_probes"], params["probes"]),
     }
     return migrated, {**data, "prediction": prediction}
@@ -61,19 +65,3 @@ def _source(old: Parameters) -> Any:
         "initialisation": lambda: options.InitialSource(old["initialisation"]),
     }
     return made[kind]() if kind in made else kind
-
-
-def _energy(old: Parameters) -> Any:
-    steps = old.get("predictive_iter", 0)
-    return options.EnergyMatching(steps, old["predictive_weight"]) if steps else None
-
-
-def _condition(old: Parameters) -> Any:
-    kinds = {"scalar": options.ScalarCondition, "label": options.LabelCondition}
-    return kinds[old["condition"]](old["condition_dropout"]) if old["condition"] else None
-
-
-def _solver(old: Parameters) -> Any:
-    if old["solver"] == "dopri5":
-        return DormandPrince(old["rtol"], old["atol"])
-    return RungeKutta(old["solver"], old["solver_steps"])

@@ -30,20 +30,12 @@ def pack_task(task: Task, prefix: str, tensors: dict[str, np.ndarray]) -> dict[s
     tensors.update({f"{prefix}.{name}.weight": weights for name, weights in weighted.items()})
     by_class = {name: _plain(split.class_weight) for name, split in present.items() if split.class_weight is not None}
     # what is not there is not written: files of tasks without labels and weights are those of 0.1
-    further = {"classes": _classes(task), "weighted": list(weighted), "class_weight": by_class}
+    classes: list[Any] = task.classes_.tolist() if task.is_classification else []
+    if task.loss == "cross_entropy" and [*map(repr, classes)] == [*map(repr, range(len(classes)))]:
+        # the numbers 0, 1, ... of 0.1
+        classes = []
+    further = {"classes": classes, "weighted": list(weighted), "class_weight": by_class}
     return {**data, "parts": list(present), **{name: value for name, value in further.items() if value}}
-
-
-def _classes(task: Task) -> list[Any] | None:
-    """Return the labels of the classes, which JSON can hold; None where they are the numbers 0, 1, ... of 0.1."""
-    if not task.is_classification:
-        return None
-    plain: list[Any] = task.classes_.tolist()
-    return None if task.loss == "cross_entropy" and _are_indices(plain) else plain
-
-
-def _are_indices(classes: list[Any]) -> bool:
-    return [*map(repr, classes)] == [*map(repr, range(len(classes)))]
 
 
 def _plain(class_weight: Any) -> Any:
@@ -77,7 +69,10 @@ def unpack_task(
 
 def _from_tensors(data: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> Task:
     targets = [tensors[f"{prefix}.{split}.y"] for split in data["parts"]]
-    classes = _read_classes(data, targets)
+    classes = np.asarray(data["classes"]) if "classes" in data else None
+    if classes is None and data["loss"] == "cross_entropy":
+        # in files without them, as those of 0.1, they are 0 to the largest target
+        classes = np.arange(max(y.max() for y in targets) + 1)
     by_class, weighted = data.get("class_weight", {}), data.get("weighted", ())
     parts: dict[str, Any] = {}
     for split, y in zip(data["parts"], targets, strict=True):
@@ -97,10 +92,3 @@ def _from_tensors(data: Mapping[str, Any], prefix: str, tensors: Mapping[str, np
     if task.checksum != data["checksum"]:
         raise InvalidInputError("the task's checksum differs")
     return task
-
-
-def _read_classes(data: Mapping[str, Any], targets: list[np.ndarray]) -> np.ndarray | None:
-    """Return the labels of the classes; of files without them, as those of 0.1, they are 0 to the largest target."""
-    if "classes" in data:
-        return np.asarray(data["classes"])
-    return np.arange(max(y.max() for y in targets) + 1) if data["loss"] == "cross_entropy" else None

@@ -15,8 +15,8 @@ from wsflow.architecture.program import Operation, ParameterValue
 # the functions, with the number of their spatial dimensions
 SPATIAL = {"linear": 0, **{f"{kind}{n}d": n for n in (1, 2, 3) for kind in ("conv", "conv_transpose")}}
 # their settings behind input, weight and bias, in order, with their defaults
-_CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+CONVOLUTION = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Affine:
             return inputs.reshape(len(inputs), 1, -1, inputs.shape[-1])
         n, kernel = len(inputs), weight[2:]
         found = torch.nn.functional.pad(inputs.flatten(0, 1), self._padding(kernel))
-        strides, dilations = (_each(self.settings[key], self.spatial) for key in ("stride", "dilation"))
+        strides, dilations = (each_axis(self.settings[key], self.spatial) for key in ("stride", "dilation"))
         for i, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
             found = found.unfold(2 + i, (k - 1) * d + 1, s)[..., ::d]
         positions, patch = range(2, 2 + self.spatial), range(2 + self.spatial, 2 + 2 * self.spatial)
@@ -83,10 +83,11 @@ class Affine:
     def _padding(self, kernel: Sequence[int]) -> list[int]:
         padding = self.settings["padding"]
         if padding == "same":
-            total = [d * (k - 1) for d, k in zip(_each(self.settings["dilation"], self.spatial), kernel, strict=True)]
+            dilations = each_axis(self.settings["dilation"], self.spatial)
+            total = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
             sides = [(t // 2, t - t // 2) for t in total]
         else:
-            sides = [(p, p) for p in _each(0 if padding == "valid" else padding, self.spatial)]
+            sides = [(p, p) for p in each_axis(0 if padding == "valid" else padding, self.spatial)]
         # torch pads the last dimension first
         return [amount for side in reversed(sides) for amount in side]
 
@@ -100,12 +101,13 @@ def affine_of(operation: Operation) -> Affine | None:
     if not isinstance(weight, ParameterValue) or not (bias is None or isinstance(bias, ParameterValue)):
         return None
     transposed = "transpose" in operation.base
-    settings = {} if not SPATIAL[operation.base] else _TRANSPOSED if transposed else _CONVOLUTION
+    settings = {} if not SPATIAL[operation.base] else TRANSPOSED if transposed else CONVOLUTION
     given = dict(zip(settings, rest[1:], strict=False)) | dict(operation.keywords)
     own = bias.name if bias is not None else None
     return Affine(weight.name, own, SPATIAL[operation.base], {**settings, **given}, transposed)
 
 
-def _each(value: Any, count: int) -> list[int]:
-    values = [int(v) for v in (value if isinstance(value, Sequence) else [value])]
-    return values * count if len(values) == 1 else values
+def each_axis(setting: Any, count: int) -> list[Any]:
+    """Return what a setting of a convolution is for each of so many axes of the images."""
+    each = list(setting) if isinstance(setting, list | tuple) else [setting]
+    return each * count if len(each) == 1 else each

@@ -71,7 +71,10 @@ class AffineLayers:
         self.architecture, self.program = architecture, program
         found = {operation.name: affine_of(operation) for operation in program.operations}
         self._affine = {name: affine for name, affine in found.items() if affine is not None}
-        self.elsewhere = frozenset(self._used_elsewhere())
+        own = {(name, affine.weight) for name, affine in self._affine.items()}
+        own |= {(name, affine.bias) for name, affine in self._affine.items() if affine.bias}
+        used = [(o.name, x) for o in program.operations for x in operands(o.operands) if isinstance(x, ParameterValue)]
+        self.elsewhere = frozenset(x.name for operation, x in used if (operation, x.name) not in own)
         uses: list[Use] = []
 
         def see(i: int, affine: Affine, x: Tensor, weight: Tensor, bias: Tensor | None, compute: Compute) -> Tensor:
@@ -84,21 +87,11 @@ class AffineLayers:
             self.run(torch.zeros(2, architecture.n_weights, dtype=torch.float32), example, see)
         self.uses = tuple(uses)
 
-    def _used_elsewhere(self) -> set[str]:
-        own = {(name, affine.weight) for name, affine in self._affine.items()}
-        own |= {(name, affine.bias) for name, affine in self._affine.items() if affine.bias}
-        used = [(o.name, x.name) for o in self.program.operations for x in operands(o.operands) if _is_parameter(x)]
-        return {parameter for operation, parameter in used if (operation, parameter) not in own}
-
     def run(self, weights: Tensor, inputs: Tensor, visit: Visit) -> Tensor:
         """Return the outputs (n, b, k) of networks (n, d), with `visit` in the place of each use."""
         run = _VisitedRun(self.program, unflatten(weights, self.architecture), affine=self._affine, visit=visit)
         outputs: Tensor = output_of(run.together(inputs))
         return outputs
-
-
-def _is_parameter(operand: Any) -> bool:
-    return isinstance(operand, ParameterValue)
 
 
 @dataclass

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from wsflow.architecture.program import Operation, ParameterValue
+from wsflow.running.affine import CONVOLUTION, each_axis
 from wsflow.running.steps import Own, Step, is_own, rank, shape, stacked, value
 
 _FORWARD = frozenset(f"conv{n}d" for n in (1, 2, 3))
 CONVOLUTIONS = _FORWARD | {f"conv_transpose{n}d" for n in (1, 2, 3)} | {"convolution"}
-# what torch takes behind the bias, and its defaults
-_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
 def linear(step: Step, x: Any, weight: Any, bias: Any = None) -> Own:
@@ -54,17 +53,11 @@ def is_sliding(operation: Operation, tensors: Mapping[str, Tensor]) -> bool:
 
 def _cuts(operation: Operation, kernel: Sequence[int], settings: list[Any], keywords: Mapping[str, Any]) -> bool:
     """Return whether a convolution by a kernel (outputs, channels, *sizes) reads each number of its image once."""
-    sizes = tuple(kernel[2:])
-    known = {**_DEFAULTS, **dict(zip(_DEFAULTS, settings, strict=False)), **keywords}
-    wanted = {"stride": sizes, "padding": (0,) * len(sizes), "dilation": (1,) * len(sizes)}
-    plain = all(_each(known[name], len(sizes)) == each for name, each in wanted.items())
+    sizes = list(kernel[2:])
+    known = {**CONVOLUTION, **dict(zip(CONVOLUTION, settings, strict=False)), **keywords}
+    wanted = {"stride": sizes, "padding": [0] * len(sizes), "dilation": [1] * len(sizes)}
+    plain = all(each_axis(known[name], len(sizes)) == each for name, each in wanted.items())
     return operation.base in _FORWARD and known["groups"] == 1 and plain
-
-
-def _each(setting: Any, axes: int) -> tuple[Any, ...]:
-    """Return what a setting is for each axis of the images."""
-    each = tuple(setting) if isinstance(setting, list | tuple) else (setting,)
-    return each * (axes if len(each) == 1 else 1)
 
 
 def _patches(step: Step, x: Any, weight: Any, bias: Any) -> Own:

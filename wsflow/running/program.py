@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from wsflow.architecture import Architecture
 from wsflow.architecture.program import ConstantValue, Dtype, Operation, ParameterValue, Value
 from wsflow.exceptions import InvalidInputError
+from wsflow.running.affine import CONVOLUTION, TRANSPOSED
 from wsflow.running.draws import MEANS
 from wsflow.running.normalisation import COUNTER, follows_batch
-from wsflow.running.program_layers import Layer, same_layer, torch_layer
 from wsflow.running.runner import FAILURES, SizeLimit, constant_tensor
 from wsflow.running.steps import function_of
+
+# the operands behind a layer's input, which are parameters of the layer itself
+_OWN = ("weight", "bias", "running_mean", "running_var")
+_CONVOLUTIONS = {f"conv{n}d": getattr(nn, f"Conv{n}d") for n in (1, 2, 3)}
+_TRANSPOSED = {f"conv_transpose{n}d": getattr(nn, f"ConvTranspose{n}d") for n in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -62,17 +69,14 @@ class ProgramModule(nn.Module):
         self._program = architecture.program
         self._constants = {constant.name: constant_tensor(constant) for constant in self._program.constants}
         try:
-            self._build(architecture)
+            computed = self._put_layers(architecture)
+            for parameter in architecture.parameters:
+                self._put_tensor(parameter.name, parameter.shape, parameter.role == "weight")
+            self._steps = self._steps_of(computed)
         except FAILURES as error:
             raise InvalidInputError(f"The program of this architecture makes no module: {error}") from error
         self.eval()
         self._check(architecture)
-
-    def _build(self, architecture: Architecture) -> None:
-        computed = self._put_layers(architecture)
-        for parameter in architecture.parameters:
-            self._put_tensor(parameter.name, parameter.shape, parameter.role == "weight")
-        self._steps = self._steps_of(computed)
 
     def _check(self, architecture: Architecture) -> None:
         """Run the program on shapes alone."""
@@ -94,7 +98,10 @@ class ProgramModule(nn.Module):
         layers: dict[str, nn.Module] = {}
         for operation in self._program.operations:
             layer = torch_layer(operation, shapes)
-            if layer is not None and same_layer(layers.setdefault(operation.layer, layer), layer):
+            if layer is None:
+                continue
+            first = layers.setdefault(operation.layer, layer)
+            if type(first) is type(layer) and first.extra_repr() == layer.extra_repr():
                 computed.add(operation.name)
         for name in dict.fromkeys(operation.layer for operation in self._program.operations):
             if name in layers and name:
@@ -128,16 +135,13 @@ class ProgramModule(nn.Module):
         operations = zip(self._program.operations, self._program.last_uses, strict=True)
         for operation, last_used in reversed(list(operations)):
             layer = operation.layer if operation.layer != following or operation.name in computed else ""
-            if operation.name not in computed and layer and not self._passes_on(layer):
-                layer = ""
+            if operation.name not in computed and layer:
+                # a layer without sublayers passes on what its operations compute, where these are not torch's layer
+                module = self.get_submodule(layer)
+                layer = layer if type(module) is Layer and not module._modules else ""
             steps.append(_Step(operation, layer, operation.name in computed, last_used))
             following = following if operation.is_size else operation.layer
         return steps[::-1]
-
-    def _passes_on(self, layer: str) -> bool:
-        """Return whether a layer is one without sublayers whose operations are not torch's layer."""
-        module = self.get_submodule(layer)
-        return type(module) is Layer and not module._modules
 
     def forward(self, *inputs: Any) -> Any:
         """Return the output of the network."""
@@ -190,3 +194,53 @@ class ProgramModule(nn.Module):
         if isinstance(operand, tuple):
             return [self._resolved(item, values, reference) for item in operand]
         return operand
+
+
+class Layer(nn.Module):
+    """A layer of no type of its own: it passes on what its operations put out, so that hooks see it."""
+
+    def forward(self, output: Any) -> Any:
+        """Return the output of the layer's last operation."""
+        return output
+
+
+class BatchNorm(_BatchNorm):
+    """A batch norm over inputs with any number of dimensions."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+def torch_layer(operation: Operation, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module | None:
+    """Return torch's layer that computes an operation from its first operand, without weights, or None.
+
+    `shapes` has those of all parameters by name.
+    """
+    count = len(_OWN) if operation.base == "batch_norm" else 2
+    own, settings = operation.arguments[1 : 1 + count], operation.arguments[1 + count :]
+    for kind, operand in zip(_OWN, own, strict=False):
+        if operand is not None and operand != ParameterValue(f"{operation.layer}.{kind}"):
+            return None
+    if not operation.layer or not any(own):
+        return None
+    with torch.device("meta"):
+        if operation.base != "batch_norm":
+            bias = len(own) > 1 and own[1] is not None
+            return _built(operation.base, shapes[f"{operation.layer}.weight"], bias, settings) if own[0] else None
+        follows, momentum, eps = settings[:3]
+        if not own[2] or (own[0] is None) != (own[1] is None) or not follows:
+            return None
+        size = shapes[f"{operation.layer}.running_mean"][0]
+        return BatchNorm(size, eps=eps, momentum=momentum, affine=own[0] is not None)
+
+
+def _built(base: str, shape: tuple[int, ...], bias: bool, settings: tuple[Any, ...]) -> nn.Module | None:
+    if base == "linear":
+        return nn.Linear(shape[1], shape[0], bias=bias)
+    if base in _CONVOLUTIONS:
+        chosen = dict(zip(CONVOLUTION, settings, strict=False))
+        return _CONVOLUTIONS[base](shape[1] * chosen.get("groups", 1), shape[0], shape[2:], bias=bias, **chosen)
+    if base in _TRANSPOSED:
+        chosen = dict(zip(TRANSPOSED, settings, strict=False))
+        return _TRANSPOSED[base](shape[0], shape[1] * chosen.get("groups", 1), shape[2:], bias=bias, **chosen)
+    return None

@@ -13,14 +13,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.program import Operation, Program
+from wsflow.architecture.program import Operation
 from wsflow.exceptions import InvalidInputError
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -61,8 +59,11 @@ def normalised_by_batch(architecture: Architecture) -> Architecture:
     """Return the architecture with batch norms that take the statistics of the batch, and leave their own unused."""
     if not (architecture.is_runnable and len(architecture.statistic_columns)):
         return architecture
-    program = architecture.program and _program(architecture.program)
-    return replace(architecture, program=program, module=_module(architecture.module) if program is None else None)
+    if (program := architecture.program) is not None:
+        program = replace(program, operations=tuple(map(_operation, program.operations)))
+        return replace(architecture, program=program, module=None)
+    module = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(architecture.module))
+    return replace(architecture, module=module)
 
 
 def check_recomputable(architecture: Architecture) -> None:
@@ -89,18 +90,9 @@ def _not_recomputed(architecture: Architecture) -> Iterator[str]:
                 yield parameter.name
 
 
-def _program(program: Program) -> Program:
-    return replace(program, operations=tuple(map(_operation, program.operations)))
-
-
 def _operation(operation: Operation) -> Operation:
     if operation.base != "batch_norm":
         return operation
     # behind the gain and the bias: running mean and variance, whether those of the batch are used, and a momentum
     before, after = operation.arguments[:3], operation.arguments[7:]
     return replace(operation, arguments=(*before, None, None, True, 0.0, *after))
-
-
-def _module(module: Any) -> nn.Module:
-    found: nn.Module = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(module))
-    return found
