@@ -49,13 +49,7 @@ def wrapped_attribute(module: Any) -> str:
 
 
 def check_readable(module: Any) -> None:
-    """Refuse, with what to do, modules whose code or whose weights cannot be read: scripted, quantized, lazy, meta.
-
-    Raises
-    ------
-    InvalidInputError
-        The layer is named.
-    """
+    """Refuse, with what to do, modules whose code or whose weights cannot be read: scripted, quantized, lazy, meta."""
     for name, layer in module.named_modules():
         where = f"The layer {name!r} ({type(layer).__name__})" if name else f"This {type(module).__name__}"
         if any(kind.__module__.startswith("torch.jit") for kind in type(layer).__mro__):

@@ -17,11 +17,6 @@ Bounds = tuple[int, int]
 def resized(architecture: Architecture, sizes: Mapping[str, int]) -> Architecture:
     """Return the architecture with other sizes of its neuron groups, by name, and without its program.
 
-    Raises
-    ------
-    ValueError
-        If a group is unknown, or a parameter's layout does not say what it is at another width.
-
     Examples
     --------
     >>> from wsflow.architecture import Architecture

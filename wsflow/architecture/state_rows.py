@@ -30,11 +30,6 @@ State = dict[str, np.ndarray]
 def state_arrays(state: Mapping[str, Any]) -> State:
     """Return a state dict as arrays without what wrappers add to names; half precisions become single precision.
 
-    Raises
-    ------
-    InvalidInputError
-        If something is no tensor of real numbers; it is named.
-
     Examples
     --------
     >>> import torch
@@ -102,14 +97,7 @@ def _of_tensor(key: str, tensor: Any) -> np.ndarray:
 def rows_of_states(
     states: Sequence[Mapping[str, Any]], architecture: Architecture, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return the weights (n, d) in state dicts of tensors or arrays; errors call the networks by the names.
-
-    Raises
-    ------
-    InvalidInputError
-        If a state dict lacks a parameter, has another shape or something else, or tied tensors differ; the first
-        mismatches are named.
-    """
+    """Return the weights (n, d) in state dicts of tensors or arrays; errors call the networks by the names."""
     names = [f"network {i}" for i in range(len(states))] if names is None else names
     problems: list[str] = []
     found = [_found(name, state, architecture, problems) for name, state in zip(names, states, strict=True)]

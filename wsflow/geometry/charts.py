@@ -182,13 +182,7 @@ def polar_of(architecture: Architecture, last_layer: str) -> list[Polar]:
 
 
 def factors_of(architecture: Architecture, manifolds: Mapping[str, Any]) -> Iterator[Factor]:
-    """Yield the factors of the parameters that have a manifold of their own, by name.
-
-    Raises
-    ------
-    ValueError
-        If there is no such parameter, or its shape does not end with that of a point.
-    """
+    """Yield the factors of the parameters that have a manifold of their own, by name."""
     for name, manifold in manifolds.items():
         parameter = next((p for p in architecture.parameters if p.name == name), None)
         if parameter is None:

@@ -13,25 +13,13 @@ from wsflow.manifolds import Product
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """z = (p - centre) / scale for points p, and the weights that are equal in all networks.
+    """z = (p - centre) / scale for points p, and the weights that are equal in all networks."""
 
-    Parameters
-    ----------
-    centre, scale : Tensor of shape (size,)
-        In float64.
-    constant : BoolTensor of shape (size,)
-        Coordinates that are equal in all networks: p is their centre, and z is zero.
-    columns : LongTensor of shape (k,)
-        The weights that are equal in all networks.
-    values : Tensor of shape (k,)
-        What these are.
-    """
-
-    centre: Tensor
+    centre: Tensor  # (size,), in float64
     scale: Tensor
-    constant: Tensor
-    columns: Tensor
-    values: Tensor
+    constant: Tensor  # (size,), whether a coordinate is equal in all networks: p is its centre, and z is zero
+    columns: Tensor  # (k,), of the weights that are equal in all networks
+    values: Tensor  # of these
 
     no_density = ""
 
@@ -66,18 +54,10 @@ class Coordinates:
 
 @dataclass(frozen=True, eq=False)
 class PrincipalCoordinates:
-    """z = basis (w - centre).
+    """z = basis (w - centre)."""
 
-    Parameters
-    ----------
-    centre : Tensor of shape (d,)
-        The mean of the networks.
-    basis : Tensor of shape (components, d)
-        Orthonormal rows, by falling variance.
-    """
-
-    centre: Tensor
-    basis: Tensor
+    centre: Tensor  # (d,), the mean of the networks
+    basis: Tensor  # (components, d), orthonormal rows, by falling variance
 
     no_density = (
         "The networks of a latent flow lie in the span of those that it was fitted to, which has no volume among all "

@@ -39,11 +39,6 @@ def fit_coordinates(geometry: Geometry, weights: Tensor, is_named: bool = True) 
     is_named : bool
         Whether the flow tells neurons apart.
 
-    Raises
-    ------
-    InvalidInputError
-        If all networks are equal.
-
     Examples
     --------
     >>> import torch

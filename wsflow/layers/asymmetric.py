@@ -12,16 +12,9 @@ from wsflow.layers.constants import Pattern, default_pattern, fixed_entries, nor
 
 
 class FixedEntries(nn.Module):
-    """Put constants in the place of some entries of a weight: a parametrization of torch, for any weight.
+    """Put constants, which follow from a seed and a name, in the place of some entries of a weight (rows, columns, ...).
 
-    Parameters
-    ----------
-    weight : Tensor of shape (rows, columns, ...)
-        Of a linear layer or a convolution.
-    pattern : Pattern
-    seed : int
-    name : str
-        The weight's name, from which the constants follow, with the seed.
+    It is a parametrization of torch, for any weight of a linear layer or a convolution.
     """
 
     fixed: Tensor

@@ -51,13 +51,7 @@ def normal_constants(shape: tuple[int, ...], kappa: float, seed: int, name: str)
 
 
 def fixed_entries(rows: int, columns: int, n_fixed: int, seed: int, name: str) -> Tensor:
-    """Return a mask (rows, columns) of n_fixed entries in each row; no two rows have the same.
-
-    Raises
-    ------
-    ValueError
-        If there are not so many different rows, or a row would have no entry that is fixed, or none that is free.
-    """
+    """Return a mask (rows, columns) of n_fixed entries in each row; no two rows have the same."""
     if isinstance(n_fixed, bool) or not 1 <= n_fixed < columns or int(n_fixed) != n_fixed:
         raise ValueError(
             f"Of the {columns} inputs of each output of {_named(name)}, at least one is fixed and one is free: n_fixed "
@@ -96,11 +90,6 @@ def default_pattern(
 
     Constants add the same variance to a sum over inputs of variance one, whatever the width: n_fixed * kernel * kappa^2
     is 64, and 16 for the output layer.
-
-    Raises
-    ------
-    ValueError
-        If kappa is negative, or no number of fixed entries makes all rows different.
 
     Examples
     --------

@@ -59,15 +59,7 @@ def networks_of(
     argument: float | None,
     image: Sequence[int] | None,
 ) -> Networks:
-    """Return the networks that are to be trained for a task, which takes their outputs.
-
-    Raises
-    ------
-    ValueError
-        If more than one of hidden widths, architecture and module is given, or something that does not go with it.
-    InvalidInputError
-        If the module cannot be read, or the networks do not fit the task.
-    """
+    """Return the networks that are to be trained for a task, which takes their outputs."""
     given = {"hidden": hidden, "architecture": architecture, "module": module}
     if len(several := [name for name, value in given.items() if value is not None]) > 1:
         raise ValueError(

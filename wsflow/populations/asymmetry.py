@@ -64,13 +64,7 @@ ASYMMETRIES: dict[str, Asymmetry] = {
 
 
 def asymmetry_of(given: str | Asymmetry | None) -> Asymmetry | None:
-    """Return the asymmetry that a string stands for, or None.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or one of its parameters is out of its range.
-    """
+    """Return the asymmetry that a string stands for, or None."""
     if isinstance(given, str) and given in ASYMMETRIES:
         return ASYMMETRIES[given]
     if given is not None and not isinstance(given, Asymmetry):
@@ -106,15 +100,7 @@ class Start:
 def with_constants(
     networks: Networks, task: Task, asymmetry: Asymmetry | None, anchor: bool
 ) -> tuple[Networks, Start | None]:
-    """Return networks with common constants, or with an anchor, and how they begin; or as they are.
-
-    Raises
-    ------
-    ValueError
-        If an anchor has no constants, or none in weights.
-    InvalidInputError
-        If a network has no layer that can have constants, or what it computes with them cannot be kept as a program.
-    """
+    """Return networks with common constants, or with an anchor, and how they begin; or as they are."""
     from wsflow.architecture import Architecture
     from wsflow.exceptions import InvalidInputError
     from wsflow.layers import asymmetrize

@@ -29,11 +29,6 @@ def with_rate(architecture: Architecture) -> Architecture:
 
     Networks of linear layers and activations drop what comes into each linear layer but the first. What attention drops
     of its weights stays as it is.
-
-    Raises
-    ------
-    InvalidInputError
-        If the networks have no dropout.
     """
     program = program_of(architecture)
     operations = () if program is None else program.operations

@@ -51,11 +51,6 @@ EXAMPLES = ", ".join(f"{name}:{row.example}" for name, row in NAMED_ARCHITECTURE
 def parse_architecture(text: str) -> tuple[str, tuple[int, ...]]:
     """Return the name and the sizes of a text such as ``"cnn:16,16,16"``.
 
-    Raises
-    ------
-    ValueError
-        If there is no such name, or the sizes are not those that it takes.
-
     Examples
     --------
     >>> from wsflow.populations.named_architectures import parse_architecture

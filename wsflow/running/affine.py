@@ -21,25 +21,13 @@ TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dila
 
 @dataclass(frozen=True)
 class Affine:
-    """One use of a linear layer or a convolution.
-
-    Parameters
-    ----------
-    weight, bias : str, str or None
-        Names of the parameters.
-    spatial : int
-        Number of spatial dimensions: 0 for a linear layer, whose features are the last axis.
-    settings : dict
-        Stride, padding, dilation and groups of a convolution.
-    transposed : bool
-        Whether it is a transposed convolution, whose weights have inputs first.
-    """
+    """One use of a linear layer or a convolution, with the names of its parameters."""
 
     weight: str
     bias: str | None
-    spatial: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    transposed: bool = False
+    spatial: int = 0  # dimensions: none of a linear layer, whose features are the last axis
+    settings: dict[str, Any] = field(default_factory=dict)  # stride, padding, dilation and groups of a convolution
+    transposed: bool = False  # whether its weights have inputs first
 
     @property
     def groups(self) -> int:

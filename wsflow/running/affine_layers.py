@@ -46,11 +46,6 @@ class AffineLayers:
     example : Tensor of shape (b, ...)
         Inputs of the networks.
 
-    Raises
-    ------
-    ValueError
-        If the architecture has neither.
-
     Examples
     --------
     >>> import torch

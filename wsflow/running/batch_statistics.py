@@ -32,13 +32,7 @@ class ModuleRunner:
 
     @classmethod
     def of(cls, architecture: Architecture, module: Any = None) -> ModuleRunner:
-        """Return the runner by the given module, by the architecture's layers, or by its own module.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is none of them.
-        """
+        """Return the runner by the given module, by the architecture's layers, or by its own module."""
         keys = {name: name for name in architecture.names}
         if module is None and architecture.layers:
             zeros = unflatten(torch.zeros(1, architecture.n_weights), architecture)
@@ -116,11 +110,6 @@ def mean_over_batches(
     """Return the mean over batches of the tensors that a wrapper of the networks' module returns, each (n, ...).
 
     The wrapper holds the module as its attribute ``module``; `buffers` (n, ...) are its own.
-
-    Raises
-    ------
-    ValueError
-        If the batch size is less than 2.
     """
     state = {f"module.{name}": tensor.clone() for name, tensor in tensors.items()} | dict(buffers or {})
     total: dict[str, Tensor] = {}

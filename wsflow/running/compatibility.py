@@ -21,11 +21,6 @@ def check_task(architecture: Architecture, task: Task) -> int | None:
     A class without an example is no error, since the data may be a part of all there are: see `warn_of_classes`; labels
     that are not 0, 1, ... have to be all of them, or nobody knows which output is whose. An
     architecture that does not say how to run its networks passes, with None: nothing is known of its inputs.
-
-    Raises
-    ------
-    InvalidInputError
-        Naming the numbers of both.
     """
     check_is_task(task)
     linear = [layer for layer in architecture.layers if layer.kind == LINEAR]

@@ -131,13 +131,7 @@ def evaluation_run(tensors: Mapping[str, Tensor], architecture: Architecture) ->
 
 
 def training_run(tensors: Mapping[str, Tensor], architecture: Architecture, generator: Generators | None = None) -> Run:
-    """Return a run of networks with these parameters (n, *shape) in training mode.
-
-    Raises
-    ------
-    InvalidInputError
-        If the networks have no training mode, or something is drawn without a generator.
-    """
+    """Return a run of networks with these parameters (n, *shape) in training mode."""
     run = evaluation_run(tensors, architecture)
     if run is None:
         raise InvalidInputError(

@@ -18,13 +18,7 @@ from wsflow.exceptions import InvalidInputError
 
 
 def to_module(architecture: Architecture, state: Mapping[str, Tensor], template: Any = None) -> nn.Module:
-    """Build the module of one network: a copy of the template, its layers, or what runs the architecture.
-
-    Raises
-    ------
-    ValueError
-        If the architecture does not run itself and there is no template, or the template is of another architecture.
-    """
+    """Build the module of one network: a copy of the template, its layers, or what runs the architecture."""
     if template is not None:
         return _of_template(architecture, state, template)
     if not architecture.layers:

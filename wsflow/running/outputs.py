@@ -41,11 +41,6 @@ def output_of(result: Any) -> Any:
 
     What lies deeper than another tensor of reals, as caches and hidden states do, does not count.
 
-    Raises
-    ------
-    InvalidInputError
-        If an object of an unknown class has no tensor of reals.
-
     Examples
     --------
     >>> import torch

@@ -44,11 +44,6 @@ class ProgramModule(nn.Module):
     batch norms with parameters of their own are torch's layers. All weights are zero: `torch.func.functional_call` or
     `load_state_dict` puts in those of a network.
 
-    Raises
-    ------
-    ValueError
-        If the architecture has no program.
-
     Examples
     --------
     >>> import torch

@@ -28,11 +28,6 @@ def at_widths(
 
     Both are run on shapes alone. Sizes of reshaped values and of norms are rewritten; `sizes` has the old and new sizes
     of the neuron groups, by which a product is split.
-
-    Raises
-    ------
-    ValueError
-        Naming the operation that has a width as a constant, or whose output has another shape.
     """
     before, after = _Shapes(program, old), _Shapes(program, new)
     operations = []

@@ -187,13 +187,7 @@ class Run:
 
 @torch.no_grad()
 def try_program(architecture: Architecture) -> bool:
-    """Run a program on shapes alone, which refuses what does not fit, and say that it was done.
-
-    Raises
-    ------
-    InvalidInputError
-        Naming the operation that fails.
-    """
+    """Run a program on shapes alone, which refuses what does not fit, and say that it was done."""
     program = architecture.program
     if program is not None:
         tensors = {p.name: torch.empty(p.shape, device="meta") for p in architecture.parameters}

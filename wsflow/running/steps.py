@@ -115,13 +115,7 @@ def stacked(results: Iterable[Any]) -> Any:
 
 @cache
 def function_of(name: str) -> tuple[Callable[..., Any], bool]:
-    """Return the function of an operation, and whether it takes the device on which it makes a tensor.
-
-    Raises
-    ------
-    ValueError
-        If torch has no such operation.
-    """
+    """Return the function of an operation, and whether it takes the device on which it makes a tensor."""
     base, _, overload = name.partition(".")
     if base == "getitem":
         return operator.getitem, False

@@ -27,11 +27,6 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def without_statistics(architecture: Architecture) -> Architecture:
     """Return the architecture of the weights alone; itself where there are no statistics.
 
-    Raises
-    ------
-    InvalidInputError
-        If a pass over inputs would not compute the statistics, so that nothing could put them back.
-
     Examples
     --------
     >>> import torch

@@ -68,13 +68,7 @@ class Structure:
         return marks
 
     def automorphism(self) -> Array | None:
-        """Return a permutation (n,) that keeps colours and relations and is not the identity, or None: there is none.
-
-        Raises
-        ------
-        Undecided
-            If the search becomes too long.
-        """
+        """Return a permutation (n,) that keeps the structure and is no identity, None without one; or raise Undecided."""
         self.searched = 0
         colours = self.refined(self.colours)
         while (cell := _smallest_cell(colours)) is not None:

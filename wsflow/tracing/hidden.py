@@ -19,11 +19,6 @@ def check_hidden(module: nn.Module, constants: Collection[Tensor]) -> None:
     """Refuse, by name, weights that are learned and that the module's state dict lacks.
 
     `constants` are the tensors that its graph has beside parameters and buffers.
-
-    Raises
-    ------
-    InvalidInputError
-        With what to do.
     """
     used = {tensor.data_ptr() for tensor in constants}
     known = {tensor.data_ptr() for tensor in module.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)}

@@ -30,11 +30,6 @@ def working_copy(module: nn.Module, output: ChosenOutput) -> nn.Module:
     """Return a copy of a module in evaluation mode that shares its parameters, and returns the chosen output.
 
     In a copy of such a copy the output remains chosen.
-
-    Raises
-    ------
-    InvalidInputError
-        If the module cannot be copied.
     """
     working = copied(module, {id(parameter): parameter for parameter in module.parameters()}).eval()
     for layer in list(working.modules()):

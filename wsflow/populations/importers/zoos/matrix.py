@@ -38,13 +38,7 @@ class Matrix:
 
 
 def read_matrix(folder: Path) -> tuple[Matrix, list[Row]]:
-    """Read the weights of a folder, the layout of their columns, and a row of what is known of each network.
-
-    Raises
-    ------
-    InvalidInputError
-        If the layout does not divide the columns among parameters, or there are not as many rows of metrics.
-    """
+    """Read the weights of a folder, the layout of their columns, and a row of what is known of each network."""
     path, *others = sorted(folder.glob("*weights*.npy"))
     if others:
         raise InvalidInputError(f"{folder}: there are {path.name} and {others[0].name}. Leave one of them.")

@@ -23,13 +23,7 @@ SPLIT = "split"
 
 
 def csv_rows(path: Path) -> list[Row]:
-    """Read the rows of a CSV file with a header, of numbers and texts; columns without a name are left out.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is no such file, or unpacks to far more than it is.
-    """
+    """Read the rows of a CSV file with a header, of numbers and texts; columns without a name are left out."""
     with intact(path, "csv file", COPY):
         text = io.StringIO(_text(path).decode("utf-8-sig"), newline="")
         head = text.readline()

@@ -38,13 +38,7 @@ class Zoo:
         return len(self.runs)
 
     def of_activation(self, activation: str | None) -> Zoo:
-        """Return the networks of an activation, where tables say which each of them has.
-
-        Raises
-        ------
-        InvalidInputError
-            If there are several and none is asked for, or none of the one that is.
-        """
+        """Return the networks of an activation, where tables say which each of them has."""
         name = next((key for row in self.drawn[:1] for key in row if ACTIVATION.search(key)), None)
         if name is None:
             return self
@@ -68,13 +62,7 @@ class Zoo:
         return Zoo(networks, notes=notes, **chosen)
 
     def placed(self, runs: Any, steps: Any) -> Zoo:
-        """Return the zoo with these runs and steps instead of its own, if they are given, and with steps of all.
-
-        Raises
-        ------
-        InvalidInputError
-            If there are not as many, or two networks of a run have one step.
-        """
+        """Return the zoo with these runs and steps instead of its own, if they are given, and with steps of all."""
         for name, given in (("runs", runs), ("steps", steps)):
             if given is not None and len(given) != len(self):
                 raise InvalidInputError(f"The {name!r} are {len(given)}, and the zoo has {len(self)} networks.")
