@@ -12,9 +12,9 @@ from wsflow.layers.constants import Pattern, default_pattern, fixed_entries, nor
 
 
 class FixedEntries(nn.Module):
-    """Put constants, which follow from a seed and a name, in the place of some entries of a weight (rows, columns, ...).
+    """Put constants in the place of some entries of a weight (rows, columns, ...): a parametrization of torch.
 
-    It is a parametrization of torch, for any weight of a linear layer or a convolution.
+    They follow from the seed and the weight's name.
     """
 
     fixed: Tensor
