@@ -51,15 +51,6 @@ def array_of(constant: Constant) -> np.ndarray:
     return np.frombuffer(constant.data, dtype=dtype).reshape(constant.shape)
 
 
-def constants_by_layer(program: Program) -> dict[str, list[Constant]]:
-    """Return the constants that the operations of each layer use."""
-    known = {constant.name: constant for constant in program.constants}
-    found: dict[str, list[Constant]] = {}
-    for operation, name in _used(program.operations):
-        found.setdefault(operation.layer, []).append(known[name])
-    return found
-
-
 def _used(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str]]:
     for operation in operations:
         for operand in operands(operation.operands):
@@ -106,7 +97,11 @@ def difference(a: Any, b: Any) -> str:
 
 def other_constants(architecture: Any, state: Mapping[str, Any]) -> Iterator[str]:
     """Yield the keys of a state dict of arrays whose constants are not those of an architecture."""
-    layers = {} if architecture.program is None else constants_by_layer(architecture.program)
+    layers: dict[str, list[Constant]] = {}
+    if (program := architecture.program) is not None:
+        constants = {constant.name: constant for constant in program.constants}
+        for operation, name in _used(program.operations):
+            layers.setdefault(operation.layer, []).append(constants[name])
     for key in architecture.constants:
         layer = key.rpartition(".")[0]
         if key not in state or not layers.get(layer):

@@ -15,12 +15,7 @@ _KINDS = {row.module: kind for kind, row in ACTIVATIONS.items()}
 def layers_of_module(module: Any) -> tuple[Layer, ...]:
     """Return the layers of an nn.Sequential (nested ones too), or refuse by name a layer of another kind."""
     layers = tuple(_flattened(module, ""))
-    _check_independent(module)
-    return layers
-
-
-def _check_independent(module: Any) -> None:
-    """Refuse layers that share parameters or have hooks: their architecture would be another."""
+    # layers that share parameters or have hooks have another architecture
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     unique = [name for name, _ in module.named_parameters()]
     hooked = [n for n, child in module.named_modules() if child._forward_hooks or child._forward_pre_hooks]
@@ -30,6 +25,7 @@ def _check_independent(module: Any) -> None:
             f"This Sequential {what}: without an example input, Architecture.from_module reads layers that stand for "
             "themselves. Pass example_input= to read any module."
         )
+    return layers
 
 
 def is_sequential(module: Any) -> bool:

@@ -110,7 +110,12 @@ def rows_of_states(
     if problems:
         raise misfit_error(problems)
     for name, state in zip(names, found, strict=True):
-        _check_floats(name, state, architecture)
+        narrow = next((n for n in architecture.names if n in state and state[n].dtype.itemsize == 1), None)
+        if narrow is not None:
+            raise InvalidInputError(
+                f"{name} has {state[narrow].dtype} numbers in {narrow!r}: quantized weights are not read, for their "
+                "scale is not among them. Save the weights as floating-point numbers."
+            )
     resolved = [_untied(state, architecture) for state in found]
     arrays = [state[name] for state in resolved for name in architecture.names]
     floats = {array.dtype.newbyteorder("=") for array in arrays if array.dtype.kind == "f"}
@@ -129,15 +134,6 @@ def misfit_error(problems: Sequence[str]) -> InvalidInputError:
         f"These networks do not have one architecture: {'; '.join(problems[:MENTIONED])}{more}. "
         "Pass networks of one architecture, or say it with architecture=."
     )
-
-
-def _check_floats(name: str, state: State, architecture: Architecture) -> None:
-    narrow = next((n for n in architecture.names if n in state and state[n].dtype.itemsize == 1), None)
-    if narrow is not None:
-        raise InvalidInputError(
-            f"{name} has {state[narrow].dtype} numbers in {narrow!r}: quantized weights are not read, for their scale "
-            "is not among them. Save the weights as floating-point numbers."
-        )
 
 
 def _found(name: str, state: Mapping[str, Any], architecture: Architecture, problems: list[str]) -> State:
@@ -173,11 +169,9 @@ def _conflicts(state: State, first: State, architecture: Architecture) -> list[s
     """Describe tied tensors that differ, constants that are not those of the first network."""
     tied = [(p.name, alias) for p in architecture.parameters for alias in p.aliases if {p.name, alias} <= set(state)]
     fixed = [k for k in architecture.constants if k in state and k in first and not k.endswith(COUNTER)]
+    differ = [(a, b) for a, b in tied if not np.array_equal(state[a], state[b], equal_nan=True)]
+    others = [key for key in fixed if not np.array_equal(state[key], first[key], equal_nan=True)]
     return [
-        *(f"has {b!r} that differs from {a!r}, to which it is tied" for a, b in tied if not _equal(state[a], state[b])),
-        *(f"has another {key!r} than the first" for key in fixed if not _equal(state[key], first[key])),
+        *(f"has {b!r} that differs from {a!r}, to which it is tied" for a, b in differ),
+        *(f"has another {key!r} than the first" for key in others),
     ]
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=True)

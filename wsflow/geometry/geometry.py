@@ -143,7 +143,11 @@ class Geometry:
 
     def to_points(self, weights: Tensor) -> Tensor:
         """Return the points (n, manifold size) of networks (n, d)."""
-        points = self._charted(weights)
+        added = []
+        for chart in self.charts:
+            weights, extra = chart.to_points(weights)
+            added.append(extra)
+        points = torch.cat([weights, *added], 1) if added else weights
         return points if self.coordinates is None else self.coordinates.apply(points)
 
     def to_weights(self, points: Tensor) -> Tensor:
@@ -151,13 +155,6 @@ class Geometry:
         if self.coordinates is None:
             return self._uncharted(points)
         return self.coordinates.restore(self._uncharted(self.coordinates.invert(points)))
-
-    def _charted(self, weights: Tensor) -> Tensor:
-        added = []
-        for chart in self.charts:
-            weights, extra = chart.to_points(weights)
-            added.append(extra)
-        return torch.cat([weights, *added], 1) if added else weights
 
     def _uncharted(self, points: Tensor) -> Tensor:
         if not self.charts:

@@ -11,8 +11,7 @@ from wsflow.mapped import chunks
 from wsflow.persistence.format import decoding
 from wsflow.persistence.population_files import encode_population, read_in_place, read_population
 from wsflow.persistence.shards import SHARD_SIZE, Shard, is_index, read_index, write_shards
-from wsflow.populations.invalid import check_finite, check_on_invalid, not_finite
-from wsflow.populations.population import Population
+from wsflow.populations.population import Population, check_finite, check_on_invalid, not_finite
 from wsflow.writing import check_target, write_bytes
 
 

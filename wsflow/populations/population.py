@@ -1,8 +1,9 @@
-"""Population: networks, the task that they are for, and where they came from."""
+"""Population: networks, the task that they are for, and where they came from; those that are not finite are named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from wsflow import __version__
 from wsflow.architecture import Architecture
 from wsflow.exceptions import InvalidInputError
+from wsflow.mapped import finite_rows
 from wsflow.representation import html_table, rows_about, summary
 from wsflow.schema import label, list_of, mapping
 from wsflow.task import Task
@@ -19,6 +21,7 @@ from wsflow.weights import WeightArray
 
 # the runs, and a number or a text for each of them; of properties, the runs and the steps
 KNOWN = mapping(list_of(label))
+ON_INVALID = ("error", "drop")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,3 +187,39 @@ def _installed(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def check_on_invalid(on_invalid: str, owner: str) -> None:
+    """Refuse other values of the parameter `on_invalid` of `owner`."""
+    if on_invalid not in ON_INVALID:
+        raise ValueError(f"The 'on_invalid' of {owner} is 'error' or 'drop', got {on_invalid!r}.")
+
+
+def not_finite(weights: WeightArray, names: Sequence[str] | None = None) -> str:
+    """Name the first network with a weight that is not finite, and its parameter; empty where all are finite."""
+    good = finite_rows(np.asarray(weights))
+    if good.all():
+        return ""
+    count, row = int((~good).sum()), int(np.argmin(good))
+    parameter, _ = weights.architecture.locate(int(np.argmin(np.isfinite(np.asarray(weights)[row]))))
+    name = f"network {row}" if names is None else names[row]
+    more = f" ({count} of {len(weights)} networks have such weights)" if count > 1 else ""
+    return f"{name} has a weight in {parameter!r} that is not finite{more}"
+
+
+def check_finite(
+    weights: WeightArray, on_invalid: str, where: str = "", names: Sequence[str] | None = None
+) -> WeightArray:
+    """Return the networks whose weights are all finite; others are an error, or dropped with a warning."""
+    problem = not_finite(weights, names)
+    if not problem:
+        return weights
+    good = finite_rows(np.asarray(weights))
+    begin = f"{where}: " if where else ""
+    if on_invalid == "drop" and good.any():
+        count = int((~good).sum())
+        warnings.warn(f"{begin}{count} of {len(weights)} networks were dropped, not being finite.", stacklevel=3)
+        kept: WeightArray = weights[good]
+        return kept
+    remedy = "Drop such networks with on_invalid='drop'" if good.any() else "No network is left: train them again"
+    raise InvalidInputError(f"{begin}{problem}. {remedy}.")

@@ -163,15 +163,12 @@ class Moments:
 
     def _correlation(self, i: int) -> Tensor:
         var_a, var_b, covariance = self._centred(i)
-        varies = [self._varies(var, shift) for var, shift in zip((var_a, var_b), self._shifts[i], strict=True)]
+        # more than rounding leaves to a constant neuron
+        least = [(torch.finfo(x.dtype).eps * x.squeeze(1).double()).square() for x in self._shifts[i]]
+        varies = [var > rounding for var, rounding in zip((var_a, var_b), least, strict=True)]
         scale = (var_a.unsqueeze(2) * var_b.unsqueeze(1)).sqrt()
         both = varies[0].unsqueeze(2) & varies[1].unsqueeze(1) & (scale > 0)
         return torch.where(both, covariance / torch.where(both, scale, 1.0), 0.0)
-
-    @staticmethod
-    def _varies(variance: Tensor, shift: Tensor) -> Tensor:
-        """Return which neurons have more variance than rounding leaves to a constant one."""
-        return variance > (torch.finfo(shift.dtype).eps * shift.squeeze(1).double()).square()
 
     def _centred(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         a, b, aa, bb, ab = (total / self._counts[i] for total in self._sums[i])

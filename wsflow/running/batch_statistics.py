@@ -8,7 +8,7 @@ the user's module is never touched.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,20 +111,14 @@ def mean_over_batches(
 
     The wrapper holds the module as its attribute ``module``; `buffers` (n, ...) are its own.
     """
-    state = {f"module.{name}": tensor.clone() for name, tensor in tensors.items()} | dict(buffers or {})
-    total: dict[str, Tensor] = {}
-    count = 0
-    for batch in _batches(inputs, batch_size, next(iter(tensors.values())).dtype):
-        for name, value in run_module(state, wrapper, batch).items():
-            total[name] = total[name] + value if name in total else value
-        count += 1
-    return {name: value / count for name, value in total.items()}
-
-
-def _batches(inputs: Tensor, batch_size: int, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Yield all inputs in interleaved batches of nearly one size."""
     if batch_size < 2:
         raise ValueError(f"The 'batch_size' of statistics is at least 2, got {batch_size}.")
-    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs.long()
+    state = {f"module.{name}": tensor.clone() for name, tensor in tensors.items()} | dict(buffers or {})
+    inputs = inputs.to(next(iter(tensors.values())).dtype) if inputs.is_floating_point() else inputs.long()
+    total: dict[str, Tensor] = {}
     count = -(-len(inputs) // batch_size)
-    return (inputs[i::count] for i in range(count))
+    for i in range(count):
+        # interleaved batches of nearly one size
+        for name, value in run_module(state, wrapper, inputs[i::count]).items():
+            total[name] = total[name] + value if name in total else value
+    return {name: value / count for name, value in total.items()}

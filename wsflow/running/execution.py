@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_map
 from wsflow.architecture import Architecture
 from wsflow.architecture.readable import unwrapped
 from wsflow.exceptions import InvalidInputError
-from wsflow.running.draws import Draws, Generators
 from wsflow.running.kernels import is_drawing
 from wsflow.running.outputs import output_of
 from wsflow.running.rows import unflatten
 from wsflow.running.runner import Run
 from wsflow.running.sequential import program_of
+from wsflow.running.steps import Draws, Generators
 
 
 def forward(

@@ -6,7 +6,7 @@ variances of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -180,7 +180,13 @@ def _drawn(
     start: Callable[[Parameter, LayerType], Start],
 ) -> Tensor:
     """Draw networks whose parameters start by their types."""
-    types = _all_types(architecture)
+    types = layer_types(architecture)
+    unknown = next((name for name in architecture.names if name not in types), None)
+    if unknown is not None:
+        raise ValueError(
+            f"What the parameter {unknown!r} is used for does not say how it begins. Choose the initialisation "
+            "'normal', or 'module' where a module or a function that builds one is given."
+        )
     starts = [start(parameter, types[parameter.name]) for parameter in architecture.parameters]
     sizes = torch.tensor([parameter.size for parameter in architecture.parameters])
     bound, spread, constant = torch.tensor(starts, dtype=torch.float32).T.repeat_interleave(sizes, dim=1)
@@ -192,17 +198,6 @@ def _drawn(
         if padding is not None:
             weights[:, architecture.slices[parameter.name]].view(n, *parameter.shape)[:, padding] = 0
     return weights + constant
-
-
-def _all_types(architecture: Architecture) -> Mapping[str, LayerType]:
-    types = layer_types(architecture)
-    unknown = next((name for name in architecture.names if name not in types), None)
-    if unknown is not None:
-        raise ValueError(
-            f"What the parameter {unknown!r} is used for does not say how it begins. Choose the initialisation "
-            "'normal', or 'module' where a module or a function that builds one is given."
-        )
-    return types
 
 
 def _with_norms(weights: Tensor, architecture: Architecture) -> Tensor:

@@ -22,9 +22,8 @@ class ChosenOutput:
 
     def __call__(self, module: nn.Module, inputs: Any, result: Any) -> Any:
         """Return the chosen part of a result."""
-        return output_of(result) if self.path is None else self._followed(module, result)
-
-    def _followed(self, module: nn.Module, result: Any) -> Any:
+        if self.path is None:
+            return output_of(result)
         for key in str(self.path).split(".") if self.path != "" else ():
             known = _parts(result)
             if key not in known and not (key.removeprefix("-").isdigit() and isinstance(result, list | tuple)):

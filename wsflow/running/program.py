@@ -16,10 +16,9 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.program import ConstantValue, Dtype, Operation, ParameterValue, Value
 from wsflow.exceptions import InvalidInputError
 from wsflow.running.affine import CONVOLUTION, TRANSPOSED
-from wsflow.running.draws import MEANS
 from wsflow.running.normalisation import COUNTER, follows_batch
 from wsflow.running.runner import FAILURES, SizeLimit, constant_tensor
-from wsflow.running.steps import function_of
+from wsflow.running.steps import MEANS, function_of
 
 # the operands behind a layer's input, which are parameters of the layer itself
 _OWN = ("weight", "bias", "running_mean", "running_var")

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from wsflow.architecture.program import ConstantValue, Dtype, Operation, ParameterValue, Program, Value
-from wsflow.running.runner import FAILURES, constant_tensor
-from wsflow.running.steps import function_of
+from wsflow.architecture.program import Operation, Program
+from wsflow.running.runner import FAILURES, Run
 
 Shape = tuple[int, ...]
 # operations whose constant sizes are those of the result, and of the last dimensions of what comes in
@@ -41,44 +40,26 @@ def at_widths(
         _check_taken(operation, before, after)
         before.values[operation.name], after.values[operation.name] = known, found
         operations.append(operation)
-    ends = (before.resolved(program.output), after.resolved(program.output))
+    ends = before.resolved(program.output), after.resolved(program.output)
     if _shapes(ends[0]) != _shapes(ends[1]):
         raise ValueError(f"At the other width the output would have the shapes {_shapes(ends[1])}. Choose others.")
     return replace(program, operations=tuple(operations))
 
 
-class _Shapes:
-    """The values of a program as tensors without data."""
+class _Shapes(Run):
+    """A run of one network on tensors without data."""
 
     def __init__(self, program: Program, shapes: Mapping[str, Shape]) -> None:
-        self.parameters = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        self.constants = {constant.name: constant_tensor(constant).to("meta") for constant in program.constants}
-        self.values: dict[str, Any] = {
-            x.name: torch.empty(x.shape, device="meta", dtype=self._dtype(x.dtype)) for x in program.inputs
-        }
+        super().__init__(program, {n: torch.empty(shape, device="meta") for n, shape in shapes.items()}, alone=True)
+        for x in program.inputs:
+            self.values[x.name] = torch.empty(x.shape, device="meta", dtype=self._dtype(x.dtype))
 
-    @staticmethod
-    def _dtype(name: str) -> torch.dtype:
-        found: torch.dtype = torch.float32 if name == "weights" else getattr(torch, name)
-        return found
-
+    @torch.no_grad()
     def computed(self, operation: Operation) -> Any:
-        function, placed = function_of(operation.function)
-        keywords = {name: self.resolved(value) for name, value in operation.keywords}
-        with torch.no_grad():
-            return function(*self.resolved(operation.arguments), **keywords, **({"device": "meta"} if placed else {}))
+        return self._computed(operation, self._resolved(operation.arguments))
 
     def resolved(self, operand: Any) -> Any:
-        if isinstance(operand, tuple):
-            return [self.resolved(item) for item in operand]
-        if isinstance(operand, Value):
-            return self.values[operand.name]
-        if isinstance(operand, ParameterValue):
-            return self.parameters[operand.name]
-        if isinstance(operand, ConstantValue):
-            constant = self.constants[operand.name]
-            return constant.float() if constant.dtype == torch.float64 else constant
-        return self._dtype(operand.name) if isinstance(operand, Dtype) else operand
+        return self._resolved(operand)
 
 
 def _rewritten(

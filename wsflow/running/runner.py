@@ -25,10 +25,9 @@ from wsflow.architecture.program import (
 )
 from wsflow.exceptions import InvalidInputError
 from wsflow.memory import physical_memory
-from wsflow.running.draws import Draws
 from wsflow.running.kernels import computed
 from wsflow.running.products import is_sliding
-from wsflow.running.steps import Own, Step, is_own, value
+from wsflow.running.steps import Draws, Own, Step, is_own, value
 
 # what an operation raises where its operands are not what it takes
 FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError)

@@ -33,7 +33,11 @@ class Builder:
 
     def architecture(self, aliases: Mapping[str, tuple[str, ...]], **fields: Any) -> Architecture:
         """Return the architecture with further fields; `aliases` are other names of parameters."""
-        segments = {name: self._segments(name) for name in self.order if name in self.trace.slices}
+        segments = {
+            name: [own for part in slices for own in segments_of(self.solution, part, self.trace.parameters[name])]
+            for name in self.order
+            if (slices := self.trace.slices.get(name)) is not None
+        }
         self._name_groups(segments)
         self.wires = self._named_wires()
         parameters = []
@@ -46,10 +50,6 @@ class Builder:
         used = {wire for parameter in parameters for block in parameter.blocks for wire, _, _ in block.wires}
         wires = tuple(wire for wire in self.wires if wire is not None and wire.name in used)
         return Architecture(tuple(parameters), wires, activation_sites=self._activation_sites(), **fields)
-
-    def _segments(self, name: str) -> list[Segments]:
-        shape = self.trace.parameters[name]
-        return [own for part in self.trace.slices[name] for own in segments_of(self.solution, part, shape)]
 
     def _name_groups(self, segments: Mapping[str, Sequence[Segments]]) -> None:
         """Name groups after the first layer whose parameters they act on."""

@@ -1,5 +1,8 @@
 """A module as a graph of operations: that of torch.export, with the names of layers and parameters.
 
+Packed sequences are traced as if all were as long as the longest: what neurons do does not depend on the lengths, and
+torch.export cannot follow them. The certificate runs the module as it is.
+
 References
 ----------
 https://docs.pytorch.org/docs/stable/export.html
@@ -10,9 +13,10 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -21,12 +25,13 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.nn.modules import transformer
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from wsflow.exceptions import InvalidInputError
 from wsflow.running.execution import restored
 from wsflow.tracing.hidden import check_hidden
-from wsflow.tracing.packed import full_length, unpacked
 from wsflow.tracing.working_copy import check_example, failing
 
 # what torch raises, or says, where it cannot follow a forward pass -> why, and what to do
@@ -90,8 +95,8 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     InvalidInputError
         If the forward pass fails, or depends on the values of tensors, or uses weights that the state dict lacks.
     """
-    inputs = [full_length(value) for value in inputs]
-    with quiet(), _named(module, inputs), restored(module), torch.random.fork_rng(devices=[]), unpacked(module):
+    inputs = [_full_length(value) for value in inputs]
+    with quiet(), _named(module, inputs), restored(module), torch.random.fork_rng(devices=[]), _unpacked(module):
         # torch prints the graph of what it cannot export
         with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             exported = torch.export.export(module, tuple(inputs), strict=False)
@@ -218,3 +223,57 @@ def kind_of(node: Any) -> str:
     """Return the class of the innermost submodule that computes a node."""
     kinds = [kind for _, kind in (node.meta.get("nn_module_stack") or {}).values()]
     return (kinds[-1] if isinstance(kinds[-1], str) else kinds[-1].__name__).rpartition(".")[2] if kinds else ""
+
+
+def _full_length(value: Any) -> Any:
+    """Return a packed sequence with all sequences as long as the longest, and anything else as it is."""
+    if not isinstance(value, PackedSequence):
+        return value
+    return PackedSequence(*_packed(pad_packed_sequence(value)[0], None, False))
+
+
+@contextmanager
+def _unpacked(module: nn.Module) -> Iterator[None]:
+    """Let packing, unpacking and recurrent layers work on sequences of full length."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.RNNBase)]
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        with _FullLength():
+            yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+class _FullLength(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        replacement = REPLACED.get(getattr(func, "__name__", ""), func)
+        return replacement(*args, **(kwargs or {}))
+
+
+def _packed(input: Tensor, lengths: Any, batch_first: bool) -> tuple[Tensor, Tensor]:
+    steps = input.transpose(0, 1) if batch_first else input
+    return steps.flatten(0, 1), torch.full((steps.shape[0],), steps.shape[1], dtype=torch.int64)
+
+
+def _padded(data: Tensor, sizes: Tensor, batch_first: bool, padding: Any, total: int) -> tuple[Tensor, Tensor]:
+    steps = data.unflatten(0, (sizes.shape[0], -1))
+    lengths = torch.full((steps.shape[1],), steps.shape[0], dtype=torch.int64)
+    return (steps.transpose(0, 1) if batch_first else steps), lengths
+
+
+REPLACED: dict[str, Callable[..., Any]] = {"_pack_padded_sequence": _packed, "_pad_packed_sequence": _padded}
+
+
+def _forward(layer: nn.RNNBase, input: Any, hx: Any = None) -> Any:
+    forward = partial(type(layer).forward, layer)
+    if not isinstance(input, PackedSequence):
+        return forward(input, hx)
+    data, sizes, order, back = input
+    steps = data.unflatten(0, (sizes.shape[0], -1))
+    if hx is not None:
+        hx = layer.permute_hidden(hx, order)
+    output, hidden = forward(steps.transpose(0, 1) if layer.batch_first else steps, hx)
+    output = output.transpose(0, 1) if layer.batch_first else output
+    return PackedSequence(output.flatten(0, 1), sizes, order, back), layer.permute_hidden(hidden, back)

@@ -39,7 +39,7 @@ class TracedNetwork:
     def architecture(self) -> Architecture:
         """Return the architecture, or refuse by name a layer that is not understood."""
         try:
-            return self._built(self._interpreted())
+            return self._described(*self._solved(self._interpreted()))
         except UnknownLayer as error:
             raise InvalidInputError(self._refusal(error)) from error
 
@@ -69,7 +69,11 @@ class TracedNetwork:
         builder = Builder(interpreter.trace, order, {}, solution)
         built = builder.architecture(outputs=interpreter.outputs, aliases=self.graph.aliases)
         moving = {p.name for p in built.parameters if any(groups_of(s) for b in p.blocks for s in b.axes)}
-        return (built, {name: _numbers(x) for name, x in constants.items()}) if moving & constants.keys() else None
+        if not moving & constants.keys():
+            return None
+        # NumPy has no bfloat16
+        reals = {name: x.double() if x.is_floating_point() else x for name, x in constants.items()}
+        return built, {name: x.detach().cpu().numpy() for name, x in reals.items()}
 
     def _interpreted(
         self,
@@ -87,9 +91,6 @@ class TracedNetwork:
         )
         interpreter.run()
         return interpreter
-
-    def _built(self, interpreter: Interpreter) -> Architecture:
-        return self._described(*self._solved(interpreter))
 
     def _solved(self, interpreter: Interpreter) -> tuple[Interpreter, Solution]:
         solution = solve(interpreter.trace)
@@ -154,7 +155,8 @@ class TracedNetwork:
                 nodes.append(error.node)
             try:
                 interpreter = self._interpreted(frozenset(layers), tuple(nodes))
-                return tuple(layers) if not nodes else (), len(self._built(interpreter).groups)
+                groups = self._described(*self._solved(interpreter)).groups
+                return tuple(layers) if not nodes else (), len(groups)
             except UnknownLayer as other:
                 error = other
         return (), 0
@@ -195,8 +197,3 @@ def _scalings_of(constant: Tensor) -> frozenset[str]:
     """Return how a constant could be scaled, if it were a weight: masks cannot."""
     is_mask = not constant.is_floating_point() or bool(((constant == 0) | (constant == 1)).all())
     return frozenset() if is_mask else frozenset({POSITIVE, SIGN})
-
-
-def _numbers(tensor: Tensor) -> np.ndarray:
-    numbers: np.ndarray = (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
-    return numbers

@@ -69,16 +69,10 @@ def _feature_alpha_dropout(x: Tensor, p: float, train: bool) -> Tensor:
     raise NotImplementedError
 
 
+# they are put in the place of alpha dropouts
 _WHOLE = {name: getattr(torch.ops.wsflow, name).default for name in ("alpha_dropout", "feature_alpha_dropout")}
 for stand_in in (_alpha_dropout, _feature_alpha_dropout):
     stand_in.register_fake(lambda x, p, train: torch.empty_like(x))
-
-
-def _keep_whole(graph: Any) -> None:
-    """Put operations that torch.export does not take apart in the place of alpha dropouts."""
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            node.target = _WHOLE.get(str(node.target).removeprefix("aten.").removesuffix(".default"), node.target)
 
 
 class _NotRecorded(ValueError):
@@ -128,19 +122,16 @@ def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str]
     with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         with restored(module):
             if training:
-                _put_into_training_mode(module)
+                for layer in module.train().modules():
+                    if getattr(layer, "momentum", 0.0) is None:
+                        # its factor depends on the count of batches, which torch.export cannot follow
+                        layer.momentum = CUMULATIVE  # type: ignore[assignment]
             exported = torch.export.export(module, tuple(inputs), dynamic_shapes=sizes, strict=False)
-        _keep_whole(exported.graph_module)
+        for node in exported.graph_module.graph.nodes:
+            if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+                node.target = _WHOLE.get(str(node.target).removeprefix("aten.").removesuffix(".default"), node.target)
         dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
         return _Recorder(exported.run_decompositions({}), names, dict(module.named_modules()), dtype).program()
-
-
-def _put_into_training_mode(module: nn.Module) -> None:
-    module.train()
-    for layer in module.modules():
-        if getattr(layer, "momentum", 0.0) is None:
-            # its factor depends on the count of batches, which torch.export cannot follow
-            layer.momentum = CUMULATIVE  # type: ignore[assignment]
 
 
 @torch.no_grad()
@@ -174,7 +165,8 @@ class _Recorder:
                 self.values[node] = self._placeholder(node, specs[node.name])
             elif node.op == "call_function" and node in needed:
                 self._call(node)
-        output = self._output(self._argument(returned))
+        # a single tensor, or what the module returned as nested tuples
+        output = _nested(self.exported.call_spec.out_spec, iter(self._argument(returned)))
         used = {x.name for o in self.operations for x in operands(o.operands) if isinstance(x, ConstantValue)}
         used |= {x.name for x in operands(output) if isinstance(x, ConstantValue)}
         constants = tuple(constant for name, constant in self.constants.items() if name in used)
@@ -185,11 +177,6 @@ class _Recorder:
         (output,) = (node for node in self.exported.graph.nodes if node.op == "output")
         kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
         return [node for node, kind in zip(output.args[0], kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
-
-    def _output(self, values: tuple[Any, ...]) -> Any:
-        # a single tensor, or what the module returned as nested tuples
-        spec = self.exported.call_spec.out_spec
-        return _nested(spec, iter(values))
 
     def _placeholder(self, node: Any, spec: Any) -> Any:
         if spec.kind == InputKind.USER_INPUT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsflow.tracing import indexing, linear, pointwise, reductions, reshaping, spatial
+from wsflow.tracing import indexing, linear, pointwise, reductions, reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor
 from wsflow.tracing.deterministic import DRAWS
 from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE
@@ -81,7 +81,7 @@ def _stack(t: Trace, tensors: list[AbstractTensor], dim: int = 0) -> AbstractTen
 def _pad(t: Trace, input: AbstractTensor, pad: list[int], value: Any = None, mode: str = "constant") -> AbstractTensor:
     if mode == "constant":
         return reshaping.pad(t.constraints, input, pad, value or 0.0)
-    return spatial.resize(t, input)
+    return indexing.resize(t, input)
 
 
 def _reorder(t: Trace, input: AbstractTensor, dims: Sequence[int] = (), shifts: Any = None) -> AbstractTensor:
@@ -177,16 +177,16 @@ RULES: dict[str, Rule] = {
         ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
         + ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_linear1d")
         + ("upsample_trilinear3d", "upsample_bicubic2d", "_upsample_nearest_exact2d"),
-        spatial.resize,
+        indexing.resize,
     ),
     **dict.fromkeys(
         ("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
         + ("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
-        spatial.max_pool,
+        indexing.max_pool,
     ),
-    "pixel_shuffle": spatial.pixel_shuffle,
-    "pixel_unshuffle": spatial.pixel_unshuffle,
-    "col2im": spatial.fold,
+    "pixel_shuffle": indexing.pixel_shuffle,
+    "pixel_unshuffle": indexing.pixel_unshuffle,
+    "col2im": indexing.fold,
     "embedding": indexing.embedding,
     **dict.fromkeys(("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), indexing.embedding_bag),
     "index_select": indexing.gather,
@@ -208,7 +208,7 @@ HANDLE_FLIPS: frozenset[Rule] = frozenset(
     (
         *(_view, _permute, _transpose, _expand, _repeat, _slice, _select, _split, _chunk, _unbind),
         *(_cat, _stack, _reorder, _getitem, pointwise.identity, pointwise.dropout, pointwise.alpha_dropout),
-        *(reductions.mean, spatial.resize, linear.linear, linear.convolution),
+        *(reductions.mean, indexing.resize, linear.linear, linear.convolution),
     )
 )
 

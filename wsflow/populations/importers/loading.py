@@ -26,10 +26,8 @@ from wsflow.populations.importers.perceptrons import is_perceptron, read_percept
 from wsflow.populations.importers.runs import leaks
 from wsflow.populations.importers.zoos.archives import unpacked
 from wsflow.populations.importers.zoos.layouts import read_zoo
-from wsflow.populations.importers.zoos.matrix import Matrix
-from wsflow.populations.importers.zoos.zoo import Zoo
-from wsflow.populations.invalid import check_finite, check_on_invalid
-from wsflow.populations.population import Population
+from wsflow.populations.importers.zoos.zoo import Matrix, Zoo
+from wsflow.populations.population import Population, check_finite, check_on_invalid
 from wsflow.task import Task
 from wsflow.weights import WeightArray
 
@@ -135,7 +133,11 @@ def load_networks(
         rows = rows_of_states([state for choice in choices for state in choice.networks], architecture, names)
     provenance = provenance_of(files, choices, names, fold)
     if zoo is not None:
-        _check_one_each(files, choices)
+        if several := next((pair for pair in zip(files, choices, strict=True) if len(pair[1].networks) > 1), None):
+            raise InvalidInputError(
+                f"{several[0].name}: there are {len(several[1].networks)} networks in this file, and the tables of "
+                "the zoo know one of each file. Choose one with key= (--key)."
+            )
         runs, steps = zoo.runs, zoo.steps
         if isinstance(zoo.networks, Matrix):
             rows = zoo.networks.rows(rows[0])
@@ -157,15 +159,6 @@ def _of_zoo(zoo: Zoo, fold: bool, key: str | None) -> list[File]:
         checkpoint = Checkpoint(dict(zoo.networks.columns), what="matrix of weights")
         return [file_of(str(zoo.networks.path), checkpoint, fold, key)]
     return [file_of(str(path), read_file(path), fold, key) for path in zoo.networks]
-
-
-def _check_one_each(files: list[File], choices: list[Choice]) -> None:
-    for file, choice in zip(files, choices, strict=True):
-        if len(choice.networks) > 1:
-            raise InvalidInputError(
-                f"{file.name}: there are {len(choice.networks)} networks in this file, and the tables of the zoo know "
-                "one of each file. Choose one with key= (--key)."
-            )
 
 
 def _named(name: str, function: Any, *arguments: Any) -> Any:

@@ -20,9 +20,8 @@ from typing import Any
 from wsflow.exceptions import InvalidInputError
 from wsflow.populations.importers.formats import FORMATS
 from wsflow.populations.importers.paths import BESIDE, natural_key
-from wsflow.populations.importers.zoos.matrix import read_matrix
 from wsflow.populations.importers.zoos.tables import Row, csv_rows, json_lines, json_object, json_rows
-from wsflow.populations.importers.zoos.zoo import Zoo, is_whole
+from wsflow.populations.importers.zoos.zoo import Zoo, is_whole, read_matrix
 
 LABEL, STEP, RUN = "label", "step", "run"
 HYPERPARAMETERS = ("config.", "hyperparameters.", "hparams.")  # how the names of columns of hyperparameters begin
