@@ -68,7 +68,7 @@ class Structure:
         return marks
 
     def automorphism(self) -> Array | None:
-        """Return a permutation (n,), not the identity, that keeps the structure; None without one, or raise Undecided."""
+        """Return a permutation (n,) but the identity that keeps the structure; None without one, or raise Undecided."""
         self.searched = 0
         colours = self.refined(self.colours)
         while (cell := _smallest_cell(colours)) is not None:
