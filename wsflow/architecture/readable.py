@@ -28,15 +28,7 @@ REMEDY = "Pass the network from before, with its weights in floating point."
 
 
 def unwrapped(module: Any) -> Any:
-    """Return the network inside of wrappers: data parallel, compiled, averaged.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from wsflow.architecture.readable import unwrapped
-    >>> unwrapped(nn.DataParallel(nn.Linear(3, 2)))
-    Linear(in_features=3, out_features=2, bias=True)
-    """
+    """Return the network inside of wrappers: data parallel, compiled, averaged."""
     while attribute := wrapped_attribute(module):
         module = getattr(module, attribute)
     return module

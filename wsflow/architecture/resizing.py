@@ -15,15 +15,7 @@ Bounds = tuple[int, int]
 
 
 def resized(architecture: Architecture, sizes: Mapping[str, int]) -> Architecture:
-    """Return the architecture with other sizes of its neuron groups, by name, and without its program.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.architecture.resizing import resized
-    >>> resized(Architecture.mlp([4, 3, 2]), {"hidden1": 8}) == Architecture.mlp([4, 8, 2])
-    True
-    """
+    """Return the architecture with other sizes of its neuron groups, by name, and without its program."""
     known = [group.name for group in architecture.groups]
     if unknown := sorted(set(sizes) - set(known)):
         raise ValueError(f"{unknown[0]!r} is no neuron group of this architecture, which has {', '.join(known)}.")

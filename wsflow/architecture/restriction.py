@@ -15,13 +15,6 @@ def restricted(architecture: Architecture, groups: Collection[str], wires: Colle
 
     Groups that are nested in a fixed group still move within it, unless that is nested itself. The parents of a fixed
     group that has no axis of its own within them are fixed as well: its axis cannot move by its parents alone.
-
-    Examples
-    --------
-    >>> from wsflow.architecture import Architecture
-    >>> from wsflow.architecture.restriction import restricted
-    >>> [group.name for group in restricted(Architecture.mlp([4, 3, 5, 2]), ["hidden1"]).groups]
-    ['hidden2']
     """
     fixed = _fixed(architecture, set(groups))
     moved = {w.name: {part.name for part in _groups(w.space)} for w in architecture.wires}

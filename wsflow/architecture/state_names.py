@@ -67,14 +67,7 @@ class Expected:
 
 
 def unwrapped(keys: Iterable[str], components: Sequence[str] = WRAPPED) -> dict[str, str]:
-    """Return keys by their names without the components of wrappers; where two would be one, they stay as they are.
-
-    Examples
-    --------
-    >>> from wsflow.architecture.state_names import unwrapped
-    >>> unwrapped(["net._orig_mod.0.weight"])
-    {'net.0.weight': 'net._orig_mod.0.weight'}
-    """
+    """Return keys by their names without the components of wrappers; where two would be one, they stay as they are."""
     keys = list(keys)
     plain = {".".join(part for part in key.split(".") if part not in components): key for key in keys}
     return plain if len(plain) == len(keys) and "" not in plain else {key: key for key in keys}

@@ -33,17 +33,7 @@ SMALLEST = 1e-6
 
 
 def fit_principal(geometry: Geometry, weights: Tensor, n_components: int) -> Geometry:
-    """Return a Euclidean geometry in the principal components of networks (n, d), as many as they have at most.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow.geometry import fit_principal, vectors
-    >>> rows = torch.tensor([[0.0, 3, 4], [0, -3, -4], [0, 6, 8]])
-    >>> geometry = fit_principal(vectors(3), rows, 10)
-    >>> geometry.manifold.dimension, bool(torch.allclose(geometry.to_weights(geometry.to_points(rows)), rows))
-    (1, True)
-    """
+    """Return a Euclidean geometry in the principal components of networks (n, d), as many as they have at most."""
     centre = column_mean(weights[rows].double() for rows in chunks(*weights.shape))
     rounding = 4 * torch.finfo(weights.dtype).eps * torch.linalg.vector_norm(centre)
     basis = _components(weights, centre, n_components, float(len(weights) * rounding**2))

@@ -53,16 +53,7 @@ def bytes_of_a_step(architecture: Architecture, examples: int) -> int:
 
 
 def largest_activation(architecture: Architecture, inputs: Tensor) -> int:
-    """Return how many numbers the largest tensor has that one network computes for one example of inputs (b, ...).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow import Architecture
-    >>> from wsflow.running.activation_sizes import largest_activation
-    >>> largest_activation(Architecture.mlp([4, 30, 2]), torch.zeros(7, 4))
-    30
-    """
+    """Return how many numbers the largest tensor has that one network computes for one example of inputs (b, ...)."""
     if architecture.layers:
         return max([inputs.shape[1], *(layer.outputs for layer in architecture.layers)])
     example = inputs[:2]

@@ -45,15 +45,6 @@ class AffineLayers:
         One with layers or a program.
     example : Tensor of shape (b, ...)
         Inputs of the networks.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow import Architecture
-    >>> from wsflow.running.affine_layers import AffineLayers
-    >>> layers = AffineLayers(Architecture.mlp([4, 3, 2]), torch.zeros(2, 4))
-    >>> [use.affine.weight for use in layers.uses]
-    ['0.weight', '2.weight']
     """
 
     def __init__(self, architecture: Architecture, example: Tensor) -> None:

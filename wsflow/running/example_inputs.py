@@ -23,14 +23,6 @@ def example_inputs(
 
     Sequential networks get n examples, those with a program as many as it was read with; there are none for networks
     that only a module runs.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from wsflow import Architecture
-    >>> from wsflow.running.example_inputs import example_inputs
-    >>> [x.shape for x in example_inputs(Architecture.mlp([4, 3, 2]), 16, torch.Generator())]
-    [torch.Size([16, 4])]
     """
     program = program_of(architecture)
     if program is None:

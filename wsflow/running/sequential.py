@@ -18,16 +18,7 @@ from wsflow.architecture.sequential import LINEAR, Layer
 
 @lru_cache(maxsize=256)
 def program_of_layers(layers: tuple[Layer, ...]) -> Program:
-    """Return the program of linear layers and activations.
-
-    Examples
-    --------
-    >>> from wsflow import Architecture
-    >>> from wsflow.running.sequential import program_of_layers
-    >>> program = program_of_layers(Architecture.mlp([4, 3, 2], "tanh").layers)
-    >>> [operation.function for operation in program.operations]
-    ['linear.default', 'tanh.default', 'linear.default']
-    """
+    """Return the program of linear layers and activations."""
     operations: list[Operation] = []
     current: Any = Value("x")
     for position, layer in enumerate(layers):

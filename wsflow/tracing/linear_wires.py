@@ -28,13 +28,6 @@ def linear_wires(architecture: Architecture) -> tuple[LinearWire, ...]:
     """The wires of an architecture that commute with invertible matrices, put to the test on random networks.
 
     There are none where only a module runs the networks.
-
-    Examples
-    --------
-    >>> from wsflow import Architecture
-    >>> from wsflow.tracing.linear_wires import linear_wires
-    >>> [[w.name for w in linear_wires(Architecture.mlp([4, 3, 2], name))] for name in ("identity", "tanh")]
-    [['hidden1'], []]
     """
     wires = tuple(_candidates(architecture)) if program_of(architecture) is not None else ()
     if not wires:
