@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wsflow.architecture import Architecture
-from wsflow.architecture.description import ARCHITECTURE
+from wsflow.architecture.serialization import ARCHITECTURE
 from wsflow.flow.paths import PREDICTIONS
 from wsflow.losses import LOSSES
 from wsflow.schema import (

@@ -11,8 +11,7 @@ import numpy as np
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, distinct
 from wsflow.tracing.contraction import contract
-from wsflow.tracing.elementwise import ELEMENTWISE
-from wsflow.tracing.pointwise import add, biased, nonlinear, pointwise
+from wsflow.tracing.pointwise import ELEMENTWISE, add, biased, nonlinear, pointwise
 from wsflow.tracing.reductions import reduction, softmax
 from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace, UnknownOperation

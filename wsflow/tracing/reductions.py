@@ -9,8 +9,7 @@ from typing import Any
 from wsflow.tracing import reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor, distinct
 from wsflow.tracing.contraction import Operands, contract
-from wsflow.tracing.elementwise import ELEMENTWISE, Elementwise
-from wsflow.tracing.pointwise import biased, extremum, nonlinear, pointwise, pointwise_on
+from wsflow.tracing.pointwise import ELEMENTWISE, Elementwise, biased, extremum, nonlinear, pointwise, pointwise_on
 from wsflow.tracing.stacking import joined
 from wsflow.tracing.trace import Trace, scaleless
 

@@ -11,8 +11,7 @@ import numpy as np
 from wsflow.tracing import indexing, linear, pointwise, reductions, reshaping
 from wsflow.tracing.abstract_tensor import AbstractTensor
 from wsflow.tracing.deterministic import DRAWS
-from wsflow.tracing.elementwise import COMPARISONS, ELEMENTWISE
-from wsflow.tracing.pointwise import Rule
+from wsflow.tracing.pointwise import COMPARISONS, ELEMENTWISE, Rule
 from wsflow.tracing.trace import Trace
 
 

@@ -15,11 +15,10 @@ from wsflow.architecture import Architecture
 from wsflow.architecture.fixed_entries import difference
 from wsflow.architecture.state_rows import misfit_error, rows_of_states
 from wsflow.exceptions import InvalidInputError
-from wsflow.populations.importers.choice import Choice, choose
+from wsflow.populations.importers.choice import Choice, choose, infer
 from wsflow.populations.importers.damaged import intact
 from wsflow.populations.importers.files import File, file_of, foreign_weights, misfits_of, provenance_of
 from wsflow.populations.importers.formats import FORMATS, read_file
-from wsflow.populations.importers.inference import infer
 from wsflow.populations.importers.leaves import Checkpoint
 from wsflow.populations.importers.paths import network_files
 from wsflow.populations.importers.perceptrons import is_perceptron, read_perceptron
