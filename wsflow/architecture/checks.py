@@ -35,7 +35,11 @@ def check(architecture: Any) -> None:
     wires = {wire.name: wire for wire in architecture.wires}
     for parameter in architecture.parameters:
         _check_blocks(parameter, wires)
-    _check_groups(architecture)
+    groups: dict[str, NeuronGroup] = {}
+    for group in architecture.groups:
+        if groups.setdefault(group.name, group) != group:
+            raise ValueError(f"The neuron group {group.name!r} is declared twice, with different sizes or parents.")
+    check_names("neuron group", groups)
     _check_references(architecture)
 
 
@@ -68,14 +72,6 @@ def _overlap(parameter: Parameter) -> bool:
             return True
         seen[positions] = True
     return False
-
-
-def _check_groups(architecture: Any) -> None:
-    groups: dict[str, NeuronGroup] = {}
-    for group in architecture.groups:
-        if groups.setdefault(group.name, group) != group:
-            raise ValueError(f"The neuron group {group.name!r} is declared twice, with different sizes or parents.")
-    check_names("neuron group", groups)
 
 
 def _check_references(architecture: Any) -> None:

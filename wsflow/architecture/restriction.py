@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from wsflow.architecture.architecture import Architecture
-from wsflow.architecture.parameters import Block, Parameter
+from wsflow.architecture.parameters import Block
 from wsflow.architecture.spaces import DirectSum, Fixed, NeuronGroup, Space, Wire, groups_of, lineage
 
 
@@ -47,7 +47,10 @@ def _with(architecture: Architecture, fixed: Mapping[str, str], wires: Sequence[
     known = {wire.name for wire in wires}
     return replace(
         architecture,
-        parameters=tuple(_restricted_parameter(parameter, fixed, known) for parameter in architecture.parameters),
+        parameters=tuple(
+            replace(parameter, blocks=tuple(_restricted_block(block, fixed, known) for block in parameter.blocks))
+            for parameter in architecture.parameters
+        ),
         wires=tuple(replace(wire, space=_restricted_space(wire.space, fixed, wire.space.total)) for wire in wires),
         activation_sites=tuple(site for site in architecture.activation_sites if site.group not in fixed),
     )
@@ -76,10 +79,6 @@ def _fixed(architecture: Architecture, names: set[str]) -> dict[str, str]:
         names |= {group.name for part in labels if part.name in names for group in groups_of(part)}
     parents = {g.parent.name for g in architecture.groups if g.parent is not None and g.name not in names}
     return {name: name if name in parents else "" for name in names}
-
-
-def _restricted_parameter(parameter: Parameter, fixed: Mapping[str, str], wires: set[str]) -> Parameter:
-    return replace(parameter, blocks=tuple(_restricted_block(block, fixed, wires) for block in parameter.blocks))
 
 
 def _restricted_block(block: Block, fixed: Mapping[str, str], wires: set[str]) -> Block:

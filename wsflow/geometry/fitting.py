@@ -60,7 +60,8 @@ def fit_coordinates(geometry: Geometry, weights: Tensor, is_named: bool = True) 
     constant = _separable(geometry.target, _equal(points, rounding))
     same &= constant[: len(same)]
     centre, scale = torch.zeros_like(first), _radii(geometry.target, points, first, constant)
-    flat = _flat_columns(_restricted(geometry.target, constant))
+    spaces = [x.reshape(-1) for m, x in _restricted(geometry.target, constant).factors if isinstance(m, Euclidean)]
+    flat = torch.cat([torch.empty(0, dtype=torch.long), *spaces]).sort().values
     centre[flat], scale[flat] = _units(points, flat, geometry, is_named)
     centre[constant] = first[constant]
     if not constant.any() and (scale == 1).all() and (centre == 0).all():
@@ -234,9 +235,3 @@ def _separable(product: Product, constant: Tensor) -> Tensor:
         if not isinstance(manifold, (Euclidean, Sphere)):
             constant[columns[~constant[columns].all(1)]] = False
     return constant
-
-
-def _flat_columns(product: Product) -> Tensor:
-    """The columns (k,) that lie in a vector space, in order."""
-    found = [columns.reshape(-1) for manifold, columns in product.factors if isinstance(manifold, Euclidean)]
-    return torch.cat([torch.empty(0, dtype=torch.long), *found]).sort().values

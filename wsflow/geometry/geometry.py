@@ -208,10 +208,6 @@ class Geometry:
         inside = (kept | ~placed(self.coordinates.constant, points.device)).all(1, keepdim=True)
         return torch.where(inside, self.coordinates.apply(points), y)
 
-    def _has_dead_neuron(self, point: Tensor) -> bool:
-        coordinates = zip(self.target.factors, self.target.split(point), strict=True)
-        return any(bool((x == 0).all(-1).any()) for (factor, _), x in coordinates if isinstance(factor, Sphere))
-
     def check(self, weights: Tensor, atol: float) -> None:
         """Refuse networks (n, d) that are not on the manifold, up to `atol`, naming the first row and the remedy."""
         if self.base is not None:
@@ -220,11 +216,13 @@ class Geometry:
         for rows in chunks(*weights.shape):
             points = self.to_points(weights[rows].double())
             found = (~self.target.belongs(points, atol)).nonzero()[:, 0].tolist()
-            if found and not outside and self._has_dead_neuron(points[found[0]]):
-                raise InvalidInputError(
-                    f"Network {rows.start + found[0]} has a dead neuron: all its incoming weights are zero, so it has "
-                    f"no direction in the {self.name} geometry. Drop the network, or use geometry='euclidean'."
-                )
+            if found and not outside:
+                own = zip(self.target.factors, self.target.split(points[found[0]]), strict=True)
+                if any(bool((x == 0).all(-1).any()) for (factor, _), x in own if isinstance(factor, Sphere)):
+                    raise InvalidInputError(
+                        f"Network {rows.start + found[0]} has a dead neuron: all its incoming weights are zero, so it "
+                        f"has no direction in the {self.name} geometry. Drop the network, or use geometry='euclidean'."
+                    )
             outside += [rows.start + row for row in found]
         if outside:
             raise InvalidInputError(

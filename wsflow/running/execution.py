@@ -161,7 +161,9 @@ def run_module(
         result = torch.func.functional_call(module, state, inputs)
         return result if chosen is None else chosen(result)
 
-    gone = _gone(module)
+    # buffers that are None, such as statistics of norms that use those of the batch
+    buffers = ((path, name, x) for path, layer in module.named_modules() for name, x in layer._buffers.items())
+    gone = {f"{path}.{name}" if path else name for path, name, buffer in buffers if buffer is None}
     tensors = {**_constants(module, tensors), **{name: x for name, x in tensors.items() if name not in gone}}
     with _batchable(), restored(module):
         # a convolution batched over networks is a grouped one, which takes twice the time of one after the other
@@ -182,13 +184,6 @@ def _constants(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Te
         for name, buffer in module.named_buffers()
         if name not in tensors and buffer.is_floating_point()
     }
-
-
-def _gone(module: nn.Module) -> set[str]:
-    """Return the names of buffers that are None, such as statistics of norms that use those of the batch."""
-    layers = module.named_modules()
-    names = ((path, name) for path, layer in layers for name, buffer in layer._buffers.items() if buffer is None)
-    return {f"{path}.{name}" if path else name for path, name in names}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from wsflow.architecture.operations import INTEGER
@@ -59,32 +60,12 @@ class Draws:
         )
 
 
-def _passed_on(x: Tensor, *_: Any) -> Tensor:
-    return x
-
-
-def _bernoulli(x: Tensor, p: float | None = None) -> Tensor:
-    return x if p is None else torch.full_like(x, p)
-
-
-def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    return torch.full_like(x, (low + high) / 2)
-
-
-def _normal(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    return torch.full_like(x, mean)
-
-
 def _sized(mean: float) -> Callable[..., Tensor]:
     return lambda size, **keywords: torch.full(tuple(size), mean, **keywords)
 
 
 def _like(mean: float) -> Callable[..., Tensor]:
     return lambda x, **keywords: torch.full_like(x, mean, **keywords)
-
-
-def _rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Tensor:
-    return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
 
 
 def _attention(*operands: Any, dropout_p: float = 0.0, **keywords: Any) -> Tensor:
@@ -95,17 +76,15 @@ def _attention(*operands: Any, dropout_p: float = 0.0, **keywords: Any) -> Tenso
 
 # operation -> what it is in evaluation mode
 MEANS: dict[str, Callable[..., Tensor]] = {
-    "dropout": _passed_on,
-    "alpha_dropout": _passed_on,
-    "feature_alpha_dropout": _passed_on,
-    "bernoulli": _bernoulli,
-    "uniform": _uniform,
-    "normal_functional": _normal,
+    **dict.fromkeys(("dropout", "alpha_dropout", "feature_alpha_dropout"), lambda x, *_: x),
+    "bernoulli": lambda x, p=None: x if p is None else torch.full_like(x, p),
+    "uniform": lambda x, low=0.0, high=1.0: torch.full_like(x, (low + high) / 2),
+    "normal_functional": lambda x, mean=0.0, std=1.0: torch.full_like(x, mean),
     "rand": _sized(0.5),
     "rand_like": _like(0.5),
     "randn": _sized(0.0),
     "randn_like": _like(0.0),
-    "rrelu": _rrelu,
+    "rrelu": lambda x, lower=1 / 8, upper=1 / 3, training=False: functional.leaky_relu(x, (lower + upper) / 2),
     "scaled_dot_product_attention": _attention,
 }
 

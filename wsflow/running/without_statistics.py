@@ -11,7 +11,6 @@ Ioffe and Szegedy 2015, "Batch normalization", arXiv:1502.03167.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -68,21 +67,13 @@ def check_recomputable(architecture: Architecture) -> None:
             "These networks hold running statistics, which are computed by running them, and their architecture does "
             "not say how they run. Read them from a module: Architecture.from_module(module, example_input)."
         )
-    found = next(_not_recomputed(architecture), None)
-    if found is not None:
-        raise InvalidInputError(
-            f"The statistic {found!r} is none of a batch norm of torch, so no pass over data computes it for new "
-            "networks. Leave it out of the networks, such as by folding it into weights."
-        )
-
-
-def _not_recomputed(architecture: Architecture) -> Iterator[str]:
-    for parameter in architecture.parameters:
-        path, _, key = parameter.name.rpartition(".")
-        if parameter.role == "statistic":
-            layer = architecture.executable.get_submodule(path)
-            if key not in STATISTICS or not isinstance(layer, _BatchNorm):
-                yield parameter.name
+    for name in [parameter.name for parameter in architecture.parameters if parameter.role == "statistic"]:
+        path, _, key = name.rpartition(".")
+        if key not in STATISTICS or not isinstance(architecture.executable.get_submodule(path), _BatchNorm):
+            raise InvalidInputError(
+                f"The statistic {name!r} is none of a batch norm of torch, so no pass over data computes it for new "
+                "networks. Leave it out of the networks, such as by folding it into weights."
+            )
 
 
 def _operation(operation: Operation) -> Operation:

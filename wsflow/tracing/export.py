@@ -95,7 +95,10 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
     InvalidInputError
         If the forward pass fails, or depends on the values of tensors, or uses weights that the state dict lacks.
     """
-    inputs = [_full_length(value) for value in inputs]
+    inputs = [
+        PackedSequence(*_packed(pad_packed_sequence(x)[0], None, False)) if isinstance(x, PackedSequence) else x
+        for x in inputs
+    ]
     with quiet(), _named(module, inputs), restored(module), torch.random.fork_rng(devices=[]), _unpacked(module):
         # torch prints the graph of what it cannot export
         with torch.no_grad(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -106,7 +109,9 @@ def exported_graph(module: nn.Module, inputs: Sequence[Any], known: Container[st
         table = torch.export.default_decompositions() if strange else {}
         exported = exported.run_decompositions({op: table[op] for op in strange if op in table})
     check_hidden(module, [constant for constant in exported.constants.values() if isinstance(constant, Tensor)])
-    names = _first_names(module)
+    state = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if isinstance(tensor, Tensor)}
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
     buffers = {name: buffer for name, buffer in module.named_buffers() if _is_design(buffer)}
     tensors: dict[str, str] = {}
     constants: dict[str, Tensor] = {}
@@ -206,13 +211,6 @@ def _could_not(where: str, reason: str) -> str:
     )
 
 
-def _first_names(module: nn.Module) -> dict[str, str]:
-    """Return, for each key of the state dict, the first key that holds the same tensor."""
-    first: dict[int, str] = {}
-    state = module.state_dict(keep_vars=True)
-    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items() if isinstance(tensor, Tensor)}
-
-
 def layer_of(node: Any) -> str:
     """Return the name of the innermost submodule that computes a node, and nothing for the module itself."""
     names = [name for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
@@ -223,13 +221,6 @@ def kind_of(node: Any) -> str:
     """Return the class of the innermost submodule that computes a node."""
     kinds = [kind for _, kind in (node.meta.get("nn_module_stack") or {}).values()]
     return (kinds[-1] if isinstance(kinds[-1], str) else kinds[-1].__name__).rpartition(".")[2] if kinds else ""
-
-
-def _full_length(value: Any) -> Any:
-    """Return a packed sequence with all sequences as long as the longest, and anything else as it is."""
-    if not isinstance(value, PackedSequence):
-        return value
-    return PackedSequence(*_packed(pad_packed_sequence(value)[0], None, False))
 
 
 @contextmanager

@@ -86,7 +86,11 @@ class Interpreter:
             elif node.op == "call_function":
                 self.values[node] = self._known(node)
             elif node.op == "output":
-                self._end(node)
+                for output in node.all_input_nodes:
+                    for tensor in _tensors(self._value(output)):
+                        self.trace.constraints.freeze(tensor)
+                        self.returned.append(tensor)
+                    self.outputs = self.outputs or self._producers(output)
 
     def _placeholder(self, node: Any) -> Any:
         """Return the name of a parameter, whose tensor is made when it is used, or the tensor of anything else."""
@@ -240,13 +244,6 @@ class Interpreter:
         if isinstance(result, list | tuple):
             return [AbstractTensor(tuple(item.shape)) if isinstance(item, Tensor) else item for item in result]
         return AbstractTensor(tuple(result.shape))
-
-    def _end(self, node: Any) -> None:
-        for output in node.all_input_nodes:
-            for tensor in _tensors(self._value(output)):
-                self.trace.constraints.freeze(tensor)
-                self.returned.append(tensor)
-            self.outputs = self.outputs or self._producers(output)
 
     def _producers(self, node: Any) -> tuple[str, ...]:
         """Return the names of the parameters of the last linear map before an output."""

@@ -99,18 +99,14 @@ def with_program(
             result = replace(architecture, program=program)
             if _agrees(result, module, chosen):
                 return result
-            why = f"what the module does in training mode is more than dropout and batch statistics{_where(program)}"
+            drawing = dict.fromkeys(o.layer for o in program.operations if o.base in DRAWS and o.layer)
+            where = f"; random numbers are drawn in {', '.join(map(repr, drawing))}" if drawing else ""
+            why = f"what the module does in training mode is more than dropout and batch statistics{where}"
         except _NotRecorded as error:
             why = f"in training mode the module uses {error}"
         except Exception as error:
             why = f"the module could not be read in training mode ({type(error).__name__})"
     return architecture
-
-
-def _where(program: Program) -> str:
-    """Name the layers that draw random numbers."""
-    drawing = dict.fromkeys(o.layer for o in program.operations if o.base in DRAWS and o.layer)
-    return f"; random numbers are drawn in {', '.join(map(repr, drawing))}" if drawing else ""
 
 
 def _recorded(module: nn.Module, inputs: Sequence[Any], names: Mapping[str, str], training: bool) -> Program:
@@ -157,8 +153,12 @@ class _Recorder:
         self.operations: list[Operation] = []
 
     def program(self) -> Program:
-        specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
-        returned = self._returned()
+        signature = self.exported.graph_signature
+        specs = {spec.arg.name: spec for spec in signature.input_specs}
+        (end,) = (node for node in self.exported.graph.nodes if node.op == "output")
+        results = zip(end.args[0], signature.output_specs, strict=True)
+        # without the buffers that are updated
+        returned = [node for node, spec in results if spec.kind == OutputKind.USER_OUTPUT]
         needed = _needed(returned)
         for node in self.exported.graph.nodes:
             if node.op == "placeholder":
@@ -171,12 +171,6 @@ class _Recorder:
         used |= {x.name for x in operands(output) if isinstance(x, ConstantValue)}
         constants = tuple(constant for name, constant in self.constants.items() if name in used)
         return Program(tuple(self.inputs), tuple(self.operations), output, constants)
-
-    def _returned(self) -> list[Any]:
-        """Return the nodes of the outputs, without those of buffers that are updated."""
-        (output,) = (node for node in self.exported.graph.nodes if node.op == "output")
-        kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
-        return [node for node, kind in zip(output.args[0], kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
 
     def _placeholder(self, node: Any, spec: Any) -> Any:
         if spec.kind == InputKind.USER_INPUT:
@@ -216,9 +210,9 @@ class _Recorder:
         given = {
             a.name: value for a, value in zip(node.target._schema.arguments, node.args, strict=False)
         } | node.kwargs
-        if base in _COPIES:
-            return self._copy(node, given.get("dtype"))
-        if base in _SAME:
+        if base in _COPIES and (dtype := given.get("dtype")) not in (None, node.args[0].meta["val"].dtype):
+            return self._add(node, "to.dtype", (node.args[0], dtype), {})
+        if base in (*_SAME, *_COPIES):
             self.values[node] = self.values[node.args[0]]
             return None
         if base in _VIEWS and isinstance(node.args[1], list | tuple):
@@ -236,12 +230,6 @@ class _Recorder:
         if math.isnan(momentum):
             momentum = None if tensors[3] is not None else 0.0
         self._add(node, "batch_norm.default", (*tensors, follows, momentum, eps, False), {})
-
-    def _copy(self, node: Any, dtype: torch.dtype | None) -> None:
-        if dtype is None or dtype == node.args[0].meta["val"].dtype:
-            self.values[node] = self.values[node.args[0]]
-        else:
-            self._add(node, "to.dtype", (node.args[0], dtype), {})
 
     def _add(self, node: Any, function: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
         name = self._new(function.partition(".")[0])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from wsflow.activations import FLIP, PHASE, POSITIVE, SIGN
-from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup, Wire
+from wsflow.architecture import Architecture, Block, DirectSum, NeuronGroup
 from wsflow.architecture.spaces import Space
 from wsflow.representation import in_a_line
 from wsflow.symmetry.actions import nested_axes
@@ -207,8 +207,10 @@ def _free(
     architecture: Architecture, constants: Mapping[str, Any], kinds: set[str], modulo: int
 ) -> tuple[dict[str, tuple[int, ...]], int]:
     """Return the neurons of each wire whose scales (or signs, modulo 2) are free, and how many more act jointly."""
-    acting = (wire for wire in architecture.wires if wire.scalings & kinds)
-    wires = [wire for wire in acting if _acts_on_weights(architecture, wire, constants)]
+    # of all wires those that act on weights
+    blocks = (block for parameter, block, _ in architecture.blocks if parameter.name not in constants)
+    acting = {name for block in blocks for name, _, _ in block.wires}
+    wires = [wire for wire in architecture.wires if wire.scalings & kinds and wire.name in acting]
     first = dict(zip([w.name for w in wires], np.cumsum([0, *(w.space.total for w in wires)]).tolist(), strict=False))
     n = sum(wire.space.total for wire in wires)
     system = LinearSystem([0] * n, modulo)
@@ -219,15 +221,6 @@ def _free(
     bound = tied | system.solved.keys()
     free = {w.name: tuple(i for i in range(w.space.total) if first[w.name] + i not in bound) for w in wires}
     return {name: own for name, own in free.items() if own}, len(tied - system.solved.keys())
-
-
-def _acts_on_weights(architecture: Architecture, wire: Wire, constants: Mapping[str, Any]) -> bool:
-    return any(
-        name == wire.name
-        for parameter, block, _ in architecture.blocks
-        if parameter.name not in constants
-        for name, _, _ in block.wires
-    )
 
 
 def _equations(block: Block, values: Array, first: Mapping[str, int]) -> Iterator[dict[int, int]]:

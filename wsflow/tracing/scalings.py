@@ -141,7 +141,9 @@ def free_scalings(constraints: Constraints, unknowns: Unknowns, phases: set[int]
             # a sign that needs a phase at once, as sin(pi - z) = sin z in front of a maximum: no wire has that
             signs = {}
         else:
-            signs = _directed(signs, oriented.exponents(unknown))
+            # as 1 or -1, where the equations tell producers from consumers
+            directed = oriented.exponents(unknown)
+            signs = directed if signs and _odd(directed) == set(signs) else signs
         if scales and signs and _odd(scales) == _odd(signs):
             found.append(FreeScaling(unknown, frozenset({POSITIVE, SIGN}), scales))
             continue
@@ -184,8 +186,3 @@ def _equations(
 
 def _odd(exponents: dict[int, int]) -> set[int]:
     return {k for k, v in exponents.items() if v % 2}
-
-
-def _directed(signs: dict[int, int], oriented: dict[int, int]) -> dict[int, int]:
-    """Return exponents of signs as 1 or -1, where the equations tell producers from consumers."""
-    return oriented if signs and _odd(oriented) == set(signs) else signs

@@ -238,14 +238,6 @@ def _scalar(dtype: Any, content: Any = b"") -> Any:
     return array.load().item() if array.dtype != "object" else Opaque(Global("numpy", "generic"), (content,))
 
 
-def _array_of_buffer(content: Any, dtype: Any, shape: Any, order: Any = "C", *more: Any) -> StoredArray:
-    return StoredArray().set(shape, dtype, order == "F", content)
-
-
-def _jax_array(function: Any, arguments: Any, state: Any, *more: Any) -> StoredArray:
-    return StoredArray().build(state)
-
-
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
     """Return bytes, which pickles of protocol 2 keep as text."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
@@ -287,10 +279,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         for name, function in (
             ("multiarray._reconstruct", lambda *arguments: StoredArray()),
             ("multiarray.scalar", _scalar),
-            ("numeric._frombuffer", _array_of_buffer),
+            (
+                "numeric._frombuffer",
+                lambda content, dtype, shape, order="C", *more: StoredArray().set(shape, dtype, order == "F", content),
+            ),
         )
     },
-    "jax._src.array._reconstruct_array": _jax_array,
+    "jax._src.array._reconstruct_array": lambda function, arguments, state, *more: StoredArray().build(state),
     "_codecs.encode": _encoded,
     "builtins.bytes": _bytes,
     "__builtin__.bytes": _bytes,
