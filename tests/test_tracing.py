@@ -32,7 +32,7 @@ from wsflow.running.program import ProgramModule
 from wsflow.symmetry.actions import Action
 from wsflow.tracing import certify
 from wsflow.tracing.certificate import random_weights, without
-from wsflow.tracing.modules import certified
+from wsflow.tracing.modules import certified_architecture
 
 EXAMPLES = int(os.environ.get("WSFLOW_EXAMPLES", "400"))
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -465,7 +465,7 @@ def parts(draw: Any, channels: int, depth: int) -> tuple[nn.Module, int]:
 
 def check_random_module(network: nn.Module) -> None:
     images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    architecture, *_ = certified(network, images)
+    architecture = certified_architecture(network, images)
     certificate = certify(architecture, network, images, n_trials=1, seed=1)
     assert certificate.deviation < 1e-10
     assert not certificate.idle

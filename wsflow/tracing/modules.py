@@ -52,16 +52,22 @@ def architecture_of_module(
     >>> [(group.name, group.size) for group in architecture_of_module(net, torch.zeros(2, 1, 8, 8)).groups]
     [('0', 4)]
     """
-    architecture, working, inputs, chosen = certified(module, example_input, frozen, output, progress)
+    architecture, working, inputs, chosen = _certified(module, example_input, frozen, output, progress)
     return replace(with_program(architecture, working, inputs, chosen), module=copy.deepcopy(working))
 
 
-def certified(
+def certified_architecture(module: nn.Module, example_input: Any, frozen: Collection[str] = ()) -> Architecture:
+    """Return the architecture of a module, with symmetries that passed the certificate, and without its program."""
+    architecture, working, *_ = _certified(module, example_input, frozen, None, None)
+    return replace(architecture, module=copy.deepcopy(working))
+
+
+def _certified(
     module: nn.Module,
     example_input: Any,
-    frozen: Collection[str] = (),
-    output: str | int | None = None,
-    progress: Progress | None = None,
+    frozen: Collection[str],
+    output: str | int | None,
+    progress: Progress | None,
 ) -> tuple[Architecture, nn.Module, tuple[Any, ...], tuple[Any, ...]]:
     """Return an architecture, the copy of the module that was read, its inputs, and those of the certificate.
 
