@@ -5,7 +5,6 @@ In training mode operations draw random numbers, whose means take their place in
 
 from __future__ import annotations
 
-import builtins
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -185,7 +184,7 @@ def function_of(name: str) -> tuple[Callable[..., Any], bool]:
         return Tensor.size, False
     if base.startswith("int_") and base.removeprefix("int_") in INTEGER:
         kind = base.removeprefix("int_")
-        return next(getattr(home, kind) for home in (operator, math, builtins) if hasattr(home, kind)), False
+        return {"max": max, "min": min}.get(kind) or getattr(operator, kind, None) or getattr(math, kind), False
     found = getattr(getattr(torch.ops.aten, base, None), overload or "default", None)
     if found is None or found._schema.is_mutable:
         raise ValueError(f"This version of torch has no operation {name!r}.")
