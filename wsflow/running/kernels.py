@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wsflow.architecture.operations import BY_KIND
 from wsflow.architecture.program import Operation
-from wsflow.running.normalisation import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from wsflow.running.normalisation import channel_norm, group_norm, layer_norm, rms_norm
 from wsflow.running.products import CONVOLUTIONS, convolution, linear
 from wsflow.running.steps import Own, Step, aligned, is_own, rank, shape, value
 
@@ -86,23 +86,18 @@ def dropout(step: Step, x: Any, p: float, train: bool) -> Any:
 
 
 def alpha_dropout(step: Step, x: Any, p: float, train: bool) -> Any:
-    """Put the number to which SELU tends into a share p, and restore mean and variance (arXiv:1706.02515)."""
-    return _alpha_dropped(step, x, shape(x), p, train)
+    """Put the number to which SELU tends into a share p of the numbers, or of the channels, and restore the moments.
 
-
-def feature_alpha_dropout(step: Step, x: Any, p: float, train: bool) -> Any:
-    """Drop channels as `alpha_dropout` drops numbers."""
-    return _alpha_dropped(step, x, (*shape(x)[:2], *(rank(x) - 2) * (1,)), p, train)
-
-
-def _alpha_dropped(step: Step, x: Any, drawn: tuple[int, ...], p: float, train: bool) -> Any:
+    Klambauer et al. 2017, arXiv:1706.02515.
+    """
     if step.draws is None or not train or not p:
         return x
     if p == 1:
         return Own((value(x) * 0).expand(step.n, *shape(x)))
+    sizes = shape(x) if step.operation.base == "alpha_dropout" else (*shape(x)[:2], *(rank(x) - 2) * (1,))
     saturated = -1.7580993408473766
     scale = ((saturated**2 * p + 1) * (1 - p)) ** -0.5
-    kept = step.draws.bernoulli(drawn, 1 - p, value(x))
+    kept = step.draws.bernoulli(sizes, 1 - p, value(x))
     return Own(value(x) * kept * scale + (saturated * scale * (1 - kept) - saturated * scale * p))
 
 
@@ -165,14 +160,12 @@ KERNELS: dict[str, Kernel] = {
     "reshape": reshape,
     **dict.fromkeys(CONVOLUTIONS, convolution),
     "scaled_dot_product_attention": attention,
-    "batch_norm": batch_norm,
-    "instance_norm": instance_norm,
+    **dict.fromkeys(("batch_norm", "instance_norm"), channel_norm),
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,
     "dropout": dropout,
-    "alpha_dropout": alpha_dropout,
-    "feature_alpha_dropout": feature_alpha_dropout,
+    **dict.fromkeys(("alpha_dropout", "feature_alpha_dropout"), alpha_dropout),
     "rrelu": rrelu,
     **dict.fromkeys(DRAWN, drawn),
 }

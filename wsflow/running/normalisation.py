@@ -20,23 +20,11 @@ def follows_batch(operation: Operation, training: bool) -> bool:
     return mean is None or (bool(follows) and training)
 
 
-def batch_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
-    """Normalise every channel over the batch."""
-    # behind the axis of networks
-    return _channels(step, x, weight, bias, (1, *range(3, rank(x) + 1)), *rest)
-
-
-def instance_norm(step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
-    """Normalise every channel of every example."""
-    return _channels(step, x, weight, bias, tuple(range(3, rank(x) + 1)), *rest)
-
-
-def _channels(
+def channel_norm(
     step: Step,
     x: Any,
     weight: Any,
     bias: Any,
-    axes: tuple[int, ...],
     mean: Any,
     variance: Any,
     _: bool,
@@ -44,7 +32,10 @@ def _channels(
     eps: float,
     __: bool = False,
 ) -> Any:
+    """Normalise every channel: a batch norm over the batch, an instance norm in every example."""
     known = value(x) if is_own(x) else value(x).unsqueeze(0)
+    # behind the axis of networks
+    axes = (*((1,) if step.operation.base == "batch_norm" else ()), *range(3, rank(x) + 1))
     follows = follows_batch(step.operation, step.updated is not None)
     is_one = not any(map(is_own, (x, weight, bias, mean, variance)))
     if follows and is_one and mean is not None and 1 in axes:

@@ -199,11 +199,6 @@ def normal(t: Trace, mean: Any, std: Any = 1, **_: Any) -> AbstractTensor:
     return pointwise(t, computed, None) if computed else constant(t)
 
 
-def zeros(t: Trace, **_: Any) -> AbstractTensor:
-    """Make zeros."""
-    return replace(constant(t), zero=True)
-
-
 def full(t: Trace, fill_value: Any, **_: Any) -> AbstractTensor:
     """Make a tensor with this number everywhere."""
     return replace(constant(t), zero=fill_value == 0)

@@ -21,7 +21,7 @@ from wsflow.tracing.trace import Trace, UnknownOperation
 
 # torch's names of arguments -> those of the rules
 ARGUMENTS = {"self": "input", "A": "input", "mat2": "other", "vec": "other", "vec2": "other", "tensor": "other"}
-ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1"}
+ARGUMENTS |= {"axis0": "dim0", "axis1": "dim1", "batch1": "mat1", "batch2": "other"}
 
 # operations that take rows of a parameter before it is used: these are like parameters of their own
 SLICING: tuple[str, ...] = ("split", "split_with_sizes", "chunk", "slice", "select", "unbind")

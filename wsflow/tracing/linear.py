@@ -113,15 +113,8 @@ def matmul(t: Trace, input: AbstractTensor, other: AbstractTensor) -> AbstractTe
 
 
 def addmm(t: Trace, input: AbstractTensor, mat1: AbstractTensor, other: AbstractTensor, **_: Any) -> AbstractTensor:
-    """Map b + x W."""
+    """Map b + x W, batched or not."""
     return add(t, matmul(t, mat1, other), input)
-
-
-def baddbmm(
-    t: Trace, input: AbstractTensor, batch1: AbstractTensor, batch2: AbstractTensor, **_: Any
-) -> AbstractTensor:
-    """Map b + x W, batched."""
-    return add(t, matmul(t, batch1, batch2), input)
 
 
 def einsum(t: Trace, equation: str, tensors: Sequence[AbstractTensor], **_: Any) -> AbstractTensor:
