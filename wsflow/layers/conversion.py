@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -173,14 +174,11 @@ def _fix(root: nn.Module, name: str, pattern: Pattern, seed: int, anchor: bool) 
 def _replace_activations(root: nn.Module, example_input: Any, kappa: float | None, seed: int) -> None:
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def see(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            shapes.setdefault(name, tuple(output.shape))
-
-        return hook
+    def see(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        shapes.setdefault(name, tuple(output.shape))
 
     names = [name for name, layer in root.named_modules() if isinstance(layer, ACTIVATION_MODULES)]
-    handles = [root.get_submodule(name).register_forward_hook(see(name)) for name in names]
+    handles = [root.get_submodule(name).register_forward_hook(partial(see, name)) for name in names]
     inputs = example_input if type(example_input) is tuple else (example_input,)
     with restored(root), torch.no_grad(), torch.random.fork_rng(devices=[]):
         root.eval()(*inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,23 +108,18 @@ class _Observed(nn.Module):
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs of the observed layers, by name."""
         outputs: dict[str, Tensor] = {}
-        hooks = [
-            self.module.get_submodule(layer).register_forward_hook(_keeper(outputs, layer)) for layer in self.layers
-        ]
+
+        def keep(layer: str, _: nn.Module, __: Any, output: Any) -> None:
+            # an operation in place may follow
+            outputs[layer] = (output[0] if isinstance(output, tuple) else output).clone()
+
+        hooks = [self.module.get_submodule(name).register_forward_hook(partial(keep, name)) for name in self.layers]
         try:
             self.module(inputs)
         finally:
             for hook in hooks:
                 hook.remove()
         return outputs
-
-
-def _keeper(outputs: dict[str, Tensor], layer: str) -> Any:
-    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-        # an operation in place may follow
-        outputs[layer] = (output[0] if isinstance(output, tuple) else output).clone()
-
-    return keep
 
 
 class Moments:
