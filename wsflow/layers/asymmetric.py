@@ -153,16 +153,7 @@ class AsymmetricLinear(_Asymmetric, nn.Linear):  # type: ignore[override]
         self._fix_by_default(n_fixed, kappa, seed, name)
 
 
-class _AsymmetricConv(_Asymmetric):
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, n_fixed: int | None = None,
-        kappa: float | None = None, *, seed: int = 0, name: str = "", **settings: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, kernel_size, **settings)
-        self._fix_by_default(n_fixed, kappa, seed, name)
-
-
-class AsymmetricConv1d(_AsymmetricConv, nn.Conv1d):  # type: ignore[override]
+class AsymmetricConv1d(_Asymmetric, nn.Conv1d):  # type: ignore[override]
     """Convolve sequences, where `n_fixed` whole filters of each output channel are constants.
 
     Parameters
@@ -194,8 +185,15 @@ class AsymmetricConv1d(_AsymmetricConv, nn.Conv1d):  # type: ignore[override]
     torch.Size([7, 3, 10])
     """
 
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, n_fixed: int | None = None,
+        kappa: float | None = None, *, seed: int = 0, name: str = "", **settings: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, **settings)
+        self._fix_by_default(n_fixed, kappa, seed, name)
 
-class AsymmetricConv2d(_AsymmetricConv, nn.Conv2d):  # type: ignore[override]
+
+class AsymmetricConv2d(_Asymmetric, nn.Conv2d):  # type: ignore[override]
     """Convolve images, where `n_fixed` whole filters of each output channel are constants.
 
     Parameters
@@ -227,3 +225,10 @@ class AsymmetricConv2d(_AsymmetricConv, nn.Conv2d):  # type: ignore[override]
     >>> layer.fixed.shape, bool((layer.constants != 0).any(3).any(2).eq(layer.fixed[:, :, 0, 0]).all())
     (torch.Size([16, 8, 1, 1]), True)
     """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, n_fixed: int | None = None,
+        kappa: float | None = None, *, seed: int = 0, name: str = "", **settings: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, **settings)
+        self._fix_by_default(n_fixed, kappa, seed, name)
