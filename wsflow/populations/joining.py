@@ -94,16 +94,13 @@ def _distinct(arrays: Sequence[WeightArray]) -> list[np.ndarray]:
         _check_parts(arrays[:i], array, shared)
         if len(shared) or len(np.intersect1d(array.runs, known)):
             own, position = np.unique(array.runs, return_inverse=True)
-            numbers.append(_first_free(known, len(own)) + np.arange(len(own))[position])
+            # behind all known ones, or before them where there are none behind
+            last, n = int(known.max()), len(own)
+            first = last + 1 if last + n < 2**63 else int(known.min()) - n
+            numbers.append(first + np.arange(n)[position])
         else:
             numbers.append(array.runs)
     return numbers
-
-
-def _first_free(known: np.ndarray, n: int) -> int:
-    """Return the first of n numbers behind all known ones, or before them where there are none behind."""
-    last = int(known.max())
-    return last + 1 if last + n < 2**63 else int(known.min()) - n
 
 
 def _check_parts(arrays: Sequence[WeightArray], array: WeightArray, shared: np.ndarray) -> None:

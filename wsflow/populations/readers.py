@@ -198,7 +198,12 @@ def read_idx(path: Path, n_axes: int) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             shape = _shape(path, file, n_axes)
             size = math.prod(shape)
-            _check_size(path, size)
+            packed = path.stat().st_size
+            if size > MAXIMUM_BYTES or size > MAXIMUM_RATIO * packed:
+                raise InvalidInputError(
+                    f"{path}: the header announces {size} bytes in a file of {packed}. At most {MAXIMUM_BYTES} bytes "
+                    f"and a factor of {MAXIMUM_RATIO} are read."
+                )
             content = file.read(size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InvalidInputError(f"{path}: this gzip file is damaged ({error}). Download it again.") from error
@@ -223,15 +228,6 @@ def _shape(path: Path, file: _Readable, n_axes: int) -> tuple[int, ...]:
     if len(lengths) != 4 * n_axes:
         raise InvalidInputError(f"{path}: the file ends within its header. Download it again.")
     return tuple(int(length) for length in np.frombuffer(lengths, dtype=">u4"))
-
-
-def _check_size(path: Path, size: int) -> None:
-    packed = path.stat().st_size
-    if size > MAXIMUM_BYTES or size > MAXIMUM_RATIO * packed:
-        raise InvalidInputError(
-            f"{path}: the header announces {size} bytes in a file of {packed}. At most {MAXIMUM_BYTES} bytes and a "
-            f"factor of {MAXIMUM_RATIO} are read."
-        )
 
 
 READERS: dict[str, Callable[[Path, str | int | None], Examples]] = {".csv": read_csv, ".npz": read_npz}

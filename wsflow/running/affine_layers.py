@@ -37,14 +37,8 @@ class Use:
 class AffineLayers:
     """The linear layers and convolutions of the networks of an architecture, found in its program.
 
-    `uses` has them in the order of execution, and `elsewhere` the parameters that other operations use.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        One with layers or a program.
-    example : Tensor of shape (b, ...)
-        Inputs of the networks.
+    `uses` has them in the order of execution on an example of inputs (b, ...), and `elsewhere` the parameters that
+    other operations use.
     """
 
     def __init__(self, architecture: Architecture, example: Tensor) -> None:

@@ -48,24 +48,15 @@ class SizeLimit(TorchDispatchMode):
 class Run:
     """One run of n networks through a program, operation by operation.
 
-    Parameters
-    ----------
-    program : Program
-    tensors : mapping of str to Tensor of shape (n, *shape)
-        The parameters by name.
-    draws : Draws, optional
-        What is drawn at random, in training mode.
-    updated : dict of str to Tensor, optional
-        Given in training mode: batch norms follow the batch, and put here the statistics (n, ...) that replace theirs.
-    alone : bool
-        Whether the tensors are those of one network, without the axis of networks.
+    In training mode `updated` is given: batch norms follow the batch, and put into it the statistics (n, ...) that
+    replace theirs.
     """
 
     program: Program
-    tensors: Mapping[str, Tensor]
-    draws: Draws | None = None
+    tensors: Mapping[str, Tensor]  # (n, *shape), the parameters by name
+    draws: Draws | None = None  # what is drawn at random, in training mode
     updated: dict[str, Tensor] | None = None
-    alone: bool = False
+    alone: bool = False  # whether the tensors are those of one network, without the axis of networks
     values: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -64,16 +64,15 @@ def exchangeable_layers(
     rows, before = check.with_live_outputs(n_trials, generator)
     found: list[tuple[str, ...]] = []
     for layers in candidates:
-        run: tuple[str, ...] = ()
+        run: tuple[str, ...] = (layers[0],)
         for here, there in pairwise(layers):
-            run = run or (here,)
             if check.deviation(before, _exchanged(rows, architecture, here, there)) <= TOLERANCE:
                 run += (there,)
-                continue
-            found += [run] if len(run) > 1 else []
-            run = ()
-        found += [run] if len(run) > 1 else []
-    return tuple(found)
+            else:
+                found.append(run)
+                run = (there,)
+        found.append(run)
+    return tuple(run for run in found if len(run) > 1)
 
 
 def _candidates(architecture: Architecture) -> list[Sequence[str]]:
