@@ -199,13 +199,3 @@ def factors_of(architecture: Architecture, manifolds: Mapping[str, Any]) -> Iter
             )
         columns = architecture.slices[name]
         yield factor, torch.arange(columns.start, columns.stop).reshape(-1, prod(shape))
-
-
-def check_outputs(architecture: Architecture, manifolds: Mapping[str, Any]) -> None:
-    """Refuse manifolds for parameters of an output layer that is on a sphere already."""
-    twice = [name for name in manifolds if name in architecture.outputs]
-    if twice:
-        raise ValueError(
-            f"The parameter {twice[0]!r} has a manifold of its own, and is part of the output layer, which "
-            "last_layer='polar' puts on a sphere. Use last_layer='euclidean'."
-        )

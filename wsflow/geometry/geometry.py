@@ -13,7 +13,7 @@ from torch import Tensor
 from wsflow.architecture import Architecture
 from wsflow.devices import placed
 from wsflow.exceptions import InvalidInputError
-from wsflow.geometry.charts import Chart, check_outputs, factors_of, polar_of, product_of
+from wsflow.geometry.charts import Chart, factors_of, polar_of, product_of
 from wsflow.geometry.coordinates import Coordinates, PrincipalCoordinates
 from wsflow.geometry.representatives import Representatives
 from wsflow.manifolds import Euclidean, Point, Product, Sphere
@@ -91,8 +91,11 @@ class Geometry:
         (16, 25)
         """
         charts = tuple(polar_of(architecture, last_layer))
-        if charts:
-            check_outputs(architecture, manifolds)
+        if charts and (twice := [name for name in manifolds if name in architecture.outputs]):
+            raise ValueError(
+                f"The parameter {twice[0]!r} has a manifold of its own, and is part of the output layer, which "
+                "last_layer='polar' puts on a sphere. Use last_layer='euclidean'."
+            )
         manifold = product_of(architecture.n_weights, list(factors_of(architecture, manifolds)), charts)
         remedy = (
             f"each of {', '.join(map(repr, manifolds))} is a point of its own manifold. Train networks that are "
