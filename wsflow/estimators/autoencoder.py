@@ -209,9 +209,16 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         X : WeightArray or array-like of shape (n, d)
+
+        Raises
+        ------
+        NumericalError
+            If a latent is not finite.
         """
         check_is_fitted(self)
         found: np.ndarray = self.model_.encode(self._rows(X)).numpy()
+        if not np.isfinite(found).all():
+            raise NumericalError("Latents are not finite: the networks are far from those of fit, or fit it again.")
         return found
 
     def inverse_transform(self, X: Any) -> Any:
