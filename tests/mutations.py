@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+import wsflow
+
 KEY = "wsflow"
 HEADROOM = 2**30  # bytes that a reader may take
 LIMIT = 10.0  # seconds of the processor that it may take
@@ -347,6 +349,7 @@ def mutated(originals: list[bytes], mutations: tuple[Mutation, ...], number: int
 
 
 FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "pickle.find_class", "ctypes.", "exec")
+PACKAGE = str(Path(wsflow.__file__).parent)
 ALLOWED = ("os.scandir", "os.listdir", "os.mkdir")
 _watching: list[list[str]] = []
 
@@ -357,7 +360,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     # a folder is opened so for a file without a name, which is gone with its last user
     writes = writes and not (isinstance(arguments[0], str) and os.path.isdir(arguments[0]))
-    imports = event == "exec" and arguments[0].co_filename.startswith((sys.base_prefix, sys.prefix))
+    imports = event == "exec" and arguments[0].co_filename.startswith((sys.base_prefix, sys.prefix, PACKAGE))
     if writes or (event.startswith(FORBIDDEN) and event not in ALLOWED and not imports):
         _watching[-1].append(f"{event} {arguments!r:.200}")
 

@@ -123,6 +123,7 @@ def use_model(model: Any) -> None:
 def use_predictor(model: Any) -> None:
     """Predict with a metanetwork or a variational network, or encode and decode."""
     assert repr(model)
+    model = model[-1] if hasattr(model, "steps") else model
     rows = np.random.default_rng(0).normal(size=(2, model.n_features_in_))
     if isinstance(model, wsflow.VariationalNetwork):
         assert len(model.predict(rows.astype(np.float32))) == 2 and np.isfinite(model.sample(2, 0)).all()

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from mutations import CELLS, VALUES, sealed
 
+from wsflow import Architecture
+
 Bytes = st.SearchStrategy[bytes]
 NAMES = st.sampled_from(["0.weight", "0.bias", "2.weight", "2.bias", "model", "state_dict", "epoch", "", "a.b", "../x"])
 DTYPES = st.sampled_from(["<f4", "<f8", "<f2", "<i8", "u1", "?", ">f4", "<c8", "<U3", "S2"])
@@ -32,20 +34,63 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-KEYS = {
-    "population": ["architecture", "provenance", "task", "properties", "aligned", "checksum"],
-    "model": ["object", "class", "params", "fitted", "steps", "checksum"],
-}
+MLP = Architecture.mlp([2, 2, 1])
+PARTS = list(zip(MLP.slices.items(), MLP.parameters, strict=True))
+FLOATS = [torch.float32, torch.float64, torch.bfloat16]
 TENSORS = st.dictionaries(NAMES, ARRAYS.filter(lambda a: a.dtype.kind in "fiub" and a.dtype.str[0] != ">"), max_size=3)
 
 
 @st.composite
-def of_wsflow(draw: Any, kind: str) -> bytes:
-    """A file of wsflow whose checksum is right, of any tensors and any data."""
-    data = draw(st.dictionaries(st.sampled_from(KEYS[kind]), JSON, max_size=5))
-    data |= {"format": 1, "kind": kind, "version": "0.1.0"}
+def population(draw: Any) -> bytes:
+    """A population whose checksum is right, of any numbers and provenance, one of whose parts may be any data."""
+    n = draw(st.integers(1, 3))
+    numbers = st.floats(-3, 3, width=16) | st.sampled_from([0.0, 6e4, np.nan]) if draw(st.booleans()) else st.just(0.5)
+    kind = draw(st.sampled_from(["<f4", "<f8", "<f2"]))
+    rows = draw(arrays.arrays(kind, (n, MLP.n_weights), elements=numbers, fill=st.just(0.25)))
+    tensors = {name: rows[:, at].reshape(n, *parameter.shape) for (name, at), parameter in PARTS}
+    runs, steps = draw(arrays.arrays(np.int64, n, elements=st.integers(0, 1))), np.arange(n)
+    tensors |= {"wsflow.run": runs, "wsflow.step": steps}
+    data: dict[str, Any] = {"format": 1, "kind": "population", "architecture": json.loads(MLP.to_json()), "task": None}
+    data |= {
+        "networks": n,
+        "runs": len(np.unique(runs)),
+        "aligned": draw(st.booleans()),
+        "versions": {"wsflow": "0.1.0"},
+    }
+    data["provenance"] = draw(st.dictionaries(NAMES, JSON, max_size=2))
+    if draw(st.booleans()):
+        data[draw(st.sampled_from([*data, "further"]))] = draw(JSON)
+    if not draw(st.integers(0, 3)):
+        tensors[draw(st.sampled_from([*tensors]))] = draw(NUMBERS)
+    return _sealed(tensors, data)
+
+
+@st.composite
+def model(draw: Any) -> bytes:
+    """A model whose checksum is right, of steps of any class, parameters, data and tensors."""
+    tensors = draw(TENSORS)
+    kinds = ["ScaleCanonicalizer", "PermutationAligner", "WeightFlow", "StandardScaler", "PCA", "os.system"]
+    names = ["form", "bias", "method", "task", "geometry", "velocity", "n_components", "output_norm", "n_features_in"]
+    values = JSON | st.sampled_from(["unit", "auto", 2, {"$array": "a.0.weight"}, {"$object": "MLP", "params": {}}])
+    step = st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["a", "b"]),
+            "class": st.sampled_from(kinds),
+            "arrays": st.lists(st.sampled_from(["0.weight", "x"]), max_size=1),
+            "params": st.dictionaries(st.sampled_from(names), values, max_size=3),
+            "data": st.dictionaries(st.sampled_from(names), values, max_size=3),
+        }
+    )
+    data: dict[str, Any] = {"format": 1, "kind": "model", "pipeline": draw(st.booleans())}
+    data |= {"steps": draw(st.lists(step, min_size=1, max_size=2)), "versions": {"wsflow": "0.1.0"}}
+    if not draw(st.integers(0, 3)):
+        data[draw(st.sampled_from([*data]))] = draw(JSON)
+    return _sealed({f"a.{name}": array for name, array in tensors.items()}, data)
+
+
+def _sealed(tensors: dict[str, np.ndarray], data: Any) -> bytes:
     try:
-        return sealed(draw(TENSORS), data)
+        return sealed({name: np.ascontiguousarray(array) for name, array in tensors.items()}, data)
     except (ValueError, TypeError, OSError):  # not JSON, or not UTF-8
         return b""
 
@@ -76,18 +121,21 @@ def index(draw: Any) -> bytes:
 
 @st.composite
 def npz(draw: Any) -> bytes:
-    """Arrays of any dtype and shape."""
+    """Arrays of any dtype and shape, or those of a task or of a layer, one of them at times of another."""
+    n, p = draw(st.sampled_from([10, 12])), draw(st.integers(1, 3))
+    shapes = draw(st.sampled_from([{"X": (n, p), "y": (n,)}, {"0.weight": (p, 2), "0.bias": (p,), "2.weight": (1, p)}]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    members = {name: rng.integers(-3, 4, shape).astype(draw(DTYPES)) for name, shape in shapes.items()}
+    if draw(st.booleans()):
+        members[draw(st.sampled_from([*members, "2.bias"]))] = draw(ARRAYS)
     file = io.BytesIO()
-    save = draw(st.sampled_from([np.savez, np.savez_compressed]))
-    save(
-        file, **draw(st.dictionaries(st.sampled_from(["X", "y", "0.weight", "0.bias", "2.weight"]), ARRAYS, max_size=4))
-    )
+    draw(st.sampled_from([np.savez, np.savez_compressed]))(file, **members)
     return file.getvalue()
 
 
 @st.composite
 def pt(draw: Any) -> bytes:
-    """What torch.save makes of nested objects."""
+    """What torch.save makes of nested objects, which may be a state dict with others around it and in it."""
     tensors = NUMBERS.map(torch.from_numpy)
     leaves = (
         tensors | tensors | st.sampled_from([None, 3, 0.5, "x", b"y", torch.float32, torch.Size([2]), np.float64(2)])
@@ -102,8 +150,15 @@ def pt(draw: Any) -> bytes:
         ),
         max_leaves=8,
     )
+    content = draw(trees)
+    if draw(st.booleans()):
+        state = {p.name: torch.full(p.shape, 0.5, dtype=draw(st.sampled_from(FLOATS))) for p in MLP.parameters}
+        state |= draw(st.dictionaries(NAMES, leaves, max_size=1)) if draw(st.booleans()) else {}
+        content = draw(
+            st.sampled_from([state, {"model": state, "epoch": content}, [state, state], {"a": {"b": state}}])
+        )
     file = io.BytesIO()
-    torch.save(draw(trees), file, _use_new_zipfile_serialization=draw(st.booleans()))
+    torch.save(content, file, _use_new_zipfile_serialization=draw(st.booleans()))
     return file.getvalue()
 
 
@@ -124,10 +179,14 @@ def nnet(draw: Any) -> bytes:
 
 @st.composite
 def csv(draw: Any) -> bytes:
-    """Lines of cells."""
-    cells = st.sampled_from([*CELLS, "1", "2.5", "cat", "dog"]) | st.floats(width=32).map(str) | st.text(max_size=3)
+    """Lines of numbers, some of whose cells are others."""
+    odd = st.sampled_from([*CELLS, "cat", "dog"]) | st.floats(width=32).map(str) | st.text(max_size=3)
     width = draw(st.integers(1, 4))
-    lines = draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=14))
+    whole = st.lists(st.integers(-3, 3).map(str), min_size=width, max_size=width)
+    lines = draw(st.lists(whole, min_size=8, max_size=14))
+    for _ in range(draw(st.integers(0, 2))):
+        line = draw(st.sampled_from(lines))
+        line[draw(st.integers(0, width - 1))] = draw(odd)
     comma = draw(st.sampled_from(",;\t"))
     return "\n".join(comma.join(line) for line in lines).encode("utf-8", "surrogatepass")
 
@@ -135,7 +194,9 @@ def csv(draw: Any) -> bytes:
 @st.composite
 def idx(draw: Any, zipped: bool = False) -> bytes:
     """A header of lengths, and the bytes that it announces, or others."""
-    lengths = draw(st.lists(st.sampled_from([12, 2, 3, 0, 1, 2**16, 2**32 - 1]), min_size=1, max_size=4))
+    lengths = [12, draw(st.integers(1, 3)), draw(st.integers(1, 3))]
+    if draw(st.booleans()):
+        lengths = draw(st.lists(st.sampled_from([12, 2, 3, 0, 1, 2**16, 2**32 - 1]), min_size=1, max_size=4))
     size = int(np.prod(lengths, dtype=object))
     payload = bytes(max(min(size, 4096) + draw(st.sampled_from([0, 0, 0, 1, -1])), 0))
     head = bytes([0, 0, draw(st.sampled_from([8, 8, 8, 13])), len(lengths)])
@@ -174,8 +235,8 @@ def onnx(draw: Any) -> bytes:
 
 # by the name of a reader
 STRUCTURES: dict[str, Bytes] = {
-    "population": of_wsflow("population"),
-    "flow": of_wsflow("model"),
+    "population": population(),
+    "flow": model(),
     "index of shards": index(),
     "stage": safetensors(),
     "chunk": safetensors(),

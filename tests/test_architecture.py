@@ -103,6 +103,9 @@ def test_state_dict_of_a_plain_mlp():
     assert architecture.outputs == ("b.weight",)
 
 
+NO_CHANNELS = {"c.weight": torch.zeros(0, 2, 3), "d.weight": torch.zeros(1, 3)}
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -114,6 +117,10 @@ def test_state_dict_of_a_plain_mlp():
         (lambda: Architecture.from_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2))), "'0' has 3 outputs"),
         (lambda: Architecture.from_state_dict({"c.weight": torch.zeros(2, 3, 3, 3)}, "relu"), "c.weight"),
         (lambda: Architecture.from_state_dict({}, "relu"), "no 2-d weights"),
+        (
+            lambda: Architecture.from_state_dict(NO_CHANNELS, "relu"),
+            r"'d.weight' of shape \(1, 3\) does not follow 'c.weight'",
+        ),
         (lambda: Architecture(()), "it is empty"),
     ],
 )

@@ -18,7 +18,7 @@ from torch import distributions, nn
 import wsflow
 from wsflow import Architecture, MetaAutoencoder, Task, WeightArray, WeightFlow
 from wsflow.evaluation import predict
-from wsflow.exceptions import InvalidInputError, MissingArchitectureWarning
+from wsflow.exceptions import InvalidInputError, MissingArchitectureWarning, NumericalError
 from wsflow.losses import LOSSES
 from wsflow.models.metanetworks import METANETWORKS, Probe
 from wsflow.models.options import MLP, AdamW
@@ -324,6 +324,14 @@ class TestRefusals:
             model.inverse_transform(np.zeros((2, 4)))
         with pytest.raises(InvalidInputError, match="NaN"):
             model.inverse_transform(np.full((2, 3), np.nan))
+
+    def test_latents_that_are_not_finite(self):
+        model = MetaAutoencoder(2, **FAST).fit(networks())
+        with torch.no_grad():
+            for parameter in model.model_.parameters():
+                parameter.fill_(1e300)
+        with pytest.raises(NumericalError, match="Latents are not finite"):
+            model.transform(networks())
 
     def test_networks_of_another_architecture(self):
         model = MetaAutoencoder(3, task=TASK, **FAST).fit(networks())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binom, norm
+from test_benchmarks import parse
 
+ROOT = Path(__file__).parent.parent
 LAWS = ("Gaussian", "mixture", "von Mises-Fisher")
 LEVEL = 1e-3  # of the smallest p-value of a flow's tests, by Bonferroni's correction
 COLUMNS = ([0, 1, 4], [2, 3, 5])  # of each sphere
@@ -19,7 +22,7 @@ POWER = 1e-4  # what controls are rejected at, at least
 @pytest.fixture(scope="module")
 def calibration() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
         yield importlib.import_module("calibration")
 
 
@@ -94,3 +97,15 @@ def test_flows_are_calibrated(calibration: Any, name: str) -> None:
     cold = found["temperature 0.7"]["p"]
     assert max(cold[key] for key in ("ranks", "classifier")) < POWER, cold
     assert found["shuffled scores"]["p"]["mass"] < POWER
+
+
+@pytest.mark.parametrize(("name", "of_a_key"), [("calibration", 3), ("mutations", 1)])
+def test_measured_rows_have_a_table(name: str, of_a_key: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for each law, or reader, and arm, which docutils reads."""
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
+    found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    lines = importlib.import_module("made_from_results").TABLES[f"{name}-table"](found)
+    keys = {key.partition("/")[2] if name == "calibration" else key for key in found["rows"]}
+    assert sum(line.startswith("   * -") for line in lines) == 1 + of_a_key * len(keys)
+    parse(lines)

@@ -84,6 +84,7 @@ GOOD = idx(np.arange(12).reshape(3, 2, 2))
         (GOOD[:-1], "12 values of shape .*, but there are 11"),
         (GOOD + b"\x00", "but there are more"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "At most"),
+        (b"\x00\x00\x08\x03" + bytes(4) + b"\xff" * 8, "At most"),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])

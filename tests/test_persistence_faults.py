@@ -160,6 +160,7 @@ def test_what_is_not_a_file_is_refused(tmp_path):
     assert_refused(tmp_path / "pipe", "not a file")
     assert_refused(tmp_path, "a folder, expected a file")
     assert_refused(tmp_path / "gone", "no such file")
+    assert_refused(tmp_path / ("long" * 100), "cannot be read")
 
 
 def test_invalid_weights_are_named_or_dropped(tmp_path):

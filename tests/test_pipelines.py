@@ -189,8 +189,10 @@ def outcome(model: Any, X: WeightArray, task: Task, folder: Path) -> str:
         np.testing.assert_array_equal(wsflow.sample(again, 3, 1), found)
         if scores is not None:
             np.testing.assert_array_equal(again.score_samples(X[:4]), scores)
-    # an error estimate of the adaptive solver may fall on the other side of its tolerance
-    if device == NAME and not isinstance(model[-1].solver, DormandPrince):
+    # an error estimate of the adaptive solver may fall on the other side of its tolerance; the second device's tensors
+    # have no forward derivatives, and no convolutions of many networks at once
+    is_fixed = model[-1].model_.settings.metric == "euclidean" and not isinstance(model[-1].solver, DormandPrince)
+    if device == NAME and is_fixed and X.architecture.layers:
         check_device(model, X, found)
     return "fitted"
 

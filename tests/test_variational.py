@@ -289,6 +289,15 @@ def test_bad_input_is_refused_with_a_sentence(params, data, message):
         VariationalNetwork(**params, **QUICK).fit(*data)
 
 
+@pytest.mark.parametrize("asymmetry", [None, "weights"])
+def test_a_fitted_state_of_other_inputs_is_refused(asymmetry):
+    model = VariationalNetwork((4,), asymmetry=asymmetry, **QUICK)
+    arrays, data = model.fit(X, Y)._get_fitted()
+    clone(model)._set_fitted(arrays, data)
+    with pytest.raises(InvalidInputError, match="take 4 inputs, and its fitted state is of 9"):
+        clone(model)._set_fitted(arrays, {**data, "n_features": 9})
+
+
 def test_a_bound_that_is_not_finite_is_an_error():
     with pytest.raises(NumericalError, match="The ELBO was not finite"):
         VariationalNetwork(loss="mse", **QUICK).fit(X * 1e20, Y * 1e18)

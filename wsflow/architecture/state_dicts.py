@@ -191,7 +191,7 @@ def _follows(before: WeightLayer, after: WeightLayer) -> bool:
     if len(before.shape) == len(after.shape):
         return outputs == inputs
     # conv -> flatten -> linear: channels times pixels
-    return len(after.shape) == 2 and inputs % outputs == 0
+    return len(after.shape) == 2 and outputs > 0 and inputs % outputs == 0
 
 
 def _only_order(layers: Sequence[WeightLayer]) -> list[WeightLayer]:

@@ -216,8 +216,16 @@ class MetaAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         X : WeightArray or array-like of shape (n, d)
+
+        Raises
+        ------
+        NumericalError
+            If a latent is not finite.
         """
-        return self._model().encode(self._rows(X)).numpy()
+        found: np.ndarray = self._model().encode(self._rows(X)).numpy()
+        if not np.isfinite(found).all():
+            raise NumericalError("Latents are not finite: the networks are far from those of fit, or fit it again.")
+        return found
 
     def inverse_transform(self, X: Any) -> Any:
         """Return the networks of latents.

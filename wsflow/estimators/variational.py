@@ -28,6 +28,7 @@ from wsflow.models.variational import LowRankGaussian, VariationalSettings, trai
 from wsflow.populations.architectures import networks_of
 from wsflow.populations.asymmetry import ASYMMETRIES, Asymmetry, asymmetry_of, with_constants
 from wsflow.running import predictions
+from wsflow.running.example_inputs import declared_input
 from wsflow.running.initialisation import INITIALISATIONS
 from wsflow.task import Task
 from wsflow.training.loop import TrainingInterrupted
@@ -342,6 +343,7 @@ class VariationalNetwork(BaseEstimator):
 
     def _set_fitted(self, arrays: dict[str, np.ndarray], data: dict[str, Any]) -> None:
         self.n_features_in_, self.architecture_ = data["n_features"], data["architecture"]
+        self._check_inputs()
         self._seed, self._is_column = data["seed"], data["is_column"]
         if data["labels"] is not None:
             self.classes_ = np.array(data["labels"])
@@ -354,3 +356,13 @@ class VariationalNetwork(BaseEstimator):
             why = str(error).splitlines()[-1].strip()
             raise InvalidInputError(f"The arrays of a VariationalNetwork are not of its network: {why}") from error
         self._finish(model.eval().requires_grad_(False), History(**data["history"]))
+
+    def _check_inputs(self) -> None:
+        """Refuse a fitted state whose networks take another number of inputs."""
+        declared = declared_input(self.architecture_)
+        own = None if declared is None or len(declared.shape) != 2 else declared.shape[1]
+        if own not in (None, self.n_features_in_):
+            raise InvalidInputError(
+                f"The networks of this VariationalNetwork take {own} inputs, and its fitted state is of "
+                f"{self.n_features_in_}. Fit again."
+            )

@@ -122,12 +122,16 @@ def check_path(path: Path) -> None:
     """Refuse a path that is no file."""
     if is_url(path):
         raise InvalidInputError(f"{path}: this is a URL, and only local files are read. Download it first.")
-    if path.is_dir():
+    try:
+        is_folder, exists, is_file = path.is_dir(), path.exists(), path.is_file()
+    except OSError as error:  # its name is too long, or a folder may not be entered
+        raise InvalidInputError(f"{path}: it cannot be read ({error.strerror or error}). Check the path.") from error
+    if is_folder:
         raise InvalidInputError(f"{path}: this is a folder, expected a file. Name a file in it.")
-    if not path.exists():
+    if not exists:
         raise InvalidInputError(f"{path}: there is no such file. Check the path.")
     # asked before it is opened, because opening a pipe waits for its other end
-    if not path.is_file():
+    if not is_file:
         raise InvalidInputError(f"{path}: this is a device or a pipe, not a file. Write a file.")
 
 

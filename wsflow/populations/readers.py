@@ -199,10 +199,12 @@ def read_idx(path: Path, n_axes: int) -> np.ndarray:
             shape = _shape(path, file, n_axes)
             size = math.prod(shape)
             packed = path.stat().st_size
-            if size > MAXIMUM_BYTES or size > MAXIMUM_RATIO * packed:
+            # an axis without entries makes nothing of the others, which NumPy multiplies all the same
+            announced = math.prod(max(length, 1) for length in shape)
+            if announced > min(MAXIMUM_BYTES, MAXIMUM_RATIO * packed):
                 raise InvalidInputError(
-                    f"{path}: the header announces {size} bytes in a file of {packed}. At most {MAXIMUM_BYTES} bytes "
-                    f"and a factor of {MAXIMUM_RATIO} are read."
+                    f"{path}: the header announces {announced} bytes in a file of {packed}. At most "
+                    f"{MAXIMUM_BYTES} bytes and a factor of {MAXIMUM_RATIO} are read."
                 )
             content = file.read(size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
