@@ -273,7 +273,7 @@ def test_few_rows_of_other_groups_are_said():
 
 def test_the_command_line_says_it_too(tmp_path):
     wsflow.save_population(Population(networks(3)), tmp_path / "zoo.safetensors")
-    options = ["--iterations", "1", "-p", "velocity=mlp", "-p", "velocity.width=8", "--quiet"]
+    options = ["--iterations", "1", "-p", "velocity=mlp", "-p", "velocity.width=8"]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         done = CliRunner().invoke(

@@ -40,7 +40,8 @@ def common(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*arguments: Any, as_json: bool, quiet: bool, **options: Any) -> Any:
-        out = None if options.get("dry_run") else options.get("out")
+        # of a dry run and of log-densities nothing is in the file
+        out = None if options.get("dry_run") or options.get("log_prob") else options.get("out")
         return command(*arguments, reporter=Reporter(as_json, quiet, out), **options)
 
     added: list[Any] = [

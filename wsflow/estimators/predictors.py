@@ -280,7 +280,8 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
         ----------
         X : WeightArray or array-like of shape (n, d)
         """
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def _targets(self, y: np.ndarray) -> Tensor:
         # what is not finite cannot be told from whole numbers
