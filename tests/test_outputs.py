@@ -138,7 +138,9 @@ class TestTheTree:
     def test_every_path_is_read_or_written(self, command):
         paths = click.Path | click.File
         assert not [p.name for p in COMMAND_OF[command].params if isinstance(p.type, paths)]
-        named = {"out", "plot", "report", "checkpoint"} & {p.name for p in COMMAND_OF[command].params}
+        # a card is made of a report that is read
+        kept = [p for p in COMMAND_OF[command].params if not isinstance(p.type, InputFile)]
+        named = {"out", "plot", "report", "checkpoint"} & {p.name for p in kept}
         assert named == {p.name for p in written(command)}
 
     @pytest.mark.parametrize("command", COMMANDS)

@@ -14,7 +14,7 @@ from wsflow.populations.datasets import TASKS, easily_mistaken
 
 
 def populate(folder, task, *arguments, **keywords):
-    options = ["-n", "2", "--epochs", "1", "--hidden", "2", "-o", str(folder / "zoo.safetensors"), "--quiet"]
+    options = ["-n", "2", "--epochs", "1", "--hidden", "2", "-o", str(folder / "zoo.safetensors")]
     return CliRunner().invoke(main, ["populate", task, *options, *arguments], **keywords)
 
 
