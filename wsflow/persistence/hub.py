@@ -6,6 +6,7 @@ that may be damaged or made to do harm; no other file of a repository is looked 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def local_file(path: str | Path, kind: str | None = None, **options: Any) -> Pat
         arguments: dict[str, Any] = {"revision": revision} | options
         path = download(repo_id, kind, **arguments)
     path = Path(path)
-    return _file_in(path, (kind,) if kind else tuple(FILES)) if path.is_dir() else path
+    # Path.is_dir raises where a name is too long
+    return _file_in(path, (kind,) if kind else tuple(FILES)) if os.path.isdir(path) else path
 
 
 def _file_in(folder: Path, kinds: tuple[str, ...]) -> Path:
