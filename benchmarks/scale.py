@@ -157,8 +157,8 @@ def sampling(job: str, runs: int) -> dict[str, Any]:
     known = wsflow.train_population(task, n_runs=runs, random_state=0, **networks_of(recipe), **training).weights
     trained = (time.perf_counter() - start) / runs
     flow = WeightFlow("euclidean", hints=None, max_iter=5, random_state=0).fit(known)
-    informed = WeightFlow("euclidean", task=task, hints="gradient", max_iter=5, random_state=0)
-    informed.set_params(hints__n_inputs=recipe["flow"]["hints.n_inputs"]).fit(known)
+    hints = wsflow.models.options.ConsensusHints(recipe["flow"]["hints.n_inputs"])
+    informed = WeightFlow("euclidean", task=task, hints=hints, max_iter=5, random_state=0).fit(known)
     drawn = {
         "without hints": seconds(lambda: flow.sample(128, 0), 1) / 128,
         "with hints": seconds(lambda: informed.sample(128, 0), 1) / 128,

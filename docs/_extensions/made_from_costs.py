@@ -22,7 +22,7 @@ MANY = 1_000_000
 def costs_lines(found: Row) -> list[str]:
     """The table of seconds by size, what a million networks would take, and the table of ratios."""
     rows = found["rows"]
-    lines = [f"One thread; {machines(rows.values())}.", ""]
+    lines = [f"Measured on {machines(rows.values())}.", ""]
     if "by weights" in rows:
         lines += growth_lines(rows["by weights"])
     return [*lines, *list_table(["what", "over what", "ratio"], ratio_cells(rows))]
